@@ -1,0 +1,22 @@
+"""The one exception that a user is meant to read."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(Exception):
+    """Something the user gave cannot be used.
+
+    The message is one line that names the file, row, column or key. Commands print it without a traceback and exit
+    with code 2.
+    """
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Words for the end of an error line: the nearest known word if one is near, and all the known ones."""
+    known = sorted(set(known))
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    return f"{hint}known: {', '.join(known)}" if known else "none are known"

@@ -1,0 +1,76 @@
+"""Records: one row per test example of one run. They are the only thing that a study reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from attnspan.errors import InputError
+from attnspan.rundir import write_whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What one run did on one test example. Lengths and edits are in tokens; ``<eos>`` counts only where said."""
+
+    run_id: str
+    arm: str
+    data: str
+    seed: int
+    example_id: str
+    source_length: int
+    target_length: int
+    nll: float
+    """Teacher-forced negative log-likelihood of the reference in nats, summed over ``target_tokens`` tokens."""
+    target_tokens: int
+    """Tokens that ``nll`` and ``tokens_correct`` count: the reference and its ``<eos>``."""
+    tokens_correct: int
+    """Teacher-forced: how many of ``target_tokens`` the model ranks first."""
+    exact_match: bool
+    """The free-running hypothesis is the reference, token by token."""
+    edits: int
+    """Levenshtein distance of the free-running hypothesis to the reference, in tokens."""
+    empty: bool
+    """The hypothesis has no token."""
+    truncated: bool
+    """The hypothesis reached the length limit without ``<eos>``."""
+    repeating: bool
+    """The hypothesis loops where the reference does not, see :func:`attnspan.metrics.is_repeating`."""
+    source: str
+    hypothesis: str
+    reference: str
+
+
+_ARROW = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
+SCHEMA = pa.schema([pa.field(field.name, _ARROW[str(field.type)], nullable=False) for field in fields(Record)])
+
+
+def write_records(path: Path, records: Iterable[Record]) -> None:
+    """Write ``records`` as parquet, whole or not at all."""
+    table = pa.Table.from_pylist([asdict(record) for record in records], schema=SCHEMA)
+    write_whole(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+
+
+def read_records(path: Path) -> pd.DataFrame:
+    """Read the records of one run, one row an example.
+
+    Raises:
+        InputError: the file is missing, is no whole parquet file, lacks a column or holds no row.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path}: not a whole parquet file ({str(error).splitlines()[0]})") from error
+    missing = [name for name in SCHEMA.names if name not in table.column_names]
+    if missing:
+        raise InputError(f"{path}: column '{missing[0]}' is missing; there are {', '.join(table.column_names)}")
+    if table.num_rows == 0:
+        raise InputError(f"{path}: holds no record")
+    return table.select(SCHEMA.names).to_pandas()
