@@ -1,0 +1,110 @@
+"""Attention: a score compares queries with keys, a softmax over the real positions makes weights, a sum the context.
+
+A score is a module with ``keys(states)``, computed once a source, and ``forward(query, keys)``. It is built with the
+sizes that its parent knows: ``query_size`` and ``memory_size``. Adding one is a class here (or in a file of your own)
+and one yaml in ``conf/decoder/``.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from attnspan.models.memory import Memory
+
+
+class Score(Protocol):
+    """How well each query fits each memory position."""
+
+    def keys(self, states: Tensor) -> Tensor:
+        """Project the memory once: states [B, S, M] to keys [B, S, A]."""
+
+    def __call__(self, query: Tensor, keys: Tensor) -> Tensor:
+        """Compare: query [B, T, Q] and keys [B, S, A] to scores [B, T, S]."""
+
+
+class BuildScore(Protocol):
+    """A score class with its own settings filled in (``_partial_: true`` in the config)."""
+
+    def __call__(self, *, query_size: int, memory_size: int) -> nn.Module:
+        """Build the score for these sizes."""
+
+
+class AdditiveScore(nn.Module):
+    """e_ij = v_a^T tanh(W_a s_{i-1} + U_a h_j)  (Bahdanau et al. 2015, A.1.2).
+
+    Args:
+        query_size: features of a query.
+        memory_size: M.
+        attention_size: A, features inside the tanh.
+    """
+
+    def __init__(self, *, query_size: int, memory_size: int, attention_size: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(query_size, attention_size, bias=False)  # W_a
+        self.key = nn.Linear(memory_size, attention_size, bias=False)  # U_a
+        self.energy = nn.Linear(attention_size, 1, bias=False)  # v_a
+
+    def keys(self, states: Tensor) -> Tensor:
+        """U_a h_j for all j."""
+        return self.key(states)
+
+    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
+        """Scores [B, T, S] of query [B, T, Q] against keys [B, S, A]."""
+        hidden = torch.tanh(self.query(query).unsqueeze(2) + keys.unsqueeze(1))  # [B, T, S, A]
+        return self.energy(hidden).squeeze(-1)
+
+
+class GeneralScore(nn.Module):
+    """score(h_t, h_s) = h_t^T W_a h_s  (Luong et al. 2015, eq. 8, "general").
+
+    Args:
+        query_size: features of a query.
+        memory_size: M.
+    """
+
+    def __init__(self, *, query_size: int, memory_size: int) -> None:
+        super().__init__()
+        self.key = nn.Linear(memory_size, query_size, bias=False)  # W_a
+
+    def keys(self, states: Tensor) -> Tensor:
+        """W_a h_s for all s."""
+        return self.key(states)
+
+    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
+        """Scores [B, T, S] of query [B, T, Q] against keys [B, S, Q]."""
+        return query @ keys.transpose(1, 2)
+
+
+class Attention(nn.Module):
+    """alpha_ij = softmax_j(e_ij) over real positions, c_i = sum_j alpha_ij h_j  (Bahdanau et al. 2015, eq. 5 and 6).
+
+    Args:
+        score: builds the score.
+        query_size: features of a query.
+        memory_size: M.
+    """
+
+    def __init__(self, *, score: BuildScore, query_size: int, memory_size: int) -> None:
+        super().__init__()
+        self.score = score(query_size=query_size, memory_size=memory_size)
+
+    def prepare(self, memory: Memory) -> Memory:
+        """Compute the keys once for all decoding steps."""
+        return memory.with_keys(self.score.keys(memory.states))
+
+    def forward(self, query: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+        """Attend.
+
+        Args:
+            query: [B, T, Q].
+            memory: prepared by :meth:`prepare`.
+
+        Returns:
+            context [B, T, M] and weights [B, T, S]; weights are exactly 0 in padding and sum to 1.
+        """
+        scores = self.score(query, memory.keys)
+        weights = torch.softmax(scores.masked_fill(~memory.mask.unsqueeze(1), -torch.inf), dim=-1)
+        return weights @ memory.states, weights

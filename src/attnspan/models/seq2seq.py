@@ -1,0 +1,81 @@
+"""The whole model: embeddings, encoder, decoder, readout. It names no arm."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from attnspan.models.decoders import BuildDecoder, Decoded, State
+from attnspan.models.encoder import BiGRUEncoder
+from attnspan.models.memory import Memory
+
+
+class BuildEncoder(Protocol):
+    """An encoder class with its own settings filled in (``_partial_: true`` in the config)."""
+
+    def __call__(self, *, embedding_size: int, hidden_size: int) -> BiGRUEncoder:
+        """Build the encoder for these sizes."""
+
+
+class Seq2Seq(nn.Module):
+    """p(y | x) = prod_t softmax(W_o o_t), with o_t from the decoder.
+
+    Args:
+        encoder: builds the encoder.
+        decoder: builds the decoder; the arm.
+        source_vocabulary_size: number of source tokens.
+        target_vocabulary_size: V.
+        embedding_size: E, of source and of target tokens.
+        hidden_size: H.
+        dropout: probability, on embeddings and before the readout.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder: BuildEncoder,
+        decoder: BuildDecoder,
+        source_vocabulary_size: int,
+        target_vocabulary_size: int,
+        embedding_size: int,
+        hidden_size: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.source_embedding = nn.Embedding(source_vocabulary_size, embedding_size)
+        self.target_embedding = nn.Embedding(target_vocabulary_size, embedding_size)
+        self.encoder = encoder(embedding_size=embedding_size, hidden_size=hidden_size)
+        self.decoder = decoder(
+            embedding_size=embedding_size,
+            hidden_size=hidden_size,
+            memory_size=self.encoder.memory_size,
+            final_size=self.encoder.final_size,
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.readout = nn.Linear(hidden_size, target_vocabulary_size)
+
+    def encode(self, source: Tensor, lengths: Tensor) -> Memory:
+        """Read source [B, S] int64 with lengths [B] (on the CPU) into a memory that is ready for decoding."""
+        memory = self.encoder(self.dropout(self.source_embedding(source)), lengths)
+        return self.decoder.prepare(memory)
+
+    def step(self, previous: Tensor, state: State, memory: Memory) -> tuple[Tensor, Decoded]:
+        """Read previous tokens [B] and return logits [B, V] of the next ones, with the decoder's step."""
+        decoded = self.decoder.step(self.dropout(self.target_embedding(previous.unsqueeze(1))), state, memory)
+        return self.readout(self.dropout(decoded.output.squeeze(1))), decoded
+
+    def forward(self, source: Tensor, lengths: Tensor, target_input: Tensor) -> Tensor:
+        """Teacher-forced logits.
+
+        Args:
+            source: [B, S] int64.
+            lengths: [B] int64 on the CPU.
+            target_input: [B, T] int64, <bos> and the target without its last token.
+
+        Returns:
+            logits [B, T, V].
+        """
+        memory = self.encode(source, lengths)
+        decoded = self.decoder.unroll(self.dropout(self.target_embedding(target_input)), memory)
+        return self.readout(self.dropout(decoded.output))
