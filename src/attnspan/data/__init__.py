@@ -1,0 +1,1 @@
+"""From a Hugging Face dataset to batches of token ids."""

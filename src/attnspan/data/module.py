@@ -1,0 +1,68 @@
+"""The prepared corpus as Lightning wants it."""
+
+from __future__ import annotations
+
+import lightning
+import torch
+from torch.utils.data import DataLoader
+
+from attnspan.data.batching import Batch, EncodedSplit, TokenBudgetBatches, TrainingLoader, loader
+from attnspan.data.prepare import Prepared
+
+
+class DataModule(lightning.LightningDataModule):
+    """Loaders over the three splits. Nothing is downloaded or written here: :func:`prepare` has done that."""
+
+    def __init__(
+        self, *, prepared: Prepared, seed: int, batch_tokens: int, evaluation_batch_tokens: int, workers: int
+    ) -> None:
+        """Plan the batches.
+
+        Args:
+            prepared: the corpus.
+            seed: with the epoch, it alone decides the order in training.
+            batch_tokens: most positions, padding included, that a training batch has on either side.
+            evaluation_batch_tokens: as ``batch_tokens``, for validation and test.
+            workers: processes that make batches ahead; 0 makes them in this one.
+
+        Raises:
+            InputError: an example alone is over its budget.
+        """
+        super().__init__()
+        self.prepared = prepared
+        self._seed = seed
+        self._workers = workers
+        self._pin_memory = torch.cuda.is_available()
+        self._train = EncodedSplit(prepared.train)
+        self._validation = EncodedSplit(prepared.validation)
+        self._test = EncodedSplit(prepared.test)
+        self._train_batches = _plan(self._train, batch_tokens, "loader.batch_tokens")
+        self._validation_batches = _plan(self._validation, evaluation_batch_tokens, "loader.evaluation_batch_tokens")
+        self._test_batches = _plan(self._test, evaluation_batch_tokens, "loader.evaluation_batch_tokens")
+
+    def train_dataloader(self) -> TrainingLoader:
+        """Batches in an order of (seed, epoch), resumable."""
+        return TrainingLoader(
+            split=self._train,
+            batches=self._train_batches,
+            seed=self._seed,
+            workers=self._workers,
+            pin_memory=self._pin_memory,
+        )
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Every validation example once, by length."""
+        return self._in_order(self._validation, self._validation_batches)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Every test example once, by length."""
+        return self._in_order(self._test, self._test_batches)
+
+    def _in_order(self, split: EncodedSplit, batches: TokenBudgetBatches) -> DataLoader[Batch]:
+        return loader(split, batches.in_order(), workers=self._workers, pin_memory=self._pin_memory)
+
+
+def _plan(split: EncodedSplit, batch_tokens: int, key: str) -> TokenBudgetBatches:
+    return TokenBudgetBatches(
+        source_lengths=split.source_lengths, target_lengths=split.target_lengths, batch_tokens=batch_tokens, key=key
+    )
