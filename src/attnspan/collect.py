@@ -1,0 +1,255 @@
+"""Run directories -> the runs that may be compared: finding, reading, refusing, naming.
+
+A run that cannot be trusted (unfinished, truncated, with NaN) is left out by name and never averaged in. Runs that are
+sound, but answer different questions (another dataset, another test set), are refused together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from attnspan import rundir
+from attnspan.errors import InputError
+from attnspan.records import read_records
+
+NOT_THE_MODEL = ("arm", "data_name", "seed", "study", "sweep", "runs_dir", "logger", "hydra")
+"""Config keys at the top that name or log a run, or are compared on their own: they make no variant of an arm."""
+
+_NEEDED = ("run_id", "arm", "data", "seed", "training_lengths")
+_TEST_SET = ["example_id", "source_length", "target_length", "target_tokens", "source", "reference"]
+_NUMBERS = ["source_length", "target_length", "nll", "target_tokens", "tokens_correct", "edits"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run."""
+
+    directory: Path
+    summary: dict[str, Any]
+    config: dict[str, Any]
+    records: pd.DataFrame
+    """One row a test example, sorted by source length, then example id."""
+    label: str = ""
+    """The arm; where runs of one arm differ in config, the arm and the keys that differ."""
+
+    @property
+    def arm(self) -> str:
+        """The decoder's config name."""
+        return str(self.summary["arm"])
+
+    @property
+    def seed(self) -> int:
+        """The replicate."""
+        return int(self.summary["seed"])
+
+    @property
+    def run_id(self) -> str:
+        """The hash of everything that can change the numbers."""
+        return str(self.summary["run_id"])
+
+    @property
+    def training_lengths(self) -> tuple[int, int]:
+        """Shortest and longest source, in tokens, that training saw."""
+        shortest, longest = self.summary["training_lengths"]
+        return int(shortest), int(longest)
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """A run directory that was given and is not in the report."""
+
+    directory: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Collection:
+    """All that was given, told apart."""
+
+    runs: tuple[Run, ...]
+    excluded: tuple[Excluded, ...]
+
+
+def collect(paths: Sequence[Path]) -> Collection:
+    """Read the run directories in or below ``paths``.
+
+    Raises:
+        InputError: a path is not there or holds no run; no run is usable; two runs have different data or test sets;
+            two runs of one arm and seed cannot be told apart.
+    """
+    runs: dict[str, Run] = {}
+    excluded = []
+    for directory in find_runs(paths):
+        try:
+            run = _read(directory)
+        except InputError as error:
+            excluded.append(
+                Excluded(directory, str(error).removeprefix(f"{directory}/").removeprefix(f"{directory}: "))
+            )
+            continue
+        if run.run_id in runs:
+            excluded.append(Excluded(directory, f"the same run as {runs[run.run_id].directory}; it counts once"))
+        else:
+            runs[run.run_id] = run
+    if not runs:
+        reasons = f" ({excluded[0].directory}: {excluded[0].reason})" if excluded else ""
+        raise InputError(f"none of the {len(excluded)} run directories given can be used{reasons}")
+    named = name_variants(list(runs.values()))
+    _refuse_mixtures(named)
+    return Collection(tuple(named), tuple(excluded))
+
+
+def find_runs(paths: Iterable[Path]) -> list[Path]:
+    """The run directories among and below ``paths``, each once, sorted.
+
+    Raises:
+        InputError: a path is not there, or there is no run in or below it.
+    """
+    found: dict[Path, Path] = {}
+    for path in paths:
+        if not path.is_dir():
+            raise InputError(f"{path}: no such directory")
+        below = sorted(_run_directories(path))
+        if not below:
+            raise InputError(f"{path}: holds no run directory (none with a {rundir.CONFIG})")
+        for directory in below:
+            found.setdefault(directory.resolve(), directory)
+    if not found:
+        raise InputError("no run directory given")
+    return sorted(found.values())
+
+
+def _run_directories(path: Path) -> Iterator[Path]:
+    if any((path / name).is_file() for name in (rundir.CONFIG, rundir.SUMMARY, rundir.STATUS)):
+        yield path
+    else:
+        for child in path.iterdir():
+            if child.is_dir() and not child.name.startswith("."):  # Hydra keeps configs of its own in .hydra
+                yield from _run_directories(child)
+
+
+def _read(directory: Path) -> Run:
+    missing = [name for name in rundir.WHOLE if not (directory / name).is_file()]
+    if missing:
+        raise InputError(f"{directory}: did not finish ({', '.join(missing)} missing{_last_state(directory)})")
+    summary = rundir.read_json(directory / rundir.SUMMARY)
+    for key in _NEEDED:
+        if summary.get(key) is None:
+            raise InputError(f"{directory / rundir.SUMMARY}: key '{key}' is missing")
+    if summary.get("finished") is not True:
+        raise InputError(f"{directory}: did not finish (its {rundir.SUMMARY} says so)")
+    records = read_records(directory / rundir.RECORDS)
+    _check(records, summary, directory / rundir.RECORDS)
+    records = records.sort_values(["source_length", "example_id"], kind="stable", ignore_index=True)
+    return Run(directory, summary, rundir.read_config(directory), records)
+
+
+def _last_state(directory: Path) -> str:
+    try:
+        state = rundir.read_json(directory / rundir.STATUS).get("state")
+    except InputError:
+        return ""
+    return f"; its last state was '{state}'" if state else ""
+
+
+def _check(records: pd.DataFrame, summary: dict[str, Any], path: Path) -> None:
+    for column in _NUMBERS:
+        bad = ~np.isfinite(records[column].to_numpy(dtype=np.float64))
+        if bad.any():
+            row = int(np.flatnonzero(bad)[0])
+            raise InputError(
+                f"{path}: row {row}, column '{column}' is {records[column].iloc[row]} ({bad.sum()} such rows)"
+            )
+    for column in ("run_id", "arm", "data", "seed"):
+        if (records[column] != summary[column]).any():
+            raise InputError(
+                f"{path}: is of another run (column '{column}' is not {summary[column]!r} as in its summary)"
+            )
+    repeated = records["example_id"][records["example_id"].duplicated()]
+    if len(repeated):
+        raise InputError(f"{path}: row {repeated.index[0]}, example_id '{repeated.iloc[0]}' is there twice")
+
+
+def name_variants(runs: Sequence[Run]) -> list[Run]:
+    """Label each run with its arm, and with the config keys in which it differs from other runs of that arm."""
+    named = []
+    for arm in sorted({run.arm for run in runs}):
+        same = [run for run in runs if run.arm == arm]
+        configs = [_flat({key: value for key, value in run.config.items() if key not in NOT_THE_MODEL}) for run in same]
+        keys = sorted({key for config in configs for key in config})
+        differing = [key for key in keys if len({config.get(key, "unset") for config in configs}) > 1]
+        for run, config in zip(same, configs, strict=True):
+            settings = [f"{key}={config.get(key, 'unset')}" for key in differing]
+            named.append(replace(run, label=" ".join([arm, *settings])))
+    return named
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value if isinstance(value, str) else json.dumps(value)
+    return flat
+
+
+def _refuse_mixtures(runs: Sequence[Run]) -> None:
+    first, *others = runs
+    for run in others:
+        if run.summary["data"] != first.summary["data"]:
+            raise InputError(
+                f"different datasets: {first.directory} is on '{first.summary['data']}', {run.directory} on "
+                f"'{run.summary['data']}'; give the runs of one dataset"
+            )
+        difference = _difference(first.records, run.records)
+        if difference:
+            raise InputError(f"different test sets: {first.directory} and {run.directory}: {difference}")
+    _refuse_changed_training_data(runs)
+    seen: dict[tuple[str, int], Run] = {}
+    for run in runs:
+        twin = seen.setdefault((run.label, run.seed), run)
+        if twin is not run:
+            raise InputError(
+                f"{twin.directory} and {run.directory} are both {run.label} with seed {run.seed}, and their configs do "
+                "not differ: give one of them"
+            )
+
+
+def _difference(first: pd.DataFrame, other: pd.DataFrame) -> str | None:
+    """In words, how two test sets differ."""
+    if len(first) == len(other) and all(np.array_equal(first[column], other[column]) for column in _TEST_SET):
+        return None
+    ids, other_ids = set(first["example_id"]), set(other["example_id"])
+    if ids != other_ids:
+        only = [
+            f"{len(some)} only in the {which} (such as '{min(some)}')"
+            for some, which in ((ids - other_ids, "first"), (other_ids - ids, "second"))
+            if some
+        ]
+        return f"{len(first)} and {len(other)} examples, {', '.join(only)}"
+    left, right = first.set_index("example_id"), other.set_index("example_id").loc[first["example_id"]]
+    columns = [column for column in _TEST_SET[1:] if not np.array_equal(left[column], right[column])]
+    example = left.index[left[columns[0]].to_numpy() != right[columns[0]].to_numpy()][0]
+    a, b = left.loc[example, columns[0]], right.loc[example, columns[0]]
+    return f"example '{example}' has {columns[0]} {a!r} in the first and {b!r} in the second"
+
+
+def _refuse_changed_training_data(runs: Sequence[Run]) -> None:
+    """The same data config must have meant the same data."""
+    seen: dict[str, Run] = {}
+    for run in runs:
+        fingerprint = run.summary.get("data_fingerprint")
+        twin = seen.setdefault(json.dumps(run.config.get("data"), sort_keys=True, default=str), run)
+        if fingerprint != twin.summary.get("data_fingerprint"):
+            raise InputError(
+                f"different data under one config: {twin.directory} has data_fingerprint "
+                f"{twin.summary.get('data_fingerprint')}, {run.directory} has {fingerprint}"
+            )

@@ -1,0 +1,235 @@
+"""Intervals and p-values for rates that were measured on the same examples with a few seeds.
+
+One arm, trained with S seeds, tested on N examples, gives an S x N table of, say, edits. Two things in it are drawn at
+random, and both are crossed: another study would draw other seeds *and* other examples. The variance of a mean over
+such a table has three parts that the table itself tells apart (a two-way random effects model):
+
+- ``V_seed``, the variance over seeds of the seed means, over S;
+- ``V_example``, the variance over examples of the example means, over N;
+- ``V_interaction``, what is left, over S N: it is in both of the above, so it is taken off once.
+
+``V = V_seed + max(V_example - V_interaction, 0)``. A rate (edits over reference tokens) is not a mean but a ratio of
+sums; it is linearised first: each example's *influence* ``(edits - rate * tokens) / sum(tokens)`` takes the place of
+its value, and sums to zero within a bin.
+
+With 3 seeds V_seed has 2 degrees of freedom. Which quantile, then? Measured by ``benchmarks/coverage.py`` (its output
+is beside it):
+
+- a percentile bootstrap over seeds and examples covers far too little, for 3 seeds are not a population;
+- t with S - 1 degrees of freedom for all of V covers near 100% where the examples dominate: honest, and useless;
+- Satterthwaite's degrees of freedom cover too little with 2 seeds: where V_seed comes out small by luck, they trust it;
+- Cochran and Cox's quantile, the mean of t(S - 1) and t(n - 1) weighted by the two parts of V, holds at 2, 3, 5 and 10
+  seeds whichever part dominates. It errs to the safe side where both parts are equal. This is the one used here.
+
+By luck two seeds may agree almost exactly. So no interval is ever narrower than the one that looks at the draw of
+examples alone: t(n - 1) with V_example.
+
+With one seed there is nothing to say about seeds: the interval then covers the draw of examples only, and the report
+says so wherever it shows one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit
+
+Floats = NDArray[np.float64]
+
+LEVEL = 0.95
+"""The confidence level of every interval."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval.
+
+    ``low`` and ``high`` are nan where the data do not vary at all (no error by any seed on any example): an interval of
+    width zero would claim more than the data know. ``p`` is the two-sided p-value against zero that belongs to the
+    interval: it is below 0.05 exactly where the 95% interval leaves zero out.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+    seeds: int
+
+    def clipped(self, lowest: float, highest: float) -> Estimate:
+        """The same with the interval cut to the values that are possible, which costs no coverage."""
+        low, high = np.clip([self.low, self.high], lowest, highest)
+        return Estimate(self.value, float(low), float(high), self.p, self.seeds)
+
+
+NOTHING = Estimate(np.nan, np.nan, np.nan, np.nan, 0)
+"""What stands where an estimate is not defined."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """K rates, each measured with the same S seeds on some of the same N examples."""
+
+    by_seed: Floats
+    """S x K."""
+    influence: Floats
+    """S x K x N: by how much each example moves each rate; zero for examples that the rate does not count."""
+    counts: NDArray[np.int64]
+    """K: the examples that each rate counts."""
+
+    @classmethod
+    def measure(cls, numerators: Floats, denominators: Floats, members: NDArray[np.bool_]) -> Rates:
+        """Sum over sum, for each seed and each set of examples.
+
+        Args:
+            numerators: S x N, for example edits.
+            denominators: N, for example reference tokens; they do not depend on the seed.
+            members: K x N, True where the rate counts the example.
+        """
+        chosen = members.astype(np.float64)
+        totals = chosen @ denominators
+        counts = members.sum(axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            by_seed = numerators @ chosen.T / totals
+            unbias = np.sqrt(counts / np.maximum(counts - 1, 1)) / totals
+            residuals = numerators[:, None, :] - by_seed[:, :, None] * denominators
+            influence = np.where(members, residuals * unbias[:, None], 0.0)
+        return cls(by_seed, influence, counts)
+
+    @staticmethod
+    def beside(first: Rates, second: Rates) -> Rates:
+        """The rates of two arms with the same seeds on the same examples as one table: paired, not pooled."""
+        return Rates(
+            np.concatenate([first.by_seed, second.by_seed], axis=1),
+            np.concatenate([first.influence, second.influence], axis=1),
+            np.concatenate([first.counts, second.counts]),
+        )
+
+    @property
+    def seeds(self) -> int:
+        """S."""
+        return len(self.by_seed)
+
+    @cached_property
+    def mean(self) -> Floats:
+        """K: the rates, averaged over seeds."""
+        return self.by_seed.mean(axis=0)
+
+    @cached_property
+    def _covariances(self) -> tuple[Floats, Floats, Floats]:
+        """Three K x K: V_seed, V_example, V_interaction, of the mean over seeds."""
+        S = self.seeds
+        over_seeds = self.influence.mean(axis=0)
+        example = over_seeds @ over_seeds.T
+        if S == 1:
+            return np.zeros_like(example), example, np.zeros_like(example)
+        centred = self.by_seed - self.mean
+        seed = centred.T @ centred / ((S - 1) * S)
+        squares = sum(one @ one.T for one in self.influence)
+        return seed, example, (squares - S * example) / (S * (S - 1))
+
+    def estimate(self, weights: Floats, value: float | None = None) -> Estimate:
+        """A function of the rates, with its interval.
+
+        Args:
+            weights: K: the function's gradient at the mean (for a linear function its weights).
+            value: the function's value; left out, the function is linear.
+        """
+        value = float(weights @ self.mean) if value is None else value
+        variance = self._variance(weights[None])
+        half = float(variance.half_widths(LEVEL)[0])
+        if not half > 0:
+            return Estimate(value, np.nan, np.nan, 1.0 if value == 0 else np.nan, self.seeds)
+        return Estimate(value, value - half, value + half, variance.p_value(value), self.seeds)
+
+    def half_widths(self, weights: Floats, level: float = LEVEL) -> Floats:
+        """Half the width of the interval of each linear function; ``weights`` is M x K, the answer M."""
+        return self._variance(weights).half_widths(level)
+
+    def _variance(self, weights: Floats) -> Variance:
+        parts = [np.einsum("mk,kl,ml->m", weights, matrix, weights) for matrix in self._covariances]
+        rounding = 1e-18 * np.maximum(np.abs(weights).max(axis=1), 1.0) ** 2
+        seed, example, interaction = (np.where(part > rounding, part, 0.0) for part in parts)
+        smallest = np.where(weights != 0, self.counts, np.iinfo(np.int64).max).min(axis=1)
+        return Variance(seed, example, interaction, self.seeds - 1, np.maximum(smallest - 1, 1).astype(np.float64))
+
+
+@dataclass(frozen=True)
+class Variance:
+    """The parts of the variance of M estimates, and their degrees of freedom (of V_example, of its smallest bin)."""
+
+    seed: Floats
+    example: Floats
+    interaction: Floats
+    seed_df: int
+    example_df: Floats
+
+    def half_widths(self, level: float) -> Floats:
+        """Half the width of each interval: Cochran and Cox's quantile, and never less than V_example alone gives."""
+        return self._tail((1 - level) / 2)
+
+    def p_value(self, value: float) -> float:
+        """1 - the level at which the one interval around ``value`` just touches zero, by bisection on a log scale."""
+        if value == 0:
+            return 1.0
+        low, high = -700.0, 0.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            if self._tail(np.exp(middle) / 2)[0] < abs(value):
+                high = middle
+            else:
+                low = middle
+        return float(np.exp(high))
+
+    def _tail(self, tail: float) -> Floats:
+        of_seeds = -stdtrit(self.seed_df, tail) if self.seed_df else 0.0
+        of_examples = -stdtrit(self.example_df, tail)
+        drawn = np.maximum(self.example - self.interaction, 0.0)
+        total = self.seed + drawn
+        quantile = (self.seed * of_seeds + drawn * of_examples) / np.where(total > 0, total, 1.0)
+        return np.maximum(quantile * np.sqrt(total), of_examples * np.sqrt(self.example))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's correction for having looked at several p-values; nan stays nan and does not count as a look."""
+    p = np.asarray(p_values, dtype=np.float64)
+    adjusted = np.full_like(p, np.nan)
+    known = np.flatnonzero(~np.isnan(p))
+    order = known[np.argsort(p[known], kind="stable")]
+    steps = p[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0) if len(order) else steps
+    return [float(one) for one in adjusted]
+
+
+def randomisation(differences: Floats, members: NDArray[np.bool_], *, draws: int = 9_999, seed: int = 0) -> Floats:
+    """Paired randomisation over examples: two-sided p-values for a sum of differences that is zero.
+
+    If two systems were the same, each example's two results could change places, so each difference its sign. This
+    asks whether *these trained models* differ on sources like these. It knows nothing of other seeds, so it is no test
+    of the arms: where seeds vary, it rejects far too often for that (``benchmarks/coverage.py`` shows by how much).
+
+    Args:
+        differences: N: first minus second, for every example.
+        members: K x N: the examples of each of K tests.
+        draws: random sign assignments; the smallest possible p-value is 1 / (draws + 1).
+        seed: of the assignments; the same for every call, so a report can be made again.
+
+    Returns:
+        K p-values.
+    """
+    generator = np.random.default_rng(seed)
+    values = np.where(members, differences, 0.0).T.astype(np.float32)  # N x K
+    observed = np.abs(values.sum(axis=0))
+    tolerance = 1e-5 * np.abs(values).sum(axis=0)
+    as_extreme = np.zeros(len(members))
+    done = 0
+    while done < draws:
+        rows = min(1_000, draws - done)
+        bits = np.unpackbits(generator.integers(0, 256, (rows, -(-len(values) // 8)), dtype=np.uint8), axis=1)
+        signs = 2 * bits[:, : len(values)].astype(np.float32) - 1
+        as_extreme += (np.abs(signs @ values) >= observed - tolerance).sum(axis=0)
+        done += rows
+    return np.asarray((1 + as_extreme) / (1 + draws))

@@ -1,0 +1,142 @@
+"""Run directories as training leaves them, made up in a moment."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from attnspan.records import Record, write_records
+from attnspan.rundir import CONFIG, METRICS, RECORDS, SUMMARY, write_json, write_text
+
+CONFIG_BASE: dict[str, Any] = {
+    "data_name": "pronunciation",
+    "study": None,
+    "runs_dir": "runs",
+    "data": {"name": "pronunciation", "max_length": 60},
+    "encoder": {"layers": 1},
+    "model": {"hidden_size": 128, "embedding_size": 64},
+    "optimizer": {"lr": 0.001},
+}
+
+
+def example(number: int, length: int, **changes: Any) -> dict[str, Any]:
+    """The columns of one test example that no run can change; as many reference tokens as source tokens."""
+    letters = "abcdefghijklmnopqrstuvwxyz "
+    source = "".join(letters[(number * 7 + k * 11) % len(letters)] for k in range(length))
+    return {
+        "example_id": f"e{number:05d}",
+        "source_length": length,
+        "target_length": length,
+        "target_tokens": length + 1,
+        "source": source,
+        "reference": source.upper(),
+        **changes,
+    }
+
+
+def fake_run(
+    root: Path,
+    arm: str,
+    seed: int,
+    examples: Sequence[dict[str, Any]],
+    edits: Sequence[int] | np.ndarray,
+    *,
+    data: str = "pronunciation",
+    config: dict[str, Any] | None = None,
+    training_lengths: tuple[int, int] = (5, 60),
+    change_records: Callable[[list[Record]], list[Record]] = lambda records: records,
+    **summary: Any,
+) -> Path:
+    """Write one finished run and return its directory. ``config`` changes dotted keys."""
+    resolved: dict[str, Any] = copy.deepcopy(CONFIG_BASE) | {"arm": arm, "seed": seed, "decoder": {"name": arm}}
+    for key, value in (config or {}).items():
+        *parents, last = key.split(".")
+        part = resolved
+        for parent in parents:
+            part = part[parent]
+        part[last] = value
+    run_id = hashlib.sha256(repr((arm, data, seed, sorted((config or {}).items()))).encode()).hexdigest()[:10]
+    directory = root / data / arm / run_id
+    directory.mkdir(parents=True)
+    records = [
+        Record(
+            run_id=run_id,
+            arm=arm,
+            data=data,
+            seed=seed,
+            nll=0.5 * int(wrong) + 0.1,
+            tokens_correct=max(one["target_tokens"] - int(wrong), 0),
+            exact_match=int(wrong) == 0,
+            edits=int(wrong),
+            empty=False,
+            truncated=int(wrong) > one["target_length"],
+            repeating=False,
+            hypothesis=one["reference"],
+            **one,
+        )
+        for one, wrong in zip(examples, edits, strict=True)
+    ]
+    write_records(directory / RECORDS, change_records(records))
+    write_text(directory / CONFIG, yaml.safe_dump(resolved))
+    write_text(directory / METRICS, "step,loss\n1,2.0\n")
+    content = {
+        "run_id": run_id,
+        "arm": arm,
+        "data": data,
+        "seed": seed,
+        "study": None,
+        "finished": True,
+        "command": f"attnspan-train decoder={arm} data={data} seed={seed}",
+        "parameters": 251_904 if arm == "plain" else 298_112,
+        "updates": 2_000,
+        "best_update": 1_900,
+        "best_validation_loss": 0.41,
+        "dropped": {"train": 3},
+        "examples": {"train": 20_000, "validation": 1_000, "test": len(records)},
+        "training_lengths": list(training_lengths),
+        "data_fingerprint": "d" * 64,
+        "test_fingerprint": "t" * 64,
+        "wall_seconds": 211.5,
+        "train_seconds": 180.2,
+        "test_seconds": 20.1,
+        "tokens_per_second": 8123.4,
+        "decode_tokens_per_second": 20345.6,
+        "peak_memory_mb": 612.0,
+        "threads": 1,
+        "device": "cpu",
+        "machine": {"processor": "a processor", "cores": 2, "platform": "Linux"},
+        "versions": {"attnspan": "0.1.0", "python": "3.11.7", "torch": "2.13.0"},
+        "git_commit": "a1d2ba2",
+        "finished_at": "2026-11-22T20:00:00+00:00",
+        **summary,
+    }
+    write_json(directory / SUMMARY, content)
+    return directory
+
+
+def fake_study(
+    root: Path,
+    *,
+    arms: Sequence[str] = ("plain", "bahdanau", "luong_general"),
+    seeds: Sequence[int] = (0, 1),
+    lengths: Sequence[int] = range(5, 101),
+    per_length: int = 40,
+) -> list[Path]:
+    """A study that looks like the real one: the plain arm fails with length, attention beyond the training lengths."""
+    examples = [example(n, int(length)) for n, length in enumerate(np.repeat(list(lengths), per_length))]
+    length = np.array([one["target_length"] for one in examples])
+    directories = []
+    for index, arm in enumerate(arms):
+        for seed in seeds:
+            generator = np.random.default_rng([index, seed])
+            beyond = np.maximum(length - 60, 0) / 40
+            rate = 0.72 - 0.5 * np.exp(-length / 25) if arm == "plain" else 0.10 + 0.02 * index + 0.45 * beyond / index
+            rate = rate * np.exp(generator.normal(0, 0.06)) * generator.gamma(8, 1 / 8, len(length))
+            directories.append(fake_run(root, arm, seed, examples, generator.binomial(length, np.minimum(rate, 0.98))))
+    return directories
