@@ -1,0 +1,111 @@
+"""From a run's config to the objects that it names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import get_class, instantiate
+
+from attnspan.data.corpus import Corpus
+from attnspan.data.prepare import Prepared
+from attnspan.errors import InputError
+from attnspan.lit import Seq2SeqModule
+from attnspan.models.seq2seq import Seq2Seq
+
+
+def build(config: dict[str, Any], key: str) -> Any:
+    """Make what ``config[key]`` describes with ``_target_``.
+
+    Raises:
+        InputError: it cannot be made; names the key and says why.
+    """
+    try:
+        return instantiate(config[key], _convert_="all")
+    except InstantiationException as error:
+        raise _explained(key, error) from error
+
+
+def build_corpus(config: dict[str, Any]) -> Corpus:
+    """Make the corpus.
+
+    Raises:
+        InputError: a key of ``data`` cannot be used.
+    """
+    corpus = build(config, "data")
+    corpus.check()
+    return corpus
+
+
+def build_module(config: dict[str, Any], prepared: Prepared) -> Seq2SeqModule:
+    """Make the model of a run, its weights freshly drawn, inside the module that trains and tests it.
+
+    Raises:
+        InputError: the config's sizes or settings do not fit each other.
+    """
+    model = config["model"]
+    parts = {key: build(config, key) for key in ("encoder", "decoder", "search", "optimizer", "schedule")}
+    try:
+        return Seq2SeqModule(
+            model=Seq2Seq(
+                encoder=parts["encoder"],
+                decoder=parts["decoder"],
+                source_vocabulary_size=len(prepared.source_tokenizer),
+                target_vocabulary_size=len(prepared.target_tokenizer),
+                embedding_size=model["embedding_size"],
+                hidden_size=model["hidden_size"],
+                dropout=model["dropout"],
+            ),
+            search=parts["search"],
+            optimizer=parts["optimizer"],
+            schedule=parts["schedule"],
+            label_smoothing=config["label_smoothing"],
+        )
+    except (TypeError, ValueError) as error:
+        raise InputError(str(error)) from error
+
+
+def refuse_foreign_targets(config: dict[str, Any], trusted: tuple[str, ...]) -> None:
+    """Allow only classes of trusted packages as ``_target_``: a config that came with a run could name any function.
+
+    Args:
+        config: of a run that was perhaps made elsewhere.
+        trusted: names of top-level packages.
+
+    Raises:
+        InputError: names the target.
+    """
+    for target in _targets(config):
+        package = target.partition(".")[0]
+        if package in trusted:
+            try:
+                found = get_class(target)
+            except (ImportError, ValueError) as error:
+                raise InputError(f"{target}: there is no such class ({str(error).splitlines()[0]})") from error
+            if found.__module__.partition(".")[0] in trusted:
+                continue
+        raise InputError(
+            f"the run's config builds '{target}', and only classes of {', '.join(trusted)} are trusted; "
+            f"if you know what it is: load_run(directory, trusted=('{package}',))"
+        )
+
+
+def _targets(node: Any) -> list[str]:
+    if isinstance(node, dict):
+        own = [node["_target_"]] if "_target_" in node else []
+        return own + [target for child in node.values() for target in _targets(child)]
+    if isinstance(node, list):
+        return [target for child in node for target in _targets(child)]
+    return []
+
+
+def _explained(key: str, error: Exception) -> InputError:
+    """One line from Hydra's chain: what went wrong first."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    if isinstance(cause, InputError):
+        return cause
+    return InputError(f"{key}: {str(cause).strip().splitlines()[0]}")
+
+

@@ -1,0 +1,237 @@
+"""What goes on beside training: status, cost, and the records of the test."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from attnspan.data.batching import Batch
+from attnspan.data.prepare import Prepared
+from attnspan.lit import Seq2SeqModule, Tested
+from attnspan.metrics import edits, is_repeating
+from attnspan.records import Record
+from attnspan.status import TESTING, TRAINING, VALIDATING, Status
+
+
+class NotFiniteError(RuntimeError):
+    """Training has left the numbers that a computer can hold."""
+
+
+class Reporter(L.Callback):
+    """Tells at most once a second how the run is getting on.
+
+    Only then is the loss brought to the CPU, so that a GPU is not made to wait at every update.
+
+    Args:
+        report: takes the status.
+        began: when the run began, :func:`time.monotonic`.
+    """
+
+    EVERY = 1.0
+    """Seconds between two reports."""
+
+    def __init__(self, *, report: Callable[[Status], None], began: float) -> None:
+        self._report = report
+        self._began = began
+        self._last = -math.inf
+        self._start = 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock that estimates the time left."""
+        self._start = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Report the update and its loss.
+
+        Raises:
+            NotFiniteError: the loss is not a number any more.
+        """
+        if not self._due(trainer, final=trainer.global_step == trainer.max_steps):
+            return
+        loss = float(outputs["loss"])
+        if not math.isfinite(loss):
+            raise NotFiniteError(
+                f"the loss is {loss} at update {trainer.global_step}; a smaller optimizer.lr or "
+                "trainer.gradient_clip_val may help"
+            )
+        self._tell(TRAINING, trainer.global_step, trainer.max_steps, since=self._start, loss=loss)
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Say that the run is validating."""
+        if self._due(trainer):
+            self._tell(VALIDATING, batch_idx + 1, int(sum(trainer.num_val_batches)), since=None)
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock anew."""
+        self._start, self._last = time.monotonic(), -math.inf
+
+    def on_test_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Report the test batches done."""
+        if self._due(trainer):
+            self._tell(TESTING, batch_idx + 1, int(sum(trainer.num_test_batches)), since=self._start)
+
+    def _due(self, trainer: L.Trainer, *, final: bool = False) -> bool:
+        return trainer.is_global_zero and (final or time.monotonic() - self._last >= self.EVERY)
+
+    def _tell(self, state: str, done: int, total: int, *, since: float | None, loss: float | None = None) -> None:
+        self._last = time.monotonic()
+        remaining = (self._last - since) / done * (total - done) if since is not None and done else None
+        self._report(
+            Status(
+                state=state, done=done, total=total, loss=loss, seconds=self._last - self._began, remaining=remaining
+            )
+        )
+
+
+class Cost(L.Callback):
+    """Counts target tokens and the seconds that they took."""
+
+    def __init__(self) -> None:
+        self.train_tokens = 0
+        self.train_seconds = 0.0
+        self.validation_seconds = 0.0
+        self.test_seconds = 0.0
+        self._start = 0.0
+        self._validation_start = 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        self._start = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Count the batch."""
+        self.train_tokens += batch.target_tokens
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        self._validation_start = time.monotonic()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Stop the clock."""
+        self.validation_seconds += time.monotonic() - self._validation_start
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Stop the clock; validation is not training."""
+        self.train_seconds = time.monotonic() - self._start - self.validation_seconds
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        self._start = time.monotonic()
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Stop the clock."""
+        self.test_seconds = time.monotonic() - self._start
+
+
+class Recorder(L.Callback):
+    """Makes a record of every test example.
+
+    Args:
+        prepared: the corpus, for texts and tokens.
+        run_id: of the run.
+        arm: of the run.
+        data: name of the data.
+        seed: of the run.
+    """
+
+    def __init__(self, *, prepared: Prepared, run_id: str, arm: str, data: str, seed: int) -> None:
+        self._prepared = prepared
+        self._run = {"run_id": run_id, "arm": arm, "data": data, "seed": seed}
+        self._records: dict[int, Record] = {}
+        self.decoded_tokens = 0
+
+    def records(self) -> list[Record]:
+        """Return the records in the order of the test split."""
+        return [self._records[row] for row in sorted(self._records)]
+
+    def on_test_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Turn the batch's tensors into records."""
+        assert isinstance(outputs, Tested)
+        found = outputs.hypotheses
+        rows = batch.index.tolist()
+        examples = self._prepared.test[rows]
+        columns = zip(
+            rows,
+            examples["id"],
+            examples["source"],
+            examples["source_ids"],
+            examples["target"],
+            examples["target_ids"],
+            _lists(found.tokens, found.lengths),
+            found.truncated.tolist(),
+            outputs.nll.tolist(),
+            outputs.correct.tolist(),
+            strict=True,
+        )
+        for row, name, source, source_ids, target, target_ids, hypothesis, truncated, nll, correct in columns:
+            self.decoded_tokens += len(hypothesis)
+            self._records[row] = Record(
+                **self._run,
+                example_id=name,
+                source_length=len(source_ids),
+                target_length=len(target_ids),
+                nll=nll,
+                target_tokens=len(target_ids) + 1,
+                tokens_correct=correct,
+                exact_match=hypothesis == target_ids and not truncated,
+                edits=edits(hypothesis, target_ids),
+                empty=not hypothesis,
+                truncated=truncated,
+                repeating=is_repeating(hypothesis, target_ids),
+                source=source,
+                hypothesis=self._prepared.target_tokenizer.decode(hypothesis),
+                reference=target,
+            )
+
+
+def _lists(tokens: Tensor, lengths: Tensor) -> list[list[int]]:
+    """Rows of tokens [B, T] cut to their lengths [B]."""
+    return [row[:length] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
+
+
+def parameter_count(module: Seq2SeqModule) -> int:
+    """Trainable numbers in the model."""
+    return sum(parameter.numel() for parameter in module.model.parameters() if parameter.requires_grad)
+
+
+def peak_memory_mb() -> float:
+    """Most memory that this process has held so far, in MB; the GPU's where it has one."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

@@ -1,0 +1,110 @@
+"""The one LightningModule. It names no arm: what differs between arms stands in the model that it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from attnspan.data.batching import Batch
+from attnspan.data.tokenization import BOS, EOS, PAD
+from attnspan.metrics import TokenMean
+from attnspan.models.search import Greedy, Hypotheses, Specials
+from attnspan.models.seq2seq import Seq2Seq
+
+SPECIALS = Specials(pad=PAD, bos=BOS, eos=EOS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tested:
+    """What testing finds out about a batch; :class:`attnspan.callbacks.Recorder` makes records of it.
+
+    Attributes:
+        nll: [B] teacher-forced negative log-likelihood in nats, <eos> counted.
+        correct: [B] teacher-forced: reference tokens, <eos> counted, that the model ranks first.
+        hypotheses: of the free-running search.
+    """
+
+    nll: Tensor
+    correct: Tensor
+    hypotheses: Hypotheses
+
+
+class Seq2SeqModule(L.LightningModule):
+    """Trains with teacher forcing, validates on the loss, tests by free-running search.
+
+    Args:
+        model: the arm.
+        search: finds hypotheses.
+        optimizer: builds the optimizer for the parameters.
+        schedule: builds the learning-rate schedule, called after every update.
+        label_smoothing: share of the target probability that is spread over the vocabulary, in training only.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: Seq2Seq,
+        search: Greedy,
+        optimizer: Callable[[Iterable[Tensor]], Optimizer],
+        schedule: Callable[[Optimizer], LRScheduler],
+        label_smoothing: float,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.search = search
+        self.label_smoothing = label_smoothing
+        self._build_optimizer = optimizer
+        self._build_schedule = schedule
+        self.validation_loss = TokenMean()
+        self.validation_accuracy = TokenMean()
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Build the optimizer and its schedule."""
+        optimizer = self._build_optimizer(self.parameters())
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self._build_schedule(optimizer), "interval": "step"},
+        }
+
+    def training_step(self, batch: Batch) -> Tensor:
+        """Loss in nats per target token."""
+        logits = self.model(batch.source, batch.source_lengths, batch.target_input)
+        loss = F.cross_entropy(
+            logits.flatten(0, 1),
+            batch.target_output.flatten(),
+            ignore_index=PAD,
+            label_smoothing=self.label_smoothing,
+        )
+        self.log("train/loss", loss.detach(), batch_size=batch.target_tokens)
+        return loss
+
+    def validation_step(self, batch: Batch) -> None:
+        """Teacher-forced loss and accuracy, by token over the whole split."""
+        nll, correct = self._teacher_forced(batch)
+        self.validation_loss.update(nll.sum(), batch.target_tokens)
+        self.validation_accuracy.update(correct.sum(), batch.target_tokens)
+        size = len(batch.index)
+        self.log("validation/loss", self.validation_loss, on_epoch=True, batch_size=size)
+        self.log("validation/teacher_forced_accuracy", self.validation_accuracy, on_epoch=True, batch_size=size)
+
+    def test_step(self, batch: Batch) -> Tested:
+        """Score the references and search freely."""
+        nll, correct = self._teacher_forced(batch)
+        hypotheses = self.search(self.model, batch.source, batch.source_lengths, specials=SPECIALS)
+        return Tested(nll=nll, correct=correct, hypotheses=hypotheses)
+
+    def _teacher_forced(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Per example [B]: negative log-likelihood in nats, and tokens ranked first."""
+        logits = self.model(batch.source, batch.source_lengths, batch.target_input).float()
+        target, real = batch.target_output, batch.target_output != PAD
+        nll = F.cross_entropy(logits.transpose(1, 2), target, reduction="none").masked_fill(~real, 0.0)
+        correct = (logits.argmax(dim=-1) == target) & real
+        return nll.double().sum(dim=1), correct.sum(dim=1)

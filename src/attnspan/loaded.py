@@ -1,0 +1,144 @@
+"""A finished run as a thing that decodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attnspan.build import build, refuse_foreign_targets
+from attnspan.data.tokenization import PAD, Tokenizer
+from attnspan.errors import InputError
+from attnspan.lit import SPECIALS
+from attnspan.models.search import Greedy
+from attnspan.models.seq2seq import Seq2Seq
+from attnspan.rundir import BEST, TOKENIZERS, read_config
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hypothesis:
+    """What a run makes of one source.
+
+    Attributes:
+        text: the hypothesis as text.
+        tokens: its T tokens, <eos> not among them.
+        log_prob: log p(hypothesis | source) in nats, <eos> counted unless truncated.
+        truncated: whether it reached the length limit without <eos>.
+        source_tokens: the S tokens of the source.
+        weights: [T, S] attention weights on the CPU, None where the arm has none.
+    """
+
+    text: str
+    tokens: list[str]
+    log_prob: float
+    truncated: bool
+    source_tokens: list[str]
+    weights: Tensor | None
+
+
+class LoadedRun:
+    """A finished run: ``config``, ``model`` (in evaluation mode) and :meth:`decode`."""
+
+    def __init__(
+        self, *, config: dict[str, Any], model: Seq2Seq, search: Greedy, source: Tokenizer, target: Tokenizer
+    ) -> None:
+        self.config = config
+        self.model = model
+        self.search = search
+        self.source_tokenizer = source
+        self.target_tokenizer = target
+
+    def decode(self, sources: Sequence[str], *, batch_size: int = 64) -> list[Hypothesis]:
+        """Decode texts, freely running.
+
+        Args:
+            sources: any number of texts of any length.
+            batch_size: how many to decode side by side; the hypotheses do not depend on it.
+
+        Raises:
+            InputError: a source is not a text or has no token; names its position.
+        """
+        if isinstance(sources, str):
+            raise InputError("decode takes a list of sources, and this is one text: decode([text])")
+        encoded = [self._encode(number, text) for number, text in enumerate(sources)]
+        order = sorted(range(len(encoded)), key=lambda row: len(encoded[row]))  # neighbours of similar length
+        found: dict[int, Hypothesis] = {}
+        for first in range(0, len(order), batch_size):
+            rows = order[first : first + batch_size]
+            found.update(zip(rows, self._decode([encoded[row] for row in rows]), strict=True))
+        return [found[row] for row in range(len(encoded))]
+
+    def _encode(self, number: int, text: str) -> list[int]:
+        ids = self.source_tokenizer.encode(text) if isinstance(text, str) else []
+        if not ids:
+            raise InputError(f"source {number}: {text!r} has no token")
+        return ids
+
+    def _decode(self, sources: list[list[int]]) -> list[Hypothesis]:
+        lengths = torch.tensor([len(ids) for ids in sources])
+        source = torch.full((len(sources), int(lengths.max())), PAD)
+        for row, ids in enumerate(sources):
+            source[row, : len(ids)] = torch.tensor(ids)
+        device = next(self.model.parameters()).device
+        found = self.search(self.model, source.to(device), lengths, specials=SPECIALS, with_weights=True)
+        return [self._hypothesis(found, row, ids) for row, ids in enumerate(sources)]
+
+    def _hypothesis(self, found: Any, row: int, source: list[int]) -> Hypothesis:
+        length = int(found.lengths[row])
+        ids = found.tokens[row, :length].tolist()
+        return Hypothesis(
+            text=self.target_tokenizer.decode(ids),
+            tokens=self.target_tokenizer.tokens(ids),
+            log_prob=float(found.log_prob[row]),
+            truncated=bool(found.truncated[row]),
+            source_tokens=self.source_tokenizer.tokens(source),
+            weights=None if found.weights is None else found.weights[row, :length, : len(source)].cpu(),
+        )
+
+
+def load_run(directory: str | Path, *, trusted: Sequence[str] = ()) -> LoadedRun:
+    """Load the best checkpoint of a run.
+
+    Nothing in the directory can run code: weights load as tensors only, and the config may build only classes of
+    attnspan and of the packages in ``trusted``.
+
+    Args:
+        directory: of the run.
+        trusted: further packages whose classes the config may name, for arms of your own.
+
+    Raises:
+        InputError: the directory holds no run, or one without a whole checkpoint, or names a class not trusted.
+    """
+    directory = Path(directory)
+    config = read_config(directory)
+    model_config = {key: config[key] for key in ("encoder", "decoder", "search") if key in config}
+    if len(model_config) < 3 or "model" not in config:
+        raise InputError(f"{directory}: its config names no encoder, decoder, search and model")
+    refuse_foreign_targets(model_config, ("attnspan", *trusted))
+    source = Tokenizer.load(directory / TOKENIZERS / "source.json")
+    target = Tokenizer.load(directory / TOKENIZERS / "target.json")
+    model = Seq2Seq(
+        encoder=build(config, "encoder"),
+        decoder=build(config, "decoder"),
+        source_vocabulary_size=len(source),
+        target_vocabulary_size=len(target),
+        embedding_size=config["model"]["embedding_size"],
+        hidden_size=config["model"]["hidden_size"],
+        dropout=config["model"]["dropout"],
+    )
+    model.load_state_dict(_weights(directory / BEST))
+    return LoadedRun(config=config, model=model.eval(), search=build(config, "search"), source=source, target=target)
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")["state_dict"]
+    except Exception as error:  # torch raises many kinds for a file that is no checkpoint
+        raise InputError(f"{path}: not a whole checkpoint ({str(error).splitlines()[0]})") from error
+    return {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}

