@@ -80,20 +80,16 @@ class EncodedSplit:
     def __getitem__(self, rows: Sequence[int]) -> Batch:
         """The batch of ``rows``, in their order."""
         index = np.asarray(rows, dtype=np.int64)
-        source_lengths = self._source.lengths[index]
-        target_lengths = self._target.lengths[index]
-        source = np.full((len(index), source_lengths.max()), PAD, dtype=np.int64)
-        target = np.full((len(index), target_lengths.max() + 2), PAD, dtype=np.int64)
-        target[:, 0] = BOS
-        for b, row in enumerate(index):
-            source[b, : source_lengths[b]] = self._source[row]
-            target[b, 1 : target_lengths[b] + 1] = self._target[row]
-        target_output = target[:, 1:].copy()
+        source_lengths, source = self._source.padded(index)
+        target_lengths, target = self._target.padded(index)
+        edge = np.full((len(index), 1), PAD, dtype=np.int64)
+        target_output = np.hstack([target, edge])
         target_output[np.arange(len(index)), target_lengths] = EOS
+        edge[:] = BOS
         return Batch(
             source=torch.from_numpy(source),
             source_lengths=torch.from_numpy(source_lengths),
-            target_input=torch.from_numpy(target[:, :-1].copy()),
+            target_input=torch.from_numpy(np.hstack([edge, target])),
             target_output=torch.from_numpy(target_output),
             index=torch.from_numpy(index),
             target_tokens=int(target_lengths.sum()) + len(index),
@@ -114,12 +110,19 @@ class _IdColumn:
         self._first = np.cumsum([0, *(len(chunk) for chunk in chunks)])
         self.lengths: NDArray[np.int64] = np.concatenate([np.diff(o) for o in self._offsets]).astype(np.int64)
 
-    def __getitem__(self, row: int) -> NDArray[np.int32]:
-        chunk = int(np.searchsorted(self._first, row, side="right")) - 1
-        offsets = self._offsets[chunk]
-        within = row - self._first[chunk]
-        ids: NDArray[np.int32] = self._values[chunk][offsets[within] : offsets[within + 1]]
-        return ids
+    def padded(self, index: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Lengths [B] and ids [B, longest] of the rows ``index``."""
+        chunks = np.searchsorted(self._first, index, side="right") - 1
+        within = index - self._first[chunks]
+        lengths = self.lengths[index]
+        ids = np.full((len(index), lengths.max()), PAD, dtype=np.int64)
+        ids[np.arange(ids.shape[1]) < lengths[:, None]] = np.concatenate(
+            [
+                self._values[chunk][self._offsets[chunk][row] : self._offsets[chunk][row + 1]]
+                for chunk, row in zip(chunks.tolist(), within.tolist(), strict=True)
+            ]
+        )
+        return lengths, ids
 
 
 class TokenBudgetBatches:

