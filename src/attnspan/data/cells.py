@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import pyarrow as pa
+
 from attnspan.errors import InputError, nearest
 
 
@@ -46,11 +48,21 @@ def check_columns(known: Iterable[str], wanted: Iterable[str], where: str) -> No
             raise InputError(f"{where}: there is no column '{column}'; {nearest(column, known)}")
 
 
-def leaves(row: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def schema_columns(fields: Iterable[pa.Field], prefix: str = "") -> Iterator[str]:
+    """The dotted path of every column of a schema."""
+    for field in fields:
+        if pa.types.is_struct(field.type):
+            inner = [field.type.field(i) for i in range(field.type.num_fields)]
+            yield from schema_columns(inner, f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}"
+
+
+def _leaves(row: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     """The dotted path of every cell of ``row``."""
     for name, cell in row.items():
         if isinstance(cell, Mapping) and cell:
-            yield from leaves(cell, f"{prefix}{name}.")
+            yield from _leaves(cell, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"
 
@@ -63,7 +75,7 @@ def _find(row: Mapping[str, Any], column: str, where: str) -> Any:
         if cell is None:  # a null struct: all that it would hold is null
             return None
         if not isinstance(cell, Mapping) or name not in cell:
-            check_columns(leaves(row), [column], where)
+            check_columns(_leaves(row), [column], where)
             return cell  # an empty struct at the end of the path
         cell = cell[name]
     return cell

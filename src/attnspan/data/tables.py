@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from attnspan.data.arrow import ROWS
-from attnspan.data.cells import check_columns
+from attnspan.data.cells import check_columns, schema_columns
 from attnspan.errors import InputError, nearest
 
 Rows = Iterator[tuple[str, dict[str, Any]]]
@@ -163,7 +163,7 @@ def _parquet(path: Path, wanted: Sequence[str]) -> Rows:
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            check_columns({*names, *_leaves(file.schema_arrow)}, wanted, str(path))
+            check_columns({*names, *schema_columns(file.schema_arrow)}, wanted, str(path))
             needed = sorted({column if column in names else column.split(".")[0] for column in wanted})
             for batch in file.iter_batches(batch_size=ROWS, columns=needed):
                 for cells in batch.to_pylist():
@@ -171,14 +171,6 @@ def _parquet(path: Path, wanted: Sequence[str]) -> Rows:
                     yield f"{path} row {row}", cells
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: not a whole parquet file ({str(error).splitlines()[0]})") from error
-
-
-def _leaves(fields: Any, prefix: str = "") -> Iterator[str]:
-    for field in fields:
-        if pa.types.is_struct(field.type):
-            yield from _leaves([field.type.field(i) for i in range(field.type.num_fields)], f"{prefix}{field.name}.")
-        else:
-            yield f"{prefix}{field.name}"
 
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}

@@ -1,0 +1,182 @@
+"""A dataset of the Hugging Face hub, or a directory that is laid out like one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attnspan.data.cells import check_columns, schema_columns, text_cell
+from attnspan.data.corpus import COLUMNS, SPLITS, Corpus, example_id
+from attnspan.data.files import sha256
+from attnspan.errors import InputError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+PATIENCE = 5.0
+"""Seconds that the hub has to answer before it counts as out of reach."""
+
+_HUB_NAME = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hub(Corpus):
+    """Pairs of texts from two columns of what ``datasets.load_dataset`` finds."""
+
+    path: str
+    """Name on the hub, ``owner/name``, or a directory."""
+    name: str | None = None
+    """Which of the dataset's configs."""
+    revision: str | None = None
+    """Branch, tag or commit. A whole commit needs no network once the data is prepared."""
+    train: str = "train"
+    validation: str = "validation"
+    test: str = "test"
+    """What the dataset calls its splits; ``train[:10000]`` takes a part."""
+    source: str
+    target: str
+    """Columns; a dot leads into nested ones, as in ``translation.en``."""
+
+    def check(self) -> None:
+        """Refuse a path that is neither a directory nor a name.
+
+        Raises:
+            InputError: names the key.
+        """
+        super().check()
+        if not self._is_local and not _HUB_NAME.fullmatch(str(self.path)):
+            raise InputError(f"data.path: {self.path}: no such directory, and no name that the hub could know")
+        if self._is_local and self.revision is not None:
+            raise InputError(f"data.revision: {self.path} is a directory, which has no revisions; leave it null")
+
+    def identity(self) -> dict[str, Any]:
+        """The fields, with the content of a directory, or the commit that the revision stands for now."""
+        if self._is_local:
+            return super().identity() | {"path": _content(Path(self.path))}
+        return super().identity() | {"revision": self._commit()}
+
+    def where(self, split: str, row: int | None = None) -> str:
+        """The dataset, its split, and the row in it."""
+        place = f"{self.path} split '{getattr(self, split)}'"
+        return place if row is None else f"{place} row {row + 1}"
+
+    def load(self, work: Path) -> dict[str, Dataset]:
+        """Download what is not there yet, read and check all rows."""
+        from attnspan.data.arrow import write_dataset
+
+        from huggingface_hub import constants
+
+        if not self._is_local and not constants.HF_HUB_OFFLINE:
+            self._info()  # says at once what `load_dataset` takes half a minute to say
+        return {split: write_dataset(work / split, COLUMNS, self._rows(split, work)) for split in SPLITS}
+
+    @property
+    def _is_local(self) -> bool:
+        return Path(self.path).is_dir()
+
+    def _commit(self) -> str:
+        if self.revision is not None and _COMMIT.fullmatch(self.revision):
+            return self.revision
+        return str(self._info().sha)
+
+    def _info(self) -> Any:
+        """What the hub says about the dataset."""
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+        try:
+            return _within(PATIENCE, lambda: HfApi().dataset_info(self.path, revision=self.revision, timeout=PATIENCE))
+        except GatedRepoError:
+            raise InputError(f"data.path: {self.path}: the hub asks for a login that may read it") from None
+        except RevisionNotFoundError:
+            raise InputError(f"data.revision: {self.path} has no revision '{self.revision}' on the hub") from None
+        except RepositoryNotFoundError:
+            raise InputError(f"data.path: {self.path}: no such directory, and no such dataset on the hub") from None
+        except Exception as error:  # the client's errors have no base class in common
+            raise InputError(
+                f"data.path: {self.path}: no such directory, and the hub is out of reach ({_line(error)})"
+            ) from error
+
+    def _read(self, split: str, work: Path) -> Dataset:
+        import datasets
+
+        try:
+            return datasets.load_dataset(
+                os.fspath(self.path),
+                self.name,
+                split=getattr(self, split),
+                revision=None if self._is_local else self._commit(),
+                cache_dir=str(work / "hub"),
+            )
+        except InputError:
+            raise
+        except Exception as error:  # every builder raises its own
+            raise InputError(f"{self._blame(split, error)}: {_line(error)}") from error
+
+    def _blame(self, split: str, error: Exception) -> str:
+        """The key that is most likely wrong."""
+        if "BuilderConfig" in str(error) or "Config name" in str(error):
+            return f"data.name: {self.path}"
+        if "split" in str(error):
+            return f"data.{split}: {self.path}"
+        return self.where(split)
+
+    def _rows(self, split: str, work: Path) -> Iterator[dict[str, Any]]:
+        from attnspan.data.arrow import read_rows
+
+        dataset = self._read(split, work)
+        schema = dataset.features.arrow_schema
+        check_columns({*schema.names, *schema_columns(schema)}, (self.source, self.target), self.where(split))
+        tops = {c if c in schema.names else c.split(".")[0] for c in (self.source, self.target)}
+        for number, row in enumerate(read_rows(dataset.select_columns(sorted(tops)))):
+            where = self.where(split, number)
+            yield {
+                "id": example_id(split, number),
+                "source": text_cell(row, self.source, where),
+                "target": text_cell(row, self.target, where),
+            }
+
+
+def _content(directory: Path) -> str:
+    """sha256 over the names and contents of all files under ``directory``."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in directory.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(directory).as_posix()}\0{sha256(path)}\0".encode())
+    return digest.hexdigest()
+
+
+def _within(seconds: float, call: Callable[[], Any]) -> Any:
+    """The result of ``call``, or ``TimeoutError``: a name server may be silent for longer than any client's patience."""
+    outcome: list[Any] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            outcome.append(call())
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if failure:
+        raise failure[0]
+    if not outcome:
+        raise TimeoutError(f"no answer within {seconds:.0f} s")
+    return outcome[0]
+
+
+def _line(error: BaseException) -> str:
+    """An error in one line, with what caused it."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    cause = " ".join(str(error.__cause__ or "").split())
+    if cause not in words:
+        words = f"{words} {cause}"
+    return words if len(words) <= 300 else f"{words[:297]}..."
