@@ -69,9 +69,9 @@ class Hub(Corpus):
 
     def load(self, work: Path) -> dict[str, Dataset]:
         """Download what is not there yet, read and check all rows."""
-        from attnspan.data.arrow import write_dataset
-
         from huggingface_hub import constants
+
+        from attnspan.data.arrow import write_dataset
 
         if not self._is_local and not constants.HF_HUB_OFFLINE:
             self._info()  # says at once what `load_dataset` takes half a minute to say
@@ -153,7 +153,7 @@ def _content(directory: Path) -> str:
 
 
 def _within(seconds: float, call: Callable[[], Any]) -> Any:
-    """The result of ``call``, or ``TimeoutError``: a name server may be silent for longer than any client's patience."""
+    """The result of ``call``, or ``TimeoutError``: a name server may be silent for longer than a client waits."""
     outcome: list[Any] = []
     failure: list[BaseException] = []
 
