@@ -1,0 +1,130 @@
+"""The page: a study in HTML and Markdown, through templates/."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+from attnspan import plots, tables
+from attnspan.rundir import CONFIG
+from attnspan.study import METRICS, Arm, Study
+from attnspan.wording import duration, findings, joined, number
+
+
+@dataclass(frozen=True)
+class RunLine:
+    """What the page says about one run."""
+
+    arm: str
+    seed: int
+    run_id: str
+    directory: str
+    config: str
+    """Relative link."""
+    command: str
+    updates: str
+    loss: str
+    wall: str
+    machine: str
+
+
+def html_page(study: Study, *, degradation: plots.Plot, advantage: plots.Plot | None, out: Path, command: str) -> str:
+    """One self-contained HTML file.
+
+    Args:
+        study: what to show.
+        degradation: its plot of :func:`attnspan.plots.degradation`.
+        advantage: its plot of :func:`attnspan.plots.advantage`, where there is a baseline.
+        out: the directory the page will lie in, for links to configs.
+        command: that made the page.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("attnspan"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    template = environment.get_template("report.html.j2")
+    return template.render(
+        _common(study, out, command),
+        styles=[(f"arm{i}", label, style) for i, (label, style) in enumerate(_styles(study).items())],
+        degradation_text=plots.degradation_text(study),
+        degradation=degradation.inline("d", plots.degradation_text(study)),
+        degradation_narrow=plots.degradation(study, narrow=True).inline("dn", plots.degradation_text(study)),
+        advantage_text=plots.advantage_text(study),
+        advantage=advantage.inline("a", plots.advantage_text(study)) if advantage else "",
+        advantage_narrow=plots.advantage(study, narrow=True).inline("an", plots.advantage_text(study))
+        if advantage
+        else "",
+    )
+
+
+def markdown_page(study: Study, *, out: Path, command: str) -> str:
+    """The same in Markdown, with the plot as a file beside it."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("attnspan"), autoescape=False, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    return environment.get_template("report.md.j2").render(_common(study, out, command))
+
+
+def _common(study: Study, out: Path, command: str) -> dict[str, object]:
+    first = study.collection.runs[0]
+    studies = sorted({str(run.summary["study"]) for run in study.collection.runs if run.summary.get("study")})
+    return {
+        "title": f"{joined(studies)} ({study.data})" if studies else study.data,
+        "study": study,
+        "findings": findings(study),
+        "quality": tables.quality(study, "error_rate"),
+        "others": [tables.quality(study, metric) for metric in METRICS if metric != "error_rate"][:3],
+        "differences": tables.differences(study),
+        "spans": tables.spans(study),
+        "trends": tables.trends(study),
+        "degenerate": tables.degenerate(study),
+        "cost": tables.cost(study),
+        "runs": [_run_line(study, arm, i, out) for arm in study.arms for i in range(len(arm.runs))],
+        "excluded": study.collection.excluded,
+        "test_examples": len(study.lengths),
+        "lengths": (int(study.lengths.min()), int(study.lengths.max())),
+        "dropped": _dropped(study.arms),
+        "seeds": sorted({arm.seeds for arm in study.arms}, key=len),
+        "command": command,
+        "versions": ", ".join(f"{name} {version}" for name, version in first.summary.get("versions", {}).items()),
+    }
+
+
+def _styles(study: Study) -> dict[str, plots.Style]:
+    return plots.styles([arm.label for arm in study.arms])
+
+
+def _run_line(study: Study, arm: Arm, index: int, out: Path) -> RunLine:
+    run = arm.runs[index]
+    summary = run.summary
+    machine = summary.get("machine") or {}
+    config = os.path.relpath((run.directory / CONFIG).resolve(), out.resolve())
+    return RunLine(
+        arm=arm.label,
+        seed=run.seed,
+        run_id=run.run_id,
+        directory=str(run.directory),
+        config=Path(config).as_posix(),
+        command=str(summary.get("command", "")),
+        updates=f"{summary['updates']:,}" if summary.get("updates") is not None else "–",
+        loss=number(summary["best_validation_loss"]) if summary.get("best_validation_loss") is not None else "–",
+        wall=duration(summary.get("wall_seconds")),
+        machine=str(machine.get("processor") or machine.get("platform") or "–"),
+    )
+
+
+def _dropped(arms: Sequence[Arm]) -> str:
+    """Training examples that were too long, as the runs counted them."""
+    counts = {arm.label: {run.summary.get("dropped", {}).get("train", 0) for run in arm.runs} for arm in arms}
+    if not any(any(some) for some in counts.values()):
+        return ""
+    every = set().union(*counts.values())
+    if len(every) == 1:
+        return f"{every.pop():,} training examples were too long and left out in training, by every run."
+    each = joined(f"{label} {joined(sorted(some))}" for label, some in counts.items())
+    return f"Training examples left out for their length: {each}."

@@ -1,0 +1,245 @@
+"""The report's plots, with matplotlib: as files for papers, and as SVG that takes the page's colours."""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from attnspan.study import Study
+from attnspan.wording import METRIC_NAMES, number, with_interval
+
+INK, GRID, SHADE = "#222222", "#d9d9d9", "#eceff3"
+_RC = {
+    "font.size": 9,
+    "font.family": "sans-serif",
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "svg.hashsalt": "attnspan",
+}
+
+# Okabe and Ito (2008), safe for colour-blind readers; without black and yellow, which vanish on dark and on light.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_LINES = ("-", "--", "-.", ":")
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one arm looks, everywhere: told apart by colour, by marker and by line."""
+
+    colour: str
+    marker: str
+    line: str
+
+
+def styles(labels: Sequence[str]) -> dict[str, Style]:
+    """A style for every arm, in order."""
+    return {
+        label: Style(_COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)], _LINES[(i + i // 7) % len(_LINES)])
+        for i, label in enumerate(labels)
+    }
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure, and what a pointer over its points may read."""
+
+    figure: Figure
+    tips: tuple[str, ...]
+
+    def save(self, path: Path) -> None:
+        """Write the figure in the format that the file's name ends in."""
+        with mpl.rc_context(_RC):
+            metadata = {"Date": None} if path.suffix == ".svg" else {}
+            self.figure.savefig(path, dpi=300, metadata=metadata, facecolor="white")
+
+    def inline(self, name: str, text: str) -> str:
+        """SVG for a page: in its ink, with a class for each arm (``arm0`` ...) and ``text`` as its alternative."""
+        stream = io.StringIO()
+        with mpl.rc_context({**_RC, "svg.fonttype": "none"}):
+            self.figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+        svg = stream.getvalue()
+        svg = re.sub(r"\A.*?(?=<svg)", "", svg, flags=re.DOTALL)
+        svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+        svg = re.sub(r'<svg ([^>]*?)width="[^"]*" height="[^"]*"', r"<svg \1", svg, count=1)
+        svg = re.sub(
+            r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img" aria-label="{html.escape(text)}">', svg
+        )
+        svg = re.sub(r'<g id="arm(\d+)-tip(\d+)">', self._tip, svg)
+        svg = re.sub(r'<g id="(arm\d+)">', r'<g class="\1">', svg)
+        svg = re.sub(r' id="(?!m[0-9a-f]{10}"|p[0-9a-f]{10}")[^"]*"', "", svg)
+        svg = re.sub(r'id="([mp][0-9a-f]{10})"', rf'id="{name}-\1"', svg)
+        svg = re.sub(r'(url\(#|href="#)', rf"\1{name}-", svg)
+        for colour, variable in ((INK, "currentColor"), (GRID, "var(--grid)"), (SHADE, "var(--shade)")):
+            svg = svg.replace(colour, variable)
+        return svg.strip()
+
+    def _tip(self, match: re.Match[str]) -> str:
+        arm, tip = match.groups()
+        return f'<g class="arm{arm} tip"><title>{html.escape(self.tips[int(tip)])}</title>'
+
+
+def degradation(study: Study, *, narrow: bool = False) -> Plot:
+    """Error rate against source length: intervals as bands, seeds as dots, training range shaded, counts below."""
+    with mpl.rc_context(_RC):
+        figure = Figure(figsize=(3.7, 4.3) if narrow else (7.2, 4.4), layout="constrained")
+        axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(6, 1))
+        tips: list[str] = []
+        top = 0.0
+        for index, arm in enumerate(study.arms):
+            points = [point for point in study.curve if point.arm == arm.label and not point.region.total]
+            at = np.array([point.region.mean_length for point in points])
+            rates = [point.metrics["error_rate"] for point in points]
+            values = np.array([rate.value for rate in rates])
+            low = np.array([np.nan_to_num(rate.low, nan=rate.value) for rate in rates])
+            high = np.array([np.nan_to_num(rate.high, nan=rate.value) for rate in rates])
+            style = styles([one.label for one in study.arms])[arm.label]
+            gid = f"arm{index}"
+            axes.fill_between(at, low, high, color=style.colour, alpha=0.16, linewidth=0, gid=gid)
+            axes.plot(at, values, style.line, color=style.colour, linewidth=1.6, gid=gid)
+            axes.plot(at, values, style.marker, color=style.colour, markersize=4.5, gid=gid)
+            for point, x in zip(points, at, strict=True):
+                dots = point.by_seed["error_rate"]
+                axes.plot([x] * len(dots), dots, ".", color=style.colour, markersize=2.5, alpha=0.7, gid=gid)
+                rate = point.metrics["error_rate"]
+                tips.append(f"{arm.label}, {point.region.label} tokens: {with_interval(rate)}")
+                axes.plot(
+                    x, rate.value, "o", color=style.colour, markersize=12, alpha=0, gid=f"{gid}-tip{len(tips) - 1}"
+                )
+                top = max(top, rate.value, *dots)
+        axes.set_ylim(0, max(top * 1.12, 0.05))
+        axes.set_ylabel("error rate (edits / reference tokens)")
+        _lengths(axes, study, labels=not narrow)
+        _counts(below, study, numbers=not narrow)
+        _legend(figure, study, narrow)
+        return Plot(_laid_out(figure), tuple(tips))
+
+
+def advantage(study: Study, *, narrow: bool = False) -> Plot:
+    """Paired advantage over the baseline against source length, with intervals."""
+    with mpl.rc_context(_RC):
+        figure = Figure(figsize=(3.7, 3.2) if narrow else (7.2, 3.2), layout="constrained")
+        axes = figure.subplots()
+        tips: list[str] = []
+        labels = [arm.label for arm in study.arms]
+        compared = [label for label in labels if any(one.arm == label for one in study.differences)]
+        width = min(high - low for low, high in zip(study.bins.edges, study.bins.edges[1:], strict=False))
+        extremes = [0.0]
+        for order, label in enumerate(compared):
+            ones = [one for one in study.differences if one.arm == label and not one.region.total]
+            aside = (order - (len(compared) - 1) / 2) * 0.5 * width / max(len(compared), 1)
+            style, gid = styles(labels)[label], f"arm{labels.index(label)}"
+            at = np.array([one.region.mean_length + aside for one in ones])
+            values = np.array([one.advantage.value for one in ones])
+            halves = np.array([np.nan_to_num(one.advantage.high - one.advantage.value) for one in ones])
+            axes.vlines(at, values - halves, values + halves, color=style.colour, linewidth=1.3, gid=gid)
+            axes.plot(at, values, style.line, color=style.colour, linewidth=0.9, alpha=0.8, gid=gid)
+            axes.plot(at, values, style.marker, color=style.colour, markersize=4.5, gid=gid)
+            for one, x in zip(ones, at, strict=True):
+                tips.append(f"{label} over {one.baseline}, {one.region.label} tokens: {with_interval(one.advantage)}")
+                axes.plot(x, one.advantage.value, "o", markersize=12, alpha=0, gid=f"{gid}-tip{len(tips) - 1}")
+            extremes += [*values, *(values + np.minimum(halves, 0.5)), *(values - np.minimum(halves, 0.5))]
+        axes.axhline(0, color=INK, linewidth=0.8)
+        axes.margins(y=0.08)
+        room = 0.06 * (max(extremes) - min(extremes) or 0.1)
+        axes.set_ylim(min(extremes) - room, max(extremes) + room)
+        axes.set_ylabel("advantage in error rate")
+        _lengths(axes, study, labels=not narrow)
+        axes.set_xlabel("source length (tokens)")
+        _legend(figure, study, narrow, compared)
+        return Plot(_laid_out(figure), tuple(tips))
+
+
+def _lengths(axes: Axes, study: Study, *, labels: bool) -> None:
+    """The x axis in bins, and which lengths training saw."""
+    edges = study.bins.edges
+    axes.set_xlim(edges[0], edges[-1])
+    axes.set_xticks(edges)
+    ranges = {run.training_lengths for arm in study.arms for run in arm.runs}
+    if len(ranges) == 1:
+        shortest, longest = ranges.pop()
+        axes.axvspan(max(shortest - 1, edges[0]), min(longest, edges[-1]), color=SHADE, linewidth=0, zorder=-5)
+        above = {"transform": axes.get_xaxis_transform(), "ha": "center", "va": "bottom", "fontsize": 7.5}
+        axes.text((max(shortest, edges[0]) + min(longest, edges[-1])) / 2, 1.01, "seen in training", **above)
+        if labels and longest < edges[-1]:
+            axes.text((longest + edges[-1]) / 2, 1.01, "longer than any seen", **above)
+    else:
+        for label, style in styles([arm.label for arm in study.arms]).items():
+            axes.axvline(study.arm(label).training_max, color=style.colour, linestyle=":", linewidth=1.2)
+
+
+def _counts(axes: Axes, study: Study, *, numbers: bool) -> None:
+    """Test examples in each bin."""
+    edges = np.array(study.bins.edges)
+    counts = study.bins.members(study.lengths).sum(axis=1)
+    axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=GRID, edgecolor="none", linewidth=0)
+    axes.set_ylim(0, counts.max() * 1.6)
+    axes.set_yticks([])
+    axes.grid(visible=False)
+    axes.spines["left"].set_visible(False)
+    axes.set_ylabel("examples", rotation=0, ha="right", va="center", fontsize=7.5)
+    for middle, count in zip((edges[:-1] + edges[1:]) / 2, counts, strict=True):
+        size = 7 if numbers else 5.5
+        axes.text(middle, count, f"{count}", ha="center", va="bottom", fontsize=size)
+    axes.set_xlabel("source length (tokens)")
+
+
+def _legend(figure: Figure, study: Study, narrow: bool, chosen: Sequence[str] | None = None) -> None:
+    labels = [arm.label for arm in study.arms]
+    handles = [
+        mpl.lines.Line2D(
+            [], [], color=style.colour, marker=style.marker, linestyle=style.line, label=label, markersize=4.5
+        )
+        for label, style in styles(labels).items()
+        if chosen is None or label in chosen
+    ]
+    columns = 1 if max(map(len, labels)) > (18 if narrow else 34) else 2 if narrow else 4
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns, fontsize=8)
+
+
+def _laid_out(figure: Figure) -> Figure:
+    """Find the layout once; each saving would find it again."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return figure
+
+
+def degradation_text(study: Study) -> str:
+    """The text alternative of :func:`degradation`."""
+    return f"{METRIC_NAMES['error_rate']} against source length: " + "; ".join(
+        f"{arm.label} from {number(points[0].metrics['error_rate'].value)} at {points[0].region.label} tokens to "
+        f"{number(points[-1].metrics['error_rate'].value)} at {points[-1].region.label} tokens"
+        for arm in study.arms
+        for points in [[point for point in study.curve if point.arm == arm.label and not point.region.total]]
+    )
+
+
+def advantage_text(study: Study) -> str:
+    """The text alternative of :func:`advantage`."""
+    return "Advantage in error rate against source length: " + "; ".join(
+        f"{label} over {ones[0].baseline} from {number(ones[0].advantage.value)} at {ones[0].region.label} tokens to "
+        f"{number(ones[-1].advantage.value)} at {ones[-1].region.label} tokens"
+        for label in study.compared
+        for ones in [[one for one in study.differences if one.arm == label and not one.region.total]]
+        if ones
+    )

@@ -1,0 +1,185 @@
+"""``attnspan-report``: run directories in, a table in the terminal and a report directory out."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from attnspan import page, plots, tables
+from attnspan.bins import parse_edges
+from attnspan.collect import collect
+from attnspan.errors import InputError
+from attnspan.study import Study, build_study
+from attnspan.wording import findings
+
+INDEX = "index.html"
+CURVE = "curve.csv"
+_OF_A_REPORT = {INDEX, CURVE}
+_WIDTH_WITHOUT_TERMINAL = 100
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command. Returns its exit code: 2 for input that cannot be used, said in one line."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(arguments)
+    try:
+        edges = parse_edges(options.bins) if options.bins else None
+        out = Path(options.out)
+        refuse_foreign(out)
+        collection = collect([Path(run) for run in options.runs])
+        study = build_study(collection, baseline=options.baseline, edges=edges, keep=options.keep)
+        for excluded in collection.excluded:
+            print(f"left out: {excluded.directory}: {excluded.reason}", file=sys.stderr)
+        write_report(study, out, command=shlex.join(["attnspan-report", *arguments]))
+        show(study, out)
+    except InputError as error:
+        print(f"attnspan-report: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reads ``@file`` as one argument a line; empty lines and lines that begin with # are skipped."""
+
+    def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
+        line = arg_line.strip()
+        return [line] if line and not line.startswith("#") else []
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="attnspan-report",
+        fromfile_prefix_chars="@",
+        description="Compare finished runs: quality by source length, paired differences to a baseline, attention spans."
+        " Prints tables and writes a page with its plots and numbers.",
+    )
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN", help="a run directory, a directory above some, or @FILE that lists them"
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", help="where the report goes, as in reports/long_sequences"
+    )
+    parser.add_argument("--baseline", metavar="ARM", help="the arm that the others are compared to (default: plain)")
+    parser.add_argument(
+        "--bins",
+        metavar="EDGES",
+        help="edges of the source length bins, as in 0,10,20,40 (default: about ten even ones, "
+        "with an edge on the longest training length)",
+    )
+    parser.add_argument(
+        "--keep",
+        type=float,
+        default=0.5,
+        metavar="SHARE",
+        help="the span ends where less than this share of the best arm's quality on the shortest sources is left "
+        "(default: 0.5)",
+    )
+    return parser
+
+
+def refuse_foreign(out: Path) -> None:
+    """Make sure that ``out`` may be written: not there, empty, or a report.
+
+    Raises:
+        InputError: it is something else, which a report must not replace.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: is there and no directory")
+    if out.is_dir():
+        names = {path.name for path in out.iterdir()}
+        if names and not names >= _OF_A_REPORT:
+            raise InputError(f"--out {out}: holds other files ({min(names)}) and no report; it is left as it is")
+
+
+def write_report(study: Study, out: Path, *, command: str) -> None:
+    """Write the report's files: all of them, or none. A report that was there is replaced whole.
+
+    Raises:
+        InputError: ``out`` cannot be written.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        workshop = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+        try:
+            new, old = workshop / "new", workshop / "old"
+            new.mkdir()
+            _write_files(study, new, out, command)
+            if out.exists():
+                out.rename(old)
+            new.rename(out)
+        finally:
+            shutil.rmtree(workshop, ignore_errors=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be written ({error.strerror or error})") from error
+
+
+def _write_files(study: Study, directory: Path, out: Path, command: str) -> None:
+    degradation = plots.degradation(study)
+    advantage = plots.advantage(study) if study.differences else None
+    for suffix in (".png", ".svg"):
+        degradation.save(directory / f"degradation{suffix}")
+        if advantage:
+            advantage.save(directory / f"advantage{suffix}")
+    frames: dict[str, pd.DataFrame] = {
+        CURVE: tables.curve_frame(study),
+        "seeds.csv": tables.seeds_frame(study),
+        "differences.csv": tables.differences_frame(study),
+        "spans.csv": tables.spans_frame(study),
+        "trends.csv": tables.trends_frame(study),
+    }
+    for name, frame in frames.items():
+        frame.to_csv(directory / name, index=False, float_format="%.6g")
+    (directory / "report.md").write_text(page.markdown_page(study, out=out, command=command), encoding="utf-8")
+    text = page.html_page(study, degradation=degradation, advantage=advantage, out=out, command=command)
+    (directory / INDEX).write_text(text, encoding="utf-8")
+
+
+def show(study: Study, out: Path, console: Console | None = None) -> None:
+    """Print the finding, the tables, what to read with care, and where the page lies."""
+    console = console or Console(
+        highlight=False, width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", _WIDTH_WITHOUT_TERMINAL))
+    )
+    console.print(Text(findings(study)[0]))
+    for block in tables.degradation_blocks(study):
+        console.print(_rich(block))
+    differences = tables.differences(study)
+    if differences.rows:
+        console.print(_rich(differences))
+    if study.spans:
+        console.print(_rich(tables.spans(study)))
+    for note in study.notes:
+        console.print(Text(f"note: {note}"))
+    console.print(Text(f"report: {out / INDEX}"), soft_wrap=True)
+
+
+def _rich(table: tables.Table) -> RichTable:
+    rich = RichTable(
+        title=table.caption,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1),
+    )
+    for index, column in enumerate(table.columns):
+        rich.add_column(column, justify="left" if index < table.labels else "right", overflow="fold")
+    for row in table.rows:
+        style = "bold" if row.kind == "heading" else "dim" if row.kind == "total" else None
+        rich.add_row(*(Text(cell) for cell in row.cells), style=style)
+    return rich
+
+
+if __name__ == "__main__":
+    sys.exit(main())

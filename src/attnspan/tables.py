@@ -1,0 +1,269 @@
+"""The report's tables, as text, ready for the terminal, HTML, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from attnspan.study import EXTRAPOLATION, IN_RANGE, METRICS, Arm, Point, Region, Study
+from attnspan.wording import METRIC_NAMES, NONE, duration, number, p_value, span_interval, with_interval
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table. ``heading`` rows have one cell, ``total`` rows sum up what stands above."""
+
+    cells: tuple[str, ...]
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text in rows and columns; the first ``labels`` columns name the row, the others are numbers."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    labels: int = 1
+
+
+def quality(study: Study, metric: str) -> Table:
+    """One metric, length bins x arms."""
+    style: Callable[[Point], str] = lambda point: with_interval(point.metrics[metric])  # noqa: E731
+    return _by_length(study, f"{METRIC_NAMES[metric]} by source length, with 95% intervals", style)
+
+
+def _by_length(study: Study, caption: str, cell: Callable[[Point], str]) -> Table:
+    arms = [arm.label for arm in study.arms]
+    cells = {(point.arm, _key(point.region)): cell(point) for point in study.curve}
+    rows = []
+    for side, regions in _sides(study):
+        rows.append(Row((side,), "heading"))
+        for region in regions:
+            label = f"all {side}" if region.total else region.label
+            values = [cells.get((arm, _key(region)), NONE) for arm in arms]
+            rows.append(Row((label, f"{region.examples:,}", *values), "total" if region.total else ""))
+    return Table(caption, ("source tokens", "examples", *arms), tuple(rows), labels=1)
+
+
+def _sides(study: Study) -> list[tuple[str, list[Region]]]:
+    """Regions by side, as the baseline sees them; totals last."""
+    regions = study.regions(study.arms[0].training_max)
+    sides = [(side, [region for region in regions if region.side == side]) for side in (IN_RANGE, EXTRAPOLATION)]
+    return [(side, of_side) for side, of_side in sides if of_side]
+
+
+def _key(region: Region) -> str:
+    return f"all {region.label}" if region.total else region.label
+
+
+def differences(study: Study) -> Table:
+    """The advantage of every compared arm, by length."""
+    rows = []
+    for arm, baseline in study.compared.items():
+        of_arm = [one for one in study.differences if one.arm == arm]
+        if of_arm:
+            rows.append(Row((f"{arm} over {baseline}",), "heading"))
+        for side in (IN_RANGE, EXTRAPOLATION):
+            for one in of_arm:
+                if one.region.side == side:
+                    label = f"all {side}" if one.region.total else one.region.label
+                    cells = (
+                        label,
+                        f"{one.region.examples:,}",
+                        f"{len(one.seeds)}",
+                        with_interval(one.advantage),
+                        p_value(one.p_holm),
+                        p_value(one.p_models_holm),
+                    )
+                    rows.append(Row(cells, "total" if one.region.total else ""))
+    columns = ("source tokens", "examples", "seeds", "advantage [95% interval]", "p", "p, these models")
+    return Table("Advantage: error rate of the baseline minus error rate of the arm", columns, tuple(rows))
+
+
+def spans(study: Study) -> Table:
+    """The span of each arm."""
+    rows = [
+        Row((one.arm, str(one.span.length), span_interval(one.span), number(one.span.threshold), f"{len(one.seeds)}"))
+        for one in study.spans
+    ]
+    caption = f"Span: source tokens up to which an arm keeps {study.keep:.0%} of the best arm's quality on the shortest"
+    return Table(caption, ("arm", "span", "95% interval", "quality to keep", "seeds"), tuple(rows))
+
+
+def trends(study: Study) -> Table:
+    """Slope, drop and interaction of each arm."""
+    rows = []
+    for side in (IN_RANGE, EXTRAPOLATION):
+        of_side = [one for one in study.trends if one.side == side]
+        if of_side:
+            rows.append(Row((side,), "heading"))
+        for one in of_side:
+            growth = with_interval(one.growth)
+            cells = (one.arm, with_interval(one.error_factor, 2), with_interval(one.relative_drop, 2), growth)
+            rows.append(Row(cells))
+    columns = (
+        "arm",
+        "error rate × per 10 tokens",
+        "quality lost, shortest to longest bin",
+        "advantage + per 10 tokens",
+    )
+    return Table("Change with source length, with 95% intervals", columns, tuple(rows))
+
+
+def degenerate(study: Study) -> Table:
+    """Empty, truncated and repeating output, in percent of the test examples."""
+    kinds = ("empty", "truncated", "repeating")
+    return _by_length(
+        study,
+        "Empty / cut at the length limit / repeating output, percent of the test examples",
+        lambda point: " / ".join(number(100 * point.metrics[kind].value, 1) for kind in kinds),
+    )
+
+
+def cost(study: Study) -> Table:
+    """What each arm costs, averaged over its runs."""
+    rows = []
+    for arm in study.arms:
+        rows.append(
+            Row(
+                (
+                    arm.label,
+                    _mean(arm, "parameters", lambda x: f"{x:,.0f}"),
+                    _mean(arm, "updates", lambda x: f"{x:,.0f}"),
+                    _mean(arm, "tokens_per_second", lambda x: f"{x:,.0f}"),
+                    _mean(arm, "decode_tokens_per_second", lambda x: f"{x:,.0f}"),
+                    _mean(arm, "train_seconds", duration),
+                    _mean(arm, "wall_seconds", duration),
+                    _mean(arm, "peak_memory_mb", lambda x: f"{x:,.0f}"),
+                )
+            )
+        )
+    columns = (
+        "arm", "parameters", "updates", "training tokens/s", "decoding tokens/s", "training time", "wall time",
+        "peak memory (MB)",
+    )  # fmt: skip
+    return Table("Cost of a run, mean over the runs of an arm", columns, tuple(rows))
+
+
+def _mean(arm: Arm, key: str, style: Callable[[float], str]) -> str:
+    values = [run.summary[key] for run in arm.runs if run.summary.get(key) is not None]
+    return style(statistics.fmean(values)) if values else NONE
+
+
+def degradation_blocks(study: Study) -> list[Table]:
+    """The terminal's form of the main table: arms x length bins, in blocks that fit 100 columns."""
+    metric = "error_rate"
+    points = {(point.arm, _key(point.region)): point.metrics[metric] for point in study.curve}
+    blocks = []
+    for side, regions in _sides(study):
+        for start in range(0, len(regions), 9):
+            some = regions[start : start + 9]
+            columns = ("arm", *("all" if region.total else region.label for region in some))
+            counts = Row(("examples", *(f"{region.examples:,}" for region in some)), "total")
+            rows = [
+                Row((arm.label, *(_short(points.get((arm.label, _key(region)))) for region in some)))
+                for arm in study.arms
+            ]
+            blocks.append(Table(f"Error rate by source length, {side}", columns, (counts, *rows)))
+    return blocks
+
+
+def _short(estimate: Any) -> str:
+    """An estimate over half the width of its interval, in two lines."""
+    if estimate is None:
+        return NONE
+    half = max(estimate.high - estimate.value, estimate.value - estimate.low)
+    return f"{number(estimate.value)}\n±{number(half)}"
+
+
+def curve_frame(study: Study) -> pd.DataFrame:
+    """curve.csv: one row an arm and region."""
+    rows = []
+    for point in study.curve:
+        row = {"arm": point.arm, **_region_columns(point.region), "seeds": len(point.seeds)}
+        for metric in METRICS:
+            estimate = point.metrics[metric]
+            row |= {metric: estimate.value, f"{metric}_low": estimate.low, f"{metric}_high": estimate.high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def seeds_frame(study: Study) -> pd.DataFrame:
+    """seeds.csv: one row an arm, region and seed, without intervals."""
+    rows = []
+    for point in study.curve:
+        for s, seed in enumerate(point.seeds):
+            values = {metric: point.by_seed[metric][s] for metric in METRICS}
+            rows.append({"arm": point.arm, "seed": seed, **_region_columns(point.region), **values})
+    return pd.DataFrame(rows)
+
+
+def differences_frame(study: Study) -> pd.DataFrame:
+    """differences.csv: one row a compared arm and region."""
+    rows = [
+        {
+            "arm": one.arm,
+            "baseline": one.baseline,
+            **_region_columns(one.region),
+            "seeds": len(one.seeds),
+            "advantage": one.advantage.value,
+            "low": one.advantage.low,
+            "high": one.advantage.high,
+            "p": one.advantage.p,
+            "p_holm": one.p_holm,
+            "p_models": one.p_models,
+            "p_models_holm": one.p_models_holm,
+        }
+        for one in study.differences
+    ]
+    columns = ["arm", "baseline", *_REGION, "seeds", "advantage", "low", "high"]
+    return pd.DataFrame(rows, columns=[*columns, "p", "p_holm", "p_models", "p_models_holm"])
+
+
+def spans_frame(study: Study) -> pd.DataFrame:
+    """spans.csv: one row an arm; a censored length stands at the limit, with ``>`` or ``<`` beside it."""
+    rows = [
+        {
+            "arm": one.arm,
+            "span": one.span.length.tokens,
+            "span_censored": one.span.length.censored,
+            "low": one.span.low.tokens,
+            "low_censored": one.span.low.censored,
+            "high": one.span.high.tokens,
+            "high_censored": one.span.high.censored,
+            "keep": study.keep,
+            "threshold": one.span.threshold,
+            "threshold_arm": one.best,
+            "seeds": len(one.seeds),
+        }
+        for one in study.spans
+    ]
+    return pd.DataFrame(rows)
+
+
+def trends_frame(study: Study) -> pd.DataFrame:
+    """trends.csv: one row an arm and side."""
+    rows = []
+    for one in study.trends:
+        row: dict[str, Any] = {"arm": one.arm, "baseline": one.baseline, "side": one.side, "bins": one.bins}
+        row["seeds"] = len(one.seeds)
+        for name in ("error_factor", "relative_drop", "growth"):
+            estimate = getattr(one, name)
+            row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+_REGION = ("lengths", "side", "total", "above", "up_to", "mean_length", "examples")
+
+
+def _region_columns(region: Region) -> dict[str, Any]:
+    values: Sequence[Any] = (
+        region.label, region.side, region.total, region.above, region.up_to, region.mean_length, region.examples,
+    )  # fmt: skip
+    return dict(zip(_REGION, values, strict=True))
