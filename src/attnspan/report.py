@@ -62,8 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="attnspan-report",
         fromfile_prefix_chars="@",
-        description="Compare finished runs: quality by source length, paired differences to a baseline, attention spans."
-        " Prints tables and writes a page with its plots and numbers.",
+        description="Compare finished runs: quality by source length, paired differences to a baseline, and spans. "
+        "Prints tables and writes a page with its plots and numbers.",
     )
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="a run directory, a directory above some, or @FILE that lists them"
