@@ -8,10 +8,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
 
 from attnspan.data.corpus import Corpus
-from attnspan.data.prepare import Prepared
 from attnspan.errors import InputError
-from attnspan.lit import Seq2SeqModule
-from attnspan.models.seq2seq import Seq2Seq
 
 
 def build(config: dict[str, Any], key: str) -> Any:
@@ -35,34 +32,6 @@ def build_corpus(config: dict[str, Any]) -> Corpus:
     corpus = build(config, "data")
     corpus.check()
     return corpus
-
-
-def build_module(config: dict[str, Any], prepared: Prepared) -> Seq2SeqModule:
-    """Make the model of a run, its weights freshly drawn, inside the module that trains and tests it.
-
-    Raises:
-        InputError: the config's sizes or settings do not fit each other.
-    """
-    model = config["model"]
-    parts = {key: build(config, key) for key in ("encoder", "decoder", "search", "optimizer", "schedule")}
-    try:
-        return Seq2SeqModule(
-            model=Seq2Seq(
-                encoder=parts["encoder"],
-                decoder=parts["decoder"],
-                source_vocabulary_size=len(prepared.source_tokenizer),
-                target_vocabulary_size=len(prepared.target_tokenizer),
-                embedding_size=model["embedding_size"],
-                hidden_size=model["hidden_size"],
-                dropout=model["dropout"],
-            ),
-            search=parts["search"],
-            optimizer=parts["optimizer"],
-            schedule=parts["schedule"],
-            label_smoothing=config["label_smoothing"],
-        )
-    except (TypeError, ValueError) as error:
-        raise InputError(str(error)) from error
 
 
 def refuse_foreign_targets(config: dict[str, Any], trusted: tuple[str, ...]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attnspan.assemble import assemble_model
 from attnspan.build import build, refuse_foreign_targets
 from attnspan.data.tokenization import PAD, Tokenizer
 from attnspan.errors import InputError
@@ -121,15 +122,7 @@ def load_run(directory: str | Path, *, trusted: Sequence[str] = ()) -> LoadedRun
     refuse_foreign_targets(model_config, ("attnspan", *trusted))
     source = Tokenizer.load(directory / TOKENIZERS / "source.json")
     target = Tokenizer.load(directory / TOKENIZERS / "target.json")
-    model = Seq2Seq(
-        encoder=build(config, "encoder"),
-        decoder=build(config, "decoder"),
-        source_vocabulary_size=len(source),
-        target_vocabulary_size=len(target),
-        embedding_size=config["model"]["embedding_size"],
-        hidden_size=config["model"]["hidden_size"],
-        dropout=config["model"]["dropout"],
-    )
+    model = assemble_model(config, source_vocabulary_size=len(source), target_vocabulary_size=len(target))
     model.load_state_dict(_weights(directory / BEST))
     return LoadedRun(config=config, model=model.eval(), search=build(config, "search"), source=source, target=target)
 

@@ -51,7 +51,8 @@ class ProgressDisplay:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._bars.stop()
+        if self._live:
+            self._bars.stop()
 
     def show(self, name: str, status: Status) -> None:
         """Show how the run ``name`` is getting on."""

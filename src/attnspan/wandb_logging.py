@@ -27,6 +27,7 @@ def wandb_run(config: dict[str, Any], directory: Path, *, command: str) -> Itera
     directory.mkdir(parents=True, exist_ok=True)
     for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):  # or they go to the user's home
         os.environ.setdefault(name, str(directory.absolute() / "wandb"))
+    os.environ.setdefault("WANDB_SILENT", "true")
     import wandb
 
     logger = WandbLogger(

@@ -1,0 +1,49 @@
+"""A run's model, and the module around it, from its config."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attnspan.build import build
+from attnspan.data.prepare import Prepared
+from attnspan.errors import InputError
+from attnspan.lit import Seq2SeqModule
+from attnspan.models.seq2seq import Seq2Seq
+
+
+def assemble_model(config: dict[str, Any], *, source_vocabulary_size: int, target_vocabulary_size: int) -> Seq2Seq:
+    """Make the model, its weights freshly drawn.
+
+    Args:
+        config: of a run, resolved.
+        source_vocabulary_size: number of source tokens.
+        target_vocabulary_size: V.
+
+    Raises:
+        InputError: the config's sizes or settings do not fit each other.
+    """
+    parts = {key: build(config, key) for key in ("encoder", "decoder")}
+    try:
+        return Seq2Seq(
+            **parts,
+            **config["model"],
+            source_vocabulary_size=source_vocabulary_size,
+            target_vocabulary_size=target_vocabulary_size,
+        )
+    except (TypeError, ValueError) as error:
+        raise InputError(f"model: {error}") from error
+
+
+def assemble_module(config: dict[str, Any], prepared: Prepared) -> Seq2SeqModule:
+    """Make the model inside the module that trains and tests it.
+
+    Raises:
+        InputError: the config's sizes or settings do not fit each other.
+    """
+    model = assemble_model(
+        config,
+        source_vocabulary_size=len(prepared.source_tokenizer),
+        target_vocabulary_size=len(prepared.target_tokenizer),
+    )
+    parts = {key: build(config, key) for key in ("search", "optimizer", "schedule")}
+    return Seq2SeqModule(model=model, label_smoothing=config["label_smoothing"], **parts)

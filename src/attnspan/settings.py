@@ -1,0 +1,117 @@
+"""From what Hydra composes to the plain config of a run, and from Hydra's complaints to one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from attnspan.errors import InputError, nearest
+
+_AT_LEAST: dict[str, tuple[type, float]] = {
+    "seed": (int, 0),
+    "threads": (int, 1),
+    "model.hidden_size": (int, 1),
+    "model.embedding_size": (int, 1),
+    "model.dropout": (float, 0),
+    "loader.batch_tokens": (int, 1),
+    "loader.evaluation_batch_tokens": (int, 1),
+    "loader.workers": (int, 0),
+    "optimizer.lr": (float, 0),
+    "label_smoothing": (float, 0),
+    "trainer.max_steps": (int, 1),
+    "trainer.val_check_interval": (int, 1),
+    "schedule.warmup_steps": (int, 0),
+    "schedule.final": (float, 0),
+}
+"""Numbers that every run has: what kind, and the least they may be."""
+
+
+def conf_directory() -> Path:
+    """Where the configs lie: inside the installed package, or at the top of the checkout."""
+    package = Path(__file__).parent
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parents[1] / "conf"
+
+
+def plain_config(composed: DictConfig, choices: DictConfig) -> dict[str, Any]:
+    """Resolve what Hydra composed, and name the arm and the data by their files.
+
+    Args:
+        composed: a job's config; a ``hydra`` node is left out.
+        choices: ``hydra.runtime.choices``, the file that was chosen in each group.
+
+    Returns:
+        Plain dicts, lists, strings and numbers, with ``arm`` and ``data_name``.
+
+    Raises:
+        InputError: a value is missing, or is not what it must be.
+    """
+    settings = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    try:
+        resolved = OmegaConf.to_container(settings, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise InputError(f"{error.full_key} has no value, and data={choices.data} needs one") from error
+    except OmegaConfBaseException as error:
+        raise InputError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+    assert isinstance(resolved, dict)
+    resolved.pop("sweep", None)
+    config: dict[str, Any] = {"arm": choices.decoder, "data_name": choices.data} | resolved
+    _check(config)
+    config["runs_dir"] = str(Path(config["runs_dir"]).expanduser())
+    config["cache_dir"] = str(Path(config["cache_dir"]).expanduser())
+    return config
+
+
+def _check(config: dict[str, Any]) -> None:
+    """Refuse values that cannot be; names the key."""
+    if config["seed"] is None:
+        raise InputError("seed is null, and an unseeded run cannot be repeated: give a number, as in seed=1")
+    for key, (kind, least) in _AT_LEAST.items():
+        value: Any = config
+        for part in key.split("."):
+            if not isinstance(value, dict) or part not in value:
+                raise InputError(f"{key}: is missing")
+            value = value[part]
+        fits = isinstance(value, int) or (kind is float and isinstance(value, float))
+        if isinstance(value, bool) or not fits or not value >= least:
+            what = "whole number" if kind is int else "number"
+            raise InputError(f"{key}: must be a {what} of at least {least}, not {value!r}")
+    for key, value in (("model.dropout", config["model"]["dropout"]), ("label_smoothing", config["label_smoothing"])):
+        if value >= 1:
+            raise InputError(f"{key}: must be less than 1, not {value!r}")
+    patience = config["patience"]
+    if patience is not None and (isinstance(patience, bool) or not isinstance(patience, int) or patience < 1):
+        raise InputError(f"patience: must be null or a whole number of at least 1, not {patience!r}")
+    steps, interval = config["trainer"]["max_steps"], config["trainer"]["val_check_interval"]
+    if interval > steps:
+        raise InputError(
+            f"trainer.val_check_interval={interval} is more than trainer.max_steps={steps}: no checkpoint could be "
+            "chosen on validation"
+        )
+    wandb = config["logger"].get("wandb")
+    if wandb is not None and wandb.get("mode") not in ("offline", "online"):
+        raise InputError(f"logger.wandb.mode: must be offline or online, not {wandb.get('mode')!r}")
+
+
+def explain(error: HydraException | OmegaConfBaseException) -> str:
+    """Say in one line what Hydra or OmegaConf object to, with the nearest word that they know."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        if group:
+            return f"{group}={name}: there is no such {group.rpartition('/')[2]}; {nearest(name, error.options or ())}"
+    cause = error.__cause__
+    if isinstance(error, ConfigCompositionException) and isinstance(cause, OmegaConfBaseException):
+        parent, key = cause.parent_node, str(cause.key)
+        known = [str(name) for name in parent if str(name) != "hydra"] if isinstance(parent, DictConfig) else []
+        if known and key not in known:
+            return f"{cause.full_key}: there is no such key; {nearest(key, known)}"
+        return f"{cause.full_key}: {_first_line(cause)}"
+    return _first_line(error)
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,122 @@
+"""``attnspan-train``: the Hydra entry point. Nothing imports it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+
+from attnspan.errors import InputError
+from attnspan.help import print_help
+from attnspan.settings import conf_directory, explain, plain_config
+
+
+def main() -> None:
+    """Run the command line."""
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print_help(Console(), [conf_directory(), *_own_directories(sys.argv[1:])])
+        return
+    # Let Hydra raise, so that what is wrong with the input becomes one line here.
+    own_wish = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        _hydra_main()
+    except (InputError, HydraException, OmegaConfBaseException, OSError) as error:
+        if own_wish:
+            raise
+        sys.exit(_refuse(error))
+    except KeyboardInterrupt:
+        print("attnspan-train: interrupted; the same command goes on with what is not finished", file=sys.stderr)
+        sys.exit(130)
+
+
+@hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="train")
+def _hydra_main(composed: DictConfig) -> None:
+    """Carry out one run. Sweeps come here too, once a job, each in its own process."""
+    job = HydraConfig.get()
+    command = shlex.join(["attnspan-train", *job.overrides.task, *_mode(job)])
+    config = plain_config(composed, job.runtime.choices)
+    # Errors of a run are told here: Hydra would print its own line first.
+    try:
+        _run_one(config, command)
+    except InputError as error:
+        sys.exit(_refuse(error))
+
+
+def _run_one(config: dict[str, Any], command: str) -> None:
+    from attnspan.build import build_corpus
+    from attnspan.callbacks import NotFiniteError
+    from attnspan.data.prepare import prepare
+    from attnspan.identity import run_directory
+    from attnspan.progress import ProgressDisplay
+    from attnspan.run import execute
+    from attnspan.rundir import SUMMARY, is_finished, read_json
+
+    console = Console(stderr=False)
+    prepared = prepare(build_corpus(config), cache_dir=Path(config["cache_dir"]))
+    directory = run_directory(config, data_fingerprint=prepared.fingerprint)
+    label = f"{config['arm']} seed {config['seed']}"
+    if is_finished(directory) and not config["rerun"]:
+        summary = read_json(directory / SUMMARY)
+        print(f"{label}: finished before, skipped (rerun=true computes it again)")
+    else:
+        for split, count in prepared.dropped.items():
+            if count:
+                print(f"{split}: {count} pairs are longer than data.limits.{split} and were dropped")
+        if prepared.overlap:
+            print(f"test: {prepared.overlap} examples are in training too, word for word")
+        with ProgressDisplay(console=console) as display:
+            try:
+                summary = execute(
+                    config,
+                    prepared=prepared,
+                    directory=directory,
+                    command=command,
+                    report=lambda status: display.show(label, status),
+                )
+            except NotFiniteError as error:
+                raise InputError(str(error)) from error
+    test = summary["test"]
+    print(f"{label}: error rate {test['error_rate']:.4f}, exact match {test['exact_match']:.4f} on test (free-running)")
+    print(f"results: {directory}")
+
+
+def _mode(job: DictConfig) -> list[str]:
+    return [override for override in job.overrides.hydra if override.startswith("hydra.mode=")]
+
+
+def _own_directories(arguments: list[str]) -> list[Path]:
+    """Directories that the command line adds to the search path."""
+    found = []
+    for at, word in enumerate(arguments):
+        for name in ("--config-dir", "-cd"):
+            if word == name and at + 1 < len(arguments):
+                found.append(Path(arguments[at + 1]))
+            elif word.startswith(f"{name}="):
+                found.append(Path(word.partition("=")[2]))
+    return found
+
+
+def _refuse(error: Exception) -> int:
+    """Print one line and return the exit code."""
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        words = explain(error)
+    elif isinstance(error, OSError) and error.filename:
+        words = f"{error.filename}: {error.strerror}"
+    else:
+        words = str(error)
+    print(f"attnspan-train: {words}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    main()
