@@ -60,6 +60,7 @@ def plain_config(composed: DictConfig, choices: DictConfig) -> dict[str, Any]:
     assert isinstance(resolved, dict)
     resolved.pop("sweep", None)
     config: dict[str, Any] = {"arm": choices.decoder, "data_name": choices.data} | resolved
+    config["study"] = config["study"] or choices.sweep
     _check(config)
     config["runs_dir"] = str(Path(config["runs_dir"]).expanduser())
     config["cache_dir"] = str(Path(config["cache_dir"]).expanduser())

@@ -1,0 +1,72 @@
+"""What many tests need: composed configs, and one finished run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from attnspan.settings import conf_directory, plain_config
+
+os.environ["WANDB_MODE"] = "offline"
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
+
+ARMS = sorted(path.stem for path in (conf_directory() / "decoder").glob("*.yaml"))
+"""Every arm there is: one added to conf/decoder/ is in every suite that uses this."""
+
+TINY = (
+    "data=reverse",
+    "data.symbols=6",
+    "data.train_lengths=[2,6]",
+    "data.test_lengths=[2,9]",
+    "data.train_size=300",
+    "data.validation_size=40",
+    "data.test_size=48",
+    "model.hidden_size=16",
+    "model.embedding_size=8",
+    "loader.batch_tokens=256",
+    "trainer.max_steps=20",
+    "trainer.val_check_interval=10",
+    "trainer.log_every_n_steps=10",
+    "trainer.accelerator=cpu",
+    "logger=none",
+)
+"""A run of a second or two."""
+
+Compose = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where prepared data goes, for this test session only."""
+    path = tmp_path_factory.mktemp("cache")
+    os.environ["ATTNSPAN_CACHE"] = str(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def composed(cache: Path) -> Compose:
+    """Compose the plain config of a run from overrides."""
+
+    def make(*overrides: str) -> dict[str, Any]:
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
+            config = compose("train", overrides=list(overrides), return_hydra_config=True)
+        return plain_config(config, config.hydra.runtime.choices)
+
+    return make
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """New tensors and modules are float64."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)

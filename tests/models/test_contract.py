@@ -1,0 +1,249 @@
+"""What holds for every arm: DESIGN's first truth (padding never matters), weights that are weights, steps equal paths."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+from attnspan.assemble import assemble_model
+from attnspan.models.decoders import Decoder
+from attnspan.models.encoder import BiGRUEncoder
+from attnspan.models.memory import Memory
+from attnspan.models.search import Greedy, LengthLimit, Specials
+from attnspan.models.seq2seq import Seq2Seq
+from tests.conftest import ARMS, Compose
+from tests.models.arms import SOURCE_VOCABULARY, TARGET_VOCABULARY, pad, small
+
+SPECIALS = Specials(pad=0, bos=1, eos=2)
+SOURCES = [[4, 5, 6, 7, 8, 9, 10], [9], [10, 4, 9]]
+TARGETS = [[1, 4, 5], [1, 7, 8, 4, 6], [1, 4]]
+
+
+@pytest.fixture(params=ARMS)
+def model(composed: Compose, request: pytest.FixtureRequest, float64: None) -> Seq2Seq:
+    return small(composed, request.param)
+
+
+def loss_of(model: Seq2Seq, sources: list[list[int]], targets: list[list[int]], *, extra: int = 0) -> Tensor:
+    """Summed loss of a batch; every target is asked to say itself."""
+    source, lengths = pad(sources, max(len(row) for row in sources) + extra)
+    target, _ = pad(targets, max(len(row) for row in targets) + extra)
+    logits = model(source, lengths, target)
+    return F.cross_entropy(logits.transpose(1, 2), target, ignore_index=0, reduction="none").sum(dim=1)
+
+
+def test_alone_as_in_a_batch(model: Seq2Seq) -> None:
+    """Logits, loss and gradients of an example do not know what else is in the batch, nor how far it is padded."""
+    parameters = list(model.parameters())
+    together = loss_of(model, SOURCES, TARGETS, extra=3)
+    for row, (source, target) in enumerate(zip(SOURCES, TARGETS, strict=True)):
+        alone = loss_of(model, [source], [target])
+        torch.testing.assert_close(together[row], alone[0], atol=1e-12, rtol=0)
+        in_batch = torch.autograd.grad(together[row], parameters, retain_graph=True, allow_unused=True)
+        by_itself = torch.autograd.grad(alone[0], parameters, allow_unused=True)
+        for a, b in zip(in_batch, by_itself, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), 1e30])
+def test_nothing_in_padding_can_get_out(model: Seq2Seq, poison: float) -> None:
+    """NaN in the embedding of padding: it enters neither outputs nor gradients of real tokens."""
+    source, lengths = pad(SOURCES, 9)
+    target, _ = pad([[1, 4, 5, 6]] * 3)
+    clean = model(source, lengths, target)
+    with torch.no_grad():
+        model.source_embedding.weight[0] = poison
+    poisoned = model(source, lengths, target)
+    assert torch.equal(clean, poisoned)
+    poisoned.sum().backward()
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            assert parameter.grad.isfinite().all(), name
+
+
+def test_poisoned_memory(model: Seq2Seq) -> None:
+    """An encoder may leave anything behind the source: a memory silences it, values and gradients."""
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    states = torch.randn(2, 3, model.encoder.memory_size)
+    final = torch.randn(2, model.encoder.final_size)
+    embedded = torch.randn(2, 4, 5)
+
+    def unroll(states: Tensor) -> Tensor:
+        return model.decoder.unroll(embedded, model.decoder.prepare(Memory.of(states, mask, final))).output
+
+    poisoned = states.masked_fill(~mask.unsqueeze(-1), float("nan")).requires_grad_()
+    output = unroll(poisoned)
+    assert torch.equal(output, unroll(states))
+    if output.grad_fn is not None:
+        output.sum().backward()
+        assert poisoned.grad is None or poisoned.grad.isfinite().all()
+
+
+def test_weights_are_weights(model: Seq2Seq) -> None:
+    source, lengths = pad(SOURCES, 9)
+    memory = model.encode(source, lengths)
+    weights = model.decoder.unroll(torch.randn(3, 4, 5), memory).weights
+    if weights is None:
+        assert not any("attention" in name for name, _ in model.named_modules())
+        return
+    assert weights.shape == (3, 4, 9)
+    assert (weights >= 0).all()
+    assert (weights[~memory.mask.unsqueeze(1).expand_as(weights)] == 0).all()
+    torch.testing.assert_close(weights.sum(dim=-1), torch.ones(3, 4), atol=1e-12, rtol=0)
+
+
+def test_a_mask_that_is_dropped_is_noticed(composed: Compose, float64: None) -> None:
+    """A mutant of the rule above: with every position real, padding takes weight, and the test above would see it."""
+    model = small(composed, "luong_general")
+    source, lengths = pad(SOURCES, 9)
+    memory = model.encode(source, lengths)
+    mutant = Memory(states=memory.states, mask=torch.ones_like(memory.mask), final=memory.final, keys=memory.keys)
+    weights = model.decoder.unroll(torch.randn(3, 4, 5), mutant).weights
+    assert (weights[~memory.mask.unsqueeze(1).expand_as(weights)] > 0).all()
+
+
+def test_unrolled_steps_equal_the_path(model: Seq2Seq) -> None:
+    """Whatever ``unroll`` a decoder has (parallel, fused), it gives what its steps give, gradients included."""
+    source, lengths = pad(SOURCES)
+    embedded = torch.randn(3, 5, 5)
+    outcomes = []
+    for unroll in (model.decoder.unroll, lambda *parts: Decoder.unroll(model.decoder, *parts)):
+        decoded = unroll(embedded, model.encode(source, lengths))
+        drawn = torch.Generator().manual_seed(0)
+        total = (decoded.output * torch.randn(decoded.output.shape, generator=drawn)).sum()
+        if decoded.weights is not None:
+            total = total + (decoded.weights * torch.randn(decoded.weights.shape, generator=drawn)).sum()
+        gradients = torch.autograd.grad(total, [*model.encoder.parameters(), *model.decoder.parameters()])
+        outcomes.append((decoded.output, *decoded.state, decoded.weights, *gradients))
+    for a, b in zip(*outcomes, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-9, rtol=0)
+
+
+def test_steps_in_float32_too(composed: Compose) -> None:
+    """The fused path in the precision that is used, at a size that is used."""
+    config = composed("decoder=bahdanau", "model.hidden_size=64", "model.embedding_size=32")
+    torch.manual_seed(0)
+    model = assemble_model(config, source_vocabulary_size=11, target_vocabulary_size=9)
+    source = torch.randint(4, 11, (8, 30))
+    embedded = torch.randn(8, 25, 32)
+    memory = model.encode(source, torch.arange(23, 31))
+    fused, steps = model.decoder.unroll(embedded, memory), Decoder.unroll(model.decoder, embedded, memory)
+    torch.testing.assert_close(fused.output, steps.output, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("batch", [[0], [1], [2], [1, 2], [0, 1, 2], [2, 1, 0, 1]])
+def test_hypotheses_do_not_know_their_neighbours(model: Seq2Seq, batch: list[int]) -> None:
+    search = Greedy(limit=LengthLimit(ratio=3.0, margin=4))
+    everything = search(model, *pad(SOURCES, 9), specials=SPECIALS, with_weights=True)
+    found = search(model, *pad([SOURCES[row] for row in batch]), specials=SPECIALS, with_weights=True)
+    for at, row in enumerate(batch):
+        length = int(everything.lengths[row])
+        assert int(found.lengths[at]) == length
+        assert found.tokens[at, :length].tolist() == everything.tokens[row, :length].tolist()
+        assert bool(found.truncated[at]) == bool(everything.truncated[row])
+        torch.testing.assert_close(found.log_prob[at], everything.log_prob[row])
+        if found.weights is not None and everything.weights is not None:
+            S = len(SOURCES[row])
+            torch.testing.assert_close(found.weights[at, :length, :S], everything.weights[row, :length, :S])
+            assert found.weights[at, length:].abs().sum() == 0
+
+
+def test_greedy_by_hand(model: Seq2Seq) -> None:
+    """Every token is the argmax of the teacher-forced logits behind the tokens before it; log_prob is their sum."""
+    limit = LengthLimit(ratio=1.0, margin=2)
+    found = Greedy(limit=limit)(model, *pad(SOURCES), specials=SPECIALS)
+    for row, source in enumerate(SOURCES):
+        ids = found.tokens[row, : int(found.lengths[row])].tolist()
+        truncated = bool(found.truncated[row])
+        said = ids if truncated else [*ids, SPECIALS.eos]
+        logits = model(torch.tensor([source]), torch.tensor([len(source)]), torch.tensor([[1, *ids]]))[0]
+        log_prob = 0.0
+        for t, token in enumerate(said):
+            allowed = logits[t].clone()
+            allowed[[SPECIALS.pad, SPECIALS.bos]] = -torch.inf
+            assert int(allowed.argmax()) == token
+            log_prob += torch.log_softmax(logits[t].detach(), dim=-1)[token].item()
+        assert float(found.log_prob[row]) == pytest.approx(log_prob, abs=1e-4)
+        assert truncated == (len(ids) == len(source) + 2 and int(logits[len(ids), 2:].argmax()) != 0)
+
+
+def test_cut_at_the_limit_and_said_so(model: Seq2Seq) -> None:
+    with torch.no_grad():
+        model.readout.bias[SPECIALS.eos] = -1e6
+    found = Greedy(limit=LengthLimit(ratio=2.0, margin=1))(model, *pad(SOURCES), specials=SPECIALS)
+    assert found.lengths.tolist() == [15, 3, 7]
+    assert found.truncated.all()
+    assert (found.tokens[1, 3:] == SPECIALS.pad).all()
+
+
+def test_ending_at_once_is_empty(model: Seq2Seq) -> None:
+    with torch.no_grad():
+        model.readout.bias[SPECIALS.eos] = 1e6
+    found = Greedy(limit=LengthLimit(ratio=2.0, margin=1))(model, *pad(SOURCES), specials=SPECIALS, with_weights=True)
+    assert found.lengths.tolist() == [0, 0, 0]
+    assert found.tokens.shape == (3, 0)
+    assert not found.truncated.any()
+
+
+def test_a_limit_leaves_room() -> None:
+    with pytest.raises(ValueError, match=r"search\.limit"):
+        LengthLimit(ratio=0.0, margin=0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(lengths=st.lists(st.integers(1, 7), min_size=1, max_size=5), extra=st.integers(0, 3))
+def test_the_encoder_equals_torchs_packed_one(lengths: list[int], extra: int) -> None:
+    """The two directions without packing give what torch's bidirectional GRU gives over a packed sequence."""
+    torch.manual_seed(len(lengths))
+    encoder = BiGRUEncoder(embedding_size=3, hidden_size=4)
+    packed = torch.nn.GRU(3, 4, batch_first=True, bidirectional=True)
+    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+    with torch.no_grad():
+        for name in names:
+            getattr(packed, name).copy_(getattr(encoder.forwards, name))
+            getattr(packed, f"{name}_reverse").copy_(getattr(encoder.backwards, name))
+    embedded = torch.randn(len(lengths), max(lengths) + extra, 3)
+    sizes = torch.tensor(lengths)
+    memory = encoder(embedded, sizes)
+    sequence = torch.nn.utils.rnn.pack_padded_sequence(embedded, sizes, batch_first=True, enforce_sorted=False)
+    states, last = packed(sequence)
+    states, _ = torch.nn.utils.rnn.pad_packed_sequence(states, batch_first=True, total_length=embedded.size(1))
+    torch.testing.assert_close(memory.states, states, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(memory.final, torch.cat([last[0], last[1]], dim=-1), atol=1e-6, rtol=1e-5)
+
+
+def test_bfloat16_runs(composed: Compose) -> None:
+    for arm in ARMS:
+        model = small(composed, arm)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = model(*pad(SOURCES), torch.tensor([[1, 4], [1, 5], [1, 6]]))
+        assert logits.isfinite().all()
+        logits.float().sum().backward()
+
+
+@pytest.mark.parametrize("arm", [arm for arm in ARMS if arm != "plain"])
+def test_huge_scores_do_not_overflow(composed: Compose, arm: str) -> None:
+    """Scores of 1e4 and more: softmax stays finite, gradients too."""
+    model = small(composed, arm)
+    with torch.no_grad():
+        for parameter in model.decoder.attention.parameters():
+            parameter.mul_(1e4)
+    logits = model(*pad(SOURCES), torch.tensor([[1, 4], [1, 5], [1, 6]]))
+    logits.sum().backward()
+    assert logits.isfinite().all()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_fused_is_for_the_additive_score(composed: Compose) -> None:
+    with pytest.raises(Exception, match="fused"):
+        small(composed, "bahdanau", "decoder.score._target_=attnspan.models.attention.GeneralScore", "~decoder.score.attention_size")
+
+
+def test_vocabularies_are_the_models(composed: Compose) -> None:
+    model = small(composed, "plain")
+    assert model.source_embedding.num_embeddings == SOURCE_VOCABULARY
+    assert model.readout.out_features == TARGET_VOCABULARY

@@ -1,0 +1,120 @@
+"""Every config composes and builds; the id of a run hangs on what changes its numbers and on nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from attnspan.assemble import assemble_model
+from attnspan.build import build
+from attnspan.errors import InputError
+from attnspan.help import describe_config
+from attnspan.identity import claim, run_directory, run_id
+from attnspan.settings import conf_directory
+from tests.conftest import ARMS, Compose
+
+GROUPS = ("data", "decoder", "encoder", "search", "optimizer", "trainer", "logger")
+CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((conf_directory() / group).glob("*.yaml"))]
+SWEEPS = sorted((conf_directory() / "sweep").glob("*.yaml"))
+NEEDS = {
+    "files": ("data.train=a.csv", "data.validation=b.csv", "data.test=c.csv", "data.source=a", "data.target=b"),
+    "hub": ("data.path=owner/name", "data.source=a", "data.target=b"),
+}
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES)
+def test_every_choice_composes(composed: Compose, group: str, choice: str) -> None:
+    config = composed(f"{group}={choice}", *NEEDS.get(choice, ()))
+    assert config[group] is not None
+    assert config["arm"] in ARMS
+
+
+@pytest.mark.parametrize("choice", [choice for group, choice in CHOICES if group == "data"])
+def test_every_corpus_builds(composed: Compose, choice: str) -> None:
+    build(composed(f"data={choice}", *NEEDS.get(choice, ())), "data").check()
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_every_sweep_composes_and_says_what_it_asks(composed: Compose, path: Path) -> None:
+    params = yaml.safe_load(path.read_text(encoding="utf-8"))["hydra"]["sweeper"]["params"]
+    first = [f"{key}={str(values).split(',')[0]}" for key, values in params.items()]
+    config = composed(f"sweep={path.stem}", *first)
+    assert config["study"] == path.stem
+    header = path.read_text(encoding="utf-8").split("\nhydra:")[0]
+    for word in ("Command:", "Expected:"):
+        assert word in header
+
+
+@pytest.mark.parametrize("path", sorted(conf_directory().rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_says_what_it_is(path: Path) -> None:
+    assert len(describe_config(path)) > 10
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_sizes_come_from_the_parent(composed: Compose, arm: str) -> None:
+    config = composed(f"decoder={arm}", "model.hidden_size=24", "model.embedding_size=10")
+    model = assemble_model(config, source_vocabulary_size=7, target_vocabulary_size=9)
+    assert model.readout.in_features == 24
+    assert model.target_embedding.embedding_dim == 10
+
+
+def test_arms_differ_in_the_wiring_only(composed: Compose) -> None:
+    """Same encoder, bridge, embeddings, readout: the same parameters outside of the decoder, to the shape."""
+    shapes = []
+    for arm in ARMS:
+        model = assemble_model(composed(f"decoder={arm}"), source_vocabulary_size=7, target_vocabulary_size=9)
+        shapes.append({name: tuple(p.shape) for name, p in model.named_parameters() if not name.startswith("decoder.")})
+        assert tuple(model.decoder.bridge.project.weight.shape) == (128, 256)
+    assert all(shape == shapes[0] for shape in shapes)
+
+
+class TestIdentity:
+    def test_free_keys_change_nothing(self, composed: Compose) -> None:
+        base = run_id(composed(), data_fingerprint="d")
+        for override in (
+            "runs_dir=elsewhere",
+            "cache_dir=/tmp/x",
+            "logger=none",
+            "study=name",
+            "rerun=true",
+            "threads=2",
+            "loader.workers=2",
+            "trainer.devices=2",
+            "trainer.accelerator=cpu",
+        ):
+            assert run_id(composed(override), data_fingerprint="d") == base, override
+
+    def test_everything_else_does(self, composed: Compose) -> None:
+        ids = [run_id(composed(), data_fingerprint=print_) for print_ in ("d", "e")]
+        for override in (
+            "seed=2",
+            "decoder=plain",
+            "model.hidden_size=64",
+            "optimizer.lr=0.001",
+            "trainer.max_steps=400",
+            "loader.batch_tokens=100",
+            "search.limit.ratio=3.0",
+            "label_smoothing=0.1",
+            "schedule.warmup_steps=1",
+            "decoder.fused=false",
+        ):
+            ids.append(run_id(composed(override), data_fingerprint="d"))
+        assert len(set(ids)) == len(ids)
+
+    def test_the_order_of_keys_does_not(self, composed: Compose) -> None:
+        config = composed()
+        turned = dict(reversed([(k, dict(reversed(v.items())) if isinstance(v, dict) else v) for k, v in config.items()]))
+        assert list(turned) != list(config)
+        assert run_id(turned, data_fingerprint="d") == run_id(config, data_fingerprint="d")
+
+    def test_a_directory_that_holds_another_run_is_refused(self, composed: Compose, tmp_path: Path) -> None:
+        config = composed(f"runs_dir={tmp_path}")
+        directory = run_directory(config, data_fingerprint="d")
+        directory.mkdir(parents=True)
+        (directory / "config.yaml").write_text(yaml.safe_dump(composed("seed=2")), encoding="utf-8")
+        with pytest.raises(InputError, match="already holds another run"):
+            claim(directory, config, data_fingerprint="d")
+        (directory / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+        claim(directory, config, data_fingerprint="d")

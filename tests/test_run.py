@@ -1,0 +1,262 @@
+"""Whole runs, small ones: what lies on disk, what the numbers mean, and that they come out the same every time."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from attnspan import load_run
+from attnspan.build import build_corpus
+from attnspan.data.prepare import prepare
+from attnspan.errors import InputError
+from attnspan.identity import run_directory
+from attnspan.metrics import edits
+from attnspan.records import SCHEMA, read_records
+from attnspan.run import execute
+from attnspan.rundir import BEST, is_finished, read_json
+from attnspan.status import Status
+from tests.conftest import ARMS, TINY, Compose
+
+
+def run(composed: Compose, runs: Path, *overrides: str) -> Path:
+    """Carry out a tiny run in this process."""
+    config = composed(*TINY, f"runs_dir={runs}", *overrides)
+    prepared = prepare(build_corpus(config), cache_dir=Path(config["cache_dir"]))
+    directory = run_directory(config, data_fingerprint=prepared.fingerprint)
+    execute(config, prepared=prepared, directory=directory, command="test", report=lambda status: None)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def finished(composed: Compose, runs: Path) -> dict[str, Path]:
+    """A finished run of every arm."""
+    return {arm: run(composed, runs, f"decoder={arm}") for arm in ARMS}
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_what_lies_on_disk(finished: dict[str, Path], runs: Path, arm: str) -> None:
+    directory = finished[arm]
+    assert directory.parent == runs / "reverse" / arm
+    assert is_finished(directory)
+    summary = read_json(directory / "summary.json")
+    assert summary["finished"] is True
+    assert summary["updates"] == 20
+    assert summary["best_update"] in (10, 20)
+    assert summary["training_lengths"] == [2, 6]
+    assert summary["examples"] == {"train": 300, "validation": 40, "test": 48}
+    assert summary["run_id"] == directory.name
+    for key in ("parameters", "wall_seconds", "tokens_per_second", "peak_memory_mb", "versions", "dropped"):
+        assert summary[key], key
+    config = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
+    assert config["arm"] == arm
+    curves = pd.read_csv(directory / "metrics.csv")
+    assert {"step", "train/loss", "validation/loss"} <= set(curves.columns)
+    assert json.loads((directory / "status.json").read_text(encoding="utf-8"))["state"] == "finished"
+    assert not list(directory.rglob(".*.parquet*"))
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_records_are_the_test_split_once(finished: dict[str, Path], arm: str) -> None:
+    records = read_records(finished[arm] / "records.parquet")
+    assert list(records.columns) == SCHEMA.names
+    assert records["example_id"].tolist() == [f"test-{row:05d}" for row in range(48)]
+    assert (records["target_tokens"] == records["target_length"] + 1).all()
+    assert (records["tokens_correct"] <= records["target_tokens"]).all()
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_quality_is_of_free_running_decoding(finished: dict[str, Path], arm: str) -> None:
+    """The records' hypotheses are what a loaded run decodes with nothing but the sources; their scores follow."""
+    records = read_records(finished[arm] / "records.parquet")
+    hypotheses = load_run(finished[arm]).decode(records["source"].tolist(), batch_size=7)
+    for (_, record), hypothesis in zip(records.iterrows(), hypotheses, strict=True):
+        assert record["hypothesis"] == hypothesis.text
+        assert record["edits"] == edits(hypothesis.tokens, record["reference"].split())
+        assert record["truncated"] == hypothesis.truncated
+        assert record["empty"] == (not hypothesis.tokens)
+        assert record["exact_match"] == (record["edits"] == 0 and not hypothesis.truncated)
+        if hypothesis.weights is not None:
+            assert hypothesis.weights.shape == (len(hypothesis.tokens), record["source_length"])
+            assert torch.allclose(hypothesis.weights.sum(dim=1), torch.ones(len(hypothesis.tokens)))
+
+
+def test_teacher_forced_numbers_are_the_loss_of_the_reference(finished: dict[str, Path]) -> None:
+    """nll and tokens_correct, computed again one example at a time."""
+    directory = finished["bahdanau"]
+    loaded = load_run(directory)
+    for _, record in read_records(directory / "records.parquet").head(6).iterrows():
+        source = loaded.source_tokenizer.encode(record["source"])
+        target = loaded.target_tokenizer.encode(record["reference"])
+        with torch.no_grad():
+            logits = loaded.model(torch.tensor([source]), torch.tensor([len(source)]), torch.tensor([[1, *target]]))[0]
+        expected = torch.tensor([*target, 2])
+        nll = -torch.log_softmax(logits, dim=-1)[torch.arange(len(expected)), expected].sum()
+        assert record["nll"] == pytest.approx(float(nll), rel=1e-5)
+        assert record["tokens_correct"] == int((logits.argmax(dim=-1) == expected).sum())
+
+
+def weights(directory: Path) -> dict[str, torch.Tensor]:
+    return torch.load(directory / BEST, weights_only=True)["state_dict"]
+
+
+def assert_same_numbers(one: Path, other: Path) -> None:
+    a, b = weights(one), weights(other)
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+    pd.testing.assert_frame_equal(read_records(one / "records.parquet"), read_records(other / "records.parquet"))
+    pd.testing.assert_frame_equal(pd.read_csv(one / "metrics.csv"), pd.read_csv(other / "metrics.csv"))
+
+
+@pytest.mark.parametrize("overrides", [(), ("model.dropout=0.3", "label_smoothing=0.1"), ("loader.workers=2",)])
+def test_again_is_the_same_bit_for_bit(
+    composed: Compose, finished: dict[str, Path], tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    """Whatever ran before in this process; and loader workers are no matter."""
+    once = finished["bahdanau"]
+    if overrides and "workers" not in overrides[0]:
+        once = run(composed, tmp_path / "once", "decoder=bahdanau", *overrides)
+    torch.rand(17)  # the global generator stands elsewhere
+    again = run(composed, tmp_path / "again", "decoder=bahdanau", *overrides)
+    assert once.name == again.name
+    assert_same_numbers(once, again)
+
+
+def test_seeds_are_replicates(composed: Compose, finished: dict[str, Path], tmp_path: Path) -> None:
+    other = run(composed, tmp_path, "decoder=plain", "seed=2")
+    name = "model.readout.weight"
+    assert not torch.equal(weights(finished["plain"])[name], weights(other)[name])
+
+
+def test_test_data_chooses_nothing(composed: Compose, finished: dict[str, Path], tmp_path: Path) -> None:
+    """Another test split: the same weights at every validation, the same checkpoint chosen."""
+    other = run(composed, tmp_path, "decoder=plain", "data.test_size=24", "data.test_lengths=[2,4]")
+    a, b = weights(finished["plain"]), weights(other)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert len(read_records(other / "records.parquet")) == 24
+
+
+def test_the_best_checkpoint_is_tested(composed: Compose, tmp_path: Path) -> None:
+    """With a rate that wrecks the model after a while, the tested weights are those with the least validation loss."""
+    directory = run(composed, tmp_path, "decoder=plain", "trainer.max_steps=40", "optimizer.lr=0.5")
+    summary, curves = read_json(directory / "summary.json"), pd.read_csv(directory / "metrics.csv")
+    losses = curves.dropna(subset=["validation/loss"])
+    best = losses.loc[losses["validation/loss"].idxmin()]
+    assert summary["best_update"] == best["step"] + 1
+    assert summary["best_validation_loss"] == pytest.approx(best["validation/loss"])
+    assert summary["best_update"] < 40
+
+
+def test_early_stopping_is_an_option(composed: Compose, tmp_path: Path) -> None:
+    directory = run(composed, tmp_path, "decoder=plain", "trainer.max_steps=60", "optimizer.lr=0.5", "patience=1")
+    assert read_json(directory / "summary.json")["updates"] < 60
+
+
+def test_arms_see_the_same_batches(composed: Compose, cache: Path) -> None:
+    from attnspan.data.module import DataModule
+
+    orders = []
+    for arm in ("plain", "bahdanau"):
+        config = composed(*TINY, f"decoder={arm}")
+        prepared = prepare(build_corpus(config), cache_dir=cache)
+        module = DataModule(
+            prepared=prepared, seed=1, batch_tokens=256, evaluation_batch_tokens=256, workers=0
+        )
+        orders.append([batch.index.tolist() for batch in module.train_dataloader()])
+    assert orders[0] == orders[1]
+
+
+def test_divergence_is_told(composed: Compose, tmp_path: Path) -> None:
+    from attnspan.callbacks import NotFiniteError
+
+    with pytest.raises(NotFiniteError, match=r"update \d+; a smaller optimizer\.lr"):
+        run(composed, tmp_path, "decoder=plain", "optimizer.lr=1e38", "trainer.gradient_clip_val=null")
+    (status,) = tmp_path.rglob("status.json")
+    assert json.loads(status.read_text(encoding="utf-8"))["state"] == "failed"
+    assert not is_finished(status.parent)
+
+
+def test_a_run_under_way_is_left_alone(composed: Compose, finished: dict[str, Path]) -> None:
+    """Somebody else's process is at work in the directory."""
+    directory = finished["luong_general"]
+    before = (directory / "summary.json").read_bytes()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        Status(state="training", pid=other.pid).write(directory)
+        with pytest.raises(InputError, match=f"under way in process {other.pid}"):
+            run(composed, directory.parents[2], "decoder=luong_general")
+        other.communicate(b"\n")
+    assert (directory / "summary.json").read_bytes() == before
+    run(composed, directory.parents[2], "decoder=luong_general")  # its process is gone: nobody is at work
+
+
+def test_checkpoints_hold_plain_things(finished: dict[str, Path]) -> None:
+    for directory in finished.values():
+        for path in (directory / "checkpoints").iterdir():
+            torch.load(path, weights_only=True)
+
+
+class TestLoadRun:
+    def test_one_text_is_not_a_list(self, finished: dict[str, Path]) -> None:
+        with pytest.raises(InputError, match="list of sources"):
+            load_run(finished["plain"]).decode("a b c")
+
+    @pytest.mark.parametrize("bad", ["", None, 7])
+    def test_a_source_without_a_token(self, finished: dict[str, Path], bad: Any) -> None:
+        with pytest.raises(InputError, match="source 1"):
+            load_run(finished["plain"]).decode(["a b", bad])
+
+    def test_no_sources_no_hypotheses(self, finished: dict[str, Path]) -> None:
+        assert load_run(finished["plain"]).decode([]) == []
+
+    def test_plain_has_no_weights(self, finished: dict[str, Path]) -> None:
+        assert load_run(finished["plain"]).decode(["1 2"])[0].weights is None
+
+    def test_not_a_run(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="not a run directory"):
+            load_run(tmp_path)
+
+    @pytest.mark.parametrize(
+        "target", ["os.system", "attnspan.rundir.os.system", "subprocess.run", "attnspan.rundir.write_text"]
+    )
+    def test_a_config_cannot_run_code(self, finished: dict[str, Path], tmp_path: Path, target: str) -> None:
+        config = yaml.safe_load((finished["plain"] / "config.yaml").read_text(encoding="utf-8"))
+        config["search"]["limit"] = {"_target_": target, "command": f"touch {tmp_path}/run"}
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+        with pytest.raises(InputError, match=target.replace(".", r"\.")):
+            load_run(tmp_path)
+        assert not (tmp_path / "run").exists()
+
+    def test_a_checkpoint_cannot_run_code(self, finished: dict[str, Path], tmp_path: Path) -> None:
+        import shutil
+
+        copy = tmp_path / "copy"
+        shutil.copytree(finished["plain"], copy)
+        (copy / BEST).write_bytes(pickle.dumps(_Bomb(str(tmp_path / "exploded"))))
+        with pytest.raises(InputError, match=r"best\.ckpt: not a whole checkpoint"):
+            load_run(copy)
+        assert not (tmp_path / "exploded").exists()
+        (copy / BEST).write_bytes((finished["plain"] / BEST).read_bytes()[:1000])
+        with pytest.raises(InputError, match=r"best\.ckpt: not a whole checkpoint"):
+            load_run(copy)
+
+
+class _Bomb:
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[str, str]]:
+        return open, (self.path, "w")
