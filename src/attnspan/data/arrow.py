@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -49,13 +50,14 @@ def read_rows(dataset: Dataset) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars and no log lines below an error while `datasets` and its hub client work."""
+    """No progress bars and no log lines while `datasets` and its hub client work."""
     bars = datasets.is_progress_bar_enabled()
     level = datasets.utils.logging.get_verbosity()
     hub_level = huggingface_hub.utils.logging.get_verbosity()
     datasets.disable_progress_bars()
-    datasets.utils.logging.set_verbosity_error()
-    huggingface_hub.utils.logging.set_verbosity_error()
+    # What they log as errors is raised too, and reported by whoever catches it.
+    datasets.utils.logging.set_verbosity(logging.CRITICAL)
+    huggingface_hub.utils.logging.set_verbosity(logging.CRITICAL)
     try:
         yield
     finally:

@@ -48,12 +48,24 @@ def check_columns(known: Iterable[str], wanted: Iterable[str], where: str) -> No
             raise InputError(f"{where}: there is no column '{column}'; {nearest(column, known)}")
 
 
-def schema_columns(fields: Iterable[pa.Field], prefix: str = "") -> Iterator[str]:
+def check_schema(schema: pa.Schema, wanted: Iterable[str], where: str) -> list[str]:
+    """The top-level columns of ``schema`` that ``wanted`` lead into.
+
+    Raises:
+        InputError: names a column that is not there, and those that are.
+    """
+    wanted = list(wanted)
+    nested = [column for column in wanted if column not in schema.names]
+    check_columns(_schema_leaves(schema), nested, where)
+    return sorted({column.split(".")[0] if column in nested else column for column in wanted})
+
+
+def _schema_leaves(fields: Iterable[pa.Field], prefix: str = "") -> Iterator[str]:
     """The dotted path of every column of a schema."""
     for field in fields:
         if pa.types.is_struct(field.type):
             inner = [field.type.field(i) for i in range(field.type.num_fields)]
-            yield from schema_columns(inner, f"{prefix}{field.name}.")
+            yield from _schema_leaves(inner, f"{prefix}{field.name}.")
         else:
             yield f"{prefix}{field.name}"
 

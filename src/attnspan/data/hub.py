@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnspan.data.cells import check_columns, schema_columns, text_cell
+from attnspan.data.cells import check_schema, text_cell
 from attnspan.data.corpus import COLUMNS, SPLITS, Corpus, example_id
 from attnspan.data.files import sha256
+from attnspan.data.tables import ENDINGS, check_file, read_table
 from attnspan.errors import InputError
 
 if TYPE_CHECKING:
@@ -118,6 +119,8 @@ class Hub(Corpus):
         except InputError:
             raise
         except Exception as error:  # every builder raises its own
+            if self._is_local:
+                _refuse_bad_files(Path(self.path))
             raise InputError(f"{self._blame(split, error)}: {_line(error)}") from error
 
     def _blame(self, split: str, error: Exception) -> str:
@@ -126,16 +129,14 @@ class Hub(Corpus):
             return f"data.name: {self.path}"
         if "split" in str(error):
             return f"data.{split}: {self.path}"
-        return self.where(split)
+        return f"data.path: {self.path}"
 
     def _rows(self, split: str, work: Path) -> Iterator[dict[str, Any]]:
         from attnspan.data.arrow import read_rows
 
         dataset = self._read(split, work)
-        schema = dataset.features.arrow_schema
-        check_columns({*schema.names, *schema_columns(schema)}, (self.source, self.target), self.where(split))
-        tops = {c if c in schema.names else c.split(".")[0] for c in (self.source, self.target)}
-        for number, row in enumerate(read_rows(dataset.select_columns(sorted(tops)))):
+        needed = check_schema(dataset.features.arrow_schema, (self.source, self.target), self.where(split))
+        for number, row in enumerate(read_rows(dataset.select_columns(needed))):
             where = self.where(split, number)
             yield {
                 "id": example_id(split, number),
@@ -150,6 +151,18 @@ def _content(directory: Path) -> str:
     for path in sorted(path for path in directory.rglob("*") if path.is_file()):
         digest.update(f"{path.relative_to(directory).as_posix()}\0{sha256(path)}\0".encode())
     return digest.hexdigest()
+
+
+def _refuse_bad_files(directory: Path) -> None:
+    """Name the file and row over which a builder stumbled, for it says neither.
+
+    Raises:
+        InputError: the first file under ``directory`` that is no whole table.
+    """
+    for path in sorted(path for path in directory.rglob("*") if path.suffix in ENDINGS):
+        check_file(path, "data.path")
+        for _ in read_table(path, wanted=(), names=None, quotes=True):
+            pass
 
 
 def _within(seconds: float, call: Callable[[], Any]) -> Any:

@@ -15,8 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from attnspan.data.arrow import ROWS
-from attnspan.data.cells import check_columns, schema_columns
+from attnspan.data.cells import check_columns, check_schema
 from attnspan.errors import InputError, nearest
 
 Rows = Iterator[tuple[str, dict[str, Any]]]
@@ -162,10 +161,8 @@ def _parquet(path: Path, wanted: Sequence[str]) -> Rows:
     row = 0
     try:
         with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            check_columns({*names, *schema_columns(file.schema_arrow)}, wanted, str(path))
-            needed = sorted({column if column in names else column.split(".")[0] for column in wanted})
-            for batch in file.iter_batches(batch_size=ROWS, columns=needed):
+            needed = check_schema(file.schema_arrow, wanted, str(path))
+            for batch in file.iter_batches(batch_size=1000, columns=needed):
                 for cells in batch.to_pylist():
                     row += 1
                     yield f"{path} row {row}", cells

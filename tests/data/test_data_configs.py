@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+import pytest
+from hydra.utils import get_class, instantiate
+from omegaconf import OmegaConf
+
+from attnspan.data.corpus import Corpus
+from attnspan.errors import InputError
+
+CONFIGS = sorted((Path(__file__).parents[2] / "conf/data").glob("*.yaml"))
+GIVEN = {
+    "files": {"train": "a.csv", "validation": "b.csv", "test": "c.csv", "source": "s", "target": "t"},
+    "hub": {"path": "./nowhere", "source": "s", "target": "t"},
+}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_names_all_keys_of_its_corpus_and_no_other(path: Path) -> None:
+    config = OmegaConf.load(path)
+    known = {field.name: field for field in fields(get_class(config["_target_"]))}
+    assert set(map(str, config)) - {"_target_"} <= set(known)
+    unset = set(known) - set(map(str, config))
+    assert unset <= {"vocabulary_size"}  # which says something only where a side is bpe
+    assert all(known[name].default is not MISSING for name in unset)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_makes_a_corpus(path: Path) -> None:
+    corpus = instantiate(OmegaConf.merge(OmegaConf.load(path), GIVEN.get(path.stem, {})))
+    assert isinstance(corpus, Corpus)
+    if path.stem in GIVEN:
+        with pytest.raises(InputError, match=r"^data\.\w+: "):
+            corpus.check()
+    else:
+        corpus.check()
+        corpus.identity()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_begins_with_what_it_is(path: Path) -> None:
+    first = path.read_text().splitlines()[0]
+    assert first.startswith("# ")
+    assert first.endswith(".")

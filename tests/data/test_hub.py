@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+from huggingface_hub import HfApi
+from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+from small_corpora import ANY_LENGTH
+
+from attnspan.data import hub as hub_module
+from attnspan.data.corpus import Corpus
+from attnspan.data.hub import Hub
+from attnspan.data.prepare import Prepared
+from attnspan.errors import InputError
+
+Ready = Callable[[Corpus], Prepared]
+ROWS = [{"translation": {"en": f"a{n} b", "de": f"ä{n} b"}, "n": n} for n in range(3)]
+COMMIT = "0123456789" * 4
+
+
+def write(directory: Path, **splits: list[Any]) -> Path:
+    directory.mkdir(exist_ok=True)
+    for split, rows in splits.items():
+        (directory / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return directory
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return write(tmp_path / "corpus", train=ROWS, validation=ROWS[:1], test=ROWS[1:])
+
+
+def hub(path: Path | str, **changes: Any) -> Hub:
+    return Hub(
+        **{
+            "path": str(path),
+            "source": "translation.de",
+            "target": "translation.en",
+            "source_tokens": "characters",
+            "target_tokens": "symbols",
+            "limits": ANY_LENGTH,
+        }
+        | changes
+    )
+
+
+def test_a_directory_is_read_like_a_dataset_of_the_hub(directory: Path, ready: Ready) -> None:
+    prepared = ready(hub(directory))
+    assert prepared.train["source"][:] == ["ä0 b", "ä1 b", "ä2 b"]
+    assert prepared.test["target"][:] == ["a1 b", "a2 b"]
+    assert prepared.overlap == 2
+
+
+def test_splits_can_have_other_names_and_be_parts(directory: Path, ready: Ready) -> None:
+    prepared = ready(hub(directory, validation="train[:2]", test="validation"))
+    assert (prepared.validation.num_rows, prepared.test.num_rows) == (2, 1)
+
+
+def test_changed_content_is_read_anew(directory: Path, ready: Ready) -> None:
+    before = ready(hub(directory))
+    write(directory, train=ROWS[:2])
+    after = ready(hub(directory))
+    assert (before.train.num_rows, after.train.num_rows) == (3, 2)
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"name": "de"}, "data.name: {}: BuilderConfig 'de' not found. Available: ['default']"),
+    ({"test": "tset"}, "data.test: {}: Unknown split \"tset\". Should be one of ['train', 'validation', 'test']"),
+    ({"source": "translation.fr"}, "{} split 'train': there is no column 'translation.fr'; did you mean 'translation."),
+    ({"source": "n"}, "{} split 'train' row 1: column 'n' holds no text but a number: 0"),
+    ({"source": "translation"}, "{} split 'train' row 1: column 'translation' holds no text but an object"),
+    ({"revision": "main"}, "data.revision: {} is a directory, which has no revisions"),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), BAD)
+def test_wrong_keys_are_named(directory: Path, ready: Ready, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError) as error:
+        ready(hub(directory, **changes))
+    assert words.format(directory) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (
+            [*ROWS, {"translation": {"en": "a", "de": None}, "n": 1}],
+            "split 'test' row 4: column 'translation.de' is null",
+        ),
+        (
+            [*ROWS, {"translation": {"en": "", "de": "b"}, "n": 1}],
+            "split 'test' row 4: column 'translation.en' is empty",
+        ),
+        (["not an object"], "/test.jsonl line 1: no JSON object; json lines hold one object a line"),
+        ([*ROWS, {"translation": "a", "n": 1}], "data.path: "),
+    ],
+)
+def test_bad_rows_are_named(directory: Path, ready: Ready, rows: list[Any], words: str) -> None:
+    write(directory, test=rows)
+    with pytest.raises(InputError) as error:
+        ready(hub(directory))
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_empty_directory(tmp_path: Path, ready: Ready) -> None:
+    with pytest.raises(InputError, match=r"data\.path: .*corpus: .*doesn't contain any data files"):
+        ready(hub(write(tmp_path / "corpus")))
+
+
+def test_neither_a_directory_nor_a_name(ready: Ready) -> None:
+    with pytest.raises(InputError, match=r"^data\.path: \./none/at/all: no such directory"):
+        ready(hub("./none/at/all"))
+
+
+@pytest.mark.parametrize("revision", [None, "main", COMMIT])
+def test_a_name_without_network_fails_at_once(
+    monkeypatch: pytest.MonkeyPatch, ready: Ready, revision: str | None
+) -> None:
+    # An endpoint on this machine where nobody listens: no network, whatever the network.
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    began = time.perf_counter()
+    with pytest.raises(InputError, match=r"^data\.path: owner/name: no such directory, and the hub is out of reach"):
+        ready(hub("owner/name", revision=revision))
+    assert time.perf_counter() - began < 2
+
+
+def test_a_name_in_offline_mode_fails_at_once(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; from test_hub import hub\n"
+        "from attnspan.data.prepare import prepare; from attnspan.errors import InputError; import time\n"
+        "began = time.perf_counter()\n"
+        "for revision in ('main', sys.argv[3]):\n"
+        "    try: prepare(hub('owner/name', revision=revision), cache_dir=Path(sys.argv[2]))\n"
+        "    except InputError as error: print(error)\n"
+        "assert time.perf_counter() - began < 2"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path / "cache"), COMMIT],
+        capture_output=True,
+        text=True,
+        env={"HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"},
+    )
+    assert done.stderr == ""
+    said = done.stdout.splitlines()
+    assert [line.startswith("data.path: owner/name: ") for line in said] == [True, True], said
+
+
+def test_a_silent_network_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, ready: Ready) -> None:
+    monkeypatch.setattr(hub_module, "PATIENCE", 0.1)
+    monkeypatch.setattr(HfApi, "dataset_info", lambda *_, **__: time.sleep(5))
+    began = time.perf_counter()
+    with pytest.raises(InputError, match=r"data\.path: owner/name: no such directory, and the hub is out of reach"):
+        ready(hub("owner/name"))
+    assert time.perf_counter() - began < 2
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RepositoryNotFoundError, "data.path: owner/name: no such directory, and no such dataset on the hub"),
+        (RevisionNotFoundError, "data.revision: owner/name has no revision 'v9' on the hub"),
+    ],
+)
+def test_what_the_hub_does_not_know(
+    monkeypatch: pytest.MonkeyPatch, ready: Ready, error: type[Exception], words: str
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise error.__new__(error)
+
+    monkeypatch.setattr(HfApi, "dataset_info", refuse)
+    with pytest.raises(InputError) as caught:
+        ready(hub("owner/name", revision="v9"))
+    assert str(caught.value) == words
+
+
+def test_a_branch_stands_for_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    commits = iter([COMMIT, COMMIT, "f" * 40])
+    monkeypatch.setattr(HfApi, "dataset_info", lambda *_, **__: type("Info", (), {"sha": next(commits)}))
+    first, second, third = (hub("owner/name", revision="main").identity() for _ in range(3))
+    assert first == second != third
+    assert hub("owner/name", revision=COMMIT).identity() == first  # and that without asking

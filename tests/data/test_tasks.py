@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from small_corpora import ANY_LENGTH
+
+from attnspan.data.copy import Copy
+from attnspan.data.corpus import Corpus, GeneratedCorpus
+from attnspan.data.prepare import Prepared
+from attnspan.data.recall import Recall
+from attnspan.data.reverse import Reverse
+from attnspan.errors import InputError
+
+TASKS: list[type[GeneratedCorpus]] = [Copy, Reverse, Recall]
+
+
+def task(kind: type[GeneratedCorpus], **changes: Any) -> GeneratedCorpus:
+    return kind(
+        **{
+            "source_tokens": "symbols",
+            "target_tokens": "symbols",
+            "symbols": 12,
+            "train_lengths": [5, 20],
+            "test_lengths": [5, 30],
+            "train_size": 160,
+            "validation_size": 32,
+            "test_size": 78,
+            "data_seed": 1,
+            "limits": ANY_LENGTH,
+        }
+        | changes
+    )
+
+
+def rows(kind: type[GeneratedCorpus], split: str, **changes: Any) -> list[dict[str, Any]]:
+    return list(task(kind, **changes)._rows(split))
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_lengths_are_spread_evenly(kind: type[GeneratedCorpus]) -> None:
+    assert Counter(len(row["source"].split()) for row in rows(kind, "train")) == dict.fromkeys(range(5, 21), 10)
+    assert Counter(len(row["source"].split()) for row in rows(kind, "validation")) == dict.fromkeys(range(5, 21), 2)
+    assert Counter(len(row["source"].split()) for row in rows(kind, "test")) == dict.fromkeys(range(5, 31), 3)
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_alignment_leads_from_each_output_to_the_token_it_needs(kind: type[GeneratedCorpus]) -> None:
+    for row in rows(kind, "test"):
+        source, target = row["source"].split(), row["target"].split()
+        assert len(row["alignment"]) == len(target)
+        assert [source[position] for position in row["alignment"]] == target
+
+
+def test_copy_and_reverse() -> None:
+    assert all(row["target"] == row["source"] for row in rows(Copy, "train"))
+    assert all(row["target"].split() == row["source"].split()[::-1] for row in rows(Reverse, "train"))
+    assert all(row["alignment"] == sorted(row["alignment"]) for row in rows(Copy, "train"))
+    assert all(row["alignment"] == sorted(row["alignment"], reverse=True) for row in rows(Reverse, "train"))
+
+
+def test_recall_looks_up_keys_that_stand_for_one_pair_each() -> None:
+    for row in rows(Recall, "test"):
+        tokens, answers = row["source"].split(), row["target"].split()
+        asked = tokens[-len(answers) :]
+        pairs = tokens[: -len(answers)]
+        keys, values = pairs[::2], pairs[1::2]
+        assert len(set(keys)) == len(keys)
+        assert len(set(asked)) == len(asked) >= 1
+        assert answers == [dict(zip(keys, values, strict=True))[key] for key in asked]
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_examples_are_a_function_of_the_seed(kind: type[GeneratedCorpus]) -> None:
+    assert rows(kind, "test") == rows(kind, "test")
+    assert rows(kind, "test") != rows(kind, "test", data_seed=2)
+    assert rows(kind, "train")[:8] == rows(kind, "train", train_size=8)
+    assert not {row["source"] for row in rows(kind, "train")} & {row["source"] for row in rows(kind, "test")}
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_alignment_stays_beside_its_example_when_prepared(
+    kind: type[GeneratedCorpus], ready: Callable[[Corpus], Prepared]
+) -> None:
+    prepared = ready(task(kind))
+    assert prepared.training_lengths == (5, 20)
+    for row in prepared.test:
+        shown = prepared.source_tokenizer.tokens(row["source_ids"])
+        assert [shown[position] for position in row["alignment"]] == row["target"].split()
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "words"),
+    [
+        (Recall, {"train_lengths": [4, 9]}, "data.train_lengths: a source has at least 5 tokens, not 4"),
+        (Recall, {"symbols": 9}, "data.test_lengths: a source of 30 tokens has 10 different keys, but data.symbols=9"),
+        (Copy, {"symbols": 0}, "data.symbols: must be a whole number above 0, not 0"),
+        (Reverse, {"symbols": "a"}, "data.symbols: must be a whole number above 0, not a"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(kind: type[GeneratedCorpus], changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError) as error:
+        task(kind, **changes).check()
+    assert words in str(error.value)
