@@ -183,10 +183,12 @@ def take(source: TrainingLoader, count: int) -> list[list[int]]:
     """The next ``count`` batches, over the ends of epochs."""
     taken: list[list[int]] = []
     while True:
+        before = len(taken)
         for batch in source:
             taken.append(batch.index.tolist())
             if len(taken) == count:
                 return taken
+        assert len(taken) > before, "an epoch without batches"
 
 
 @pytest.mark.parametrize("workers", [0, 2])

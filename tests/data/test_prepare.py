@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -129,6 +130,16 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file/cache: cannot be written"):
         prepare(reverse(), cache_dir=tmp_path / "file" / "cache")
+
+
+def test_a_full_disk_is_named_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(prepare_module, "write_dataset", full)
+    with pytest.raises(InputError, match=r"cache: cannot be written \(No space left on device\)$"):
+        prepare(reverse(), cache_dir=tmp_path / "cache")
+    assert built(tmp_path / "cache") == []
 
 
 def test_longer_pairs_are_left_out_of_training_and_counted(ready: Ready) -> None:
