@@ -17,10 +17,11 @@ import pandas as pd
 
 from attnspan import rundir
 from attnspan.errors import InputError
+from attnspan.identity import CHANGES_NOTHING
 from attnspan.records import read_records
 
-NOT_THE_MODEL = ("arm", "data_name", "seed", "study", "sweep", "runs_dir", "logger", "hydra")
-"""Config keys at the top that name or log a run, or are compared on their own: they make no variant of an arm."""
+_NO_VARIANT = (*CHANGES_NOTHING, "arm", "seed", "hydra")
+"""Config keys that cannot change a run's numbers, or that a study compares anyway: they make no variant of an arm."""
 
 _NEEDED = ("run_id", "arm", "data", "seed", "training_lengths")
 _TEST_SET = ["example_id", "source_length", "target_length", "target_tokens", "source", "reference"]
@@ -182,13 +183,25 @@ def name_variants(runs: Sequence[Run]) -> list[Run]:
     named = []
     for arm in sorted({run.arm for run in runs}):
         same = [run for run in runs if run.arm == arm]
-        configs = [_flat({key: value for key, value in run.config.items() if key not in NOT_THE_MODEL}) for run in same]
-        keys = sorted({key for config in configs for key in config})
-        differing = [key for key in keys if len({config.get(key, "unset") for config in configs}) > 1]
+        differing = differing_keys(same)
+        configs = [_flat(run.config) for run in same]
         for run, config in zip(same, configs, strict=True):
             settings = [f"{key}={config.get(key, 'unset')}" for key in differing]
             named.append(replace(run, label=" ".join([arm, *settings])))
     return named
+
+
+def differing_keys(runs: Sequence[Run]) -> list[str]:
+    """The config keys, dotted, that change numbers and are not the same in all ``runs``."""
+    same_data = len({run.summary.get("data_fingerprint") for run in runs}) == 1
+    configs = [_flat(run.config) for run in runs]
+    differing = []
+    for key in sorted({key for config in configs for key in config}):
+        of_data = key.startswith("data.")
+        free = not of_data and any(key == free or key.startswith(f"{free}.") for free in _NO_VARIANT)
+        if not free and not (of_data and same_data) and len({config.get(key) for config in configs}) > 1:
+            differing.append(key)
+    return differing
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
@@ -197,7 +210,9 @@ def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = value if isinstance(value, str) else json.dumps(value)
+            flat[f"{prefix}{key}"] = (
+                value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), default=str)
+            )
     return flat
 
 

@@ -126,8 +126,8 @@ def degradation(study: Study, *, narrow: bool = False) -> Plot:
                 axes.plot(
                     x, rate.value, "o", color=style.colour, markersize=12, alpha=0, gid=f"{gid}-tip{len(tips) - 1}"
                 )
-                top = max(top, rate.value, *dots)
-        axes.set_ylim(0, max(top * 1.12, 0.05))
+                top = max(top, rate.value, *dots, min(np.nan_to_num(rate.high), 1.0))
+        axes.set_ylim(0, max(top * 1.04, 0.05))
         axes.set_ylabel("error rate (edits / reference tokens)")
         _lengths(axes, study, labels=not narrow)
         _counts(below, study, numbers=not narrow)
@@ -192,7 +192,7 @@ def _counts(axes: Axes, study: Study, *, numbers: bool) -> None:
     """Test examples in each bin."""
     edges = np.array(study.bins.edges)
     counts = study.bins.members(study.lengths).sum(axis=1)
-    axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=GRID, edgecolor="none", linewidth=0)
+    axes.bar((edges[:-1] + edges[1:]) / 2, counts, 0.92 * np.diff(edges), color=GRID, linewidth=0)
     axes.set_ylim(0, counts.max() * 1.6)
     axes.set_yticks([])
     axes.grid(visible=False)

@@ -152,27 +152,17 @@ def show(study: Study, out: Path, console: Console | None = None) -> None:
         highlight=False, width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", _WIDTH_WITHOUT_TERMINAL))
     )
     console.print(Text(findings(study)[0]))
-    for block in tables.degradation_blocks(study):
-        console.print(_rich(block))
-    differences = tables.differences(study)
-    if differences.rows:
-        console.print(_rich(differences))
-    if study.spans:
-        console.print(_rich(tables.spans(study)))
+    for table in (*tables.degradation_blocks(study), tables.differences(study), tables.spans(study)):
+        if table.rows:
+            console.print(Text(f"\n{table.caption}", style="bold"))
+            console.print(_rich(table))
     for note in study.notes:
         console.print(Text(f"note: {note}"))
     console.print(Text(f"report: {out / INDEX}"), soft_wrap=True)
 
 
 def _rich(table: tables.Table) -> RichTable:
-    rich = RichTable(
-        title=table.caption,
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1),
-    )
+    rich = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
     for index, column in enumerate(table.columns):
         rich.add_column(column, justify="left" if index < table.labels else "right", overflow="fold")
     for row in table.rows:

@@ -49,23 +49,21 @@ class Estimate:
     """A number with its interval.
 
     ``low`` and ``high`` are nan where the data do not vary at all (no error by any seed on any example): an interval of
-    width zero would claim more than the data know. ``p`` is the two-sided p-value against zero that belongs to the
-    interval: it is below 0.05 exactly where the 95% interval leaves zero out.
+    width zero would claim more than the data know.
     """
 
     value: float
     low: float
     high: float
-    p: float
     seeds: int
 
     def clipped(self, lowest: float, highest: float) -> Estimate:
         """The same with the interval cut to the values that are possible, which costs no coverage."""
         low, high = np.clip([self.low, self.high], lowest, highest)
-        return Estimate(self.value, float(low), float(high), self.p, self.seeds)
+        return Estimate(self.value, float(low), float(high), self.seeds)
 
 
-NOTHING = Estimate(np.nan, np.nan, np.nan, np.nan, 0)
+NOTHING = Estimate(np.nan, np.nan, np.nan, 0)
 """What stands where an estimate is not defined."""
 
 
@@ -123,12 +121,12 @@ class Rates:
         """Three K x K: V_seed, V_example, V_interaction, of the mean over seeds."""
         S = self.seeds
         over_seeds = self.influence.mean(axis=0)
-        example = over_seeds @ over_seeds.T
+        example = np.einsum("kn,ln->kl", over_seeds, over_seeds)  # no BLAS: its threads cost more than they give here
         if S == 1:
             return np.zeros_like(example), example, np.zeros_like(example)
         centred = self.by_seed - self.mean
         seed = centred.T @ centred / ((S - 1) * S)
-        squares = sum(one @ one.T for one in self.influence)
+        squares = np.einsum("skn,sln->kl", self.influence, self.influence)
         return seed, example, (squares - S * example) / (S * (S - 1))
 
     def estimate(self, weights: Floats, value: float | None = None) -> Estimate:
@@ -139,11 +137,19 @@ class Rates:
             value: the function's value; left out, the function is linear.
         """
         value = float(weights @ self.mean) if value is None else value
+        half = float(self.half_widths(weights[None])[0]) or np.nan
+        return Estimate(value, value - half, value + half, self.seeds)
+
+    def p_value(self, weights: Floats) -> float:
+        """The two-sided p-value of a linear function against zero: below 0.05 where its interval leaves zero out.
+
+        It is nan where nothing varies and the function is not zero.
+        """
         variance = self._variance(weights[None])
-        half = float(variance.half_widths(LEVEL)[0])
-        if not half > 0:
-            return Estimate(value, np.nan, np.nan, 1.0 if value == 0 else np.nan, self.seeds)
-        return Estimate(value, value - half, value + half, variance.p_value(value), self.seeds)
+        value = float(weights @ self.mean)
+        if not variance.half_widths(LEVEL)[0] > 0:
+            return 1.0 if value == 0 else np.nan
+        return variance.p_value(value)
 
     def half_widths(self, weights: Floats, level: float = LEVEL) -> Floats:
         """Half the width of the interval of each linear function; ``weights`` is M x K, the answer M."""

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from attnspan.bins import Bins, make_bins
-from attnspan.collect import NOT_THE_MODEL, Collection, Run
+from attnspan.collect import Collection, Run, differing_keys
 from attnspan.errors import InputError, nearest
 from attnspan.spans import Span, find_span
 from attnspan.statistics import NOTHING, Estimate, Floats, Rates, holm, randomisation
@@ -100,8 +100,10 @@ class Difference:
     advantage: Estimate
     """The baseline's error rate minus the arm's: above 0, the arm is better."""
     by_seed: Floats
+    p: float
+    """The interval's p-value against no advantage."""
     p_holm: float
-    """The interval's p-value, corrected (Holm) for the number of bins of this comparison."""
+    """``p``, corrected (Holm) for the number of bins of this comparison."""
     p_models: float
     """Paired randomisation over examples: are *these trained models* different? It knows nothing of other seeds."""
     p_models_holm: float
@@ -211,17 +213,18 @@ class Study:
             regions = self.regions(min(arm.training_max, baseline.training_max))
             rates = self._paired(baseline, arm, seeds, regions)
             K = len(regions)
-            advantages = [rates.estimate(_unit(k, 2 * K) - _unit(K + k, 2 * K)) for k in range(K)]
+            contrasts = [_unit(k, 2 * K) - _unit(K + k, 2 * K) for k in range(K)]
+            p = np.array([rates.p_value(contrast) for contrast in contrasts])
             p_models = self._randomised(arm, baseline, seeds, regions)
             is_bin = np.array([not region.total for region in regions])
-            p_holm = _holm_over(np.array([advantage.p for advantage in advantages]), is_bin)
+            p_holm = _holm_over(p, is_bin)
             p_models_holm = _holm_over(p_models, is_bin)
             for k, region in enumerate(regions):
                 by_seed = rates.by_seed[:, k] - rates.by_seed[:, K + k]
                 differences.append(
                     Difference(
-                        arm.label, baseline.label, region, seeds, advantages[k], by_seed,
-                        float(p_holm[k]), float(p_models[k]), float(p_models_holm[k]),
+                        arm.label, baseline.label, region, seeds, rates.estimate(contrasts[k]), by_seed,
+                        float(p[k]), float(p_holm[k]), float(p_models[k]), float(p_models_holm[k]),
                     )
                 )  # fmt: skip
         return differences
@@ -395,15 +398,9 @@ def _notes(arms: Sequence[Arm], compared: dict[str, str]) -> list[str]:
 
 def _unequal_settings(arms: Sequence[Arm]) -> list[str]:
     """A comparison is fair if arms differ in their decoder only; where more differs, say what."""
-    differing = []
-    configs = [arm.runs[0].config for arm in arms]
-    keys = sorted({key for config in configs for key in config if key not in (*NOT_THE_MODEL, "decoder")})
-    for key in keys:
-        values = [config.get(key) for config in configs]
-        named = {arm.label for arm in arms if f" {key}." in arm.label or f" {key}=" in arm.label}
-        if any(value != values[0] for value in values) and len(named) < len(arms):
-            differing.append(key)
-    return [f"Besides the decoder, the arms differ in their config of {', '.join(differing)}."] if differing else []
+    own = ("decoder.", *(f"{word.partition('=')[0]}" for arm in arms for word in arm.label.split()[1:]))
+    differing = [key for key in differing_keys([arm.runs[0] for arm in arms]) if not key.startswith(own)]
+    return [f"Besides the decoder, the arms differ in {', '.join(differing)}."] if differing else []
 
 
 def _natural(label: str) -> list[tuple[int, float, str]]:
@@ -446,7 +443,7 @@ def _error_factor(rates: Rates, slope: Floats) -> Estimate:
         return NOTHING  # the log of no error is not a number
     logarithm = rates.estimate(slope / rates.mean, float(slope @ np.log(rates.mean)))
     value, low, high = np.exp([logarithm.value, logarithm.low, logarithm.high])
-    return Estimate(float(value), float(low), float(high), logarithm.p, rates.seeds)
+    return Estimate(float(value), float(low), float(high), rates.seeds)
 
 
 def _relative_drop(rates: Rates) -> Estimate:

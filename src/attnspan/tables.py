@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -57,8 +58,9 @@ def _sides(study: Study) -> list[tuple[str, list[Region]]]:
     return [(side, of_side) for side, of_side in sides if of_side]
 
 
-def _key(region: Region) -> str:
-    return f"all {region.label}" if region.total else region.label
+def _key(region: Region) -> tuple[bool, int, int]:
+    """What makes a region the same for two arms; with other training lengths an arm has other totals."""
+    return region.total, region.above, region.up_to
 
 
 def differences(study: Study) -> Table:
@@ -178,7 +180,7 @@ def _short(estimate: Any) -> str:
     if estimate is None:
         return NONE
     half = max(estimate.high - estimate.value, estimate.value - estimate.low)
-    return f"{number(estimate.value)}\n±{number(half)}"
+    return number(estimate.value) if math.isnan(half) else f"{number(estimate.value)}\n±{number(half)}"
 
 
 def curve_frame(study: Study) -> pd.DataFrame:
@@ -214,7 +216,7 @@ def differences_frame(study: Study) -> pd.DataFrame:
             "advantage": one.advantage.value,
             "low": one.advantage.low,
             "high": one.advantage.high,
-            "p": one.advantage.p,
+            "p": one.p,
             "p_holm": one.p_holm,
             "p_models": one.p_models,
             "p_models_holm": one.p_models_holm,

@@ -104,7 +104,9 @@ def _at_the_end(study: Study, side: str) -> str:
         )
     own, its = (rates[label, best.region.label].value for label in (best.arm, best.baseline))
     advantage = best.advantage
-    size = f"{number(abs(advantage.value))} {'fewer' if advantage.value >= 0 else 'more'}"
+    size = (
+        f"{number(abs(advantage.value))} {'fewer' if advantage.value > 0 else 'more'}" if advantage.value else "as many"
+    )
     verdict = "" if _leaves_zero_out(advantage) else "; the interval includes 0, so this does not tell them apart"
     return (
         f"On sources of {best.region.label} tokens, {which}, {best.arm} makes {number(own)} errors per reference token "
@@ -138,7 +140,7 @@ def _spans(study: Study) -> str:
 
 
 def _leaves_zero_out(estimate: Estimate) -> bool:
-    return estimate.low > 0 or estimate.high < 0
+    return estimate.low > 0 or estimate.high < 0 or math.isnan(estimate.low)
 
 
 def _range(estimate: Estimate) -> str:

@@ -1,0 +1,201 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from attnspan.collect import collect, find_runs
+from attnspan.errors import InputError
+from tests.fake_runs import example, fake_run
+
+EXAMPLES = [example(n, 5 + n % 20) for n in range(40)]
+EDITS = [n % 3 for n in range(40)]
+
+
+def run(root: Path, arm: str = "plain", seed: int = 0, **options) -> Path:
+    return fake_run(root, arm, seed, options.pop("examples", EXAMPLES), options.pop("edits", EDITS), **options)
+
+
+def labels(root: Path) -> list[str]:
+    return sorted(run.label for run in collect([root]).runs)
+
+
+def test_a_parent_stands_for_every_run_below(tmp_path):
+    made = {run(tmp_path, arm, seed) for arm in ("plain", "bahdanau") for seed in (0, 1)}
+    (tmp_path / "pronunciation" / ".hydra").mkdir()
+    (tmp_path / "pronunciation" / ".hydra" / "config.yaml").write_text("a: 1")  # Hydra's own, no run
+    assert set(find_runs([tmp_path])) == made
+    assert set(find_runs([tmp_path / "pronunciation"])) == made
+    assert len(collect([tmp_path]).runs) == 4
+
+
+def test_the_same_run_twice_counts_once(tmp_path):
+    one = run(tmp_path)
+    assert len(collect([one, tmp_path, one.parent / "." / one.name]).runs) == 1
+
+
+def test_a_copy_of_a_run_counts_once_and_is_named(tmp_path):
+    run(tmp_path / "a")
+    run(tmp_path / "b")
+    collection = collect([tmp_path])
+    assert len(collection.runs) == 1
+    assert "the same run as" in collection.excluded[0].reason
+
+
+def test_no_such_directory(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere: no such directory"):
+        collect([tmp_path / "nowhere"])
+
+
+def test_a_directory_without_runs(tmp_path):
+    with pytest.raises(InputError, match="holds no run directory"):
+        collect([tmp_path])
+
+
+def test_only_unusable_runs(tmp_path):
+    (run(tmp_path) / "summary.json").unlink()
+    with pytest.raises(InputError, match=r"none of the 1 run directories .*did not finish \(summary.json missing"):
+        collect([tmp_path])
+
+
+def excluded_reason(root: Path, bad: Path) -> str:
+    """The one run left out beside a good one."""
+    collection = collect([root])
+    assert [one.directory for one in collection.excluded] == [bad]
+    assert bad not in [one.directory for one in collection.runs]
+    assert "\n" not in collection.excluded[0].reason
+    return collection.excluded[0].reason
+
+
+def test_unfinished_is_left_out_by_name_with_its_last_state(tmp_path):
+    run(tmp_path)
+    bad = run(tmp_path, seed=1)
+    (bad / "summary.json").unlink()
+    (bad / "status.json").write_text('{"state": "training"}')
+    assert excluded_reason(tmp_path, bad) == "did not finish (summary.json missing; its last state was 'training')"
+
+
+def test_a_summary_that_says_unfinished(tmp_path):
+    run(tmp_path)
+    assert "did not finish" in excluded_reason(tmp_path, run(tmp_path, seed=1, finished=False))
+
+
+def test_nan_is_left_out_with_row_and_column(tmp_path):
+    run(tmp_path)
+    bad = run(
+        tmp_path,
+        seed=1,
+        change_records=lambda records: [
+            dataclasses.replace(r, nll=float("nan")) if i == 7 else r for i, r in enumerate(records)
+        ],
+    )
+    reason = excluded_reason(tmp_path, bad)
+    assert "row 7" in reason
+    assert "column 'nll' is nan" in reason
+
+
+def test_truncated_parquet_is_left_out(tmp_path):
+    run(tmp_path)
+    bad = run(tmp_path, seed=1)
+    whole = (bad / "records.parquet").read_bytes()
+    (bad / "records.parquet").write_bytes(whole[: len(whole) // 2])
+    assert "not a whole parquet file" in excluded_reason(tmp_path, bad)
+
+
+def test_records_of_another_run_are_left_out(tmp_path):
+    run(tmp_path)
+    bad = run(tmp_path, seed=1)
+    other = run(tmp_path / "other", seed=2)
+    (bad / "records.parquet").write_bytes((other / "records.parquet").read_bytes())
+    assert "is of another run" in excluded_reason(tmp_path, bad)
+
+
+def test_an_example_that_is_there_twice(tmp_path):
+    run(tmp_path)
+    bad = run(tmp_path, seed=1, change_records=lambda records: [*records, records[0]])
+    assert "example_id 'e00000' is there twice" in excluded_reason(tmp_path, bad)
+
+
+def test_a_summary_without_a_needed_key(tmp_path):
+    run(tmp_path)
+    bad = run(tmp_path, seed=1)
+    summary = json.loads((bad / "summary.json").read_text())
+    del summary["training_lengths"]
+    (bad / "summary.json").write_text(json.dumps(summary))
+    assert "key 'training_lengths' is missing" in excluded_reason(tmp_path, bad)
+
+
+def test_different_datasets_are_refused(tmp_path):
+    run(tmp_path)
+    run(tmp_path, "bahdanau", data="reverse")
+    with pytest.raises(InputError, match=r"different datasets: .* is on 'reverse', .* on 'pronunciation'"):
+        collect([tmp_path])
+
+
+def test_test_sets_with_other_examples_are_refused(tmp_path):
+    run(tmp_path)
+    run(tmp_path, "bahdanau", examples=EXAMPLES[:-2], edits=EDITS[:-2])
+    with pytest.raises(
+        InputError, match=r"different test sets: .*38 and 40 examples, 2 only in the second \(such as 'e00038'\)"
+    ):
+        collect([tmp_path])
+
+
+def test_test_sets_with_another_reference_are_refused(tmp_path):
+    run(tmp_path)
+    changed = [*EXAMPLES[:3], {**EXAMPLES[3], "reference": "another"}, *EXAMPLES[4:]]
+    run(tmp_path, "bahdanau", examples=changed)
+    with pytest.raises(
+        InputError, match=r"different test sets: .*example 'e00003' has reference 'another' in the first"
+    ):
+        collect([tmp_path])
+
+
+def test_the_order_of_records_does_not_matter(tmp_path):
+    run(tmp_path)
+    run(tmp_path, "bahdanau", change_records=lambda records: records[::-1])
+    first, second = collect([tmp_path]).runs
+    assert first.records["example_id"].tolist() == second.records["example_id"].tolist()
+
+
+def test_data_that_changed_under_one_config_are_refused(tmp_path):
+    run(tmp_path)
+    run(tmp_path, "bahdanau", data_fingerprint="other")
+    with pytest.raises(InputError, match="different data under one config"):
+        collect([tmp_path])
+
+
+def test_an_arm_keeps_its_name_across_seeds_loggers_and_threads(tmp_path):
+    run(tmp_path)
+    run(tmp_path, seed=1, config={"logger": "none", "threads": 2, "runs_dir": "elsewhere"})
+    assert labels(tmp_path) == ["plain", "plain"]
+
+
+def test_other_configs_are_variants_named_by_what_differs(tmp_path):
+    run(tmp_path, config={"model.hidden_size": 64})
+    run(tmp_path, config={"model.hidden_size": 128})
+    run(tmp_path, "bahdanau")
+    assert labels(tmp_path) == ["bahdanau", "plain model.hidden_size=128", "plain model.hidden_size=64"]
+
+
+def test_runs_with_other_seeds_and_another_config_are_variants_too(tmp_path):
+    run(tmp_path, seed=0, config={"optimizer.lr": 0.01})
+    run(tmp_path, seed=1)
+    assert labels(tmp_path) == ["plain optimizer.lr=0.001", "plain optimizer.lr=0.01"]
+
+
+def test_data_config_names_a_variant_only_where_the_data_differ(tmp_path):
+    run(tmp_path, seed=0)
+    run(tmp_path, seed=1, config={"data.max_length": 40}, data_fingerprint="other")
+    assert labels(tmp_path) == ["plain data.max_length=40", "plain data.max_length=60"]
+    run(tmp_path / "moved", seed=0)
+    run(tmp_path / "moved", seed=1, config={"data.path": "/elsewhere"})
+    assert labels(tmp_path / "moved") == ["plain", "plain"]
+
+
+def test_two_runs_that_cannot_be_told_apart_are_refused(tmp_path):
+    run(tmp_path)
+    twin = run(tmp_path, config={"threads": 2})  # another id, the same numbers
+    assert twin.exists()
+    with pytest.raises(InputError, match="are both plain with seed 0, and their configs do not differ"):
+        collect([tmp_path])

@@ -1,0 +1,256 @@
+import contextlib
+import csv
+import io
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from attnspan import page, report
+from tests.fake_runs import example, fake_run, fake_study
+
+FILES = {
+    "index.html", "curve.csv", "seeds.csv", "differences.csv", "spans.csv", "trends.csv", "report.md",
+    "degradation.png", "degradation.svg", "advantage.png", "advantage.svg",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("study") / "runs"
+    fake_study(root, per_length=10)
+    return root
+
+
+@pytest.fixture(scope="module")
+def made_and_printed(runs) -> tuple[Path, str]:
+    out = runs.parent / "reports" / "made"
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert report.main([str(runs), "--out", str(out)]) == 0
+    return out, printed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def made(made_and_printed) -> Path:
+    return made_and_printed[0]
+
+
+@pytest.fixture(scope="module")
+def printed(made_and_printed) -> str:
+    return made_and_printed[1]
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def test_it_writes_its_files_and_nothing_beside_them(made):
+    assert {path.name for path in made.iterdir()} == FILES
+    assert [path.name for path in made.parent.iterdir()] == ["made"]
+
+
+def test_the_numbers_of_a_hand_made_example_are_in_every_file(tmp_path, capsys):
+    # 30 sources of 4 and 30 of 8 tokens, trained to 4. plain: 1 edit of 4, then 6 of 8; bahdanau: 1 of 4, then 2 of 8
+    examples = [example(n, 4 if n < 30 else 8) for n in range(60)]
+    for arm, longer in (("plain", 6), ("bahdanau", 2)):
+        for seed in (0, 1):
+            fake_run(tmp_path / "runs", arm, seed, examples, [1] * 30 + [longer] * 30, training_lengths=(1, 4))
+    out = tmp_path / "out"
+    assert report.main([str(tmp_path / "runs"), "--out", str(out), "--bins", "0,4,8"]) == 0
+
+    curve = {(row["arm"], row["lengths"]): row for row in rows(out / "curve.csv")}
+    assert float(curve["plain", "1–4"]["error_rate"]) == 0.25
+    assert float(curve["plain", "5–8"]["error_rate"]) == 0.75
+    assert float(curve["bahdanau", "5–8"]["error_rate"]) == 0.25
+    assert curve["plain", "5–8"]["examples"] == "30"
+    assert curve["plain", "5–8"]["side"] == "extrapolation"
+    advantages = {row["lengths"]: float(row["advantage"]) for row in rows(out / "differences.csv")}
+    assert advantages == {"1–4": 0, "5–8": 0.5, "in range": 0, "extrapolation": 0.5}
+    # threshold 0.375; plain falls from 0.75 at 4 to 0.25 at 8: (0.75 - 0.375) / 0.5 = 3/4 of the way, at 7
+    spans = {row["arm"]: row for row in rows(out / "spans.csv")}
+    assert (spans["plain"]["span"], spans["plain"]["span_censored"]) == ("7", "")
+    assert (spans["bahdanau"]["span"], spans["bahdanau"]["span_censored"]) == ("8", ">")
+    for text in (capsys.readouterr().out, (out / "index.html").read_text(), (out / "report.md").read_text()):
+        assert "0.750" in text
+        assert "0.500" in text
+        assert "5–8" in text
+        assert "&gt; 8" in text or "> 8" in text
+
+
+def test_the_terminal_table_is_aligned_plain_text_of_at_most_100_columns(printed, made):
+    assert "\x1b" not in printed
+    assert max(map(len, printed.splitlines())) <= 100
+    in_range = printed.split("in range\n")[1].splitlines()[:9]
+    assert len({len(line) for line in in_range}) == 1
+    assert f"report: {made / 'index.html'}" in printed
+
+
+def test_counts_stand_above_the_rates(printed):
+    counts = next(line for line in printed.splitlines() if line.startswith("examples"))
+    assert counts.split() == ["examples", "60", "100", "100", "100", "100", "100", "560"]
+
+
+def test_a_file_may_list_the_runs(runs, tmp_path):
+    listing = tmp_path / "study.txt"
+    directories = sorted(str(path.parent) for path in runs.rglob("summary.json"))
+    listing.write_text("# made by a sweep\n\n" + "\n".join(directories) + "\n")
+    assert report.main([f"@{listing}", "--out", str(tmp_path / "out")]) == 0
+    assert {row["arm"] for row in rows(tmp_path / "out" / "curve.csv")} == {"plain", "bahdanau", "luong_general"}
+
+
+def test_a_report_is_replaced_whole(runs, tmp_path):
+    out = tmp_path / "out"
+    assert report.main([str(runs), "--out", str(out)]) == 0
+    (out / "left_over.txt").write_text("from an older version")
+    assert report.main([str(runs), "--out", str(out)]) == 0
+    assert {path.name for path in out.iterdir()} == FILES
+
+
+def test_a_directory_that_is_no_report_is_left_alone(runs, tmp_path, capsys):
+    out = tmp_path / "precious"
+    out.mkdir()
+    (out / "thesis.tex").write_text("years of work")
+    assert report.main([str(runs), "--out", str(out)]) == 2
+    assert (
+        one_line(capsys)
+        == f"attnspan-report: --out {out}: holds other files (thesis.tex) and no report; it is left as it is"
+    )
+    assert [path.name for path in out.iterdir()] == ["thesis.tex"]
+
+
+def one_line(capsys) -> str:
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    return captured.err.strip()
+
+
+def test_a_file_in_the_way(runs, tmp_path, capsys):
+    (tmp_path / "out").write_text("")
+    assert report.main([str(runs), "--out", str(tmp_path / "out")]) == 2
+    assert "no directory" in one_line(capsys)
+
+
+def test_failing_half_way_leaves_the_old_report_and_no_rubbish(runs, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    assert report.main([str(runs), "--out", str(out)]) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    capsys.readouterr()
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(page, "html_page", full)
+    assert report.main([str(runs), "--out", str(out)]) == 2
+    assert "cannot be written (No space left on device)" in one_line(capsys)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_bad_input_leaves_nothing_behind(runs, tmp_path, capsys):
+    fake_run(tmp_path / "other", "plain", 0, [example(0, 5)], [1], data="reverse")
+    for arguments in (
+        [str(tmp_path / "nowhere")],
+        [str(runs), str(tmp_path / "other")],
+        [str(runs), "--baseline", "transformer"],
+        [str(runs), "--bins", "10,5"],
+        [str(runs), "--keep", "2"],
+    ):
+        assert report.main([*arguments, "--out", str(tmp_path / "out")]) == 2
+        one_line(capsys)
+        assert not (tmp_path / "out").exists()
+
+
+def test_an_unfinished_run_is_named_in_one_line_and_on_the_page(tmp_path, capsys):
+    directories = fake_study(tmp_path / "runs", per_length=5)
+    (directories[-1] / "summary.json").unlink()
+    assert report.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"left out: {directories[-1]}: did not finish" in error
+    for name in ("index.html", "report.md"):
+        text = (tmp_path / "out" / name).read_text()
+        assert directories[-1].name in text
+        assert "did not finish (summary.json missing)" in text
+        assert "luong_general has no run with seed 1" in text
+
+
+def test_the_same_runs_give_the_same_bytes(runs, tmp_path):
+    for name in ("a", "b"):
+        assert report.main([str(runs), "--out", str(tmp_path / name / "report")]) == 0
+    for name in FILES - {"index.html", "report.md"}:  # those hold the command, which holds --out
+        a, b = (tmp_path / which / "report" / name for which in ("a", "b"))
+        assert a.read_bytes() == b.read_bytes(), name
+
+
+def test_the_page_is_one_file_that_asks_for_nothing(made):
+    text = (made / "index.html").read_text()
+    assert "<script" not in text
+    assert "src=" not in text
+    assert "url(http" not in text
+    assert "@import" not in text
+    links = [part.split('"')[0] for part in text.split('href="')[1:]]
+    assert all(link.startswith(("#", "data:", "../")) for link in links)
+    assert text.count('role="img"') == text.count("<svg") == 4
+    assert text.count("aria-label=") >= 4
+
+
+def test_each_run_links_to_its_config(made):
+    text = (made / "index.html").read_text()
+    links = [part.split('"')[0] for part in text.split('href="../')[1:]]
+    assert len(links) == 6
+    for link in links:
+        assert (made / ".." / link).resolve().is_file()
+
+
+def test_text_from_outside_is_escaped(tmp_path):
+    examples = [example(n, 5) for n in range(30)]
+    fake_run(tmp_path / "runs", "plain", 0, examples, [1] * 30, command="<script>alert('hello')</script>")
+    assert report.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    assert "<script>" not in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_one_arm_has_a_page_without_differences(tmp_path):
+    fake_study(tmp_path / "runs", arms=("plain",), per_length=5)
+    assert report.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    assert rows(tmp_path / "out" / "differences.csv") == []
+    text = (tmp_path / "out" / "index.html").read_text()
+    assert "There is one arm only (plain)" in text
+    assert "Advantage over the baseline" not in text
+
+
+def test_many_arms_and_long_names(tmp_path):
+    arms = [f"luong_general_with_a_long_name_{n}" for n in range(9)]
+    fake_study(tmp_path / "runs", arms=["plain", *arms], seeds=(0, 1), per_length=3)
+    assert report.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+
+
+def test_it_imports_neither_torch_nor_lightning_nor_hydra(runs, tmp_path):
+    code = (
+        "import sys; from attnspan import report; "
+        f"assert report.main([{str(runs)!r}, '--out', {str(tmp_path / 'out')!r}]) == 0; "
+        "assert not {'torch', 'lightning', 'hydra', 'datasets', 'wandb'} & set(sys.modules), sorted(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_default_study_takes_under_ten_seconds(tmp_path):
+    fake_study(tmp_path / "runs", per_length=40)  # 6 runs of 3,840 records
+    command = [sys.executable, "-m", "attnspan.report", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # of the processor, not of the clock: whatever else runs here must not make this fail
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 10
+
+
+def test_help_shows_the_options():
+    done = subprocess.run(
+        [sys.executable, "-m", "attnspan.report", "--help"], capture_output=True, text=True, check=True
+    )
+    for word in ("--out", "--baseline", "--bins", "--keep", "@FILE"):
+        assert word in done.stdout
