@@ -89,7 +89,7 @@ def test_the_terminal_table_is_aligned_plain_text_of_at_most_100_columns(printed
 
 
 def test_counts_stand_above_the_rates(printed):
-    counts = next(line for line in printed.splitlines() if line.startswith("examples"))
+    counts = next(line for line in printed.splitlines() if line.startswith("examples "))
     assert counts.split() == ["examples", "60", "100", "100", "100", "100", "100", "560"]
 
 

@@ -1,0 +1,209 @@
+"""Do the report's 95% intervals hold what they promise? Simulated studies whose truth is known.
+
+Two arms, S seeds, five length bins of 40 to 200 sources. A token of example i, decoded by arm a with seed s, is wrong
+with a probability whose logit is
+
+    curve(a, length) + seed(a, s) * (0.5 + length / 60) + difficulty(i) + likes(a, i) + luck(a, s, i)
+
+so seeds move whole curves, sources are hard for both arms alike, and each arm has sources that it finds harder than the
+other does. The number of wrong tokens is binomial. The truth of a bin is the expectation over all of these, to which
+only the lengths are fixed; it is computed by quadrature.
+
+    python benchmarks/coverage.py [repetitions] > benchmarks/coverage.txt
+
+Printed per world and number of seeds, in percent: how often the 95% intervals hold the truth (aim: 95, within 92 to
+98), and how often a difference is found where there is none (aim: 5, within 3 to 7; less is safe and costs power).
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import expit, stdtrit
+
+from attnspan.spans import Span, find_span
+from attnspan.statistics import Floats, Rates, holm, randomisation
+
+BINS = {8: 40, 20: 60, 32: 100, 44: 200, 56: 200}
+"""Source length (and reference tokens) -> sources."""
+LENGTHS = np.repeat(list(BINS), list(BINS.values()))
+AT = np.array(list(BINS), dtype=float)
+MEMBERS = np.equal(LENGTHS, AT[:, None])
+B = len(BINS)
+DIFFICULTY, LIKES, LUCK = 0.7, 0.4, 0.4
+
+
+@dataclass(frozen=True)
+class World:
+    """What is true."""
+
+    name: str
+    spread: float
+    """Standard deviation of the seed effect, on the logit of being wrong."""
+    second_arm_is_better: bool
+    skewed: bool = False
+    """Seed effects from a shifted exponential distribution: most seeds are good, some are bad."""
+
+    @property
+    def keep(self) -> float:
+        """The share of quality that puts the first arm's span well inside the lengths."""
+        return 0.6 if self.second_arm_is_better else 0.75
+
+    def curves(self) -> Floats:
+        """Logit of being wrong, arm x length."""
+        plain = -1.2 + 1.8 * (1 - np.exp(-AT / 25))
+        other = np.full(B, -2.0) if self.second_arm_is_better else plain
+        return np.stack([plain, other])
+
+    def truth(self) -> Floats:
+        """Expected error rate, arm x length."""
+        nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+        weights = weights / weights.sum()
+        noise = np.sqrt(DIFFICULTY**2 + LIKES**2 + LUCK**2) * nodes
+        if self.skewed:
+            quantiles = (np.arange(400) + 0.5) / 400
+            seed, seed_weights = self.spread * (-np.log1p(-quantiles) - 1), np.full(400, 1 / 400)
+        else:
+            seed, seed_weights = self.spread * nodes, weights
+        logits = self.curves()[:, :, None, None] + noise[:, None] + seed * (0.5 + AT / 60)[:, None, None]
+        return np.einsum("abns,n,s->ab", expit(logits), weights, seed_weights)
+
+    def draw(self, seeds: int, generator: np.random.Generator) -> list[Rates]:
+        """One study: the rates of both arms."""
+        N = len(LENGTHS)
+        hard = generator.normal(0, DIFFICULTY, N)
+        arms = []
+        for curve in self.curves():
+            effect = generator.exponential(1, seeds) - 1 if self.skewed else generator.normal(0, 1, seeds)
+            logits = np.repeat(curve, list(BINS.values())) + hard + generator.normal(0, LIKES, N)
+            logits = (
+                logits + self.spread * effect[:, None] * (0.5 + LENGTHS / 60) + generator.normal(0, LUCK, (seeds, N))
+            )
+            wrong = generator.binomial(LENGTHS, expit(logits)).astype(float)
+            arms.append(Rates.measure(wrong, LENGTHS.astype(float), MEMBERS))
+        return arms
+
+
+WORLDS = (
+    World("arms alike, seeds alike", 0.0, False),
+    World("arms alike, seeds differ a little", 0.1, False),
+    World("arms alike, seeds differ a lot", 0.4, False),
+    World("second arm better, seeds differ a little", 0.1, True),
+    World("second arm better, seeds differ a lot", 0.4, True),
+    World("second arm better, some seeds fail (skewed)", 0.3, True, True),
+)
+
+
+def span_of(rates: Rates, keep: float) -> Span | None:
+    """The span of the first arm; the second sets the threshold, as it is at least as good."""
+    return find_span(rates, arm=list(range(B)), best=B, at=AT, shortest=4, longest=60, keep=keep)
+
+
+def true_span(truth: Floats, keep: float) -> float:
+    """The span of the first arm's true curve."""
+    known = Rates(truth.reshape(1, -1), np.zeros((1, 2 * B, 2)), np.full(2 * B, 30))
+    span = span_of(known, keep)
+    assert span is not None
+    assert not span.length.censored
+    return span.length.tokens
+
+
+def holds(span: Span, length: float) -> bool:
+    """Whether a span's interval holds a length; a censored end is open."""
+    low = -np.inf if span.low.censored == "<" else span.low.tokens
+    high = np.inf if span.high.censored == ">" else span.high.tokens
+    return low - 0.1 <= length <= high + 0.1
+
+
+def simulate(world: World, seeds: int, repetitions: int) -> dict[str, float]:
+    """Shares of repetitions, in percent."""
+    generator = np.random.default_rng([seeds, WORLDS.index(world)])
+    truth = world.truth()
+    unit = np.hstack([np.eye(B), -np.eye(B)])
+    slope = (AT - AT.mean()) / ((AT - AT.mean()) ** 2).sum()
+    growth = np.concatenate([slope, -slope])
+    differences, interaction = unit @ truth.ravel(), growth @ truth.ravel()
+    span = true_span(truth, world.keep)
+    hits: dict[str, list[float]] = {}
+
+    def note(what: str, value: float) -> None:
+        hits.setdefault(what, []).append(100 * value)
+
+    for repetition in range(repetitions):
+        arms = world.draw(seeds, generator)
+        rates = Rates.beside(*arms)
+        error = np.abs(unit @ rates.mean - differences)
+        note("levels", float(np.mean(np.abs(rates.mean - truth.ravel()) <= rates.half_widths(np.eye(2 * B)))))
+        note("differences", float(np.mean(error <= rates.half_widths(unit))))
+        note("growth", abs(growth @ rates.mean - interaction) <= rates.half_widths(growth[None])[0])
+        found = span_of(rates, world.keep)
+        note("spans", found is not None and holds(found, span))
+        note("spans, both ends known", found is not None and not found.low.censored + found.high.censored)
+        for other, half in other_methods(rates, unit[2], generator).items():
+            note(other, error[2] <= half)
+        if not world.second_arm_is_better:
+            p = [rates.p_value(one) for one in unit]
+            note("false: a bin", float(np.mean(np.array(p) < 0.05)))
+            note("false: any bin, Holm", min(holm(p)) < 0.05)
+            if repetition < repetitions // 5:
+                paired = (arms[0].influence - arms[1].influence).mean(axis=0).sum(axis=0)
+                paired += MEMBERS.T @ ((arms[0].mean - arms[1].mean) / MEMBERS.sum(axis=1))
+                note("false: models", float(np.mean(randomisation(paired, MEMBERS, draws=499) < 0.05)))
+    return {what: float(np.mean(values)) for what, values in hits.items()}
+
+
+def other_methods(rates: Rates, weights: Floats, generator: np.random.Generator) -> dict[str, float]:
+    """Half-widths that other methods give the third bin's difference, to show why they are not used."""
+    S = rates.seeds
+    variance = rates._variance(weights[None])
+    seed, example, interaction = (float(part[0]) for part in (variance.seed, variance.example, variance.interaction))
+    n = int(variance.example_df[0]) + 1
+    total = seed + max(example - interaction, 0)
+    df = total**2 / (seed**2 / (S - 1) + example**2 / (n - 1) + interaction**2 / ((S - 1) * (n - 1)))
+    values = (rates.influence * weights[:, None]).sum(axis=1)[:, MEMBERS[2]] * n  # S x n, centred
+    values = values + ((rates.by_seed - rates.mean) @ weights)[:, None]
+    picked_seeds, picked = generator.integers(0, S, (200, S)), generator.integers(0, n, (200, n))
+    means = [values[np.ix_(rows, columns)].mean() for rows, columns in zip(picked_seeds, picked, strict=True)]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return {
+        "t over seeds only": stdtrit(S - 1, 0.975) * np.sqrt(seed),
+        "Satterthwaite": stdtrit(df, 0.975) * np.sqrt(total),
+        "bootstrap": (high - low) / 2,
+        "examples only": stdtrit(n - 1, 0.975) * np.sqrt(example),
+    }
+
+
+COLUMNS = (
+    "levels",
+    "differences",
+    "growth",
+    "spans",
+    "spans, both ends known",
+    "false: a bin",
+    "false: any bin, Holm",
+    "false: models",
+)
+OTHERS = ("t over seeds only", "Satterthwaite", "bootstrap", "examples only")
+
+
+def main() -> None:
+    """Print both tables."""
+    repetitions = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000
+    found = {(world, seeds): simulate(world, seeds, repetitions) for world in WORLDS for seeds in (2, 3, 5, 10)}
+    error = 100 * np.sqrt(0.95 * 0.05 / repetitions)
+    print(f"{repetitions} repetitions; the standard error of a coverage of 95 is {error:.1f}.")
+    for title, columns in (("The report's intervals", COLUMNS), ("What other methods cover (a difference)", OTHERS)):
+        print(f"\n## {title}\n\n| world | seeds | {' | '.join(columns)} |\n|:--|--:|{'--:|' * len(columns)}")
+        for (world, seeds), shares in found.items():
+            cells = [f"{shares[column]:.1f}" if column in shares else "" for column in columns]
+            print(f"| {world.name} | {seeds} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
