@@ -51,7 +51,9 @@ def test_nothing_imports_the_entry_point(path: Path) -> None:
 
 def test_lit_and_seq2seq_name_no_arm() -> None:
     for path in (PACKAGE / "lit.py", PACKAGE / "models" / "seq2seq.py", PACKAGE / "models" / "search.py"):
-        names = {node.id for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Name)}
+        names = {
+            node.id for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Name)
+        }
         assert not any(word in name for name in names for word in ("Plain", "Bahdanau", "Luong")), path
 
 

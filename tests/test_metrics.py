@@ -31,7 +31,17 @@ def test_edits_by_hand() -> None:
 
 @pytest.mark.parametrize(
     ("tokens", "loop"),
-    [("", 1), ("a", 1), ("ab", 1), ("aa", 2), ("abab", 2), ("ababab", 3), ("xabababy", 3), ("aaaaa", 5), ("abcabcabca", 3)],
+    [
+        ("", 1),
+        ("a", 1),
+        ("ab", 1),
+        ("aa", 2),
+        ("abab", 2),
+        ("ababab", 3),
+        ("xabababy", 3),
+        ("aaaaa", 5),
+        ("abcabcabca", 3),
+    ],
 )
 def test_longest_loop(tokens: str, loop: int) -> None:
     assert longest_loop(tokens) == loop

@@ -173,9 +173,7 @@ def test_arms_see_the_same_batches(composed: Compose, cache: Path) -> None:
     for arm in ("plain", "bahdanau"):
         config = composed(*TINY, f"decoder={arm}")
         prepared = prepare(build_corpus(config), cache_dir=cache)
-        module = DataModule(
-            prepared=prepared, seed=1, batch_tokens=256, evaluation_batch_tokens=256, workers=0
-        )
+        module = DataModule(prepared=prepared, seed=1, batch_tokens=256, evaluation_batch_tokens=256, workers=0)
         orders.append([batch.index.tolist() for batch in module.train_dataloader()])
     assert orders[0] == orders[1]
 

@@ -76,5 +76,3 @@ def _explained(key: str, error: Exception) -> InputError:
     if isinstance(cause, InputError):
         return cause
     return InputError(f"{key}: {str(cause).strip().splitlines()[0]}")
-
-

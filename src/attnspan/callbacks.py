@@ -162,7 +162,7 @@ class Recorder(L.Callback):
 
     def __init__(self, *, prepared: Prepared, run_id: str, arm: str, data: str, seed: int) -> None:
         self._prepared = prepared
-        self._run = {"run_id": run_id, "arm": arm, "data": data, "seed": seed}
+        self._run: dict[str, Any] = {"run_id": run_id, "arm": arm, "data": data, "seed": seed}
         self._records: dict[int, Record] = {}
         self.decoded_tokens = 0
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import lightning as L
-import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
@@ -95,7 +94,7 @@ class Seq2SeqModule(L.LightningModule):
         self.log("validation/loss", self.validation_loss, on_epoch=True, batch_size=size)
         self.log("validation/teacher_forced_accuracy", self.validation_accuracy, on_epoch=True, batch_size=size)
 
-    def test_step(self, batch: Batch) -> Tested:
+    def test_step(self, batch: Batch) -> Tested:  # type: ignore[override]
         """Score the references and search freely."""
         nll, correct = self._teacher_forced(batch)
         hypotheses = self.search(self.model, batch.source, batch.source_lengths, specials=SPECIALS)

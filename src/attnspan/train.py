@@ -25,13 +25,11 @@ def main() -> None:
     if {"--help", "-h"} & set(sys.argv[1:]):
         print_help(Console(), [conf_directory(), *_own_directories(sys.argv[1:])])
         return
-    # Let Hydra raise, so that what is wrong with the input becomes one line here.
-    own_wish = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # lets Hydra raise, so that what is wrong becomes one line here
     try:
         _hydra_main()
     except (InputError, HydraException, OmegaConfBaseException, OSError) as error:
-        if own_wish:
+        if os.environ.get("ATTNSPAN_TRACEBACK"):  # for developers
             raise
         sys.exit(_refuse(error))
     except KeyboardInterrupt:
@@ -44,10 +42,9 @@ def _hydra_main(composed: DictConfig) -> None:
     """Carry out one run. Sweeps come here too, once a job, each in its own process."""
     job = HydraConfig.get()
     command = shlex.join(["attnspan-train", *job.overrides.task, *_mode(job)])
-    config = plain_config(composed, job.runtime.choices)
-    # Errors of a run are told here: Hydra would print its own line first.
+    # What is wrong with a run is told here: Hydra would print a line of its own first.
     try:
-        _run_one(config, command)
+        _run_one(plain_config(composed, job.runtime.choices), command)
     except InputError as error:
         sys.exit(_refuse(error))
 
@@ -90,7 +87,7 @@ def _run_one(config: dict[str, Any], command: str) -> None:
     print(f"results: {directory}")
 
 
-def _mode(job: DictConfig) -> list[str]:
+def _mode(job: Any) -> list[str]:
     return [override for override in job.overrides.hydra if override.startswith("hydra.mode=")]
 
 

@@ -16,9 +16,7 @@ def small(composed: Compose, arm: str, *overrides: str, seed: int = 0) -> Seq2Se
     """A model of ``arm`` in evaluation mode, its weights large enough that attention is not flat."""
     config = composed(f"decoder={arm}", "model.hidden_size=6", "model.embedding_size=5", *overrides)
     torch.manual_seed(seed)
-    model = assemble_model(
-        config, source_vocabulary_size=SOURCE_VOCABULARY, target_vocabulary_size=TARGET_VOCABULARY
-    )
+    model = assemble_model(config, source_vocabulary_size=SOURCE_VOCABULARY, target_vocabulary_size=TARGET_VOCABULARY)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(2.0)

@@ -1,4 +1,4 @@
-"""What holds for every arm: DESIGN's first truth (padding never matters), weights that are weights, steps equal paths."""
+"""What holds for every arm: padding never matters, weights are weights, parallel paths equal the steps."""
 
 from __future__ import annotations
 
@@ -240,7 +240,12 @@ def test_huge_scores_do_not_overflow(composed: Compose, arm: str) -> None:
 
 def test_fused_is_for_the_additive_score(composed: Compose) -> None:
     with pytest.raises(Exception, match="fused"):
-        small(composed, "bahdanau", "decoder.score._target_=attnspan.models.attention.GeneralScore", "~decoder.score.attention_size")
+        small(
+            composed,
+            "bahdanau",
+            "decoder.score._target_=attnspan.models.attention.GeneralScore",
+            "~decoder.score.attention_size",
+        )
 
 
 def test_vocabularies_are_the_models(composed: Compose) -> None:

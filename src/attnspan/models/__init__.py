@@ -1,0 +1,1 @@
+"""Encoder, attention, decoders and search, in torch and nothing else."""

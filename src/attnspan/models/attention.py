@@ -7,6 +7,7 @@ and one yaml in ``conf/decoder/``.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 import torch
@@ -15,24 +16,26 @@ from torch import Tensor, nn
 from attnspan.models.memory import Memory
 
 
-class Score(Protocol):
+class Score(nn.Module, ABC):
     """How well each query fits each memory position."""
 
+    @abstractmethod
     def keys(self, states: Tensor) -> Tensor:
         """Project the memory once: states [B, S, M] to keys [B, S, A]."""
 
-    def __call__(self, query: Tensor, keys: Tensor) -> Tensor:
+    @abstractmethod
+    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
         """Compare: query [B, T, Q] and keys [B, S, A] to scores [B, T, S]."""
 
 
 class BuildScore(Protocol):
     """A score class with its own settings filled in (``_partial_: true`` in the config)."""
 
-    def __call__(self, *, query_size: int, memory_size: int) -> nn.Module:
+    def __call__(self, *, query_size: int, memory_size: int) -> Score:
         """Build the score for these sizes."""
 
 
-class AdditiveScore(nn.Module):
+class AdditiveScore(Score):
     """e_ij = v_a^T tanh(W_a s_{i-1} + U_a h_j)  (Bahdanau et al. 2015, A.1.2).
 
     Args:
@@ -57,7 +60,7 @@ class AdditiveScore(nn.Module):
         return self.energy(hidden).squeeze(-1)
 
 
-class GeneralScore(nn.Module):
+class GeneralScore(Score):
     """score(h_t, h_s) = h_t^T W_a h_s  (Luong et al. 2015, eq. 8, "general").
 
     Args:
@@ -105,6 +108,7 @@ class Attention(nn.Module):
         Returns:
             context [B, T, M] and weights [B, T, S]; weights are exactly 0 in padding and sum to 1.
         """
+        assert memory.keys is not None, "the memory was not prepared"
         scores = self.score(query, memory.keys)
         weights = torch.softmax(scores.masked_fill(~memory.mask.unsqueeze(1), -torch.inf), dim=-1)
         return weights @ memory.states, weights

@@ -216,12 +216,15 @@ class BahdanauDecoder(Decoder):
 
     def unroll(self, embedded: Tensor, memory: Memory) -> Decoded:
         """Unroll along a known target; fused where that is chosen."""
+        score, cell, E = self.attention.score, self.cell, embedded.size(-1)
         if not self.fused:
             return super().unroll(embedded, memory)
-        score, cell, E = self.attention.score, self.cell, embedded.size(-1)
+        assert isinstance(score, AdditiveScore)
+        assert memory.keys is not None
         inputs = F.linear(embedded, cell.weight_ih[:, :E], cell.bias_ih)
         with torch.autocast(embedded.device.type, enabled=False):  # the recurrence stays in the weights' precision
-            precise = [part.to(cell.weight_hh.dtype) for part in (inputs, *self.start(memory), memory.keys, memory.states)]
+            parts = (inputs, *self.start(memory), memory.keys, memory.states)
+            precise = [part.to(cell.weight_hh.dtype) for part in parts]
             hidden, weights = FusedBahdanau.apply(
                 *precise,
                 memory.mask,

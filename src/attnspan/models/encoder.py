@@ -36,7 +36,7 @@ class BiGRUEncoder(nn.Module):
             lengths: [B] int64, at least 1.
 
         Returns:
-            A memory whose ``final`` is the forward state after the last token beside the backward state after the first.
+            A memory; its ``final`` is the forward state after the last token beside the backward one after the first.
         """
         lengths = lengths.to(embedded.device, non_blocking=True).unsqueeze(1)  # [B, 1]
         positions = torch.arange(embedded.size(1), device=embedded.device)  # [S]

@@ -24,7 +24,7 @@ class FusedBahdanau(torch.autograd.Function):
     """s_t, a_t for all t, from the inputs' share of the gates, the memory and s_0."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         inputs: Tensor,
         start: Tensor,
@@ -87,11 +87,21 @@ class FusedBahdanau(torch.autograd.Function):
         return hidden[1:].transpose(0, 1), weights.transpose(0, 1)
 
     @staticmethod
-    def backward(ctx: Any, d_output: Tensor, d_weights: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, d_output: Tensor, d_weights: Tensor | None) -> tuple[Tensor | None, ...]:
         """Walk back through time; see the module's docstring for the letters."""
-        (keys, states, query_weight, energy, context_weight, hidden_weight, hidden, gates, queries, contexts, weights) = (
-            ctx.saved_tensors
-        )
+        (
+            keys,
+            states,
+            query_weight,
+            energy,
+            context_weight,
+            hidden_weight,
+            hidden,
+            gates,
+            queries,
+            contexts,
+            weights,
+        ) = ctx.saved_tensors
         T, B, H = hidden.size(0) - 1, hidden.size(1), hidden.size(2)
         joint = torch.cat([hidden_weight, query_weight])  # [3H + A, H]
         twice_keys = 2 * keys

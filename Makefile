@@ -1,0 +1,37 @@
+# make study                  the long-sequence study, from nothing to reports/long_sequences/index.html
+# make study SWEEP=smoke      any other file in sweeps/
+# make test                   the tests
+# make check                  lint, formatting and types
+
+PYTHON ?= python3
+SWEEP ?= long_sequences
+BIN = .venv/bin
+
+.PHONY: study test check clean
+
+study: .venv/installed
+	@status=0; $(BIN)/attnspan-train sweep=$(SWEEP) || status=$$?; \
+	test $$status -ge 2 || $(BIN)/attnspan-report @runs/$(SWEEP).txt --out reports/$(SWEEP) || status=$$?; \
+	exit $$status
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest --numprocesses 2
+
+check: .venv/installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@

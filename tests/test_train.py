@@ -1,0 +1,235 @@
+"""The command ``attnspan-train``, as a user types it: sweeps, and every kind of bad input in one line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from attnspan.rundir import BEST
+from attnspan.settings import conf_directory
+from attnspan.train import main
+from tests.conftest import TINY
+
+SINGLE = ("decoder=plain", *TINY)
+
+
+def train(*arguments: str, cwd: Path, cache: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in ``cwd``."""
+    return subprocess.run(
+        [sys.executable, "-m", "attnspan.train", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"ATTNSPAN_CACHE": str(cache)} | environment,
+        timeout=240,
+    )
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """A directory in which a sweep of three arms, one of them bad at run time, has been carried out."""
+    cwd = tmp_path_factory.mktemp("swept")
+    arguments = ["-m", "decoder=luong_general,bahdanau", "seed=1,2", "study=mine", *TINY]
+    done = train(*arguments, cwd=cwd, cache=cache)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (cwd / "printed").write_text(done.stdout, encoding="utf-8")
+    return cwd
+
+
+def directories(cwd: Path) -> list[Path]:
+    return [cwd / line for line in (cwd / "runs" / "mine.txt").read_text(encoding="utf-8").split()]
+
+
+def test_a_sweep_runs_every_job_and_lists_them(swept: Path) -> None:
+    listed = directories(swept)
+    assert len(listed) == 4
+    assert [path.parent.name for path in listed] == ["luong_general"] * 2 + ["bahdanau"] * 2
+    for directory in listed:
+        assert (directory / "summary.json").is_file()
+        config = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
+        assert config["study"] == "mine"
+    printed = (swept / "printed").read_text(encoding="utf-8")
+    assert "(4 of 4 runs)" in printed
+    assert "left" in printed
+    assert "attnspan-report @runs/mine.txt" in printed
+
+
+def test_alone_as_third_in_a_sweep(swept: Path, tmp_path: Path, cache: Path) -> None:
+    """The run that came third in the sweep, alone: the same id and the same numbers, bit for bit."""
+    third = directories(swept)[2]
+    done = train("decoder=bahdanau", "seed=1", *TINY, cwd=tmp_path, cache=cache)
+    assert done.returncode == 0, done.stderr
+    alone = tmp_path / "runs" / "reverse" / "bahdanau" / third.name
+    a, b = (torch.load(path / BEST, weights_only=True)["state_dict"] for path in (third, alone))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    frames = [pd.read_parquet(path / "records.parquet") for path in (third, alone)]
+    pd.testing.assert_frame_equal(*frames)
+
+
+def test_what_is_finished_is_skipped(swept: Path, cache: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in swept.rglob("summary.json")}
+    done = train("-m", "decoder=luong_general,bahdanau", "seed=1,2", "study=mine", *TINY, cwd=swept, cache=cache)
+    assert done.returncode == 0
+    assert done.stdout.count("finished before, skipped") == 4
+    assert {path: path.stat().st_mtime_ns for path in swept.rglob("summary.json")} == before
+
+
+def test_a_failing_job_leaves_the_others_alone(tmp_path: Path, cache: Path) -> None:
+    sweep = ("-m", "decoder=plain", "optimizer.lr=1e38,0.001", "trainer.gradient_clip_val=null", *TINY)
+    done = train(*sweep, cwd=tmp_path, cache=cache)
+    assert done.returncode == 1
+    assert "failed: plain seed 1 optimizer.lr=1e+38: the loss is" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    assert len(list(tmp_path.rglob("summary.json"))) == 1
+
+
+def test_one_bad_job_and_nothing_is_launched(tmp_path: Path, cache: Path) -> None:
+    done = train("-m", "decoder=plain", *TINY, "seed=1,null", "trainer.max_steps=20,5", cwd=tmp_path, cache=cache)
+    assert done.returncode == 2
+    assert "seed is null" in done.stderr
+    assert "trainer.max_steps=5" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.rglob("config.yaml"))
+
+
+def test_help_in_words(tmp_path: Path, cache: Path) -> None:
+    own = tmp_path / "own" / "decoder"
+    own.mkdir(parents=True)
+    (own / "mine.yaml").write_text("# An arm of my own.\n", encoding="utf-8")
+    done = train("--help", "--config-dir", str(tmp_path / "own"), cwd=tmp_path, cache=cache)
+    assert done.returncode == 0
+    for word in ("decoder=", "luong_general", "pronunciation", "long_sequences", "An arm of my own."):
+        assert word in done.stdout
+
+
+def test_configs_of_ones_own(tmp_path: Path, cache: Path) -> None:
+    """A directory beside ours: an arm and a sweep that only it has; the sweep's jobs find it too."""
+    own = tmp_path / "own"
+    (own / "decoder").mkdir(parents=True)
+    (own / "sweep").mkdir()
+    plain = (conf_directory() / "decoder" / "plain.yaml").read_text(encoding="utf-8")
+    (own / "decoder" / "mine.yaml").write_text(plain, encoding="utf-8")
+    (own / "sweep" / "few.yaml").write_text(
+        "# @package _global_\n# One run.\nhydra: {mode: MULTIRUN, sweeper: {params: {decoder: mine}}}\n",
+        encoding="utf-8",
+    )
+    done = train("--config-dir", "own", "sweep=few", *TINY, cwd=tmp_path, cache=cache)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (summary,) = tmp_path.rglob("summary.json")
+    assert summary.parent.parent.name == "mine"
+
+
+BAD = {
+    "an unknown arm": (("decoder=bahdanu",), ("decoder=bahdanu", "did you mean 'bahdanau'", "plain")),
+    "an unknown dataset": (("data=pronounciation",), ("did you mean 'pronunciation'",)),
+    "an unknown sweep": (("sweep=long_sequence",), ("did you mean 'long_sequences'",)),
+    "an unknown key": (("trainer.max_step=5",), ("trainer.max_step", "did you mean 'max_steps'")),
+    "an unknown group": (("decodr=plain",), ("decodr", "did you mean 'decoder'")),
+    "an unknown key of the decoder": (("decoder.heads=4",), ("decoder.heads", "no such key")),
+    "no seed": (("seed=null",), ("seed is null",)),
+    "a seed in words": (("seed=one",), ("seed: must be a whole number",)),
+    "updates that are no number": (("trainer.max_steps=many",), ("trainer.max_steps: must be a whole number",)),
+    "no validation": (("trainer.val_check_interval=21",), ("trainer.val_check_interval=21", "trainer.max_steps=20")),
+    "a list where one value is meant": (("decoder=plain,bahdanau",), ("decoder=plain,bahdanau",)),
+    "a word that is no override": (("bahdanau",), ("bahdanau",)),
+    "a key added that nobody knows": (("+trainer.max_time_steps=3",), ("trainer", "max_time_steps")),
+    "a bad device": (("trainer.accelerator=abacus",), ("trainer", "abacus")),
+    "a file that is not there": (
+        (
+            "data=files",
+            "data.train=a.csv",
+            "data.validation=a.csv",
+            "data.test=a.csv",
+            "data.source=x",
+            "data.target=y",
+        ),
+        ("a.csv",),
+    ),
+    "files that are not named": (("data=files",), ("data.", "no value", "data=files")),
+    "a batch that is too small": (("loader.batch_tokens=3",), ("loader.batch_tokens=3", "longest example")),
+    "a bad length limit": (("search.limit.ratio=0.0", "search.limit.margin=0"), ("search.limit",)),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line(
+    case: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In this process, to spare the time that torch needs to start; the tests below start real ones."""
+    arguments, words = BAD[case]
+    generated = "data=files" not in arguments and not any(word.startswith("data=") for word in arguments)
+    base = SINGLE if generated else ("trainer.accelerator=cpu", "logger=none")
+    monkeypatch.setattr(sys, "argv", ["attnspan-train", *base, *arguments])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    printed = capfd.readouterr()
+    assert exit_.value.code == 2
+    lines = printed.err.strip().splitlines()
+    assert len(lines) == 1, printed.err
+    assert lines[0].startswith("attnspan-train: ")
+    for word in words:
+        assert word in lines[0]
+    assert "Traceback" not in printed.out
+    assert not list(tmp_path.rglob("config.yaml"))
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_a_hub_name_without_a_network(tmp_path: Path, cache: Path) -> None:
+    done = train(
+        *("data=hub", "data.path=nobody/nothing", "data.source=a", "data.target=b", "logger=none"),
+        cwd=tmp_path,
+        cache=cache,
+        HF_HUB_OFFLINE="1",
+    )
+    assert done.returncode == 2
+    assert "nobody/nothing" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/self").exists(), reason="needs a path nobody can write")
+def test_a_disk_that_refuses_writing(tmp_path: Path, cache: Path) -> None:
+    """Nobody, not even root, can make a directory in /proc."""
+    done = train(*SINGLE, "runs_dir=/proc/attnspan", cwd=tmp_path, cache=cache)
+    assert done.returncode == 2
+    assert "/proc/attnspan" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_directory_that_holds_another_run(swept: Path, tmp_path: Path, cache: Path) -> None:
+    import shutil
+
+    first, second = directories(swept)[:2]
+    copy = tmp_path / "runs" / "reverse" / "luong_general" / first.name
+    shutil.copytree(second, copy)
+    (copy / "summary.json").unlink()
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
+    done = train("decoder=luong_general", "seed=1", *TINY, cwd=tmp_path, cache=cache)
+    assert done.returncode == 2
+    assert "already holds another run" in done.stderr
+    assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before
+
+
+def test_wandb_is_offline_and_asks_nothing(tmp_path: Path, cache: Path) -> None:
+    """No key, no network, no terminal: the run is mirrored beside its records, and nothing else is written."""
+    home = tmp_path / "home"
+    home.mkdir()
+    done = train(
+        *SINGLE,
+        "logger=wandb",
+        cwd=tmp_path,
+        cache=cache,
+        HOME=str(home),
+        WANDB_MODE="offline",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (mirror,) = tmp_path.rglob("*.wandb")
+    assert mirror.is_relative_to(tmp_path / "runs" / "reverse" / "plain")
+    assert not [path for path in home.rglob("*") if "wandb" in path.name]
