@@ -83,7 +83,7 @@ def test_the_numbers_of_a_hand_made_example_are_in_every_file(tmp_path, capsys):
 def test_the_terminal_table_is_aligned_plain_text_of_at_most_100_columns(printed, made):
     assert "\x1b" not in printed
     assert max(map(len, printed.splitlines())) <= 100
-    in_range = printed.split("in range\n")[1].splitlines()[:9]
+    in_range = printed.split("in range: lengths seen in training\n")[1].splitlines()[:9]
     assert len({len(line) for line in in_range}) == 1
     assert f"report: {made / 'index.html'}" in printed
 

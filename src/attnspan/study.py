@@ -390,6 +390,8 @@ def _notes(arms: Sequence[Arm], compared: dict[str, str]) -> list[str]:
     for arm in arms:
         if len(arm.seeds) == 1:
             notes.append(f"{arm.label} has one seed: its intervals cover the draw of test examples only, not of seeds.")
+    if max(len(arm.seeds) for arm in arms) == 2:
+        notes.append("With two seeds an interval rests on one degree of freedom: it holds, but it is wide.")
     if len({arm.training_max for arm in arms}) > 1:
         lengths = ", ".join(f"{arm.label} {arm.training_max}" for arm in arms)
         notes.append(f"The longest source seen in training differs ({lengths}); each arm is in range up to its own.")

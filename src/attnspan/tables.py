@@ -43,12 +43,16 @@ def _by_length(study: Study, caption: str, cell: Callable[[Point], str]) -> Tabl
     cells = {(point.arm, _key(point.region)): cell(point) for point in study.curve}
     rows = []
     for side, regions in _sides(study):
-        rows.append(Row((side,), "heading"))
+        rows.append(Row((_heading(side),), "heading"))
         for region in regions:
             label = f"all {side}" if region.total else region.label
             values = [cells.get((arm, _key(region)), NONE) for arm in arms]
             rows.append(Row((label, f"{region.examples:,}", *values), "total" if region.total else ""))
     return Table(caption, ("source tokens", "examples", *arms), tuple(rows), labels=1)
+
+
+def _heading(side: str) -> str:
+    return {IN_RANGE: "in range: lengths seen in training", EXTRAPOLATION: "extrapolation: longer than any seen"}[side]
 
 
 def _sides(study: Study) -> list[tuple[str, list[Region]]]:
@@ -83,7 +87,7 @@ def differences(study: Study) -> Table:
                         p_value(one.p_models_holm),
                     )
                     rows.append(Row(cells, "total" if one.region.total else ""))
-    columns = ("source tokens", "examples", "seeds", "advantage [95% interval]", "p", "p, these models")
+    columns = ("source tokens", "examples", "seeds", "advantage [95% interval]", "p (Holm)", "p, models (Holm)")
     return Table("Advantage: error rate of the baseline minus error rate of the arm", columns, tuple(rows))
 
 
@@ -103,16 +107,16 @@ def trends(study: Study) -> Table:
     for side in (IN_RANGE, EXTRAPOLATION):
         of_side = [one for one in study.trends if one.side == side]
         if of_side:
-            rows.append(Row((side,), "heading"))
+            rows.append(Row((_heading(side),), "heading"))
         for one in of_side:
             growth = with_interval(one.growth)
             cells = (one.arm, with_interval(one.error_factor, 2), with_interval(one.relative_drop, 2), growth)
             rows.append(Row(cells))
     columns = (
         "arm",
-        "error rate × per 10 tokens",
-        "quality lost, shortest to longest bin",
-        "advantage + per 10 tokens",
+        "error rate, factor per 10 tokens",
+        "share of quality lost, shortest to longest bin",
+        "growth of the advantage per 10 tokens",
     )
     return Table("Change with source length, with 95% intervals", columns, tuple(rows))
 
@@ -171,7 +175,7 @@ def degradation_blocks(study: Study) -> list[Table]:
                 Row((arm.label, *(_short(points.get((arm.label, _key(region)))) for region in some)))
                 for arm in study.arms
             ]
-            blocks.append(Table(f"Error rate by source length, {side}", columns, (counts, *rows)))
+            blocks.append(Table(f"Error rate by source length, {_heading(side)}", columns, (counts, *rows)))
     return blocks
 
 
