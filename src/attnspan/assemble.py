@@ -31,7 +31,7 @@ def assemble_model(config: dict[str, Any], *, source_vocabulary_size: int, targe
             target_vocabulary_size=target_vocabulary_size,
         )
     except (TypeError, ValueError) as error:
-        raise InputError(f"model: {error}") from error
+        raise InputError(str(error)) from error
 
 
 def assemble_module(config: dict[str, Any], prepared: Prepared) -> Seq2SeqModule:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attnspan.assemble import assemble_model
+from attnspan.errors import InputError
 from attnspan.models.decoders import Decoder
 from attnspan.models.encoder import BiGRUEncoder
 from attnspan.models.memory import Memory
@@ -199,7 +200,7 @@ def test_a_limit_leaves_room() -> None:
 def test_the_encoder_equals_torchs_packed_one(lengths: list[int], extra: int) -> None:
     """The two directions without packing give what torch's bidirectional GRU gives over a packed sequence."""
     torch.manual_seed(len(lengths))
-    encoder = BiGRUEncoder(embedding_size=3, hidden_size=4)
+    encoder = BiGRUEncoder(embedding_size=3, hidden_size=8)
     packed = torch.nn.GRU(3, 4, batch_first=True, bidirectional=True)
     names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
     with torch.no_grad():
@@ -214,6 +215,11 @@ def test_the_encoder_equals_torchs_packed_one(lengths: list[int], extra: int) ->
     states, _ = torch.nn.utils.rnn.pad_packed_sequence(states, batch_first=True, total_length=embedded.size(1))
     torch.testing.assert_close(memory.states, states, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(memory.final, torch.cat([last[0], last[1]], dim=-1), atol=1e-6, rtol=1e-5)
+
+
+def test_an_odd_memory_is_refused(composed: Compose) -> None:
+    with pytest.raises(InputError, match=r"encoder\.hidden_size=7 is odd"):
+        small(composed, "plain", "encoder.hidden_size=7")
 
 
 def test_bfloat16_runs(composed: Compose) -> None:
@@ -239,7 +245,9 @@ def test_huge_scores_do_not_overflow(composed: Compose, arm: str) -> None:
 
 
 def test_fused_is_for_the_additive_score(composed: Compose) -> None:
-    with pytest.raises(Exception, match="fused"):
+    with pytest.raises(
+        InputError, match=r"decoder\.fused=true is for AdditiveScore, but decoder\.score is GeneralScore"
+    ):
         small(
             composed,
             "bahdanau",

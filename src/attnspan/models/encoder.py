@@ -18,15 +18,20 @@ class BiGRUEncoder(nn.Module):
 
     Args:
         embedding_size: E, features of an embedded source token.
-        hidden_size: features of one direction; a memory position has twice as many.
+        hidden_size: features of a memory position, half of them from each direction.
+
+    Raises:
+        ValueError: ``hidden_size`` is odd.
     """
 
     def __init__(self, *, embedding_size: int, hidden_size: int) -> None:
         super().__init__()
-        self.forwards = nn.GRU(embedding_size, hidden_size, batch_first=True)
-        self.backwards = nn.GRU(embedding_size, hidden_size, batch_first=True)
-        self.memory_size = 2 * hidden_size
-        self.final_size = 2 * hidden_size
+        if hidden_size % 2:
+            raise ValueError(f"encoder.hidden_size={hidden_size} is odd, and each of two directions gets half of it")
+        self.forwards = nn.GRU(embedding_size, hidden_size // 2, batch_first=True)
+        self.backwards = nn.GRU(embedding_size, hidden_size // 2, batch_first=True)
+        self.memory_size = hidden_size
+        self.final_size = hidden_size
 
     def forward(self, embedded: Tensor, lengths: Tensor) -> Memory:
         """Read the source.
