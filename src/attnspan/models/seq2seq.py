@@ -14,8 +14,8 @@ from attnspan.models.memory import Memory
 class BuildEncoder(Protocol):
     """An encoder class with its own settings filled in (``_partial_: true`` in the config)."""
 
-    def __call__(self, *, embedding_size: int, hidden_size: int) -> BiGRUEncoder:
-        """Build the encoder for these sizes."""
+    def __call__(self, *, embedding_size: int) -> BiGRUEncoder:
+        """Build the encoder for this size."""
 
 
 class Seq2Seq(nn.Module):
@@ -45,7 +45,7 @@ class Seq2Seq(nn.Module):
         super().__init__()
         self.source_embedding = nn.Embedding(source_vocabulary_size, embedding_size)
         self.target_embedding = nn.Embedding(target_vocabulary_size, embedding_size)
-        self.encoder = encoder(embedding_size=embedding_size, hidden_size=hidden_size)
+        self.encoder = encoder(embedding_size=embedding_size)
         self.decoder = decoder(
             embedding_size=embedding_size,
             hidden_size=hidden_size,
