@@ -42,8 +42,9 @@ class ProgressDisplay:
         self._tasks: dict[str, TaskID] = {}
         self._printed: dict[str, tuple[float, str]] = {}
         self._running: dict[str, Status] = {}
+        self._expected: dict[str, float] = {}  # seconds that a run under way will take in all
         self._took: list[float] = []
-        self._total = self._bars.add_task("sweep", total=jobs, what="", left=None) if jobs else None
+        self._total = self._bars.add_task("sweep", total=jobs, what=f"0 of {jobs} runs", left=None) if jobs else None
 
     def __enter__(self) -> Self:
         if self._live:
@@ -59,6 +60,8 @@ class ProgressDisplay:
     def show(self, name: str, status: Status) -> None:
         """Show how the run ``name`` is getting on."""
         self._running[name] = status
+        if status.state == TRAINING and status.remaining is not None:
+            self._expected[name] = status.seconds + status.remaining
         what = describe(status)
         if self._live:
             if name not in self._tasks:
@@ -76,6 +79,7 @@ class ProgressDisplay:
     def end(self, name: str, outcome: str, *, seconds: float | None = None) -> None:
         """Say how the run ``name`` ended; ``seconds`` if it was run just now, None if it was skipped."""
         self._running.pop(name, None)
+        self._expected.pop(name, None)
         if seconds is not None:
             self._took.append(seconds)
         if name in self._tasks:
@@ -99,18 +103,13 @@ class ProgressDisplay:
     def _estimate(self) -> float | None:
         """Seconds to the end of the sweep, from what finished runs took and what the running ones have left."""
         assert self._jobs is not None
-        left = [status.remaining for status in self._running.values() if status.state == TRAINING]
-        whole = [
-            status.seconds + status.remaining
-            for status in self._running.values()
-            if status.state == TRAINING and status.remaining is not None
-        ]
-        known = self._took + whole
+        known = self._took + list(self._expected.values())
         if not known:
             return None
+        typical = sum(known) / len(known)
+        left = [max(0.0, self._expected.get(name, typical) - status.seconds) for name, status in self._running.items()]
         waiting = self._jobs - self._done() - len(self._running)
-        work = sum(seconds or 0.0 for seconds in left) + waiting * sum(known) / len(known)
-        return work / self._at_a_time
+        return max(max(left, default=0.0), (sum(left) + waiting * typical) / self._at_a_time)
 
     def _sweep_left(self) -> str:
         if not self._jobs:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from attnspan.rundir import STATUS, write_text
 
-PREPARING, TRAINING, VALIDATING, TESTING = "preparing", "training", "validating", "testing"
+STARTING, PREPARING = "starting", "preparing"
+TRAINING, VALIDATING, TESTING = "training", "validating", "testing"
 FINISHED, FAILED, INTERRUPTED = "finished", "failed", "interrupted"
-AT_WORK = (PREPARING, TRAINING, VALIDATING, TESTING)
+AT_WORK = (STARTING, PREPARING, TRAINING, VALIDATING, TESTING)
 
 
 @dataclass(kw_only=True)

@@ -17,7 +17,7 @@ from rich.table import Table
 from attnspan.errors import InputError
 from attnspan.progress import ProgressDisplay, duration
 from attnspan.rundir import LOG, SUMMARY, is_finished, read_json, write_text
-from attnspan.status import AT_WORK, FAILED, FINISHED, INTERRUPTED, read_status
+from attnspan.status import AT_WORK, FAILED, FINISHED, INTERRUPTED, STARTING, Status, read_status
 
 SKIPPED = "finished before"
 _POLL = 0.2  # seconds
@@ -79,6 +79,7 @@ def run_jobs(jobs: Sequence[Job], *, at_a_time: int, threads: int, rerun: bool, 
                 while waiting and len(running) < at_a_time:
                     running.append(waiting.pop(0))
                     _start(running[-1], threads)
+                    display.show(running[-1].label, Status(state=STARTING))
                 time.sleep(_POLL)
                 for job in list(running):
                     _look(job, display)
