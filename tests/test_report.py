@@ -13,6 +13,7 @@ from tests.fake_runs import example, fake_run, fake_study
 
 FILES = {
     "index.html", "curve.csv", "seeds.csv", "differences.csv", "spans.csv", "trends.csv", "report.md",
+    "tables.tex",
     "degradation.png", "degradation.svg", "advantage.png", "advantage.svg",
 }  # fmt: skip
 
@@ -211,6 +212,15 @@ def test_text_from_outside_is_escaped(tmp_path):
     fake_run(tmp_path / "runs", "plain", 0, examples, [1] * 30, command="<script>alert('hello')</script>")
     assert report.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
     assert "<script>" not in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_latex_tables_are_whole_and_escaped(made):
+    text = (made / "tables.tex").read_text()
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 3
+    assert r"luong\_general" in text
+    rows_of_quality = text.split(r"\midrule")[1].splitlines()
+    assert all(line.count("&") == 4 for line in rows_of_quality if "&" in line)
+    assert not set("−–<_") & set(text.replace(r"\_", "").replace("$<$", ""))
 
 
 def test_one_arm_has_a_page_without_differences(tmp_path):

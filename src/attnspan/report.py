@@ -21,6 +21,7 @@ from attnspan import page, plots, tables
 from attnspan.bins import parse_edges
 from attnspan.collect import collect
 from attnspan.errors import InputError
+from attnspan.latex import latex
 from attnspan.study import Study, build_study
 from attnspan.wording import findings
 
@@ -142,6 +143,8 @@ def _write_files(study: Study, directory: Path, out: Path, command: str) -> None
     for name, frame in frames.items():
         frame.to_csv(directory / name, index=False, float_format="%.6g")
     (directory / "report.md").write_text(page.markdown_page(study, out=out, command=command), encoding="utf-8")
+    for_papers = [tables.quality(study, "error_rate"), tables.differences(study), tables.spans(study)]
+    (directory / "tables.tex").write_text(latex([table for table in for_papers if table.rows]), encoding="utf-8")
     text = page.html_page(study, degradation=degradation, advantage=advantage, out=out, command=command)
     (directory / INDEX).write_text(text, encoding="utf-8")
 
