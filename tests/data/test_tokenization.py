@@ -58,7 +58,9 @@ def test_special_tokens_have_the_first_ids_and_cannot_be_spelled() -> None:
     for kind in ("characters", "symbols", "bpe"):
         tokenizer = Tokenizer.train(kind, ["<pad> <eos> <pad> <bos> <unk>"] * 50, 300)
         assert tokenizer.tokens(range(4)) == list(SPECIALS)
-        assert min(tokenizer.encode("<pad> <eos> <bos>")) > UNK
+        ids = tokenizer.encode("<pad> <eos> <bos> <unk>")
+        assert min(ids) > UNK
+        assert tokenizer.decode(ids) == "<pad> <eos> <bos> <unk>"
 
 
 def test_vocabulary_is_ordered_by_count_and_then_by_token() -> None:
