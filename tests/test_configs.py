@@ -37,6 +37,11 @@ def test_every_corpus_builds(composed: Compose, choice: str) -> None:
     assert corpus.identity() if choice not in NEEDS else corpus.source_tokens
 
 
+@pytest.mark.parametrize("choice", [choice for group, choice in CHOICES if group == "search"])
+def test_every_search_builds(composed: Compose, choice: str) -> None:
+    assert build(composed(f"search={choice}"), "search").limit.margin == 10
+
+
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_every_sweep_composes_and_says_what_it_asks(composed: Compose, path: Path) -> None:
     params = yaml.safe_load(path.read_text(encoding="utf-8"))["hydra"]["sweeper"]["params"]

@@ -217,6 +217,15 @@ class TestLoadRun:
         with pytest.raises(InputError, match="source 1"):
             load_run(finished["plain"]).decode(["a b", bad])
 
+    def test_a_beam_finds_what_is_likelier(self, finished: dict[str, Path]) -> None:
+        run, sources = load_run(finished["bahdanau"]), ["1 2 3 4", "5 0", "3 3 3"]
+        greedy, beam = run.decode(sources), run.decode(sources, beam_size=5)
+        for one, other in zip(greedy, beam, strict=True):
+            assert one.truncated or other.log_prob >= one.log_prob - 1e-5
+            assert other.weights is not None
+            assert other.weights.shape == (len(other.tokens), len(other.source_tokens))
+        assert [h.text for h in run.decode(sources, beam_size=1)] == [h.text for h in greedy]
+
     def test_no_sources_no_hypotheses(self, finished: dict[str, Path]) -> None:
         assert load_run(finished["plain"]).decode([]) == []
 

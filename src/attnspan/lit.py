@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from attnspan.data.batching import Batch
 from attnspan.data.tokenization import BOS, EOS, PAD
 from attnspan.metrics import TokenMean
-from attnspan.models.search import Greedy, Hypotheses, Specials
+from attnspan.models.search import Hypotheses, Search, Specials
 from attnspan.models.seq2seq import Seq2Seq
 
 SPECIALS = Specials(pad=PAD, bos=BOS, eos=EOS)
@@ -51,7 +51,7 @@ class Seq2SeqModule(L.LightningModule):
         self,
         *,
         model: Seq2Seq,
-        search: Greedy,
+        search: Search,
         optimizer: Callable[[Iterable[Tensor]], Optimizer],
         schedule: Callable[[Optimizer], LRScheduler],
         label_smoothing: float,

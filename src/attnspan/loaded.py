@@ -15,7 +15,7 @@ from attnspan.build import build, refuse_foreign_targets
 from attnspan.data.tokenization import PAD, Tokenizer
 from attnspan.errors import InputError
 from attnspan.lit import SPECIALS
-from attnspan.models.search import Greedy
+from attnspan.models.search import Beam, Hypotheses, Search
 from attnspan.models.seq2seq import Seq2Seq
 from attnspan.rundir import BEST, TOKENIZERS, read_config
 
@@ -45,7 +45,7 @@ class LoadedRun:
     """A finished run: ``config``, ``model`` (in evaluation mode) and :meth:`decode`."""
 
     def __init__(
-        self, *, config: dict[str, Any], model: Seq2Seq, search: Greedy, source: Tokenizer, target: Tokenizer
+        self, *, config: dict[str, Any], model: Seq2Seq, search: Search, source: Tokenizer, target: Tokenizer
     ) -> None:
         self.config = config
         self.model = model
@@ -53,16 +53,22 @@ class LoadedRun:
         self.source_tokenizer = source
         self.target_tokenizer = target
 
-    def decode(self, sources: Sequence[str], *, batch_size: int = 64) -> list[Hypothesis]:
+    def decode(self, sources: Sequence[str], *, beam_size: int | None = None, batch_size: int = 64) -> list[Hypothesis]:
         """Decode texts, freely running.
 
         Args:
             sources: any number of texts of any length.
+            beam_size: searches with a beam of this size, log p as it is; None for the search that the run was
+                tested with.
             batch_size: how many to decode side by side; the hypotheses do not depend on it.
 
         Raises:
             InputError: a source is not a text or has no token; names its position.
+            ValueError: a beam of no size.
         """
+        search = self.search
+        if beam_size is not None:
+            search = Beam(limit=search.limit, beam_size=beam_size, length_normalisation=0.0)
         if isinstance(sources, str):
             raise InputError("decode takes a list of sources, and this is one text: decode([text])")
         encoded = [self._encode(number, text) for number, text in enumerate(sources)]
@@ -70,7 +76,7 @@ class LoadedRun:
         found: dict[int, Hypothesis] = {}
         for first in range(0, len(order), batch_size):
             rows = order[first : first + batch_size]
-            found.update(zip(rows, self._decode([encoded[row] for row in rows]), strict=True))
+            found.update(zip(rows, self._decode(search, [encoded[row] for row in rows]), strict=True))
         return [found[row] for row in range(len(encoded))]
 
     def _encode(self, number: int, text: str) -> list[int]:
@@ -79,16 +85,16 @@ class LoadedRun:
             raise InputError(f"source {number}: {text!r} has no token")
         return ids
 
-    def _decode(self, sources: list[list[int]]) -> list[Hypothesis]:
+    def _decode(self, search: Search, sources: list[list[int]]) -> list[Hypothesis]:
         lengths = torch.tensor([len(ids) for ids in sources])
         source = torch.full((len(sources), int(lengths.max())), PAD)
         for row, ids in enumerate(sources):
             source[row, : len(ids)] = torch.tensor(ids)
         device = next(self.model.parameters()).device
-        found = self.search(self.model, source.to(device), lengths, specials=SPECIALS, with_weights=True)
+        found = search(self.model, source.to(device), lengths, specials=SPECIALS, with_weights=True)
         return [self._hypothesis(found, row, ids) for row, ids in enumerate(sources)]
 
-    def _hypothesis(self, found: Any, row: int, source: list[int]) -> Hypothesis:
+    def _hypothesis(self, found: Hypotheses, row: int, source: list[int]) -> Hypothesis:
         length = int(found.lengths[row])
         ids = found.tokens[row, :length].tolist()
         return Hypothesis(

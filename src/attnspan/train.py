@@ -51,14 +51,10 @@ def _hydra_main(composed: DictConfig) -> None:
 
 def _run_one(config: dict[str, Any], command: str) -> None:
     from attnspan.build import build_corpus
-    from attnspan.callbacks import NotFiniteError
     from attnspan.data.prepare import prepare
     from attnspan.identity import run_directory
-    from attnspan.progress import ProgressDisplay
-    from attnspan.run import execute
     from attnspan.rundir import SUMMARY, is_finished, read_json
 
-    console = Console(stderr=False)
     prepared = prepare(build_corpus(config), cache_dir=Path(config["cache_dir"]))
     directory = run_directory(config, data_fingerprint=prepared.fingerprint)
     label = f"{config['arm']} seed {config['seed']}"
@@ -71,7 +67,12 @@ def _run_one(config: dict[str, Any], command: str) -> None:
                 print(f"{split}: {count} pairs are longer than data.limits.{split} and were dropped")
         if prepared.overlap:
             print(f"test: {prepared.overlap} examples are in training too, word for word")
-        with ProgressDisplay(console=console) as display:
+        # Torch takes seconds to start: what is wrong with the data, or finished before, was told without it.
+        from attnspan.callbacks import NotFiniteError
+        from attnspan.progress import ProgressDisplay
+        from attnspan.run import execute
+
+        with ProgressDisplay(console=Console()) as display:
             try:
                 summary = execute(
                     config,

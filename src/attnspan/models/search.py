@@ -1,12 +1,15 @@
-"""Search: from a memory to hypotheses. One implementation for every decoder."""
+"""Search: from a memory to hypotheses. Greedy and beam, each one implementation for every decoder."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from attnspan.models.decoders import State
+from attnspan.models.memory import Memory
 from attnspan.models.seq2seq import Seq2Seq
 
 
@@ -59,8 +62,8 @@ class Hypotheses:
     weights: Tensor | None
 
 
-class Greedy:
-    """y_t = argmax p(y | y_1 ... y_{t-1}, x), freely running until <eos> or the limit.
+class Search(ABC):
+    """Finds a hypothesis for each of B sources, the same whatever else is in the batch.
 
     Args:
         limit: how long a hypothesis may become.
@@ -78,39 +81,39 @@ class Greedy:
     ) -> Hypotheses:
         """Decode source [B, S] int64 with lengths [B] (on the CPU). The model's mode (train, eval) is the caller's."""
         memory = model.encode(source, lengths)
-        state = model.decoder.start(memory)
-        B, device = source.size(0), source.device
-        limits = self.limit(lengths)
-        horizon = int(limits.max())
-        limits = limits.to(device, non_blocking=True)
+        found = self.search(model, memory, self.limit(lengths), specials)
+        return replace(found, weights=_weights(model, memory, found, specials)) if with_weights else found
 
+    @abstractmethod
+    def search(self, model: Seq2Seq, memory: Memory, limits: Tensor, specials: Specials) -> Hypotheses:
+        """Search from a prepared memory, with at most ``limits`` [B] tokens (on the CPU), without weights."""
+
+
+class Greedy(Search):
+    """y_t = argmax p(y | y_1 ... y_{t-1}, x), freely running until <eos> or the limit."""
+
+    def search(self, model: Seq2Seq, memory: Memory, limits: Tensor, specials: Specials) -> Hypotheses:
+        """Take the most likely token at every step."""
+        B, device, horizon = len(limits), memory.states.device, int(limits.max())
+        limits = limits.to(device, non_blocking=True)
         # One step more than the longest limit: there <eos> may still come, and anything else is a truncation.
         tokens = torch.full((B, horizon + 1), specials.pad, dtype=torch.long, device=device)
         log_prob = torch.zeros(B, device=device)
         truncated = torch.zeros(B, dtype=torch.bool, device=device)
-        weights: Tensor | None = None
 
         rows = torch.arange(B, device=device)  # examples that are still running, the rows of memory and state
+        state = model.decoder.start(memory)
         previous = torch.full((B,), specials.bos, dtype=torch.long, device=device)
         done = torch.zeros(B, dtype=torch.bool, device=device)
         for t in range(horizon + 1):
-            logits, decoded = model.step(previous, state, memory)
-            state = decoded.state
-            scores = torch.log_softmax(logits.float(), dim=-1)
-            scores[:, [specials.pad, specials.bos]] = -torch.inf  # never a next token
-            best, token = scores.max(dim=-1)
-            cut = ~done & (token != specials.eos) & (limits[rows] <= t)
+            scores, state = _next(model, previous, state, memory, specials)
+            best, previous = scores.max(dim=-1)
+            cut = ~done & (previous != specials.eos) & (limits[rows] <= t)
             truncated[rows] |= cut
             done = done | cut
             log_prob[rows] += torch.where(done, 0.0, best)
-            tokens[rows, t] = torch.where(done, specials.pad, token)
-            if with_weights and decoded.weights is not None:
-                if weights is None:
-                    weights = decoded.weights.new_zeros(B, horizon + 1, source.size(1))
-                ends = done | (token == specials.eos)
-                weights[rows, t] = decoded.weights.squeeze(1).masked_fill(ends.unsqueeze(1), 0.0)
-            done = done | (token == specials.eos)
-            previous = token
+            tokens[rows, t] = torch.where(done, specials.pad, previous)
+            done = done | (previous == specials.eos)
             if t % self.CHECK_EVERY == self.CHECK_EVERY - 1:
                 running = (~done).nonzero().squeeze(1)
                 if len(running) == 0:
@@ -118,13 +121,133 @@ class Greedy:
                 if len(running) < len(rows):
                     rows, previous, done = rows[running], previous[running], done[running]
                     memory, state = memory.select(running), tuple(part[running] for part in state)
+        return _hypotheses(tokens, log_prob, truncated, specials)
 
-        words = (tokens != specials.pad) & (tokens != specials.eos)
-        longest = int(words.sum(dim=1).max())
-        return Hypotheses(
-            tokens=tokens[:, :longest].masked_fill(~words[:, :longest], specials.pad),
-            lengths=words.sum(dim=1),
-            log_prob=log_prob,
-            truncated=truncated,
-            weights=None if weights is None else weights[:, :longest],
-        )
+
+class Beam(Search):
+    """Keep the ``beam_size`` likeliest prefixes at every step (Graves 2012, section 2.5; Bahdanau et al. 2015, 5.1).
+
+    A prefix that ends gives up its place in the beam, so a beam of one is greedy search. Among the ended ones the best
+    is the one with the highest log p / n^a, where n counts its tokens and <eos>, and a is ``length_normalisation``.
+    The search of an example stops when no place is left, or when nothing that still runs can beat the best.
+
+    Args:
+        limit: how long a hypothesis may become.
+        beam_size: places in the beam.
+        length_normalisation: a; 0 compares log p as it is.
+
+    Raises:
+        ValueError: a beam without a place, or a negative exponent.
+    """
+
+    def __init__(self, *, limit: LengthLimit, beam_size: int, length_normalisation: float) -> None:
+        super().__init__(limit=limit)
+        if beam_size < 1:
+            raise ValueError(f"search.beam_size={beam_size} must be at least 1")
+        if length_normalisation < 0:
+            raise ValueError(f"search.length_normalisation={length_normalisation} must not be negative")
+        self.beam_size = beam_size
+        self.length_normalisation = length_normalisation
+
+    def search(self, model: Seq2Seq, memory: Memory, limits: Tensor, specials: Specials) -> Hypotheses:
+        """Search with K = ``beam_size`` rows an example: row b K + k is place k of example b."""
+        K, B, device, horizon = self.beam_size, len(limits), memory.states.device, int(limits.max())
+        limits = limits.to(device, non_blocking=True)
+        best = torch.full((B,), -torch.inf, device=device)  # normalised
+        log_prob = torch.zeros(B, device=device)
+        tokens = torch.full((B, horizon + 1), specials.pad, dtype=torch.long, device=device)
+        truncated = torch.zeros(B, dtype=torch.bool, device=device)
+
+        rows = torch.arange(B, device=device)  # examples that are still running
+        memory = memory.select(rows.repeat_interleave(K))
+        state = model.decoder.start(memory)
+        previous = torch.full((B * K,), specials.bos, dtype=torch.long, device=device)
+        prefixes = torch.full((B, K, horizon + 1), specials.pad, dtype=torch.long, device=device)
+        scores = torch.full((B, K), -torch.inf, device=device)  # log p of the prefixes; -inf where a place is empty
+        scores[:, 0] = 0.0
+        places = torch.full((B,), K, device=device)
+        for t in range(horizon + 1):
+            step, state = _next(model, previous, state, memory, specials)
+            V = step.size(-1)
+            top, at = (scores.unsqueeze(-1) + step.view(-1, K, V)).flatten(1).topk(K, dim=1)
+            parent, token = at // V, at % V
+            top = top.masked_fill(torch.arange(K, device=device) >= places.unsqueeze(1), -torch.inf)
+            ended, full = token == specials.eos, (limits[rows] <= t).unsqueeze(1)
+
+            # What ends here, if it beats what ended before.
+            value, which = (top / (t + 1) ** self.length_normalisation).masked_fill(~ended, -torch.inf).max(dim=1)
+            chosen = value > best[rows]
+            self._keep(chosen, rows, which, prefixes, parent, top, (tokens, log_prob))
+            best[rows] = torch.where(chosen, value, best[rows])
+            # What is cut here, only where nothing has ended: the prefix without its next token.
+            before = scores.gather(1, parent)
+            value, which = before.masked_fill(ended | ~full | (top == -torch.inf), -torch.inf).max(dim=1)
+            chosen = (value > -torch.inf) & (best[rows] == -torch.inf)
+            self._keep(chosen, rows, which, prefixes, parent, before, (tokens, log_prob))
+            truncated[rows] |= chosen
+
+            places = places - (ended & (top > -torch.inf)).sum(dim=1)
+            scores = top.masked_fill(ended | full, -torch.inf)
+            prefixes = prefixes.gather(1, parent.unsqueeze(-1).expand_as(prefixes))
+            prefixes[:, :, t] = token
+            previous = token.flatten()
+            moved = (torch.arange(len(rows), device=device).unsqueeze(1) * K + parent).flatten()
+            state = tuple(part[moved] for part in state)
+            if t % self.CHECK_EVERY == self.CHECK_EVERY - 1:
+                # log p only falls, so this is the most that a running prefix can come to.
+                bound = scores.max(dim=1).values / (limits[rows] + 1) ** self.length_normalisation
+                running = (bound > best[rows]).nonzero().squeeze(1)
+                if len(running) == 0:
+                    break
+                if len(running) < len(rows):
+                    inside = (running.unsqueeze(1) * K + torch.arange(K, device=device)).flatten()
+                    memory, state = memory.select(inside), tuple(part[inside] for part in state)
+                    rows, places, scores = rows[running], places[running], scores[running]
+                    prefixes, previous = prefixes[running], previous[inside]
+        return _hypotheses(tokens, log_prob, truncated, specials)
+
+    @staticmethod
+    def _keep(
+        chosen: Tensor,
+        rows: Tensor,
+        which: Tensor,
+        prefixes: Tensor,
+        parent: Tensor,
+        scores: Tensor,
+        into: tuple[Tensor, Tensor],
+    ) -> None:
+        """Write the prefix of candidate ``which`` [B'] and its log p into the results, where ``chosen`` [B']."""
+        tokens, log_prob = into
+        which = which.unsqueeze(1)
+        source = parent.gather(1, which).unsqueeze(-1).expand(-1, 1, prefixes.size(-1))
+        prefix = prefixes.gather(1, source).squeeze(1)
+        tokens[rows] = torch.where(chosen.unsqueeze(1), prefix, tokens[rows])
+        log_prob[rows] = torch.where(chosen, scores.gather(1, which).squeeze(1), log_prob[rows])
+
+
+def _next(model: Seq2Seq, previous: Tensor, state: State, memory: Memory, specials: Specials) -> tuple[Tensor, State]:
+    """log p [B, V] of the next token, -inf for those that never are one, and the state behind ``previous`` [B]."""
+    logits, decoded = model.step(previous, state, memory)
+    scores = torch.log_softmax(logits.float(), dim=-1)
+    scores[:, [specials.pad, specials.bos]] = -torch.inf
+    return scores, decoded.state
+
+
+def _hypotheses(tokens: Tensor, log_prob: Tensor, truncated: Tensor, specials: Specials) -> Hypotheses:
+    """Cut tokens [B, T'], padded behind their <eos> or end, to the longest hypothesis."""
+    words = (tokens != specials.pad) & (tokens != specials.eos)
+    lengths = words.sum(dim=1)
+    tokens = tokens.masked_fill(~words, specials.pad)[:, : int(lengths.max())]
+    return Hypotheses(tokens=tokens, lengths=lengths, log_prob=log_prob, truncated=truncated, weights=None)
+
+
+def _weights(model: Seq2Seq, memory: Memory, found: Hypotheses, specials: Specials) -> Tensor | None:
+    """The weights [B, T, S] with which the hypotheses were made: the decoder reads them once more."""
+    if found.tokens.size(1) == 0:
+        return None
+    begin = torch.full_like(found.tokens[:, :1], specials.bos)
+    read = torch.cat([begin, found.tokens[:, :-1]], dim=1)
+    weights = model.decoder.unroll(model.dropout(model.target_embedding(read)), memory).weights
+    if weights is None:
+        return None
+    return weights.masked_fill((found.tokens == specials.pad).unsqueeze(-1), 0.0)
