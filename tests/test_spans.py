@@ -68,6 +68,17 @@ def test_interval_holds_the_estimate_and_grows_with_the_spread_of_seeds():
     assert wide.high.tokens - wide.low.tokens > narrow.high.tokens - narrow.low.tokens
 
 
+def test_the_threshold_is_uncertain_too():
+    # the arm is the same under both seeds, but the best arm, which sets the threshold, is not
+    arm = rates([0.3, 0.4, 0.8], [0.3, 0.4, 0.8], wobble=0.01)
+    best = rates([0.18, 0.2, 0.2], [0.22, 0.2, 0.2], wobble=0.01)
+    found = find_span(Rates.beside(arm, best), arm=[0, 1, 2], best=3, at=AT, shortest=5, longest=35, keep=0.5)
+    assert found is not None
+    # threshold 0.5 * (0.8 +- 12.7062 * 0.02) = 0.4 +- 0.127; quality falls by 0.04 a token, so 25 +- 3.2
+    assert found.low.tokens == pytest.approx(25 - 3.2, abs=0.2)
+    assert found.high.tokens == pytest.approx(25 + 3.2, abs=0.2)
+
+
 def test_interval_is_censored_where_it_leaves_the_lengths_tested():
     found = span([0.2, 0.3, 0.5], [0.2, 0.3, 0.8], [0.2, 0.3, 0.55], wobble=0.1)
     assert found.high.censored == ">"

@@ -119,14 +119,15 @@ def test_keep_must_be_a_share(hand_made, keep):
         build_study(hand_made.collection, keep=keep)
 
 
-def test_a_missing_seed_is_named_and_pairs_use_the_common_ones(tmp_path):
-    for arm, seeds in (("plain", (0, 1, 2)), ("bahdanau", (0, 2))):
+@pytest.mark.parametrize(("whole", "lacking"), [("plain", "bahdanau"), ("bahdanau", "plain")])
+def test_a_missing_seed_is_named_and_pairs_use_the_common_ones(tmp_path, whole, lacking):
+    for arm, seeds in ((whole, (0, 1, 2)), (lacking, (0, 2))):
         for seed in seeds:
             fake_run(tmp_path, arm, seed, EXAMPLES, edits(1, 2, 3 + seed, 4), training_lengths=(1, 12))
     study = build_study(collect([tmp_path]), edges=EDGES)
-    assert any("bahdanau has no run with seed 1" in note for note in study.notes)
+    assert any(f"{lacking} has no run with seed 1" in note for note in study.notes)
     assert study.differences[0].seeds == (0, 2)
-    # seeds 0 and 2 agree between the arms, seed 1 of plain does not enter
+    # seeds 0 and 2 agree between the arms, seed 1 does not enter
     assert study.differences[2].advantage.value == pytest.approx(0)
 
 
