@@ -151,6 +151,15 @@ def test_failing_half_way_leaves_the_old_report_and_no_rubbish(runs, tmp_path, m
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_failing_at_the_very_end_leaves_the_old_report(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "index.html").write_text("old")
+    with pytest.raises(OSError, match="No such file"):
+        report._swap(tmp_path / "gone", tmp_path / "out", tmp_path / "old")
+    assert (tmp_path / "out" / "index.html").read_text() == "old"
+    assert not (tmp_path / "old").exists()
+
+
 def test_bad_input_leaves_nothing_behind(runs, tmp_path, capsys):
     fake_run(tmp_path / "other", "plain", 0, [example(0, 5)], [1], data="reverse")
     for arguments in (

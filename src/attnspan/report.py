@@ -117,13 +117,23 @@ def write_report(study: Study, out: Path, *, command: str) -> None:
             new, old = workshop / "new", workshop / "old"
             new.mkdir()
             _write_files(study, new, out, command)
-            if out.exists():
-                out.rename(old)
-            new.rename(out)
+            _swap(new, out, old)
         finally:
             shutil.rmtree(workshop, ignore_errors=True)
     except OSError as error:
         raise InputError(f"--out {out}: cannot be written ({error.strerror or error})") from error
+
+
+def _swap(new: Path, out: Path, old: Path) -> None:
+    """Put ``new`` in the place of ``out``, which goes to ``old``; if that fails, ``out`` is as it was."""
+    if out.exists():
+        out.rename(old)
+    try:
+        new.rename(out)
+    except OSError:
+        if old.exists():
+            old.rename(out)
+        raise
 
 
 def _write_files(study: Study, directory: Path, out: Path, command: str) -> None:
