@@ -214,7 +214,7 @@ def _legend(figure: Figure, study: Study, narrow: bool, chosen: Sequence[str] | 
         if chosen is None or label in chosen
     ]
     columns = 1 if max(map(len, labels)) > (18 if narrow else 34) else 2 if narrow else 4
-    figure.legend(handles=handles, loc="outside upper left", ncols=columns, fontsize=8)
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns, fontsize=8, handlelength=3.2)
 
 
 def _laid_out(figure: Figure) -> Figure:
