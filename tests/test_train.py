@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +15,7 @@ import yaml
 
 from attnspan.rundir import BEST
 from attnspan.settings import conf_directory
+from attnspan.status import TRAINING, read_status
 from attnspan.train import main
 from tests.conftest import TINY
 
@@ -97,6 +99,36 @@ def test_one_bad_job_and_nothing_is_launched(tmp_path: Path, cache: Path) -> Non
     assert "trainer.max_steps=5" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not list(tmp_path.rglob("config.yaml"))
+
+
+def test_a_sweep_that_is_stopped_takes_its_jobs_along(tmp_path: Path, cache: Path) -> None:
+    """SIGTERM, as Ctrl-C: the running jobs stop, the table says so, and the next command finds nobody at work."""
+    sweep = ("-m", "decoder=plain", "seed=1,2,3", "study=mine", *TINY, "trainer.max_steps=100000")
+    with subprocess.Popen(
+        [sys.executable, "-m", "attnspan.train", *sweep],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"ATTNSPAN_CACHE": str(cache)},
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not any(status is not None and status.state == TRAINING for status in map(read_status, jobs(tmp_path))):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.terminate()
+        printed, complaint = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted; the same command goes on" in complaint
+    assert printed.count("interrupted") >= 1
+    assert "not started" in printed
+    for status in map(read_status, jobs(tmp_path)):
+        assert status is None or not status.is_alive
+
+
+def jobs(cwd: Path) -> list[Path]:
+    """Run directories that have a status."""
+    return [path.parent for path in cwd.rglob("status.json")]
 
 
 def test_help_in_words(tmp_path: Path, cache: Path) -> None:

@@ -55,8 +55,8 @@ class Job:
 def run_jobs(jobs: Sequence[Job], *, at_a_time: int, threads: int, rerun: bool, console: Console) -> None:
     """Run all jobs, ``at_a_time`` side by side, and fill in how each ended.
 
-    What is finished already is not run again unless ``rerun``. A job that fails leaves the others alone. Ctrl-C stops
-    the running ones and comes back as KeyboardInterrupt.
+    What is finished already is not run again unless ``rerun``. A job that fails leaves the others alone. Ctrl-C, or
+    SIGTERM, stops the running ones and comes back as KeyboardInterrupt.
 
     Args:
         jobs: in the order in which to start them.
@@ -74,6 +74,7 @@ def run_jobs(jobs: Sequence[Job], *, at_a_time: int, threads: int, rerun: bool, 
             else:
                 waiting.append(job)
         running: list[Job] = []
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             while waiting or running:
                 while waiting and len(running) < at_a_time:
@@ -85,11 +86,13 @@ def run_jobs(jobs: Sequence[Job], *, at_a_time: int, threads: int, rerun: bool, 
                     _look(job, display)
                     if job.outcome:
                         running.remove(job)
-        except KeyboardInterrupt:
+        except BaseException:  # whatever it is, no job is left behind without us
             _stop(running)
             for job in [*running, *waiting]:
                 job.outcome = INTERRUPTED if job in running else "not started"
             raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 def write_list(path: Path, jobs: Sequence[Job]) -> None:
@@ -159,7 +162,7 @@ def _stop(jobs: Sequence[Job]) -> None:
     """Interrupt running jobs, and wait until they are gone."""
     for job in jobs:
         if job.process is not None:
-            job.process.send_signal(signal.SIGINT)
+            job.process.terminate()
     for job in jobs:
         if job.process is not None:
             try:
