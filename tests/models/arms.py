@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import torch
+import yaml
 from torch import Tensor
 
 from attnspan.assemble import assemble_model
 from attnspan.models.seq2seq import Seq2Seq
-from tests.conftest import Compose
+from attnspan.settings import conf_directory
+from tests.conftest import ARMS, Compose
 
 SOURCE_VOCABULARY, TARGET_VOCABULARY = 11, 9
+_TEXTS = {arm: (conf_directory() / "decoder" / f"{arm}.yaml").read_text(encoding="utf-8") for arm in ARMS}
+
+FEEDING = [arm for arm in ARMS if "input_feeding" in yaml.safe_load(_TEXTS[arm])]
+"""Arms with the option of input feeding."""
+
+WIRINGS = [(arm,) for arm in ARMS] + [(arm, "decoder.input_feeding=true") for arm in FEEDING]
+"""Every arm as its file has it, and again with input feeding: what :func:`small` takes."""
 
 
 def small(composed: Compose, arm: str, *overrides: str, seed: int = 0) -> Seq2Seq:

@@ -11,22 +11,28 @@ from torch.nn import functional as F
 
 from attnspan.assemble import assemble_model
 from attnspan.errors import InputError
+from attnspan.models.attention import Attention
 from attnspan.models.decoders import Decoder
 from attnspan.models.encoder import BiGRUEncoder
 from attnspan.models.memory import Memory
 from attnspan.models.search import Greedy, LengthLimit, Specials
 from attnspan.models.seq2seq import Seq2Seq
-from tests.conftest import ARMS, Compose
-from tests.models.arms import SOURCE_VOCABULARY, TARGET_VOCABULARY, pad, small
+from tests.conftest import Compose
+from tests.models.arms import SOURCE_VOCABULARY, TARGET_VOCABULARY, WIRINGS, pad, small
 
 SPECIALS = Specials(pad=0, bos=1, eos=2)
 SOURCES = [[4, 5, 6, 7, 8, 9, 10], [9], [10, 4, 9]]
 TARGETS = [[1, 4, 5], [1, 7, 8, 4, 6], [1, 4]]
 
 
-@pytest.fixture(params=ARMS)
+@pytest.fixture(params=WIRINGS, ids=" ".join)
 def model(composed: Compose, request: pytest.FixtureRequest, float64: None) -> Seq2Seq:
-    return small(composed, request.param)
+    return small(composed, *request.param)
+
+
+def attentions(model: Seq2Seq) -> list[Attention]:
+    """Every attention in the model; none in the plain arms."""
+    return [part for part in model.modules() if isinstance(part, Attention)]
 
 
 def loss_of(model: Seq2Seq, sources: list[list[int]], targets: list[list[int]], *, extra: int = 0) -> Tensor:
@@ -89,7 +95,7 @@ def test_weights_are_weights(model: Seq2Seq) -> None:
     memory = model.encode(source, lengths)
     weights = model.decoder.unroll(torch.randn(3, 4, 5), memory).weights
     if weights is None:
-        assert not any("attention" in name for name, _ in model.named_modules())
+        assert not attentions(model)
         return
     assert weights.shape == (3, 4, 9)
     assert (weights >= 0).all()
@@ -222,26 +228,63 @@ def test_an_odd_memory_is_refused(composed: Compose) -> None:
         small(composed, "plain", "encoder.hidden_size=7")
 
 
-def test_bfloat16_runs(composed: Compose) -> None:
-    for arm in ARMS:
-        model = small(composed, arm)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            logits = model(*pad(SOURCES), torch.tensor([[1, 4], [1, 5], [1, 6]]))
-        assert logits.isfinite().all()
-        logits.float().sum().backward()
+@pytest.mark.parametrize("wiring", WIRINGS, ids=" ".join)
+def test_bfloat16_runs(composed: Compose, wiring: tuple[str, ...]) -> None:
+    model = small(composed, *wiring)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model(*pad(SOURCES), torch.tensor([[1, 4], [1, 5], [1, 6]]))
+    assert logits.isfinite().all()
+    logits.float().sum().backward()
 
 
-@pytest.mark.parametrize("arm", [arm for arm in ARMS if arm != "plain"])
-def test_huge_scores_do_not_overflow(composed: Compose, arm: str) -> None:
+@pytest.mark.parametrize("wiring", WIRINGS, ids=" ".join)
+def test_huge_scores_do_not_overflow(composed: Compose, wiring: tuple[str, ...]) -> None:
     """Scores of 1e4 and more: softmax stays finite, gradients too."""
-    model = small(composed, arm)
-    with torch.no_grad():
-        for parameter in model.decoder.attention.parameters():
-            parameter.mul_(1e4)
+    model = small(composed, *wiring)
+    for attention in attentions(model):
+        with torch.no_grad():
+            for parameter in attention.parameters():
+                parameter.mul_(1e4)
+        attention.score.register_forward_hook(lambda score, inputs, scores: scores * 1e4)  # some have no parameters
     logits = model(*pad(SOURCES), torch.tensor([[1, 4], [1, 5], [1, 6]]))
     logits.sum().backward()
     assert logits.isfinite().all()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("arm", ["luong_dot"])
+def test_sizes_that_cannot_be_multiplied_are_refused(composed: Compose, arm: str) -> None:
+    with pytest.raises(InputError, match=r"model\.hidden_size=6 and encoder\.hidden_size=8 differ"):
+        small(composed, arm, "encoder.hidden_size=8")
+
+
+@pytest.mark.parametrize("feeding", ["false", "true"])
+def test_positions_beyond_the_longest_get_nothing(composed: Compose, float64: None, feeding: str) -> None:
+    """Weights on the first ``max_length`` positions sum to 1, and a source of any length has at least one of those."""
+    model = small(composed, "luong_location", "decoder.score.max_length=2", f"decoder.input_feeding={feeding}")
+    memory = model.encode(*pad(SOURCES, 9))
+    weights = model.decoder.unroll(torch.randn(3, 4, 5), memory).weights
+    assert (weights[..., 2:] == 0).all()
+    assert (weights[1, :, 1:] == 0).all()  # one token
+    torch.testing.assert_close(weights[..., :2].sum(dim=-1), torch.ones(3, 4), atol=1e-12, rtol=0)
+
+
+def test_no_position_at_all_is_refused(composed: Compose) -> None:
+    with pytest.raises(InputError, match=r"decoder\.score\.max_length=0 leaves no source position"):
+        small(composed, "luong_location", "decoder.score.max_length=0")
+
+
+@pytest.mark.parametrize("sizes", [(), ("encoder.hidden_size=200",), ("decoder.as_large_as.score.attention_size=500",)])
+@pytest.mark.parametrize("hidden", [32, 64, 128, 256, 512])
+def test_plain_wide_is_as_large_as_bahdanau(composed: Compose, hidden: int, sizes: tuple[str, ...]) -> None:
+    def parameters(arm: str, *overrides: str) -> int:
+        config = composed(f"decoder={arm}", f"model.hidden_size={hidden}", *overrides)
+        with torch.device("meta"):
+            model = assemble_model(config, source_vocabulary_size=40, target_vocabulary_size=50)
+        return sum(parameter.numel() for parameter in model.parameters())
+
+    wide = parameters("plain_wide", *sizes)
+    assert wide == pytest.approx(parameters("bahdanau", *(key.replace(".as_large_as", "") for key in sizes)), rel=0.01)
 
 
 def test_fused_is_for_the_additive_score(composed: Compose) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import Tensor
 
+from attnspan.models.decoders import Decoder
 from attnspan.models.seq2seq import Seq2Seq
 from tests.conftest import ARMS, Compose
-from tests.models.arms import TARGET_VOCABULARY, pad, small
+from tests.models.arms import TARGET_VOCABULARY, WIRINGS, pad, small
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -44,7 +47,7 @@ def encode(model: Seq2Seq, source: list[int]) -> tuple[list[Tensor], Tensor]:
 
 
 def softmax(scores: list[Tensor]) -> list[Tensor]:
-    top = max(float(score) for score in scores)
+    top = max(float(score.detach()) for score in scores)
     powers = [torch.exp(score - top) for score in scores]
     total = sum(powers[1:], powers[0])
     return [power / total for power in powers]
@@ -55,40 +58,101 @@ def attend(scores: list[Tensor], states: list[Tensor]) -> Tensor:
     return sum(parts[1:], parts[0])
 
 
-def bahdanau(model: Seq2Seq, s: Tensor, states: list[Tensor], y: Tensor) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True, kw_only=True)
+class Now:
+    """What a step may look at: s_{t-1}, the output of step t - 1 (0 at first), y_{t-1}, all h_j, the encoder's f."""
+
+    s: Tensor
+    before: Tensor
+    y: Tensor
+    states: list[Tensor]
+    final: Tensor
+
+
+Equations = Callable[[Decoder, Now], tuple[Tensor, Tensor]]
+"""From a step's past to its output and its state s_t."""
+
+
+def bahdanau(d: Decoder, now: Now) -> tuple[Tensor, Tensor]:
     """A.1.2: e_ij = v^T tanh(W s_{i-1} + U h_j), with the state BEFORE this step; c_i enters the cell."""
-    d = model.decoder
     score = d.attention.score
     v = score.energy.weight[0]
-    e = [v @ torch.tanh(score.query.weight @ s + score.key.weight @ h) for h in states]
-    s = gru(torch.cat([y, attend(e, states)]), s, d.cell, "")
+    e = [v @ torch.tanh(score.query.weight @ now.s + score.key.weight @ h) for h in now.states]
+    s = gru(torch.cat([now.y, attend(e, now.states)]), now.s, d.cell, "")
     return s, s
 
 
-def luong_general(model: Seq2Seq, s: Tensor, states: list[Tensor], y: Tensor) -> tuple[Tensor, Tensor]:
-    """Section 3.1: h_t first, then score(h_t, h_s) = h_t^T W h_s, then h~_t = tanh(W_c [c_t; h_t])."""
-    d = model.decoder
-    h_t = gru(y, s, d.rnn, "_l0")
-    scores = [h_t @ (d.attention.score.key.weight @ h) for h in states]
-    return torch.tanh(d.combine.weight @ torch.cat([attend(scores, states), h_t])), h_t
+def luong(scores: Callable[[torch.nn.Module, Tensor, list[Tensor]], list[Tensor]]) -> Equations:
+    """Section 3: h_t first (3.3: from [y; h~_{t-1}]), then its scores, then h~_t = tanh(W_c [c_t; h_t])."""
+
+    def step(d: Decoder, now: Now) -> tuple[Tensor, Tensor]:
+        h_t = gru(torch.cat([now.y, now.before]) if d.input_feeding else now.y, now.s, d.rnn, "_l0")
+        e = scores(d.attention.score, h_t, now.states)
+        c_t = attend(e, now.states[: len(e)])
+        return torch.tanh(d.combine.weight @ torch.cat([c_t, h_t])), h_t
+
+    return step
 
 
-def plain(model: Seq2Seq, s: Tensor, states: list[Tensor], y: Tensor) -> tuple[Tensor, Tensor]:
+def dot(score: torch.nn.Module, h_t: Tensor, states: list[Tensor]) -> list[Tensor]:
+    """h_t^T h_s."""
+    return [sum(a * b for a, b in zip(h_t, h_s, strict=True)) for h_s in states]
+
+
+def general(score: torch.nn.Module, h_t: Tensor, states: list[Tensor]) -> list[Tensor]:
+    """h_t^T W_a h_s."""
+    return [h_t @ (score.key.weight @ h_s) for h_s in states]
+
+
+def concat(score: torch.nn.Module, h_t: Tensor, states: list[Tensor]) -> list[Tensor]:
+    """v_a^T tanh(W_a [h_t; h_s]), with one W_a."""
+    w_a = torch.cat([score.query.weight, score.key.weight], dim=1)
+    return [score.energy.weight[0] @ torch.tanh(w_a @ torch.cat([h_t, h_s])) for h_s in states]
+
+
+def location(score: torch.nn.Module, h_t: Tensor, states: list[Tensor]) -> list[Tensor]:
+    """Eq. 8: a_t = softmax(W_a h_t); its top part for short sentences, and no word near the end of long ones."""
+    return list(score.position.weight @ h_t)[: len(states)]
+
+
+def plain(d: Decoder, now: Now) -> tuple[Tensor, Tensor]:
     """The memory is not looked at."""
-    s = gru(y, s, model.decoder.rnn, "_l0")
+    s = gru(now.y, now.s, d.rnn, "_l0")
     return s, s
 
 
-EQUATIONS = {"bahdanau": bahdanau, "luong_general": luong_general, "plain": plain}
+def plain_every_step(d: Decoder, now: Now) -> tuple[Tensor, Tensor]:
+    """Cho et al. 2014, section 2.2: h_t = f(h_{t-1}, y_{t-1}, c), c being the same at every t."""
+    s = gru(torch.cat([now.y, now.final]), now.s, d.rnn, "_l0")
+    return s, s
 
 
-def logits_by_loop(model: Seq2Seq, arm: str, source: list[int], target_input: list[int]) -> Tensor:
+def plain_wide(d: Decoder, now: Now) -> tuple[Tensor, Tensor]:
+    """The output is P s_t."""
+    s = gru(now.y, now.s, d.rnn, "_l0")
+    return d.narrow.weight @ s, s
+
+
+EQUATIONS: dict[str, Equations] = {
+    "bahdanau": bahdanau,
+    "luong_concat": luong(concat),
+    "luong_dot": luong(dot),
+    "luong_general": luong(general),
+    "luong_location": luong(location),
+    "plain": plain,
+    "plain_every_step": plain_every_step,
+    "plain_wide": plain_wide,
+}
+
+
+def logits_by_loop(model: Seq2Seq, equations: Equations, source: list[int], target_input: list[int]) -> Tensor:
     states, final = encode(model, source)
     bridge = model.decoder.bridge.project
-    s = torch.tanh(bridge.weight @ final + bridge.bias)
+    s, output = torch.tanh(bridge.weight @ final + bridge.bias), torch.zeros(model.readout.in_features)
     logits = []
     for token in target_input:
-        output, s = EQUATIONS[arm](model, s, states, model.target_embedding.weight[token])
+        y = model.target_embedding.weight[token]
+        output, s = equations(model.decoder, Now(s=s, before=output, y=y, states=states, final=final))
         logits.append(model.readout.weight @ output + model.readout.bias)
     return torch.stack(logits)
 
@@ -97,42 +161,61 @@ def test_every_arm_has_its_equations() -> None:
     assert set(EQUATIONS) == set(ARMS)
 
 
-@pytest.mark.parametrize("arm", ARMS)
-def test_logits_and_gradients_equal_the_loop(composed: Compose, arm: str) -> None:
-    model = small(composed, arm)
-    sources = [[4, 5, 6, 7, 8], [9], [10, 4, 9]]
-    targets = [[1, 4, 5, 6], [1, 7, 8, 4], [1, 4, 4, 8]]
-    source, lengths = pad(sources)
+SOURCES = [[4, 5, 6, 7, 8], [9], [10, 4, 9]]
+TARGETS = [[1, 4, 5, 6], [1, 7, 8, 4], [1, 4, 4, 8]]
+SHORT = [("luong_location", "decoder.score.max_length=2", f"decoder.input_feeding={fed}") for fed in ("false", "true")]
+
+
+def by_loop(model: Seq2Seq, equations: Equations) -> Tensor:
+    loops = [logits_by_loop(model, equations, *pair) for pair in zip(SOURCES, TARGETS, strict=True)]
+    return torch.stack(loops)
+
+
+@pytest.mark.parametrize("wiring", WIRINGS + SHORT, ids=" ".join)
+def test_logits_and_gradients_equal_the_loop(composed: Compose, wiring: tuple[str, ...]) -> None:
+    model = small(composed, *wiring)
     weights = torch.randn(3, 4, TARGET_VOCABULARY)
 
-    logits = model(source, lengths, torch.tensor(targets))
-    expected = torch.stack(
-        [logits_by_loop(model, arm, one, target) for one, target in zip(sources, targets, strict=True)]
-    )
+    logits = model(*pad(SOURCES), torch.tensor(TARGETS))
+    expected = by_loop(model, EQUATIONS[wiring[0]])
     torch.testing.assert_close(logits, expected, atol=1e-9, rtol=0)
 
     names, parameters = zip(*model.named_parameters(), strict=True)
     found = torch.autograd.grad((logits * weights).sum(), parameters)
-    by_loop = torch.autograd.grad((expected * weights).sum(), parameters)
-    for name, a, b in zip(names, found, by_loop, strict=True):
+    right = torch.autograd.grad((expected * weights).sum(), parameters)
+    for name, a, b in zip(names, found, right, strict=True):
         torch.testing.assert_close(a, b, atol=1e-9, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
 
 
-def test_the_loop_can_tell_which_state_asks(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A mutant: a Bahdanau decoder that queries the new state instead of the old one does not pass for Bahdanau's."""
-    model = small(composed, "bahdanau")
+def ask_with_the_new_state(d: Decoder, now: Now) -> tuple[Tensor, Tensor]:
+    score, guess = d.attention.score, bahdanau(d, now)[0]
+    e = [score.energy.weight[0] @ torch.tanh(score.query.weight @ guess + score.key.weight @ h) for h in now.states]
+    s = gru(torch.cat([now.y, attend(e, now.states)]), now.s, d.cell, "")
+    return s, s
 
-    def mutant(model: Seq2Seq, s: Tensor, states: list[Tensor], y: Tensor) -> tuple[Tensor, Tensor]:
-        score, v = model.decoder.attention.score, model.decoder.attention.score.energy.weight[0]
-        guess = bahdanau(model, s, states, y)[0]
-        e = [v @ torch.tanh(score.query.weight @ guess + score.key.weight @ h) for h in states]
-        s = gru(torch.cat([y, attend(e, states)]), s, model.decoder.cell, "")
-        return s, s
 
-    monkeypatch.setitem(EQUATIONS, "bahdanau", mutant)
-    right = model(torch.tensor([[4, 5, 6]]), torch.tensor([3]), torch.tensor([[1, 4, 5]]))[0]
-    wrong = logits_by_loop(model, "bahdanau", [4, 5, 6], [1, 4, 5])
-    assert float((right - wrong).abs().max()) > 1e-4
+def feed_the_new_vector(d: Decoder, now: Now) -> tuple[Tensor, Tensor]:
+    return luong(general)(d, replace(now, before=luong(general)(d, now)[0]))
+
+
+def look_at_the_last_position_again(score: torch.nn.Module, h_t: Tensor, states: list[Tensor]) -> list[Tensor]:
+    scores = list(score.position.weight @ h_t)
+    return [scores[min(s, len(scores) - 1)] for s in range(len(states))]
+
+
+MUTANTS = {
+    "ask with the new state": (("bahdanau",), ask_with_the_new_state),
+    "feed the new vector": (("luong_general", "decoder.input_feeding=true"), feed_the_new_vector),
+    "look beyond max_length": (SHORT[0], luong(look_at_the_last_position_again)),
+}
+
+
+@pytest.mark.parametrize(("wiring", "mutant"), MUTANTS.values(), ids=MUTANTS.keys())
+def test_the_loop_can_tell_a_mutant(composed: Compose, wiring: tuple[str, ...], mutant: Equations) -> None:
+    """Equations that are nearly the paper's do not pass for the paper's."""
+    model = small(composed, *wiring)
+    right = model(*pad(SOURCES), torch.tensor(TARGETS))
+    assert (right - by_loop(model, mutant)).abs().max() > 1e-4
 
 
 def test_sigmoid_of_twice_is_tanh() -> None:

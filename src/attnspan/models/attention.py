@@ -12,6 +12,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from attnspan.models.memory import Memory
 
@@ -38,6 +39,8 @@ class BuildScore(Protocol):
 class AdditiveScore(Score):
     """e_ij = v_a^T tanh(W_a s_{i-1} + U_a h_j)  (Bahdanau et al. 2015, A.1.2).
 
+    It is also Luong's "concat", v_a^T tanh(W_a [h_t; h_s]), whose W_a is Bahdanau's [W_a, U_a] in one piece.
+
     Args:
         query_size: features of a query.
         memory_size: M.
@@ -60,8 +63,36 @@ class AdditiveScore(Score):
         return self.energy(hidden).squeeze(-1)
 
 
+class DotScore(Score):
+    """score(h_t, h_s) = h_t^T h_s  (Luong et al. 2015, section 3.1, "dot").
+
+    Args:
+        query_size: features of a query.
+        memory_size: M.
+
+    Raises:
+        ValueError: the two sizes differ.
+    """
+
+    def __init__(self, *, query_size: int, memory_size: int) -> None:
+        super().__init__()
+        if query_size != memory_size:
+            raise ValueError(
+                f"model.hidden_size={query_size} and encoder.hidden_size={memory_size} differ, "
+                f"and {type(self).__name__} multiplies the decoder's state with the encoder's"
+            )
+
+    def keys(self, states: Tensor) -> Tensor:
+        """The states h_s themselves."""
+        return states
+
+    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
+        """Scores [B, T, S] of query [B, T, Q] against keys [B, S, Q]."""
+        return query @ keys.transpose(1, 2)
+
+
 class GeneralScore(Score):
-    """score(h_t, h_s) = h_t^T W_a h_s  (Luong et al. 2015, eq. 8, "general").
+    """score(h_t, h_s) = h_t^T W_a h_s  (Luong et al. 2015, section 3.1, "general").
 
     Args:
         query_size: features of a query.
@@ -79,6 +110,37 @@ class GeneralScore(Score):
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
         """Scores [B, T, S] of query [B, T, Q] against keys [B, S, Q]."""
         return query @ keys.transpose(1, 2)
+
+
+class LocationScore(Score):
+    """a_t = softmax(W_a h_t)  (Luong et al. 2015, eq. 8, "location"): the target state alone says where to look.
+
+    W_a has one row a source position. As in the paper, short sentences use the top rows only (and the softmax is taken
+    over those), and in long sentences the positions without a row get weight exactly 0.
+
+    Args:
+        query_size: features of a query.
+        memory_size: M; not used, what stands at a position is never looked at.
+        max_length: number of positions that have a row.
+
+    Raises:
+        ValueError: ``max_length`` leaves no position to look at.
+    """
+
+    def __init__(self, *, query_size: int, memory_size: int, max_length: int) -> None:
+        super().__init__()
+        if max_length < 1:
+            raise ValueError(f"decoder.score.max_length={max_length} leaves no source position to look at")
+        self.position = nn.Linear(query_size, max_length, bias=False)  # W_a
+        self.max_length = max_length
+
+    def keys(self, states: Tensor) -> Tensor:
+        """Keys without features, [B, S, 0]: they say how many positions there are and nothing else."""
+        return states[..., :0]
+
+    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
+        """Scores [B, T, S] of query [B, T, Q]; -inf from position ``max_length`` on."""
+        return F.pad(self.position(query), (0, keys.size(1) - self.max_length), value=-torch.inf)  # cuts if negative
 
 
 class Attention(nn.Module):

@@ -7,8 +7,9 @@ searching stands in :mod:`attnspan.models.search`. A decoder whose steps do not 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -130,10 +131,75 @@ class PlainDecoder(Decoder):
         return self.step(embedded, self.start(memory), memory)
 
 
+class PlainEveryStepDecoder(PlainDecoder):
+    """s_t = GRU([y_{t-1}; f], s_{t-1}): what the encoder says in the end, f, enters every step (Cho et al. 2014).
+
+    Args:
+        embedding_size: E.
+        hidden_size: H.
+        memory_size: M; not used.
+        final_size: features of f.
+    """
+
+    def __init__(self, *, embedding_size: int, hidden_size: int, memory_size: int, final_size: int) -> None:
+        super().__init__(
+            embedding_size=embedding_size + final_size,
+            hidden_size=hidden_size,
+            memory_size=memory_size,
+            final_size=final_size,
+        )
+
+    def step(self, embedded: Tensor, state: State, memory: Memory) -> Decoded:
+        """Read any number of tokens, each beside f."""
+        final = memory.final.unsqueeze(1).expand(-1, embedded.size(1), -1)
+        return super().step(torch.cat([embedded, final], dim=-1), state, memory)
+
+
+class PlainWideDecoder(PlainDecoder):
+    """A plain decoder with as many parameters as another one, so that "more parameters" is not the answer.
+
+    The state has W features, and P s_t, of H features, goes to the readout. With F features of the encoder's last word,
+    the bridge has (F + 1) W parameters, the GRU 3 W (E + W + 2), and P has W H, so W is the positive root of
+
+        3 W^2 + (3 E + F + H + 7) W = N,
+
+    N being the parameters of the other decoder. All else in the model is the same for both.
+
+    Args:
+        embedding_size: E.
+        hidden_size: H.
+        memory_size: M, for the other decoder.
+        final_size: F.
+        as_large_as: builds the other decoder.
+    """
+
+    def __init__(
+        self, *, embedding_size: int, hidden_size: int, memory_size: int, final_size: int, as_large_as: BuildDecoder
+    ) -> None:
+        with torch.device("meta"):  # sizes without numbers
+            other = as_large_as(
+                embedding_size=embedding_size, hidden_size=hidden_size, memory_size=memory_size, final_size=final_size
+            )
+        parameters = sum(parameter.numel() for parameter in other.parameters())
+        linear = 3 * embedding_size + final_size + hidden_size + 7
+        width = round((math.sqrt(linear**2 + 12 * parameters) - linear) / 6)
+        super().__init__(
+            embedding_size=embedding_size, hidden_size=width, memory_size=memory_size, final_size=final_size
+        )
+        self.narrow = nn.Linear(width, hidden_size, bias=False)  # P
+
+    def step(self, embedded: Tensor, state: State, memory: Memory) -> Decoded:
+        """Read any number of tokens with the wide state."""
+        wide = super().step(embedded, state, memory)
+        return replace(wide, output=self.narrow(wide.output))
+
+
 class LuongDecoder(Decoder):
     """Luong et al. 2015, section 3: the new state asks, and the answer joins it before the readout.
 
     h_t = GRU(y_{t-1}, h_{t-1});  c_t = attend(query = h_t);  h~_t = tanh(W_c [c_t; h_t])  (eq. 5)
+
+    With input feeding (section 3.3) the cell reads [y_{t-1}; h~_{t-1}], with h~_0 = 0. The state is (h_t, h~_t).
 
     Args:
         embedding_size: E.
@@ -141,29 +207,48 @@ class LuongDecoder(Decoder):
         memory_size: M.
         final_size: features of the encoder's last word.
         score: how h_t is compared with the memory.
+        input_feeding: h~_{t-1} enters the cell, and each step waits for the one before.
     """
 
     def __init__(
-        self, *, embedding_size: int, hidden_size: int, memory_size: int, final_size: int, score: BuildScore
+        self,
+        *,
+        embedding_size: int,
+        hidden_size: int,
+        memory_size: int,
+        final_size: int,
+        score: BuildScore,
+        input_feeding: bool = False,
     ) -> None:
         super().__init__(hidden_size=hidden_size, final_size=final_size)
-        self.rnn = nn.GRU(embedding_size, hidden_size, batch_first=True)
+        fed_size = hidden_size if input_feeding else 0
+        self.rnn = nn.GRU(embedding_size + fed_size, hidden_size, batch_first=True)
         self.attention = Attention(score=score, query_size=hidden_size, memory_size=memory_size)
         self.combine = nn.Linear(memory_size + hidden_size, hidden_size, bias=False)  # W_c
+        self.input_feeding = input_feeding
 
     def prepare(self, memory: Memory) -> Memory:
         """Compute the keys."""
         return self.attention.prepare(memory)
 
+    def start(self, memory: Memory) -> State:
+        """h_0 from the bridge, and h~_0 = 0."""
+        hidden = self.bridge(memory.final)
+        return hidden, torch.zeros_like(hidden)
+
     def step(self, embedded: Tensor, state: State, memory: Memory) -> Decoded:
-        """Read one token, or, since no step waits for an attentional vector, any number of them."""
+        """Read one token, or, where no step waits for an attentional vector, any number of them."""
+        if self.input_feeding:
+            embedded = torch.cat([embedded, state[1].unsqueeze(1)], dim=-1)
         hidden, last = self.rnn(embedded, state[0].unsqueeze(0))
         context, weights = self.attention(hidden, memory)
         output = torch.tanh(self.combine(torch.cat([context, hidden], dim=-1)))
-        return Decoded(output=output, state=(last[0],), weights=weights)
+        return Decoded(output=output, state=(last[0], output[:, -1]), weights=weights)
 
     def unroll(self, embedded: Tensor, memory: Memory) -> Decoded:
-        """Run the recurrence through torch's kernel and attend from all target positions at once."""
+        """Run the recurrence through torch's kernel and attend from all target positions at once, if nothing is fed."""
+        if self.input_feeding:
+            return super().unroll(embedded, memory)
         return self.step(embedded, self.start(memory), memory)
 
 
