@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -55,11 +57,15 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def composed(cache: Path) -> Compose:
     """Compose the plain config of a run from overrides."""
 
-    def make(*overrides: str) -> dict[str, Any]:
+    @functools.cache
+    def once(*overrides: str) -> dict[str, Any]:
         GlobalHydra.instance().clear()
         with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
             config = compose("train", overrides=list(overrides), return_hydra_config=True)
         return plain_config(config, config.hydra.runtime.choices)
+
+    def make(*overrides: str) -> dict[str, Any]:
+        return copy.deepcopy(once(*overrides))
 
     return make
 

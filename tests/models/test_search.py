@@ -37,12 +37,18 @@ def log_probs(model: Seq2Seq, source: list[int], words: list[int]) -> Tensor:
 def exhaustive(model: Seq2Seq, source: list[int], longest: int, normalisation: float) -> tuple[float, list[int]]:
     """The best of all sequences of up to ``longest`` words that end with <eos>."""
     vocabulary = range(3, model.readout.out_features)
-    best = (-math.inf, [0])
+    best: tuple[float, list[int]] = (-math.inf, [0])
     for length in range(longest + 1):
-        for words in itertools.product(vocabulary, repeat=length):
-            table = log_probs(model, source, list(words))
-            log_prob = sum(float(table[t, word]) for t, word in enumerate([*words, SPECIALS.eos]))
-            best = max(best, (log_prob / (length + 1) ** normalisation, list(words)))
+        sequences = list(itertools.product(vocabulary, repeat=length))
+        number = len(sequences)
+        words = torch.tensor(sequences, dtype=torch.long).view(number, length)
+        read = torch.cat([torch.full((number, 1), SPECIALS.bos), words], dim=1)
+        said = torch.cat([words, torch.full((number, 1), SPECIALS.eos)], dim=1)
+        with torch.no_grad():
+            logits = model(torch.tensor([source] * number), torch.full((number,), len(source)), read)
+        log_prob = torch.log_softmax(logits, dim=-1).gather(2, said.unsqueeze(-1)).sum(dim=(1, 2))
+        top, at = (log_prob / (length + 1) ** normalisation).max(dim=0)
+        best = max(best, (float(top), words[at].tolist()))
     return best
 
 
