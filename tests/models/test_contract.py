@@ -252,7 +252,7 @@ def test_huge_scores_do_not_overflow(composed: Compose, wiring: tuple[str, ...])
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
-@pytest.mark.parametrize("arm", ["luong_dot"])
+@pytest.mark.parametrize("arm", ["luong_dot", "luong_scaled_dot"])
 def test_sizes_that_cannot_be_multiplied_are_refused(composed: Compose, arm: str) -> None:
     with pytest.raises(InputError, match=r"model\.hidden_size=6 and encoder\.hidden_size=8 differ"):
         small(composed, arm, "encoder.hidden_size=8")

@@ -99,6 +99,11 @@ def dot(score: torch.nn.Module, h_t: Tensor, states: list[Tensor]) -> list[Tenso
     return [sum(a * b for a, b in zip(h_t, h_s, strict=True)) for h_s in states]
 
 
+def scaled_dot(score: torch.nn.Module, h_t: Tensor, states: list[Tensor]) -> list[Tensor]:
+    """q k^T / sqrt(d_k)."""
+    return [product / math.sqrt(len(h_t)) for product in dot(score, h_t, states)]
+
+
 def general(score: torch.nn.Module, h_t: Tensor, states: list[Tensor]) -> list[Tensor]:
     """h_t^T W_a h_s."""
     return [h_t @ (score.key.weight @ h_s) for h_s in states]
@@ -139,6 +144,7 @@ EQUATIONS: dict[str, Equations] = {
     "luong_dot": luong(dot),
     "luong_general": luong(general),
     "luong_location": luong(location),
+    "luong_scaled_dot": luong(scaled_dot),
     "plain": plain,
     "plain_every_step": plain_every_step,
     "plain_wide": plain_wide,
@@ -206,6 +212,7 @@ def look_at_the_last_position_again(score: torch.nn.Module, h_t: Tensor, states:
 MUTANTS = {
     "ask with the new state": (("bahdanau",), ask_with_the_new_state),
     "feed the new vector": (("luong_general", "decoder.input_feeding=true"), feed_the_new_vector),
+    "do not scale": (("luong_scaled_dot",), luong(dot)),
     "look beyond max_length": (SHORT[0], luong(look_at_the_last_position_again)),
 }
 

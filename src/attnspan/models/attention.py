@@ -91,6 +91,14 @@ class DotScore(Score):
         return query @ keys.transpose(1, 2)
 
 
+class ScaledDotScore(DotScore):
+    """h_t^T h_s / sqrt(Q): the inner product keeps its size when the states grow (Vaswani et al. 2017, eq. 1)."""
+
+    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
+        """Scores [B, T, S] of query [B, T, Q] against keys [B, S, Q]."""
+        return super().forward(query, keys) / keys.size(-1) ** 0.5
+
+
 class GeneralScore(Score):
     """score(h_t, h_s) = h_t^T W_a h_s  (Luong et al. 2015, section 3.1, "general").
 
