@@ -1,3 +1,7 @@
+import importlib.util
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -130,3 +134,17 @@ def test_randomisation_keeps_each_test_to_its_examples():
     p = randomisation(differences, members)
     assert p[0] < 0.01
     assert p[1] == 1.0
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_intervals_hold_the_truth_as_often_as_they_promise(seeds):
+    """A glance at what benchmarks/coverage.py measures at length; its output is beside it."""
+    path = Path(__file__).parents[1] / "benchmarks" / "coverage.py"
+    specification = importlib.util.spec_from_file_location("coverage_of_intervals", path)
+    coverage = importlib.util.module_from_spec(specification)
+    sys.modules[specification.name] = coverage
+    specification.loader.exec_module(coverage)
+    shares = coverage.simulate(coverage.WORLDS[4], seeds, 150)  # the second arm is better, seeds differ a lot
+    assert 91 <= shares["differences"] <= 99
+    assert 91 <= shares["spans"] <= 100
+    assert shares["bootstrap"] < 91
