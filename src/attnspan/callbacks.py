@@ -41,10 +41,11 @@ class Reporter(L.Callback):
         self._began = began
         self._last = -math.inf
         self._start = 0.0
+        self._before = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock that estimates the time left."""
-        self._start = time.monotonic()
+        self._start, self._before = time.monotonic(), trainer.global_step
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -79,7 +80,7 @@ class Reporter(L.Callback):
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock anew."""
-        self._start, self._last = time.monotonic(), -math.inf
+        self._start, self._before, self._last = time.monotonic(), 0, -math.inf
 
     def on_test_batch_end(
         self,
@@ -99,7 +100,8 @@ class Reporter(L.Callback):
 
     def _tell(self, state: str, done: int, total: int, *, since: float | None, loss: float | None = None) -> None:
         self._last = time.monotonic()
-        remaining = (self._last - since) / done * (total - done) if since is not None and done else None
+        now_done = done - self._before  # without what was done before an interruption
+        remaining = (self._last - since) / now_done * (total - done) if since is not None and now_done else None
         self._report(
             Status(
                 state=state, done=done, total=total, loss=loss, seconds=self._last - self._began, remaining=remaining
@@ -108,9 +110,14 @@ class Reporter(L.Callback):
 
 
 class Cost(L.Callback):
-    """Counts target tokens and the seconds that they took."""
+    """Counts target tokens and the seconds that they took, over all parts of a run that was interrupted.
 
-    def __init__(self) -> None:
+    Args:
+        began: when this part of the run began, :func:`time.monotonic`.
+    """
+
+    def __init__(self, *, began: float) -> None:
+        self._began = began
         self.train_tokens = 0
         self.train_seconds = 0.0
         self.validation_seconds = 0.0
@@ -118,9 +125,27 @@ class Cost(L.Callback):
         self._start = 0.0
         self._validation_start = 0.0
 
+    @property
+    def wall_seconds(self) -> float:
+        """Seconds since the run began."""
+        return time.monotonic() - self._began
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that was counted so far."""
+        self._look_at_the_clock()
+        names = ("train_tokens", "train_seconds", "validation_seconds", "wall_seconds")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Count on from ``state``."""
+        self.train_tokens = state["train_tokens"]
+        self.train_seconds = state["train_seconds"]
+        self.validation_seconds = state["validation_seconds"]
+        self._began -= state["wall_seconds"]
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock."""
-        self._start = time.monotonic()
+        """Start the clock, where it was stopped."""
+        self._start = time.monotonic() - self.train_seconds - self.validation_seconds
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -137,8 +162,11 @@ class Cost(L.Callback):
         self.validation_seconds += time.monotonic() - self._validation_start
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Stop the clock; validation is not training."""
-        self.train_seconds = time.monotonic() - self._start - self.validation_seconds
+        """Stop the clock."""
+        self._look_at_the_clock()
+
+    def _look_at_the_clock(self) -> None:
+        self.train_seconds = time.monotonic() - self._start - self.validation_seconds  # validation is not training
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""

@@ -27,6 +27,7 @@ CHANGES_NOTHING = (
     "sweep",
     "rerun",
     "logger",
+    "checkpoint_every",
     "threads",  # how the machine is used
     "loader.workers",
     "trainer.accelerator",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import platform
 import shutil
+import signal
 import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,17 +21,30 @@ from typing import Any
 import lightning as L
 import torch
 import yaml
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.callbacks import EarlyStopping
 
 from attnspan.assemble import assemble_module
 from attnspan.callbacks import Cost, Recorder, Reporter, parameter_count, peak_memory_mb
+from attnspan.checkpoints import Checkpoints, Curves, Interrupted, Stop, WholeFiles, find_checkpoint, read_checkpoint
 from attnspan.data.module import DataModule
 from attnspan.data.prepare import Prepared
 from attnspan.errors import InputError
 from attnspan.identity import claim
 from attnspan.records import Record, write_records
-from attnspan.rundir import BEST, CHECKPOINTS, CONFIG, METRICS, RECORDS, SUMMARY, TOKENIZERS, write_json, write_text
+from attnspan.rundir import (
+    BEST,
+    CHECKPOINTS,
+    CONFIG,
+    LAST,
+    METRICS,
+    PREVIOUS,
+    RECORDS,
+    SUMMARY,
+    TOKENIZERS,
+    WHOLE,
+    write_json,
+    write_text,
+)
 from attnspan.status import AT_WORK, FAILED, FINISHED, INTERRUPTED, Status, read_status
 from attnspan.wandb_logging import wandb_run
 
@@ -54,15 +68,17 @@ def execute(
     directory: Path,
     command: str,
     report: Callable[[Status], None],
+    say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Carry out the run of ``config`` in ``directory``.
+    """Carry out the run of ``config`` in ``directory``, or what is left of it.
 
     Args:
         config: resolved.
         prepared: the corpus that ``config["data"]`` describes.
-        directory: of the run; an unfinished attempt in it is replaced.
+        directory: of the run; an unfinished attempt in it goes on from its last checkpoint, unless ``config["rerun"]``.
         command: what reproduces the run, for the summary.
         report: is told at most once a second how the run is getting on.
+        say: takes lines for people.
 
     Returns:
         The summary, as written to ``summary.json``.
@@ -70,6 +86,8 @@ def execute(
     Raises:
         InputError: the directory holds another run, or one that is under way; the config does not fit.
         NotFiniteError: training diverged.
+        KeyboardInterrupt: SIGINT came, and all that was done is in a checkpoint.
+        SystemExit: SIGTERM came, likewise.
     """
     began = time.monotonic()
     claim(directory, config, data_fingerprint=prepared.fingerprint)
@@ -91,7 +109,10 @@ def execute(
         evaluation_batch_tokens=config["loader"]["evaluation_batch_tokens"],
         workers=config["loader"]["workers"],
     )
-    cost = Cost()
+    cost = Cost(began=began)
+    curves = Curves(directory)
+    stop = Stop()
+    checkpoints = Checkpoints(directory=directory, every=config["checkpoint_every"], curves=curves, stop=stop)
     recorder = Recorder(
         prepared=prepared,
         run_id=directory.name,
@@ -99,39 +120,50 @@ def execute(
         data=config["data_name"],
         seed=config["seed"],
     )
-    with _state_on_exit(tell), wandb_run(config, directory, command=command) as loggers:
-        _clear(directory)
+    with _state_on_exit(tell, say), stop.listening(), wandb_run(config, directory, command=command) as loggers:
+        found = find_checkpoint(directory, say) if (directory / CONFIG).exists() and not config["rerun"] else None
+        _clear(directory, all_of_it=found is None)
         tell(Status())
         write_text(directory / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         for side, tokenizer in (("source", prepared.source_tokenizer), ("target", prepared.target_tokenizer)):
             tokenizer.save(directory / TOKENIZERS / f"{side}.json")
 
-        best = _best_checkpoint(directory)
         trainer = _trainer(
             config,
-            logger=[CSVLogger(directory, name="", version=""), *loggers],
-            callbacks=[best, *_early_stopping(config), Reporter(report=tell, began=began), cost, recorder],
+            logger=[curves, *loggers],
+            plugins=[WholeFiles()],
+            callbacks=[*_early_stopping(config), Reporter(report=tell, began=began), cost, recorder, checkpoints],
         )
-        trainer.fit(module, datamodule=loaders)
-        updates = trainer.global_step
-        trainer.test(module, datamodule=loaders, ckpt_path=best.best_model_path, verbose=False, weights_only=True)
+        path, checkpoint = found or (None, {})
+        updates, states = checkpoint.get("global_step", 0), checkpoint.get("callbacks", {})
+        if found and states[checkpoints.state_key]["complete"]:
+            say(f"goes on after update {updates}, the last: only the test is left")
+            for callback in (cost, checkpoints):
+                callback.load_state_dict(states[callback.state_key])
+        else:
+            if found:
+                say(f"goes on at update {updates}")
+            trainer.fit(module, datamodule=loaders, ckpt_path=path, weights_only=True)
+            updates = trainer.global_step
+        best = read_checkpoint(directory / BEST)
+        module.load_state_dict(best["state_dict"])
+        trainer.test(module, datamodule=loaders, verbose=False)
         if trainer.is_global_zero:
             records = recorder.records()
             if len(records) != prepared.test.num_rows:
                 raise RuntimeError(f"{len(records)} of {prepared.test.num_rows} test examples were decoded")
             write_records(directory / RECORDS, records)
-            checkpoint = torch.load(directory / BEST, weights_only=True, map_location="cpu")
             summary = {
                 **_identity(config, directory),
                 "finished": True,
                 "command": command,
                 "parameters": parameter_count(module),
                 "updates": updates,
-                "best_update": checkpoint["global_step"],
-                "best_validation_loss": float(best.best_model_score if best.best_model_score is not None else math.nan),
+                "best_update": best["global_step"],
+                "best_validation_loss": checkpoints.best_loss,
                 "test": _scores(records),
                 **_data_facts(prepared),
-                "wall_seconds": round(time.monotonic() - began, 2),
+                "wall_seconds": round(cost.wall_seconds, 2),
                 "train_seconds": round(cost.train_seconds, 2),
                 "validation_seconds": round(cost.validation_seconds, 2),
                 "test_seconds": round(cost.test_seconds, 2),
@@ -143,6 +175,7 @@ def execute(
                 **_surroundings(),
             }
             write_json(directory / SUMMARY, summary)
+            (directory / PREVIOUS).unlink(missing_ok=True)
     return summary
 
 
@@ -163,7 +196,7 @@ def _prepare_machine(config: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _state_on_exit(tell: Callable[[Status], None]) -> Iterator[None]:
+def _state_on_exit(tell: Callable[[Status], None], say: Callable[[str], None]) -> Iterator[None]:
     """Write down how the run ended."""
     began = time.monotonic()
 
@@ -175,6 +208,12 @@ def _state_on_exit(tell: Callable[[Status], None]) -> Iterator[None]:
     except KeyboardInterrupt:
         end(INTERRUPTED)
         raise
+    except Interrupted as interrupted:
+        end(INTERRUPTED)
+        if interrupted.number == signal.SIGINT:
+            raise KeyboardInterrupt from None
+        say(f"interrupted by {interrupted}; the same command goes on")
+        sys.exit(128 + interrupted.number)
     except BaseException as error:
         reason = str(error).strip() or type(error).__name__
         end(FAILED, reason.splitlines()[0])
@@ -182,25 +221,22 @@ def _state_on_exit(tell: Callable[[Status], None]) -> Iterator[None]:
     end(FINISHED)
 
 
-def _clear(directory: Path) -> None:
-    """Remove what an earlier attempt left, the summary first: without one nobody takes the rest for a result."""
+def _clear(directory: Path, *, all_of_it: bool) -> None:
+    """Remove what an earlier attempt left, the summary first: without one nobody takes the rest for a result.
+
+    Args:
+        directory: of the run.
+        all_of_it: also what is needed to go on.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    for name in (SUMMARY, RECORDS, METRICS, CONFIG):
+    for name in (SUMMARY, RECORDS, *((METRICS, CONFIG) if all_of_it else ())):
         (directory / name).unlink(missing_ok=True)
-    shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
-
-
-def _best_checkpoint(directory: Path) -> ModelCheckpoint:
-    """Keep the checkpoint with the lowest validation loss, and the last one."""
-    return ModelCheckpoint(
-        dirpath=(directory / CHECKPOINTS).absolute(),
-        filename=Path(BEST).stem,
-        monitor="validation/loss",
-        save_top_k=1,
-        save_last=True,
-        enable_version_counter=False,
-        auto_insert_metric_name=False,
-    )
+    if all_of_it:
+        shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
+    for name in (*WHOLE, BEST, LAST):  # half-written ones
+        path = directory / name
+        for temporary in path.parent.glob(f".{path.name}.*"):
+            temporary.unlink(missing_ok=True)
 
 
 def _early_stopping(config: dict[str, Any]) -> list[L.Callback]:

@@ -10,7 +10,7 @@
 ``status.json``           state and progress while the run is under way
 ``run.log``               what the run printed, when a sweep started it
 ``tokenizers/``           ``source.json`` and ``target.json``
-``checkpoints/``          ``best.ckpt`` and ``last.ckpt``
+``checkpoints/``          ``best.ckpt``, and ``last.ckpt`` and ``previous.ckpt`` to go on from
 ========================  ==========================================================================
 """
 
@@ -37,6 +37,7 @@ TOKENIZERS = "tokenizers"
 CHECKPOINTS = "checkpoints"
 BEST = "checkpoints/best.ckpt"
 LAST = "checkpoints/last.ckpt"
+PREVIOUS = "checkpoints/previous.ckpt"
 
 WHOLE = (CONFIG, METRICS, RECORDS, SUMMARY)
 """A run is finished if and only if these are there."""

@@ -14,6 +14,7 @@ from attnspan.errors import InputError, nearest
 _AT_LEAST: dict[str, tuple[type, float]] = {
     "seed": (int, 0),
     "threads": (int, 1),
+    "checkpoint_every": (float, 0),
     "model.hidden_size": (int, 1),
     "model.embedding_size": (int, 1),
     "model.dropout": (float, 0),

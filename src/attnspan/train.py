@@ -80,6 +80,7 @@ def _run_one(config: dict[str, Any], command: str) -> None:
                     directory=directory,
                     command=command,
                     report=lambda status: display.show(label, status),
+                    say=lambda line: display.say(f"{label}: {line}"),
                 )
             except NotFiniteError as error:
                 raise InputError(str(error)) from error
