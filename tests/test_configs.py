@@ -73,7 +73,7 @@ def test_arms_differ_in_the_wiring_only(composed: Compose) -> None:
     for arm in ARMS:
         model = assemble_model(composed(f"decoder={arm}"), source_vocabulary_size=7, target_vocabulary_size=9)
         shapes.append({name: tuple(p.shape) for name, p in model.named_parameters() if not name.startswith("decoder.")})
-        assert arm in wider or tuple(model.decoder.bridge.project.weight.shape) == (128, 128)
+        assert arm in wider or tuple(model.decoder.bridge.project.weight.shape) == (128, 192)
     assert all(shape == shapes[0] for shape in shapes)
 
 
@@ -88,8 +88,9 @@ class TestIdentity:
             "rerun=true",
             "threads=2",
             "loader.workers=2",
-            "trainer.devices=2",
             "trainer.accelerator=cpu",
+            "trainer.log_every_n_steps=7",
+            "checkpoint_every=7",
         ):
             assert run_id(composed(override), data_fingerprint="d") == base, override
 
@@ -106,9 +107,23 @@ class TestIdentity:
             "label_smoothing=0.1",
             "schedule.warmup_steps=1",
             "decoder.fused=false",
+            "patience=3",
+            "trainer.gradient_clip_val=0.5",
+            "model.dropout=0.1",
+            "optimizer.betas=[0.9,0.99]",
         ):
             ids.append(run_id(composed(override), data_fingerprint="d"))
         assert len(set(ids)) == len(ids)
+
+    def test_a_new_meaning_of_results_is_a_new_id(self, composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+        before = run_id(composed(), data_fingerprint="d")
+        monkeypatch.setattr("attnspan.identity.RESULTS_VERSION", 10**6)
+        assert run_id(composed(), data_fingerprint="d") != before
+
+    def test_validations_are_spread_so_that_one_stands_at_the_end(self, composed: Compose) -> None:
+        for steps, asked, given in ((1600, 400, 400), (20, 400, 20), (1000, 400, 333), (300, 100, 100)):
+            config = composed(f"trainer.max_steps={steps}", f"trainer.val_check_interval={asked}")
+            assert config["trainer"]["val_check_interval"] == given
 
     def test_the_order_of_keys_does_not(self, composed: Compose) -> None:
         config = composed()

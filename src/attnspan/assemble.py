@@ -30,8 +30,8 @@ def assemble_model(config: dict[str, Any], *, source_vocabulary_size: int, targe
             source_vocabulary_size=source_vocabulary_size,
             target_vocabulary_size=target_vocabulary_size,
         )
-    except (TypeError, ValueError) as error:
-        raise InputError(str(error)) from error
+    except (TypeError, ValueError, RuntimeError) as error:  # torch raises any of them for sizes that cannot be
+        raise InputError(f"the model cannot be built: {str(error).splitlines()[0]}") from error
 
 
 def assemble_module(config: dict[str, Any], prepared: Prepared) -> Seq2SeqModule:

@@ -24,14 +24,12 @@ def build(config: dict[str, Any], key: str) -> Any:
 
 
 def build_corpus(config: dict[str, Any]) -> Corpus:
-    """Make the corpus.
+    """Make the corpus; preparing it checks its keys.
 
     Raises:
-        InputError: a key of ``data`` cannot be used.
+        InputError: ``data`` lacks a key, or has one that is not known.
     """
-    corpus = build(config, "data")
-    corpus.check()
-    return corpus
+    return build(config, "data")
 
 
 def refuse_foreign_targets(config: dict[str, Any], trusted: tuple[str, ...]) -> None:

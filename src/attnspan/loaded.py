@@ -80,7 +80,8 @@ class LoadedRun:
         return [found[row] for row in range(len(encoded))]
 
     def _encode(self, number: int, text: str) -> list[int]:
-        ids = self.source_tokenizer.encode(text) if isinstance(text, str) else []
+        readable = isinstance(text, str) and not any("\ud800" <= character <= "\udfff" for character in text)
+        ids = self.source_tokenizer.encode(text) if readable else []
         if not ids:
             raise InputError(f"source {number}: {text!r} has no token")
         return ids

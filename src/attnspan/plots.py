@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -18,7 +19,7 @@ from attnspan.study import Study
 from attnspan.wording import METRIC_NAMES, number, with_interval
 
 INK, GRID, SHADE = "#222222", "#d9d9d9", "#eceff3"
-_RC = {
+_RC: Any = {
     "font.size": 9,
     "font.family": "sans-serif",
     "text.color": INK,
@@ -49,7 +50,7 @@ class Style:
 
     colour: str
     marker: str
-    line: str
+    line: Any
 
 
 def styles(labels: Sequence[str]) -> dict[str, Style]:
@@ -179,7 +180,12 @@ def _lengths(axes: Axes, study: Study, *, labels: bool) -> None:
     if len(ranges) == 1:
         shortest, longest = ranges.pop()
         axes.axvspan(max(shortest - 1, edges[0]), min(longest, edges[-1]), color=SHADE, linewidth=0, zorder=-5)
-        above = {"transform": axes.get_xaxis_transform(), "ha": "center", "va": "bottom", "fontsize": 7.5}
+        above: dict[str, Any] = {
+            "transform": axes.get_xaxis_transform(),
+            "ha": "center",
+            "va": "bottom",
+            "fontsize": 7.5,
+        }
         axes.text((max(shortest, edges[0]) + min(longest, edges[-1])) / 2, 1.01, "seen in training", **above)
         if labels and longest < edges[-1]:
             axes.text((longest + edges[-1]) / 2, 1.01, "longer than any seen", **above)

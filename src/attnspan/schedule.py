@@ -7,7 +7,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 def warmup_decay(optimizer: Optimizer, *, max_steps: int, warmup_steps: int, final: float) -> LambdaLR:
-    """Rise linearly from 0 to the full rate in ``warmup_steps`` updates, then fall linearly to ``final`` of it.
+    """Rise linearly to the full rate in ``warmup_steps`` updates, then fall linearly to ``final`` of it.
 
     Args:
         optimizer: whose rate is scaled.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +63,9 @@ def plain_config(composed: DictConfig, choices: Any) -> dict[str, Any]:
     assert isinstance(resolved, dict)
     config: dict[str, Any] = {"arm": choices.decoder, "data_name": choices.data}
     config |= {str(key): value for key, value in resolved.items() if key != "sweep"}
-    config["study"] = config["study"] or choices.sweep
+    config["study"] = config.get("study") or choices.sweep
     _check(config)
+    _spread_validations(config["trainer"])
     config["runs_dir"] = str(Path(config["runs_dir"]).expanduser())
     config["cache_dir"] = str(Path(config["cache_dir"]).expanduser())
     return config
@@ -70,8 +73,26 @@ def plain_config(composed: DictConfig, choices: Any) -> dict[str, Any]:
 
 def _check(config: dict[str, Any]) -> None:
     """Refuse values that cannot be; names the key."""
-    if config["seed"] is None:
+    if config.get("seed") is None:
         raise InputError("seed is null, and an unseeded run cannot be repeated: give a number, as in seed=1")
+    for key in ("runs_dir", "cache_dir"):
+        if not isinstance(config.get(key), str) or not config[key]:
+            raise InputError(f"{key}: must be a path, not {config.get(key)!r}")
+    for key in (
+        "data",
+        "encoder",
+        "decoder",
+        "model",
+        "search",
+        "optimizer",
+        "schedule",
+        "loader",
+        "trainer",
+        "logger",
+    ):
+        if not isinstance(config.get(key), dict):
+            raise InputError(f"{key}: must be one of its group's choices or a mapping, not {config.get(key)!r}")
+    _check_sizes(config)
     for key, (kind, least) in _AT_LEAST.items():
         value: Any = config
         for part in key.split("."):
@@ -88,15 +109,40 @@ def _check(config: dict[str, Any]) -> None:
     patience = config["patience"]
     if patience is not None and (isinstance(patience, bool) or not isinstance(patience, int) or patience < 1):
         raise InputError(f"patience: must be null or a whole number of at least 1, not {patience!r}")
-    steps, interval = config["trainer"]["max_steps"], config["trainer"]["val_check_interval"]
-    if interval > steps:
-        raise InputError(
-            f"trainer.val_check_interval={interval} is more than trainer.max_steps={steps}: no checkpoint could be "
-            "chosen on validation"
-        )
+    if config["seed"] >= 2**32:
+        raise InputError(f"seed: must be less than 2^32, not {config['seed']}")
+    if config["threads"] > (os.cpu_count() or 1):
+        raise InputError(f"threads={config['threads']} is more than this machine's {os.cpu_count()} cores")
+    if config["trainer"].get("devices") != 1:
+        raise InputError(f"trainer.devices={config['trainer'].get('devices')}: a run uses one device, so it must be 1")
+    for key in ("rerun", "decoder.fused"):
+        value = config if "." not in key else config["decoder"]
+        name = key.rpartition(".")[2]
+        if name in value and not isinstance(value[name], bool):
+            raise InputError(f"{key}: must be true or false, not {value[name]!r}")
     wandb = config["logger"].get("wandb")
-    if wandb is not None and wandb.get("mode") not in ("offline", "online"):
-        raise InputError(f"logger.wandb.mode: must be offline or online, not {wandb.get('mode')!r}")
+    if wandb is None:
+        return
+    if not isinstance(wandb, dict) or wandb.get("mode") not in ("offline", "online"):
+        found = wandb.get("mode") if isinstance(wandb, dict) else wandb
+        raise InputError(f"logger.wandb.mode: must be offline or online, not {found!r}")
+
+
+def _check_sizes(node: Any, key: str = "") -> None:
+    """Refuse a size, wherever it stands in the config, that is no positive whole number."""
+    if not isinstance(node, dict):
+        return
+    for name, value in node.items():
+        path = f"{key}.{name}" if key else str(name)
+        if str(name).endswith("_size") and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise InputError(f"{path}: must be a whole number of at least 1, not {value!r}")
+        _check_sizes(value, path)
+
+
+def _spread_validations(trainer: dict[str, Any]) -> None:
+    """Space validations evenly, ``val_check_interval`` updates apart at most, so that one stands at the end."""
+    steps = trainer["max_steps"]
+    trainer["val_check_interval"] = steps // math.ceil(steps / trainer["val_check_interval"])
 
 
 def explain(error: HydraException | OmegaConfBaseException) -> str:

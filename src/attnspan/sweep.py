@@ -123,7 +123,7 @@ def _start(job: Job, threads: int) -> None:
     environment = os.environ | {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     try:
         job.directory.mkdir(parents=True, exist_ok=True)
-        with (job.directory / LOG).open("wb") as log:
+        with (job.directory / LOG).open("ab") as log:
             # A session of its own: Ctrl-C reaches it through us, once.
             job.process = subprocess.Popen(
                 job.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True

@@ -25,6 +25,7 @@ def main() -> None:
     if {"--help", "-h"} & set(sys.argv[1:]):
         print_help(Console(), [conf_directory(), *_own_directories(sys.argv[1:])])
         return
+    sys.argv[1:] = _options_first(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # lets Hydra raise, so that what is wrong becomes one line here
     try:
         _hydra_main()
@@ -41,7 +42,7 @@ def main() -> None:
 def _hydra_main(composed: DictConfig) -> None:
     """Carry out one run. Sweeps come here too, once a job, each in its own process."""
     job = HydraConfig.get()
-    command = shlex.join(["attnspan-train", *job.overrides.task, *_mode(job)])
+    command = shlex.join(["attnspan-train", *_own_configs(job), *job.overrides.task, *_mode(job)])
     # What is wrong with a run is told here: Hydra would print a line of its own first.
     try:
         _run_one(plain_config(composed, job.runtime.choices), command)
@@ -52,12 +53,13 @@ def _hydra_main(composed: DictConfig) -> None:
 def _run_one(config: dict[str, Any], command: str) -> None:
     from attnspan.build import build_corpus
     from attnspan.data.prepare import prepare
-    from attnspan.identity import run_directory
+    from attnspan.identity import claim, run_directory
     from attnspan.rundir import SUMMARY, is_finished, read_json
 
     prepared = prepare(build_corpus(config), cache_dir=Path(config["cache_dir"]))
     directory = run_directory(config, data_fingerprint=prepared.fingerprint)
     label = f"{config['arm']} seed {config['seed']}"
+    claim(directory, config, data_fingerprint=prepared.fingerprint)
     if is_finished(directory) and not config["rerun"]:
         summary = read_json(directory / SUMMARY)
         print(f"{label}: finished before, skipped (rerun=true computes it again)")
@@ -89,8 +91,27 @@ def _run_one(config: dict[str, Any], command: str) -> None:
     print(f"results: {directory}")
 
 
+def _own_configs(job: Any) -> list[str]:
+    """The option that added a directory of configs, if one did."""
+    own = [source.path for source in job.runtime.config_sources if source.provider == "command-line"]
+    return ["--config-dir", *own] if own else []
+
+
 def _mode(job: Any) -> list[str]:
     return [override for override in job.overrides.hydra if override.startswith("hydra.mode=")]
+
+
+def _options_first(arguments: list[str]) -> list[str]:
+    """Put options before overrides: Hydra's parser wants them so, and people do not."""
+    options: list[str] = []
+    overrides: list[str] = []
+    rest = iter(arguments)
+    for word in rest:
+        if word in ("--config-dir", "-cd", "--config-name", "-cn", "--cfg", "-c", "--package", "-p"):
+            options += [word, *([value] if (value := next(rest, None)) is not None else [])]
+        else:
+            (options if word.startswith("-") else overrides).append(word)
+    return options + overrides
 
 
 def _own_directories(arguments: list[str]) -> list[Path]:

@@ -17,7 +17,7 @@ from attnspan.data.tokenization import BOS, EOS, PAD
 from attnspan.errors import InputError
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Batch:
     """Examples side by side. A position at or past an example's length holds ``PAD``."""
 

@@ -58,6 +58,10 @@ class DataModule(lightning.LightningDataModule):
         """Every test example once, by length."""
         return self._in_order(self._test, self._test_batches)
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Move a batch without waiting for it (Lightning waits for whatever is no bare tensor)."""
+        return batch.to(device, non_blocking=True)
+
     def _in_order(self, split: EncodedSplit, batches: TokenBudgetBatches) -> DataLoader[Batch]:
         return loader(split, batches.in_order(), workers=self._workers, pin_memory=self._pin_memory)
 

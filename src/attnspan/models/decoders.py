@@ -306,9 +306,13 @@ class BahdanauDecoder(Decoder):
             return super().unroll(embedded, memory)
         assert isinstance(score, AdditiveScore)
         assert memory.keys is not None
-        inputs = F.linear(embedded, cell.weight_ih[:, :E], cell.bias_ih)
+        parts = (
+            F.linear(embedded, cell.weight_ih[:, :E], cell.bias_ih),
+            *self.start(memory),
+            memory.keys,
+            memory.states,
+        )
         with torch.autocast(embedded.device.type, enabled=False):  # the recurrence stays in the weights' precision
-            parts = (inputs, *self.start(memory), memory.keys, memory.states)
             precise = [part.to(cell.weight_hh.dtype) for part in parts]
             hidden, weights = FusedBahdanau.apply(
                 *precise,

@@ -130,7 +130,7 @@ class FusedBahdanau(torch.autograd.Function):
 
             _sigmoid_of_twice(queries[t], twice_keys, out=work)
             torch.addcmul(work, work, work, value=-1, out=slope)  # tanh'(x) = 4 sigmoid(2x) (1 - sigmoid(2x))
-            d_energy += 2 * torch.bmm(d_scores.unsqueeze(1), work).sum(dim=(0, 1)) - d_scores.sum()
+            d_energy += 2 * torch.bmm(d_scores.unsqueeze(1), work).sum(dim=(0, 1))
             d_query = 4 * energy * torch.bmm(d_scores.unsqueeze(1), slope).squeeze(1)
             d_keys.addcmul_(d_scores.unsqueeze(2), slope)
 

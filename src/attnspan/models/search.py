@@ -33,6 +33,10 @@ class LengthLimit:
     margin: int
 
     def __post_init__(self) -> None:
+        if not isinstance(self.ratio, int | float) or not isinstance(self.margin, int):
+            raise ValueError(
+                f"search.limit: ratio {self.ratio!r} must be a number and margin {self.margin!r} a whole one"
+            )
         if self.ratio < 0 or self.margin < 0 or self.ratio + self.margin < 1:
             raise ValueError(
                 f"search.limit: ratio {self.ratio} and margin {self.margin} leave no room for a single token"
@@ -229,7 +233,8 @@ def _next(model: Seq2Seq, previous: Tensor, state: State, memory: Memory, specia
     """log p [B, V] of the next token, -inf for those that never are one, and the state behind ``previous`` [B]."""
     logits, decoded = model.step(previous, state, memory)
     scores = torch.log_softmax(logits.float(), dim=-1)
-    scores[:, [specials.pad, specials.bos]] = -torch.inf
+    scores[:, specials.pad] = -torch.inf
+    scores[:, specials.bos] = -torch.inf
     return scores, decoded.state
 
 

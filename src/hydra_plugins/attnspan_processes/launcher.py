@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,17 @@ class ProcessLauncher(Launcher):
     """Checks every job of the sweep before it starts the first; :mod:`attnspan.sweep` runs them.
 
     Args:
-        at_a_time: jobs side by side; None for cores / threads.
+        at_a_time: jobs side by side; None for cores / threads, or 1 on a GPU.
+
+    Raises:
+        ValueError: ``at_a_time`` is not a positive whole number.
     """
 
     def __init__(self, at_a_time: int | None = None) -> None:
+        if at_a_time is not None and (not isinstance(at_a_time, int) or at_a_time < 1):
+            raise ValueError(
+                f"hydra.launcher.at_a_time: must be null or a whole number of at least 1, not {at_a_time!r}"
+            )
         self.at_a_time = at_a_time
         self.config: DictConfig
         self.hydra_context: HydraContext
@@ -46,7 +54,7 @@ class ProcessLauncher(Launcher):
         configs = self._compose(job_overrides)
         jobs = self._plan(configs, job_overrides, console)
         threads = configs[0]["threads"]
-        at_a_time = self.at_a_time or max(1, (os.cpu_count() or 1) // threads)
+        at_a_time = self.at_a_time or _side_by_side(configs[0])
         study = configs[0]["study"] or "sweep"
         listed = Path(configs[0]["runs_dir"], f"{study}.txt")
         write_list(listed, jobs)
@@ -87,7 +95,7 @@ class ProcessLauncher(Launcher):
         """Prepare the data of all jobs, and give every job its directory and command."""
         from attnspan.build import build_corpus
         from attnspan.data.prepare import prepare
-        from attnspan.identity import run_directory
+        from attnspan.identity import claim, run_directory
         from attnspan.sweep import Job, command_of
 
         prepared: dict[str, Any] = {}
@@ -99,6 +107,7 @@ class ProcessLauncher(Launcher):
                 console.print(f"preparing data: {config['data_name']}", highlight=False)
                 prepared[data] = prepare(build_corpus(config), cache_dir=Path(config["cache_dir"]))
             directory = run_directory(config, data_fingerprint=prepared[data].fingerprint)
+            claim(directory, config, data_fingerprint=prepared[data].fingerprint)
             jobs[directory] = Job(
                 arm=config["arm"],
                 data=config["data_name"],
@@ -115,6 +124,14 @@ class ProcessLauncher(Launcher):
             if source.provider == "command-line":
                 return str(source.path)
         return None
+
+
+def _side_by_side(config: dict[str, Any]) -> int:
+    """As many runs as there are cores for their threads; one where they would share a GPU."""
+    if config["trainer"]["accelerator"] != "cpu" and shutil.which("nvidia-smi"):
+        return 1
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, available // int(config["threads"]))
 
 
 def _varied(job_overrides: Sequence[Sequence[str]]) -> set[str]:
