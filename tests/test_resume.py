@@ -23,7 +23,19 @@ from attnspan.data.prepare import prepare
 from attnspan.errors import InputError
 from attnspan.identity import run_directory
 from attnspan.run import execute
-from attnspan.rundir import BEST, CHECKPOINTS, LAST, METRICS, PREVIOUS, RECORDS, STATUS, SUMMARY, is_finished, read_json
+from attnspan.rundir import (
+    BEST,
+    CHECKPOINTS,
+    LAST,
+    LOCK,
+    METRICS,
+    PREVIOUS,
+    RECORDS,
+    STATUS,
+    SUMMARY,
+    is_finished,
+    read_json,
+)
 from attnspan.status import TESTING, TRAINING, read_status
 from tests.conftest import TINY, Compose
 
@@ -366,4 +378,4 @@ def test_killed_for_real(composed: Compose, cache: Path, tmp_path: Path) -> None
     assert process.process.returncode == 0, printed
     assert "only the test is left" in printed
     assert_same(directory, whole)
-    assert not list(directory.rglob(".*"))
+    assert [path.name for path in directory.rglob(".*")] == [LOCK]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from filelock import FileLock
 
 from attnspan import load_run
 from attnspan.build import build_corpus
@@ -22,8 +22,7 @@ from attnspan.identity import run_directory
 from attnspan.metrics import edits
 from attnspan.records import SCHEMA, read_records
 from attnspan.run import execute
-from attnspan.rundir import BEST, is_finished, read_json
-from attnspan.status import Status
+from attnspan.rundir import BEST, LOCK, is_finished, read_json
 from tests.conftest import TINY, Compose
 
 STUDY = ("plain", "bahdanau", "luong_general")
@@ -154,8 +153,8 @@ def test_test_data_chooses_nothing(composed: Compose, finished: dict[str, Path],
 
 
 def test_the_best_checkpoint_is_tested(composed: Compose, tmp_path: Path) -> None:
-    """With a rate that wrecks the model after a while, the tested weights are those with the least validation loss."""
-    directory = run(composed, tmp_path, "decoder=plain", "trainer.max_steps=40", "optimizer.lr=0.5")
+    """With a rate that grows until it wrecks the model, the tested weights are those with the least validation loss."""
+    directory = run(composed, tmp_path, "decoder=plain", "trainer.max_steps=40", "schedule.final=1000")
     summary, curves = read_json(directory / "summary.json"), pd.read_csv(directory / "metrics.csv")
     losses = curves.dropna(subset=["validation/loss"])
     best = losses.loc[losses["validation/loss"].idxmin()]
@@ -192,16 +191,23 @@ def test_divergence_is_told(composed: Compose, tmp_path: Path) -> None:
 
 
 def test_a_run_under_way_is_left_alone(composed: Compose, finished: dict[str, Path]) -> None:
-    """Somebody else's process is at work in the directory."""
+    """Somebody else is at work in the directory: not a file of it changes. Then nobody is, and the run runs."""
     directory = finished["luong_general"]
     before = (directory / "summary.json").read_bytes()
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
-        Status(state="training", pid=other.pid).write(directory)
-        with pytest.raises(InputError, match=f"under way in process {other.pid}"):
-            run(composed, directory.parents[2], "decoder=luong_general")
-        other.communicate(b"\n")
+    with FileLock(directory / LOCK), pytest.raises(InputError, match=f"under way in process {os.getpid()}"):
+        run(composed, directory.parents[2], "decoder=luong_general", "rerun=true")
     assert (directory / "summary.json").read_bytes() == before
-    run(composed, directory.parents[2], "decoder=luong_general")  # its process is gone: nobody is at work
+    run(composed, directory.parents[2], "decoder=luong_general", "rerun=true")
+
+
+def test_references_out_of_reach_are_counted(composed: Compose, tmp_path: Path) -> None:
+    """A limit of half the source and one token: what is longer is counted, and no hypothesis is."""
+    limit = ("search.limit.ratio=0.5", "search.limit.margin=1")
+    directory = run(composed, tmp_path, "decoder=plain", "data.test_lengths=[2,9]", *limit)
+    summary, records = read_json(directory / "summary.json"), read_records(directory / "records.parquet")
+    most = records["source_length"] // 2 + 1
+    assert summary["references_over_limit"] == int((records["target_length"] > most).sum()) > 0
+    assert (records["hypothesis"].str.split().str.len() <= most).all()
 
 
 def test_checkpoints_hold_plain_things(finished: dict[str, Path]) -> None:

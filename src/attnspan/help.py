@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-_GROUPS = {
+GROUPS = {
     "decoder": "the arm",
     "encoder": "what reads the source",
     "data": "what is learned",
@@ -41,7 +41,7 @@ def print_help(console: Console, directories: list[Path]) -> None:
         directories: that hold groups, ours first.
     """
     console.print(_USAGE, highlight=False, markup=False, soft_wrap=True)
-    for group, words in _GROUPS.items():
+    for group, words in GROUPS.items():
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), expand=False)
         table.add_column(no_wrap=True)
         table.add_column()

@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import pyarrow.compute as pc
 import torch
 import yaml
+from filelock import FileLock, Timeout
 from lightning.pytorch.callbacks import EarlyStopping
 
 from attnspan.assemble import assemble_module
@@ -30,12 +32,14 @@ from attnspan.data.module import DataModule
 from attnspan.data.prepare import Prepared
 from attnspan.errors import InputError
 from attnspan.identity import claim
+from attnspan.models.search import LengthLimit
 from attnspan.records import Record, write_records
 from attnspan.rundir import (
     BEST,
     CHECKPOINTS,
     CONFIG,
     LAST,
+    LOCK,
     METRICS,
     PREVIOUS,
     RECORDS,
@@ -91,7 +95,7 @@ def execute(
     """
     began = time.monotonic()
     claim(directory, config, data_fingerprint=prepared.fingerprint)
-    _refuse_if_running(directory)
+    surroundings = _surroundings()  # now: the checkout may move on while the run trains
     _prepare_machine(config)
 
     def tell(status: Status) -> None:
@@ -102,6 +106,10 @@ def execute(
     # Everything that can be wrong with the config shows here, before a file of the directory is touched.
     module = assemble_module(config, prepared)
     _trainer(config, logger=False)
+    try:
+        module.configure_optimizers()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"optimizer or schedule: {str(error).splitlines()[0]}") from error
     loaders = DataModule(
         prepared=prepared,
         seed=config["seed"],
@@ -109,6 +117,9 @@ def execute(
         evaluation_batch_tokens=config["loader"]["evaluation_batch_tokens"],
         workers=config["loader"]["workers"],
     )
+    out_of_reach = _out_of_reach(prepared, module.search.limit)
+    if out_of_reach:
+        say(f"test: {out_of_reach} references are longer than search.limit lets a hypothesis be")
     cost = Cost(began=began)
     curves = Curves(directory)
     stop = Stop()
@@ -120,7 +131,12 @@ def execute(
         data=config["data_name"],
         seed=config["seed"],
     )
-    with _state_on_exit(tell, say), stop.listening(), wandb_run(config, directory, command=command) as loggers:
+    with (
+        _alone(directory),
+        _state_on_exit(tell, say),
+        stop.listening(),
+        wandb_run(config, directory, command=command) as loggers,
+    ):
         found = find_checkpoint(directory, say) if (directory / CONFIG).exists() and not config["rerun"] else None
         _clear(directory, all_of_it=found is None)
         tell(Status())
@@ -162,6 +178,7 @@ def execute(
                 "best_update": best["global_step"],
                 "best_validation_loss": checkpoints.best_loss,
                 "test": _scores(records),
+                "references_over_limit": out_of_reach,
                 **_data_facts(prepared),
                 "wall_seconds": round(cost.wall_seconds, 2),
                 "train_seconds": round(cost.train_seconds, 2),
@@ -172,17 +189,37 @@ def execute(
                 "peak_memory_mb": round(peak_memory_mb(), 1),
                 "threads": torch.get_num_threads(),
                 "device": str(module.device.type),
-                **_surroundings(),
+                **surroundings,
+                "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
             }
+            for logger in loggers:
+                logger.log_metrics({f"test/{name}": value for name, value in summary["test"].items()})
             write_json(directory / SUMMARY, summary)
             (directory / PREVIOUS).unlink(missing_ok=True)
     return summary
 
 
-def _refuse_if_running(directory: Path) -> None:
-    status = read_status(directory)
-    if status is not None and status.is_alive and status.pid != os.getpid():
-        raise InputError(f"{directory}: this run is under way in process {status.pid}")
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Hold the directory's lock; the system lets go of it when the process ends, however it ends.
+
+    Raises:
+        InputError: another process is at work on the run, or the directory cannot be written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(directory / LOCK, timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        status = read_status(directory)
+        process = f" in process {status.pid} on {status.host}" if status else ""
+        raise InputError(f"{directory}: this run is under way{process}") from error
+    except OSError as error:
+        raise InputError(f"{directory}: cannot be written ({error.strerror})") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _prepare_machine(config: dict[str, Any]) -> None:
@@ -261,6 +298,15 @@ def _trainer(config: dict[str, Any], **parts: Any) -> L.Trainer:
         raise InputError(f"trainer: {str(error).splitlines()[0]}") from error
 
 
+def _out_of_reach(prepared: Prepared, limit: LengthLimit) -> int:
+    """Test examples whose reference is longer than any hypothesis may become."""
+    sources, targets = (
+        torch.tensor(pc.list_value_length(prepared.test.data[f"{side}_ids"]).to_pylist())
+        for side in ("source", "target")
+    )
+    return int((targets > limit(sources)).sum())
+
+
 def _identity(config: dict[str, Any], directory: Path) -> dict[str, Any]:
     return {
         "run_id": directory.name,
@@ -307,7 +353,6 @@ def _surroundings() -> dict[str, Any]:
         },
         "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
         "git_commit": _git_commit(),
-        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 

@@ -50,19 +50,6 @@ class Status:
         self.heartbeat = time.time()
         write_text(directory / STATUS, json.dumps(asdict(self), indent=2) + "\n")
 
-    @property
-    def is_alive(self) -> bool:
-        """Whether a process on this host is at work on the run (of other hosts nobody here can tell: no)."""
-        if self.state not in AT_WORK or self.host != socket.gethostname():
-            return False
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            return True
-        return True
-
 
 def read_status(directory: Path) -> Status | None:
     """Read a run directory's status, None where there is none."""

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from attnspan.errors import InputError
-from attnspan.help import print_help
+from attnspan.help import GROUPS, print_help
 from attnspan.settings import conf_directory, explain, plain_config
 
 
@@ -28,6 +28,7 @@ def main() -> None:
     sys.argv[1:] = _options_first(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # lets Hydra raise, so that what is wrong becomes one line here
     try:
+        _refuse_empty_groups(sys.argv[1:])
         _hydra_main()
     except (InputError, HydraException, OmegaConfBaseException, OSError) as error:
         if os.environ.get("ATTNSPAN_TRACEBACK"):  # for developers
@@ -112,6 +113,14 @@ def _options_first(arguments: list[str]) -> list[str]:
         else:
             (options if word.startswith("-") else overrides).append(word)
     return options + overrides
+
+
+def _refuse_empty_groups(arguments: list[str]) -> None:
+    """Refuse ``decoder=null`` and its like, over which Hydra stumbles."""
+    for word in arguments:
+        group, _, choice = word.partition("=")
+        if choice == "null" and group in GROUPS and group != "sweep":
+            raise InputError(f"{group}=null: a run needs one of its group's choices; --help lists them")
 
 
 def _own_directories(arguments: list[str]) -> list[Path]:
