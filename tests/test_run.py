@@ -154,7 +154,9 @@ def test_test_data_chooses_nothing(composed: Compose, finished: dict[str, Path],
 
 def test_the_best_checkpoint_is_tested(composed: Compose, tmp_path: Path) -> None:
     """With a rate that grows until it wrecks the model, the tested weights are those with the least validation loss."""
-    directory = run(composed, tmp_path, "decoder=plain", "trainer.max_steps=40", "schedule.final=1000")
+    directory = run(
+        composed, tmp_path, "decoder=plain", "trainer.max_steps=40", "schedule.warmup_steps=1", "schedule.final=1000"
+    )
     summary, curves = read_json(directory / "summary.json"), pd.read_csv(directory / "metrics.csv")
     losses = curves.dropna(subset=["validation/loss"])
     best = losses.loc[losses["validation/loss"].idxmin()]
