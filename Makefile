@@ -2,12 +2,13 @@
 # make study SWEEP=smoke      any other file in sweeps/
 # make test                   the tests
 # make check                  lint, formatting and types
+# make results                keep what the study printed in results/, for RESULTS.md to quote
 
 PYTHON ?= python3
 SWEEP ?= long_sequences
 BIN = .venv/bin
 
-.PHONY: study test check clean
+.PHONY: study test check results clean
 
 study: .venv/installed
 	@status=0; $(BIN)/attnspan-train sweep=$(SWEEP) || status=$$?; \
@@ -21,6 +22,11 @@ check: .venv/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+results: reports/$(SWEEP)/report.md
+	mkdir -p results/$(SWEEP)
+	cd reports/$(SWEEP) && cp report.md curve.csv differences.csv spans.csv degradation.png degradation.svg advantage.png \
+	  $(CURDIR)/results/$(SWEEP)/
 
 clean:
 	rm -rf .venv

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
@@ -71,7 +72,6 @@ def markdown_page(study: Study, *, out: Path, command: str) -> str:
 
 
 def _common(study: Study, out: Path, command: str) -> dict[str, object]:
-    first = study.collection.runs[0]
     studies = sorted({str(run.summary["study"]) for run in study.collection.runs if run.summary.get("study")})
     return {
         "title": f"{joined(studies)} ({study.data})" if studies else study.data,
@@ -91,7 +91,7 @@ def _common(study: Study, out: Path, command: str) -> dict[str, object]:
         "dropped": _dropped(study.arms),
         "seeds": sorted({arm.seeds for arm in study.arms}, key=len),
         "command": command,
-        "versions": ", ".join(f"{name} {version}" for name, version in first.summary.get("versions", {}).items()),
+        "made_on": _made_on(study),
     }
 
 
@@ -116,6 +116,30 @@ def _run_line(study: Study, arm: Arm, index: int, out: Path) -> RunLine:
         wall=duration(summary.get("wall_seconds")),
         machine=str(machine.get("processor") or machine.get("platform") or "–"),
     )
+
+
+def _made_on(study: Study) -> str:
+    """When, from which code, on what and with what the runs were made; every value where they differ."""
+
+    def all_of(read: Callable[[dict[str, Any]], Any]) -> str:
+        return " or ".join(sorted({str(read(run.summary)) for run in study.collection.runs}))
+
+    return "; ".join(
+        [
+            f"finished {all_of(lambda s: str(s.get('finished_at', '–'))[:10])}",
+            f"commit {all_of(lambda s: s.get('git_commit') or 'unknown')}",
+            all_of(lambda s: "{processor}, {cores} cores, {platform}".format_map(_Known(s.get("machine") or {}))),
+            f"{all_of(lambda s: s.get('device', '–'))}, {all_of(lambda s: s.get('threads', '–'))} thread(s) a run",
+            all_of(lambda s: ", ".join(f"{name} {number}" for name, number in (s.get("versions") or {}).items())),
+        ]
+    )
+
+
+class _Known(dict[str, Any]):
+    """A mapping for ``format_map`` in which what is not known is a dash."""
+
+    def __missing__(self, key: str) -> str:
+        return "–"
 
 
 def _dropped(arms: Sequence[Arm]) -> str:
