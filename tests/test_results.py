@@ -33,9 +33,8 @@ def test_links_and_pictures_are_there(page: str) -> None:
 @pytest.mark.parametrize("directory", RESULTS, ids=lambda path: path.name)
 def test_the_report_says_what_the_curve_says(directory: Path) -> None:
     """The table's error rates are the csv's, arm by arm and bin by bin."""
-    lines = (
-        (directory / "report.md").read_text(encoding="utf-8").split("## Error rate by source length")[1].splitlines()
-    )
+    text = (directory / "report.md").read_text(encoding="utf-8")
+    lines = text.split("\n## Error rate by source length\n")[1].split("\n## ")[0].splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     table = {row[0]: dict(zip(rows[0], row, strict=False)) for row in rows}
     with (directory / "curve.csv").open(encoding="utf-8", newline="") as file:
