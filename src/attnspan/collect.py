@@ -17,7 +17,7 @@ import pandas as pd
 
 from attnspan import rundir
 from attnspan.errors import InputError
-from attnspan.identity import CHANGES_NOTHING
+from attnspan.identity import CHANGES_NOTHING, flatten
 from attnspan.records import read_records
 
 _NO_VARIANT = (*CHANGES_NOTHING, "arm", "seed", "hydra")
@@ -204,16 +204,12 @@ def differing_keys(runs: Sequence[Run]) -> list[str]:
     return differing
 
 
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = (
-                value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), default=str)
-            )
-    return flat
+def _flat(config: dict[str, Any]) -> dict[str, str]:
+    """The config's values as words, under their dotted keys."""
+    return {
+        key: value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), default=str)
+        for key, value in flatten(config).items()
+    }
 
 
 def _refuse_mixtures(runs: Sequence[Run]) -> None:

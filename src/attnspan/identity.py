@@ -42,7 +42,7 @@ def run_id(config: dict[str, Any], *, data_fingerprint: str) -> str:
     """Hash a resolved config to 12 hexadecimal digits."""
     relevant = {
         key: value
-        for key, value in _flatten(config).items()
+        for key, value in flatten(config).items()
         if not any(key == free or key.startswith(f"{free}.") for free in CHANGES_NOTHING)
     }
     content = {"config": relevant, "data": data_fingerprint, "results_version": RESULTS_VERSION}
@@ -68,12 +68,12 @@ def claim(directory: Path, config: dict[str, Any], *, data_fingerprint: str) -> 
         raise InputError(f"{directory}: already holds another run (its {CONFIG} has the id {found}); move it away")
 
 
-def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted keys."""
+def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys; an empty mapping is a value."""
     if not isinstance(node, dict) or not node:
         return {prefix: node}
     return {
         dotted: value
         for key, child in node.items()
-        for dotted, value in _flatten(child, f"{prefix}.{key}" if prefix else str(key)).items()
+        for dotted, value in flatten(child, f"{prefix}.{key}" if prefix else str(key)).items()
     }

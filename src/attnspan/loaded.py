@@ -12,6 +12,7 @@ from torch import Tensor
 
 from attnspan.assemble import assemble_model
 from attnspan.build import build, refuse_foreign_targets
+from attnspan.checkpoints import read_checkpoint
 from attnspan.data.tokenization import PAD, Tokenizer
 from attnspan.errors import InputError
 from attnspan.lit import SPECIALS
@@ -135,10 +136,5 @@ def load_run(directory: str | Path, *, trusted: Sequence[str] = ()) -> LoadedRun
 
 
 def _weights(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        state = torch.load(path, weights_only=True, map_location="cpu")["state_dict"]
-    except Exception as error:  # torch raises many kinds for a file that is no checkpoint
-        raise InputError(f"{path}: not a whole checkpoint ({str(error).splitlines()[0]})") from error
+    state = read_checkpoint(path)["state_dict"]
     return {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
