@@ -27,10 +27,14 @@ _AT_LEAST: dict[str, tuple[type, float]] = {
     "label_smoothing": (float, 0),
     "trainer.max_steps": (int, 1),
     "trainer.val_check_interval": (int, 1),
+    "trainer.log_every_n_steps": (int, 1),
     "schedule.warmup_steps": (int, 0),
     "schedule.final": (float, 0),
 }
 """Numbers that every run has: what kind, and the least they may be."""
+
+_ANOTHER_MEASURE = ("fast_dev_run", "max_epochs", "min_epochs", "max_time", "overfit_batches")
+"""Lightning's other ways to end or to shorten a run, which would make it say less than its summary claims."""
 
 
 def conf_directory() -> Path:
@@ -113,6 +117,11 @@ def _check(config: dict[str, Any]) -> None:
         raise InputError(f"seed: must be less than 2^32, not {config['seed']}")
     if config["threads"] > (os.cpu_count() or 1):
         raise InputError(f"threads={config['threads']} is more than this machine's {os.cpu_count()} cores")
+    for key in config["trainer"]:
+        if key in _ANOTHER_MEASURE or key.startswith("limit_"):
+            raise InputError(
+                f"trainer.{key}: a run is trainer.max_steps updates long and sees whole splits; leave it out"
+            )
     if config["trainer"].get("devices") != 1:
         raise InputError(f"trainer.devices={config['trainer'].get('devices')}: a run uses one device, so it must be 1")
     for key in ("rerun", "decoder.fused"):
@@ -126,6 +135,9 @@ def _check(config: dict[str, Any]) -> None:
     if not isinstance(wandb, dict) or wandb.get("mode") not in ("offline", "online"):
         found = wandb.get("mode") if isinstance(wandb, dict) else wandb
         raise InputError(f"logger.wandb.mode: must be offline or online, not {found!r}")
+    project = wandb.get("project")
+    if not isinstance(project, str) or not project or set(project) & set("/\\#?%:"):
+        raise InputError(f"logger.wandb.project: must be a name without any of / \\ # ? % :, not {project!r}")
 
 
 def _check_sizes(node: Any, key: str = "") -> None:
