@@ -16,7 +16,7 @@ study: .venv/installed
 	exit $$status
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile  # a file's runs are made once
 
 check: .venv/installed-dev
 	$(BIN)/ruff check
