@@ -303,7 +303,10 @@ class Process:
         path = self.directory / METRICS
         if not self.is_at(TRAINING) or not path.exists():
             return False
-        header, *rows = (line.split(",") for line in path.read_text(encoding="utf-8").splitlines())
+        lines = path.read_text(encoding="utf-8").splitlines()
+        if not lines:  # it is being written
+            return False
+        header, *rows = (line.split(",") for line in lines)
         last = dict(zip(header, rows[-1], strict=False)) if rows else {}
         return bool(last.get("train/loss")) and (int(last["step"]) + 1) % 50 == 0
 
