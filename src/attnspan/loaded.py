@@ -1,4 +1,4 @@
-"""A finished run as a thing that decodes."""
+"""A run, finished or with a best checkpoint already, as a thing that decodes."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class Status:
 
     Attributes:
         state: one of the words above.
-        done: units of the state done: updates in training, examples in testing.
+        done: units of the state done: updates in training, batches in validation and testing.
         total: units of the state in all.
         loss: last known training loss, nats per target token.
         seconds: time since the run began.
