@@ -46,7 +46,7 @@ def test_training_loss_by_hand(composed: Compose, smoothing: float) -> None:
     """-(1 - s) log p(y) - s mean_v log p(v), averaged over the five tokens that are no padding."""
     made, one = module(composed, label_smoothing=smoothing), batch()
     with torch.no_grad():
-        table = torch.log_softmax(made.model(one.source, one.source_lengths, one.target_input), dim=-1)
+        table = torch.log_softmax(made.model(one.source, one.source_lengths, one.target_input)[0], dim=-1)
     total = 0.0
     for b, t, token in [(0, 0, 4), (0, 1, 5), (0, 2, 2), (1, 0, 6), (1, 1, 2)]:
         total -= (1 - smoothing) * float(table[b, t, token]) + smoothing * float(table[b, t].mean())
@@ -56,7 +56,7 @@ def test_training_loss_by_hand(composed: Compose, smoothing: float) -> None:
 def test_evaluation_is_without_smoothing_and_counts_every_token(composed: Compose) -> None:
     made, one = module(composed, label_smoothing=0.3).eval(), batch()
     tested = made.test_step(one)
-    table = torch.log_softmax(made.model(one.source, one.source_lengths, one.target_input).detach(), dim=-1)
+    table = torch.log_softmax(made.model(one.source, one.source_lengths, one.target_input)[0].detach(), dim=-1)
     by_hand = [-sum(float(table[0, t, v]) for t, v in enumerate([4, 5, 2])), -float(table[1, 0, 6] + table[1, 1, 2])]
     assert tested.nll.tolist() == pytest.approx(by_hand, rel=1e-5)
     best = table.argmax(dim=-1)

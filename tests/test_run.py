@@ -104,7 +104,7 @@ def test_teacher_forced_numbers_are_the_loss_of_the_reference(finished: dict[str
         source = loaded.source_tokenizer.encode(record["source"])
         target = loaded.target_tokenizer.encode(record["reference"])
         with torch.no_grad():
-            logits = loaded.model(torch.tensor([source]), torch.tensor([len(source)]), torch.tensor([[1, *target]]))[0]
+            logits = loaded.model(torch.tensor([source]), torch.tensor([len(source)]), torch.tensor([[1, *target]]))[0][0]
         expected = torch.tensor([*target, 2])
         nll = -torch.log_softmax(logits, dim=-1)[torch.arange(len(expected)), expected].sum()
         assert record["nll"] == pytest.approx(float(nll), rel=1e-5)

@@ -75,7 +75,7 @@ class Seq2SeqModule(L.LightningModule):
 
     def training_step(self, batch: Batch) -> Tensor:
         """Loss in nats per target token."""
-        logits = self.model(batch.source, batch.source_lengths, batch.target_input)
+        logits, _ = self.model(batch.source, batch.source_lengths, batch.target_input)
         loss = F.cross_entropy(
             logits.flatten(0, 1),
             batch.target_output.flatten(),
@@ -102,7 +102,8 @@ class Seq2SeqModule(L.LightningModule):
 
     def _teacher_forced(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Per example [B]: negative log-likelihood in nats, and tokens ranked first."""
-        logits = self.model(batch.source, batch.source_lengths, batch.target_input).float()
+        logits, _ = self.model(batch.source, batch.source_lengths, batch.target_input)
+        logits = logits.float()
         target, real = batch.target_output, batch.target_output != PAD
         # Flat, because of the two forms of this loss only this one has a deterministic kernel on a GPU.
         nll = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=PAD, reduction="none").view_as(real)

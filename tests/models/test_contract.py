@@ -39,7 +39,7 @@ def loss_of(model: Seq2Seq, sources: list[list[int]], targets: list[list[int]], 
     """Summed loss of a batch; every target is asked to say itself."""
     source, lengths = pad(sources, max(len(row) for row in sources) + extra)
     target, _ = pad(targets, max(len(row) for row in targets) + extra)
-    logits = model(source, lengths, target)
+    logits = model(source, lengths, target)[0]
     return F.cross_entropy(logits.transpose(1, 2), target, ignore_index=0, reduction="none").sum(dim=1)
 
 
@@ -61,10 +61,10 @@ def test_nothing_in_padding_can_get_out(model: Seq2Seq, poison: float) -> None:
     """NaN in the embedding of padding: it enters neither outputs nor gradients of real tokens."""
     source, lengths = pad(SOURCES, 9)
     target, _ = pad([[1, 4, 5, 6]] * 3)
-    clean = model(source, lengths, target)
+    clean = model(source, lengths, target)[0]
     with torch.no_grad():
         model.source_embedding.weight[0] = poison
-    poisoned = model(source, lengths, target)
+    poisoned = model(source, lengths, target)[0]
     assert torch.equal(clean, poisoned)
     poisoned.sum().backward()
     for name, parameter in model.named_parameters():
@@ -167,7 +167,7 @@ def test_greedy_by_hand(model: Seq2Seq) -> None:
         ids = found.tokens[row, : int(found.lengths[row])].tolist()
         truncated = bool(found.truncated[row])
         said = ids if truncated else [*ids, SPECIALS.eos]
-        logits = model(torch.tensor([source]), torch.tensor([len(source)]), torch.tensor([[1, *ids]]))[0]
+        logits = model(torch.tensor([source]), torch.tensor([len(source)]), torch.tensor([[1, *ids]]))[0][0]
         log_prob = 0.0
         for t, token in enumerate(said):
             allowed = logits[t].clone()
@@ -232,7 +232,7 @@ def test_an_odd_memory_is_refused(composed: Compose) -> None:
 def test_bfloat16_runs(composed: Compose, wiring: tuple[str, ...]) -> None:
     model = small(composed, *wiring)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        logits = model(*pad(SOURCES), torch.tensor([[1, 4], [1, 5], [1, 6]]))
+        logits = model(*pad(SOURCES), torch.tensor([[1, 4], [1, 5], [1, 6]]))[0]
     assert logits.isfinite().all()
     logits.float().sum().backward()
 
@@ -246,7 +246,7 @@ def test_huge_scores_do_not_overflow(composed: Compose, wiring: tuple[str, ...])
             for parameter in attention.parameters():
                 parameter.mul_(1e4)
         attention.score.register_forward_hook(lambda score, inputs, scores: scores * 1e4)  # some have no parameters
-    logits = model(*pad(SOURCES), torch.tensor([[1, 4], [1, 5], [1, 6]]))
+    logits = model(*pad(SOURCES), torch.tensor([[1, 4], [1, 5], [1, 6]]))[0]
     logits.sum().backward()
     assert logits.isfinite().all()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())

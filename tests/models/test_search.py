@@ -30,7 +30,7 @@ def beam(size: int, limit: LengthLimit, normalisation: float = 0.0) -> Beam:
 def log_probs(model: Seq2Seq, source: list[int], words: list[int]) -> Tensor:
     """[T+1, V] teacher-forced log p behind <bos> and each of the words."""
     with torch.no_grad():
-        logits = model(torch.tensor([source]), torch.tensor([len(source)]), torch.tensor([[1, *words]]))[0]
+        logits = model(torch.tensor([source]), torch.tensor([len(source)]), torch.tensor([[1, *words]]))[0][0]
     return torch.log_softmax(logits, dim=-1)
 
 
@@ -45,7 +45,7 @@ def exhaustive(model: Seq2Seq, source: list[int], longest: int, normalisation: f
         read = torch.cat([torch.full((number, 1), SPECIALS.bos), words], dim=1)
         said = torch.cat([words, torch.full((number, 1), SPECIALS.eos)], dim=1)
         with torch.no_grad():
-            logits = model(torch.tensor([source] * number), torch.full((number,), len(source)), read)
+            logits = model(torch.tensor([source] * number), torch.full((number,), len(source)), read)[0]
         log_prob = torch.log_softmax(logits, dim=-1).gather(2, said.unsqueeze(-1)).sum(dim=(1, 2))
         top, at = (log_prob / (length + 1) ** normalisation).max(dim=0)
         best = max(best, (float(top), words[at].tolist()))

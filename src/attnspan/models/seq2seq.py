@@ -65,8 +65,8 @@ class Seq2Seq(nn.Module):
         decoded = self.decoder.step(self.dropout(self.target_embedding(previous.unsqueeze(1))), state, memory)
         return self.readout(self.dropout(decoded.output.squeeze(1))), decoded
 
-    def forward(self, source: Tensor, lengths: Tensor, target_input: Tensor) -> Tensor:
-        """Teacher-forced logits.
+    def forward(self, source: Tensor, lengths: Tensor, target_input: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Read a known target (teacher forcing).
 
         Args:
             source: [B, S] int64.
@@ -74,8 +74,8 @@ class Seq2Seq(nn.Module):
             target_input: [B, T] int64, <bos> and the target without its last token.
 
         Returns:
-            logits [B, T, V].
+            logits [B, T, V], and attention weights [B, T, S], or None where the wiring has none.
         """
         memory = self.encode(source, lengths)
         decoded = self.decoder.unroll(self.dropout(self.target_embedding(target_input)), memory)
-        return self.readout(self.dropout(decoded.output))
+        return self.readout(self.dropout(decoded.output)), decoded.weights
