@@ -21,6 +21,7 @@ SWEEPS = sorted((conf_directory() / "sweep").glob("*.yaml"))
 NEEDS = {
     "files": ("data.train=a.csv", "data.validation=b.csv", "data.test=c.csv", "data.source=a", "data.target=b"),
     "hub": ("data.path=owner/name", "data.source=a", "data.target=b"),
+    "sigmorphon2020": ("data.root=a", "data.language=fre"),
 }
 
 
@@ -77,11 +78,25 @@ def test_arms_differ_in_the_wiring_only(composed: Compose) -> None:
     assert all(shape == shapes[0] for shape in shapes)
 
 
+class TestTheNameOfTheData:
+    def test_is_its_file_unless_the_config_says_another(self, composed: Compose) -> None:
+        assert composed()["data_name"] == "pronunciation"
+        assert composed("data_name=mine")["data_name"] == "mine"
+        languages = [composed("data=sigmorphon2020", "data.root=a", f"data.language={one}") for one in ("fre", "hin")]
+        assert [config["data_name"] for config in languages] == ["sigmorphon2020_fre", "sigmorphon2020_hin"]
+
+    @pytest.mark.parametrize("bad", ["../mine", "a/b", ".hidden", "'two words'"])
+    def test_is_a_folders_name(self, composed: Compose, bad: str) -> None:
+        with pytest.raises(InputError, match="data_name: must be a name"):
+            composed(f"data_name={bad}")
+
+
 class TestIdentity:
     def test_free_keys_change_nothing(self, composed: Compose) -> None:
         base = run_id(composed(), data_fingerprint="d")
         for override in (
             "runs_dir=elsewhere",
+            "data_name=mine",
             "cache_dir=/tmp/x",
             "logger=none",
             "study=name",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def conf_directory() -> Path:
 
 
 def plain_config(composed: DictConfig, choices: Any) -> dict[str, Any]:
-    """Resolve what Hydra composed, and name the arm and the data by their files.
+    """Resolve what Hydra composed, and name the arm, and the data if it has no name yet, by their files.
 
     Args:
         composed: a job's config; a ``hydra`` node is left out.
@@ -65,8 +66,9 @@ def plain_config(composed: DictConfig, choices: Any) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise InputError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     assert isinstance(resolved, dict)
-    config: dict[str, Any] = {"arm": choices.decoder, "data_name": choices.data}
+    config: dict[str, Any] = {"arm": choices.decoder}
     config |= {str(key): value for key, value in resolved.items() if key != "sweep"}
+    config["data_name"] = config.get("data_name") or choices.data
     config["study"] = config.get("study") or choices.sweep
     _check(config)
     _spread_validations(config["trainer"])
@@ -82,6 +84,8 @@ def _check(config: dict[str, Any]) -> None:
     for key in ("runs_dir", "cache_dir"):
         if not isinstance(config.get(key), str) or not config[key]:
             raise InputError(f"{key}: must be a path, not {config.get(key)!r}")
+    if not re.fullmatch(r"\w[\w.-]*", str(config["data_name"])):
+        raise InputError(f"data_name: must be a name of letters, digits, _ . - (a folder), not {config['data_name']!r}")
     for key in (
         "data",
         "encoder",
