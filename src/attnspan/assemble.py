@@ -22,7 +22,7 @@ def assemble_model(config: dict[str, Any], *, source_vocabulary_size: int, targe
     Raises:
         InputError: the config's sizes or settings do not fit each other.
     """
-    parts = {key: build(config, key) for key in ("encoder", "decoder")}
+    parts = {key: build(config, key) for key in ("encoder", "decoder", "rnn")}
     try:
         return Seq2Seq(
             **parts,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,11 +14,13 @@ from torch.nn import functional as F
 from attnspan.assemble import assemble_model
 from attnspan.errors import InputError
 from attnspan.models.attention import Attention
-from attnspan.models.decoders import Decoder
-from attnspan.models.encoder import BiGRUEncoder
+from attnspan.models.decoder import Decoder
+from attnspan.models.encoder import BidirectionalEncoder
 from attnspan.models.memory import Memory
+from attnspan.models.recurrence import Recurrence
 from attnspan.models.search import Greedy, LengthLimit, Specials
 from attnspan.models.seq2seq import Seq2Seq
+from attnspan.models.windows import LocalPredictiveWindow
 from tests.conftest import Compose
 from tests.models.arms import SOURCE_VOCABULARY, TARGET_VOCABULARY, WIRINGS, pad, small
 
@@ -76,7 +80,7 @@ def test_poisoned_memory(model: Seq2Seq) -> None:
     """An encoder may leave anything behind the source: a memory silences it, values and gradients."""
     mask = torch.tensor([[True, True, False], [True, False, False]])
     states = torch.randn(2, 3, model.encoder.memory_size)
-    final = torch.randn(2, model.encoder.final_size)
+    final = tuple(torch.randn(2, model.encoder.final_size) for _ in range(2))
     embedded = torch.randn(2, 4, 5)
 
     def unroll(states: Tensor) -> Tensor:
@@ -100,7 +104,12 @@ def test_weights_are_weights(model: Seq2Seq) -> None:
     assert weights.shape == (3, 4, 9)
     assert (weights >= 0).all()
     assert (weights[~memory.mask.unsqueeze(1).expand_as(weights)] == 0).all()
-    torch.testing.assert_close(weights.sum(dim=-1), torch.ones(3, 4), atol=1e-12, rtol=0)
+    total = weights.sum(dim=-1)
+    if isinstance(attentions(model)[0].window, LocalPredictiveWindow):  # whose Gaussian is not renormalised
+        assert (total <= 1 + 1e-12).all()
+        assert (total > 0).all()
+    else:
+        torch.testing.assert_close(total, torch.ones(3, 4), atol=1e-12, rtol=0)
 
 
 def test_a_mask_that_is_dropped_is_noticed(composed: Compose, float64: None) -> None:
@@ -202,25 +211,32 @@ def test_a_limit_leaves_room() -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(lengths=st.lists(st.integers(1, 7), min_size=1, max_size=5), extra=st.integers(0, 3))
-def test_the_encoder_equals_torchs_packed_one(lengths: list[int], extra: int) -> None:
-    """The two directions without packing give what torch's bidirectional GRU gives over a packed sequence."""
+@given(
+    lengths=st.lists(st.integers(1, 7), min_size=1, max_size=5),
+    extra=st.integers(0, 3),
+    layers=st.integers(1, 3),
+    cell=st.sampled_from([torch.nn.GRU, torch.nn.LSTM]),
+)
+def test_the_encoder_equals_torchs_packed_one(lengths: list[int], extra: int, layers: int, cell: type) -> None:
+    """The directions without packing give what torch's bidirectional cells give over a packed sequence."""
     torch.manual_seed(len(lengths))
-    encoder = BiGRUEncoder(embedding_size=3, hidden_size=8)
-    packed = torch.nn.GRU(3, 4, batch_first=True, bidirectional=True)
-    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+    rnn = functools.partial(Recurrence, cell=cell, layers=layers, dropout=0.0)
+    encoder = BidirectionalEncoder(embedding_size=3, hidden_size=8, rnn=rnn, layers=layers, dropout=0.0, final="both")
+    packed = cell(3, 4, num_layers=layers, batch_first=True, bidirectional=True)
     with torch.no_grad():
-        for name in names:
-            getattr(packed, name).copy_(getattr(encoder.forwards, name))
-            getattr(packed, f"{name}_reverse").copy_(getattr(encoder.backwards, name))
+        for layer in range(layers):
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+                for side, suffix in ((encoder.forwards, ""), (encoder.backwards, "_reverse")):
+                    getattr(packed, f"{name}_l{layer}{suffix}").copy_(getattr(side[layer].cells, f"{name}_l0"))
     embedded = torch.randn(len(lengths), max(lengths) + extra, 3)
     sizes = torch.tensor(lengths)
     memory = encoder(embedded, sizes)
     sequence = torch.nn.utils.rnn.pack_padded_sequence(embedded, sizes, batch_first=True, enforce_sorted=False)
     states, last = packed(sequence)
+    last = last[0] if cell is torch.nn.LSTM else last  # [2L, B, H/2], layer by layer forward, backward
     states, _ = torch.nn.utils.rnn.pad_packed_sequence(states, batch_first=True, total_length=embedded.size(1))
     torch.testing.assert_close(memory.states, states, atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(memory.final, torch.cat([last[0], last[1]], dim=-1), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(memory.final[0], last.transpose(0, 1).flatten(1), atol=1e-6, rtol=1e-5)
 
 
 def test_an_odd_memory_is_refused(composed: Compose) -> None:
@@ -285,18 +301,6 @@ def test_plain_wide_is_as_large_as_bahdanau(composed: Compose, hidden: int, size
 
     wide = parameters("plain_wide", *sizes)
     assert wide == pytest.approx(parameters("bahdanau", *(key.replace(".as_large_as", "") for key in sizes)), rel=0.01)
-
-
-def test_fused_is_for_the_additive_score(composed: Compose) -> None:
-    with pytest.raises(
-        InputError, match=r"decoder\.fused=true is for AdditiveScore, but decoder\.score is GeneralScore"
-    ):
-        small(
-            composed,
-            "bahdanau",
-            "decoder.score._target_=attnspan.models.attention.GeneralScore",
-            "~decoder.score.attention_size",
-        )
 
 
 def test_vocabularies_are_the_models(composed: Compose) -> None:

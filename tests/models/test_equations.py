@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from attnspan.models.decoders import Decoder
 from torch import Tensor
 
-from attnspan.models.decoders import Decoder
 from attnspan.models.seq2seq import Seq2Seq
 from tests.conftest import ARMS, Compose
 from tests.models.arms import TARGET_VOCABULARY, WIRINGS, pad, small

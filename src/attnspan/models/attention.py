@@ -1,184 +1,72 @@
-"""Attention: a score compares queries with keys, a softmax over the real positions makes weights, a sum the context.
-
-A score is a module with ``keys(states)``, computed once a source, and ``forward(query, keys)``. It is built with the
-sizes that its parent knows: ``query_size`` and ``memory_size``. Adding one is a class here (or in a file of your own)
-and one yaml in ``conf/decoder/``.
-"""
+"""Attention: a score compares queries with keys, a window makes weights of it, a weighted sum the context."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import Protocol
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from attnspan.models.memory import Memory
-
-
-class Score(nn.Module, ABC):
-    """How well each query fits each memory position."""
-
-    @abstractmethod
-    def keys(self, states: Tensor) -> Tensor:
-        """Project the memory once: states [B, S, M] to keys [B, S, A]."""
-
-    @abstractmethod
-    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
-        """Compare: query [B, T, Q] and keys [B, S, A] to scores [B, T, S]."""
-
-
-class BuildScore(Protocol):
-    """A score class with its own settings filled in (``_partial_: true`` in the config)."""
-
-    def __call__(self, *, query_size: int, memory_size: int) -> Score:
-        """Build the score for these sizes."""
-
-
-class AdditiveScore(Score):
-    """e_ij = v_a^T tanh(W_a s_{i-1} + U_a h_j)  (Bahdanau et al. 2015, A.1.2).
-
-    It is also Luong's "concat", v_a^T tanh(W_a [h_t; h_s]), whose W_a is Bahdanau's [W_a, U_a] in one piece.
-
-    Args:
-        query_size: features of a query.
-        memory_size: M.
-        attention_size: A, features inside the tanh.
-    """
-
-    def __init__(self, *, query_size: int, memory_size: int, attention_size: int) -> None:
-        super().__init__()
-        self.query = nn.Linear(query_size, attention_size, bias=False)  # W_a
-        self.key = nn.Linear(memory_size, attention_size, bias=False)  # U_a
-        self.energy = nn.Linear(attention_size, 1, bias=False)  # v_a
-
-    def keys(self, states: Tensor) -> Tensor:
-        """U_a h_j for all j."""
-        return self.key(states)
-
-    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
-        """Scores [B, T, S] of query [B, T, Q] against keys [B, S, A]."""
-        hidden = torch.tanh(self.query(query).unsqueeze(2) + keys.unsqueeze(1))  # [B, T, S, A]
-        return self.energy(hidden).squeeze(-1)
-
-
-class DotScore(Score):
-    """score(h_t, h_s) = h_t^T h_s  (Luong et al. 2015, section 3.1, "dot").
-
-    Args:
-        query_size: features of a query.
-        memory_size: M.
-
-    Raises:
-        ValueError: the two sizes differ.
-    """
-
-    def __init__(self, *, query_size: int, memory_size: int) -> None:
-        super().__init__()
-        if query_size != memory_size:
-            raise ValueError(
-                f"model.hidden_size={query_size} and encoder.hidden_size={memory_size} differ, "
-                f"and {type(self).__name__} multiplies the decoder's state with the encoder's"
-            )
-
-    def keys(self, states: Tensor) -> Tensor:
-        """The states h_s themselves."""
-        return states
-
-    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
-        """Scores [B, T, S] of query [B, T, Q] against keys [B, S, Q]."""
-        return query @ keys.transpose(1, 2)
-
-
-class ScaledDotScore(DotScore):
-    """h_t^T h_s / sqrt(Q): the inner product keeps its size when the states grow (Vaswani et al. 2017, eq. 1)."""
-
-    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
-        """Scores [B, T, S] of query [B, T, Q] against keys [B, S, Q]."""
-        return super().forward(query, keys) / keys.size(-1) ** 0.5
-
-
-class GeneralScore(Score):
-    """score(h_t, h_s) = h_t^T W_a h_s  (Luong et al. 2015, section 3.1, "general").
-
-    Args:
-        query_size: features of a query.
-        memory_size: M.
-    """
-
-    def __init__(self, *, query_size: int, memory_size: int) -> None:
-        super().__init__()
-        self.key = nn.Linear(memory_size, query_size, bias=False)  # W_a
-
-    def keys(self, states: Tensor) -> Tensor:
-        """W_a h_s for all s."""
-        return self.key(states)
-
-    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
-        """Scores [B, T, S] of query [B, T, Q] against keys [B, S, Q]."""
-        return query @ keys.transpose(1, 2)
-
-
-class LocationScore(Score):
-    """a_t = softmax(W_a h_t)  (Luong et al. 2015, eq. 8, "location"): the target state alone says where to look.
-
-    W_a has one row a source position. As in the paper, short sentences use the top rows only (and the softmax is taken
-    over those), and in long sentences the positions without a row get weight exactly 0.
-
-    Args:
-        query_size: features of a query.
-        memory_size: M; not used, what stands at a position is never looked at.
-        max_length: number of positions that have a row.
-
-    Raises:
-        ValueError: ``max_length`` leaves no position to look at.
-    """
-
-    def __init__(self, *, query_size: int, memory_size: int, max_length: int) -> None:
-        super().__init__()
-        if max_length < 1:
-            raise ValueError(f"decoder.score.max_length={max_length} leaves no source position to look at")
-        self.position = nn.Linear(query_size, max_length, bias=False)  # W_a
-        self.max_length = max_length
-
-    def keys(self, states: Tensor) -> Tensor:
-        """Keys without features, [B, S, 0]: they say how many positions there are and nothing else."""
-        return states[..., :0]
-
-    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
-        """Scores [B, T, S] of query [B, T, Q]; -inf from position ``max_length`` on."""
-        return F.pad(self.position(query), (0, keys.size(1) - self.max_length), value=-torch.inf)  # cuts if negative
+from attnspan.models.recurrence import State
+from attnspan.models.scores import BuildScore
+from attnspan.models.windows import BuildWindow, GlobalWindow
 
 
 class Attention(nn.Module):
-    """alpha_ij = softmax_j(e_ij) over real positions, c_i = sum_j alpha_ij h_j  (Bahdanau et al. 2015, eq. 5 and 6).
+    """alpha_ij = window(e_ij), c_i = sum_j alpha_ij h_j  (Bahdanau et al. 2015, eq. 5 and 6).
+
+    Its state is the number of steps taken, [B], and what the score remembers.
 
     Args:
         score: builds the score.
-        query_size: features of a query.
+        window: builds the window.
+        query_size: Q, features of a query.
         memory_size: M.
+
+    Raises:
+        ValueError: a window that could hide every position that the score knows.
     """
 
-    def __init__(self, *, score: BuildScore, query_size: int, memory_size: int) -> None:
+    def __init__(self, *, score: BuildScore, window: BuildWindow, query_size: int, memory_size: int) -> None:
         super().__init__()
         self.score = score(query_size=query_size, memory_size=memory_size)
+        self.window = window(query_size=query_size)
+        if not self.score.is_content and not isinstance(self.window, GlobalWindow):
+            raise ValueError(
+                f"decoder.window={type(self.window).__name__} goes with scores that look at the source, and "
+                f"decoder.score={type(self.score).__name__} does not"
+            )
 
     def prepare(self, memory: Memory) -> Memory:
         """Compute the keys once for all decoding steps."""
         return memory.with_keys(self.score.keys(memory.states))
 
-    def forward(self, query: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+    def start(self, memory: Memory) -> State:
+        """The state before the first step."""
+        return memory.mask.new_zeros(memory.mask.size(0), dtype=torch.long), *self.score.start(_keys(memory))
+
+    def forward(self, query: Tensor, memory: Memory, state: State) -> tuple[Tensor, Tensor, State]:
         """Attend.
 
         Args:
-            query: [B, T, Q].
+            query: [B, T, Q]; T is 1 if the score remembers.
             memory: prepared by :meth:`prepare`.
+            state: from :meth:`start` or the step before.
 
         Returns:
-            context [B, T, M] and weights [B, T, S]; weights are exactly 0 in padding and sum to 1.
+            context [B, T, M], weights [B, T, S], exactly 0 in padding, and the state behind the last of the T steps.
         """
-        assert memory.keys is not None, "the memory was not prepared"
-        scores = self.score(query, memory.keys)
-        weights = torch.softmax(scores.masked_fill(~memory.mask.unsqueeze(1), -torch.inf), dim=-1)
-        return weights @ memory.states, weights
+        taken, *past = state
+        T = query.size(1)
+        step = taken.unsqueeze(1) + torch.arange(1, T + 1, device=taken.device)
+        scores = self.score(query, _keys(memory), *past)
+        weights = self.window(scores, query, step, memory.mask)
+        return (
+            weights.to(memory.states.dtype) @ memory.states,
+            weights,
+            (taken + T, *self.score.remember(weights, *past)),
+        )
+
+
+def _keys(memory: Memory) -> Tensor:
+    assert memory.keys is not None, "the memory was not prepared"
+    return memory.keys

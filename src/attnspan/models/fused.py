@@ -1,6 +1,6 @@
 """The Bahdanau decoder unrolled as one autograd function: the same numbers as the steps, in less time and memory.
 
-Nothing here is needed to understand the model: :class:`~attnspan.models.decoders.BahdanauDecoder` is the definition,
+Nothing here is needed to understand the model: :class:`~attnspan.models.bahdanau.BahdanauDecoder` is the definition,
 and a test holds this file equal to it, gradients included. What is gained:
 
 - No B x T x S x A activations are kept; the backward pass computes them again, one step at a time.

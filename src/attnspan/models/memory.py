@@ -5,7 +5,8 @@ Notation used in all of ``attnspan.models``::
     B  batch            S  source length      T  target length
     H  hidden size      E  embedding size     A  attention size
     M  memory size (features of one memory position)
-    V  vocabulary size
+    F  features of the encoder's last word
+    L  layers           V  vocabulary size
 
 A mask is True where a real token stands.
 """
@@ -24,17 +25,18 @@ class Memory:
     Attributes:
         states: [B, S, M]; exactly 0 in padding, whatever the encoder left there.
         mask: [B, S] bool, True at real positions; every row has at least one.
-        final: [B, F] what the encoder says once, through the bridge.
+        final: what the encoder says once, through the bridge: [B, F] of its hidden states, all layers side by side, and
+            where it hands them on [B, F] of its cells.
         keys: [B, S, A], what the queries are compared with; there when an attention has prepared the memory.
     """
 
     states: Tensor
     mask: Tensor
-    final: Tensor
+    final: tuple[Tensor, ...]
     keys: Tensor | None = None
 
     @classmethod
-    def of(cls, states: Tensor, mask: Tensor, final: Tensor) -> Memory:
+    def of(cls, states: Tensor, mask: Tensor, final: tuple[Tensor, ...]) -> Memory:
         """Build a memory and silence its padding, so that not even a NaN there can reach a context vector."""
         return cls(states=states.masked_fill(~mask.unsqueeze(-1), 0.0), mask=mask, final=final)
 
@@ -44,5 +46,9 @@ class Memory:
 
     def select(self, rows: Tensor) -> Memory:
         """Return the memory of the examples ``rows`` [B'] (indices, repeats allowed)."""
-        keys = None if self.keys is None else self.keys[rows]
-        return Memory(states=self.states[rows], mask=self.mask[rows], final=self.final[rows], keys=keys)
+        return Memory(
+            states=self.states[rows],
+            mask=self.mask[rows],
+            final=tuple(word[rows] for word in self.final),
+            keys=None if self.keys is None else self.keys[rows],
+        )

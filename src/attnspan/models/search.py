@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from attnspan.models.decoders import State
 from attnspan.models.memory import Memory
+from attnspan.models.recurrence import State
 from attnspan.models.seq2seq import Seq2Seq
 
 

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from torch import Tensor, nn
 
-from attnspan.models.decoders import BuildDecoder, Decoded, State
-from attnspan.models.encoder import BiGRUEncoder
+from attnspan.models.decoder import BuildDecoder, Decoded
+from attnspan.models.encoder import BuildEncoder
 from attnspan.models.memory import Memory
-
-
-class BuildEncoder(Protocol):
-    """An encoder class with its own settings filled in (``_partial_: true`` in the config)."""
-
-    def __call__(self, *, embedding_size: int) -> BiGRUEncoder:
-        """Build the encoder for this size."""
+from attnspan.models.recurrence import BuildRecurrence, State
 
 
 class Seq2Seq(nn.Module):
@@ -24,11 +16,16 @@ class Seq2Seq(nn.Module):
     Args:
         encoder: builds the encoder.
         decoder: builds the decoder; the arm.
+        rnn: builds the recurrent cells of both.
         source_vocabulary_size: number of source tokens.
         target_vocabulary_size: V.
         embedding_size: E, of source and of target tokens.
         hidden_size: H.
         dropout: probability, on embeddings and before the readout.
+        tied_target_embeddings: the readout's matrix is that of the target embeddings (Press and Wolf 2017).
+
+    Raises:
+        ValueError: embeddings are tied to an output of another size.
     """
 
     def __init__(
@@ -36,24 +33,34 @@ class Seq2Seq(nn.Module):
         *,
         encoder: BuildEncoder,
         decoder: BuildDecoder,
+        rnn: BuildRecurrence,
         source_vocabulary_size: int,
         target_vocabulary_size: int,
         embedding_size: int,
         hidden_size: int,
         dropout: float,
+        tied_target_embeddings: bool,
     ) -> None:
         super().__init__()
         self.source_embedding = nn.Embedding(source_vocabulary_size, embedding_size)
         self.target_embedding = nn.Embedding(target_vocabulary_size, embedding_size)
-        self.encoder = encoder(embedding_size=embedding_size)
+        self.encoder = encoder(embedding_size=embedding_size, rnn=rnn)
         self.decoder = decoder(
             embedding_size=embedding_size,
             hidden_size=hidden_size,
             memory_size=self.encoder.memory_size,
             final_size=self.encoder.final_size,
+            rnn=rnn,
         )
         self.dropout = nn.Dropout(dropout)
-        self.readout = nn.Linear(hidden_size, target_vocabulary_size)
+        self.readout = nn.Linear(self.decoder.output_size, target_vocabulary_size)
+        if tied_target_embeddings:
+            if self.decoder.output_size != embedding_size:
+                raise ValueError(
+                    f"model.tied_target_embeddings=true needs model.embedding_size={embedding_size} to be as large as "
+                    f"the decoder's output, {self.decoder.output_size} (model.hidden_size={hidden_size})"
+                )
+            self.readout.weight = self.target_embedding.weight
 
     def encode(self, source: Tensor, lengths: Tensor) -> Memory:
         """Read source [B, S] int64 with lengths [B] (on the CPU) into a memory that is ready for decoding."""
