@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -259,8 +260,6 @@ class TestLoadRun:
         assert not (tmp_path / "run").exists()
 
     def test_a_checkpoint_cannot_run_code(self, finished: dict[str, Path], tmp_path: Path) -> None:
-        import shutil
-
         copy = tmp_path / "copy"
         shutil.copytree(finished["plain"], copy)
         (copy / BEST).write_bytes(pickle.dumps(_Bomb(str(tmp_path / "exploded"))))
@@ -270,6 +269,15 @@ class TestLoadRun:
         (copy / BEST).write_bytes((finished["plain"] / BEST).read_bytes()[:1000])
         with pytest.raises(InputError, match=r"best\.ckpt: not a whole checkpoint"):
             load_run(copy)
+
+
+    def test_weights_of_another_model(self, finished: dict[str, Path], tmp_path: Path) -> None:
+        copy = tmp_path / "copy"
+        shutil.copytree(finished["plain"], copy)
+        (copy / BEST).write_bytes((finished["bahdanau"] / BEST).read_bytes())
+        with pytest.raises(InputError, match=r"best\.ckpt: does not fit the model that config\.yaml describes") as raised:
+            load_run(copy)
+        assert "\n" not in str(raised.value)
 
 
 class _Bomb:

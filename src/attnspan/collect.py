@@ -89,7 +89,7 @@ def collect(paths: Sequence[Path]) -> Collection:
     excluded = []
     for directory in find_runs(paths):
         try:
-            run = _read(directory)
+            run = read_run(directory)
         except InputError as error:
             excluded.append(
                 Excluded(directory, str(error).removeprefix(f"{directory}/").removeprefix(f"{directory}: "))
@@ -136,7 +136,12 @@ def _run_directories(path: Path) -> Iterator[Path]:
                 yield from _run_directories(child)
 
 
-def _read(directory: Path) -> Run:
+def read_run(directory: Path) -> Run:
+    """Read a finished run.
+
+    Raises:
+        InputError: it did not finish, or cannot be trusted; says why.
+    """
     missing = [name for name in rundir.WHOLE if not (directory / name).is_file()]
     if missing:
         raise InputError(f"{directory}: did not finish ({', '.join(missing)} missing{_last_state(directory)})")

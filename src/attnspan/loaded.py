@@ -18,7 +18,7 @@ from attnspan.errors import InputError
 from attnspan.lit import SPECIALS
 from attnspan.models.search import Beam, Hypotheses, Search
 from attnspan.models.seq2seq import Seq2Seq
-from attnspan.rundir import BEST, TOKENIZERS, read_config
+from attnspan.rundir import BEST, CONFIG, TOKENIZERS, read_config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,8 @@ def load_run(directory: str | Path, *, trusted: Sequence[str] = ()) -> LoadedRun
         trusted: further packages whose classes the config may name, for arms of your own.
 
     Raises:
-        InputError: the directory holds no run, or one without a whole checkpoint, or names a class not trusted.
+        InputError: the directory holds no run, or one without a whole checkpoint that fits its config, or names a class
+            not trusted.
     """
     directory = Path(directory)
     config = read_config(directory)
@@ -131,7 +132,13 @@ def load_run(directory: str | Path, *, trusted: Sequence[str] = ()) -> LoadedRun
     source = Tokenizer.load(directory / TOKENIZERS / "source.json")
     target = Tokenizer.load(directory / TOKENIZERS / "target.json")
     model = assemble_model(config, source_vocabulary_size=len(source), target_vocabulary_size=len(target))
-    model.load_state_dict(_weights(directory / BEST))
+    weights = _weights(directory / BEST)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InputError(
+            f"{directory / BEST}: does not fit the model that {CONFIG} describes; another version of attnspan wrote it"
+        ) from error
     return LoadedRun(config=config, model=model.eval(), search=build(config, "search"), source=source, target=target)
 
 

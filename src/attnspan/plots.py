@@ -19,7 +19,7 @@ from attnspan.study import Study
 from attnspan.wording import METRIC_NAMES, number, with_interval
 
 INK, GRID, SHADE = "#222222", "#d9d9d9", "#eceff3"
-_RC: Any = {
+RC: Any = {
     "font.size": 9,
     "font.family": "sans-serif",
     "text.color": INK,
@@ -37,6 +37,7 @@ _RC: Any = {
     "legend.frameon": False,
     "svg.hashsalt": "attnspan",
 }
+"""How every figure looks."""
 
 # Okabe and Ito (2008), safe for colour-blind readers; without black and yellow, which vanish on dark and on light.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
@@ -70,14 +71,14 @@ class Plot:
 
     def save(self, path: Path) -> None:
         """Write the figure in the format that the file's name ends in."""
-        with mpl.rc_context(_RC):
+        with mpl.rc_context(RC):
             metadata = {"Date": None} if path.suffix == ".svg" else {}
             self.figure.savefig(path, dpi=300, metadata=metadata, facecolor="white")
 
     def inline(self, name: str, text: str) -> str:
         """SVG for a page: in its ink, with a class for each arm (``arm0`` ...) and ``text`` as its alternative."""
         stream = io.StringIO()
-        with mpl.rc_context({**_RC, "svg.fonttype": "none"}):
+        with mpl.rc_context({**RC, "svg.fonttype": "none"}):
             self.figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
         svg = stream.getvalue()
         svg = re.sub(r"\A.*?(?=<svg)", "", svg, flags=re.DOTALL)
@@ -102,7 +103,7 @@ class Plot:
 
 def degradation(study: Study, *, narrow: bool = False) -> Plot:
     """Error rate against source length: intervals as bands, seeds as dots, training range shaded, counts below."""
-    with mpl.rc_context(_RC):
+    with mpl.rc_context(RC):
         figure = Figure(figsize=(3.7, 4.3) if narrow else (7.2, 4.4), layout="constrained")
         axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(6, 1))
         tips: list[str] = []
@@ -138,7 +139,7 @@ def degradation(study: Study, *, narrow: bool = False) -> Plot:
 
 def advantage(study: Study, *, narrow: bool = False) -> Plot:
     """Paired advantage over the baseline against source length, with intervals."""
-    with mpl.rc_context(_RC):
+    with mpl.rc_context(RC):
         figure = Figure(figsize=(3.7, 3.2) if narrow else (7.2, 3.2), layout="constrained")
         axes = figure.subplots()
         tips: list[str] = []
