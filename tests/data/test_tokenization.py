@@ -29,6 +29,23 @@ def test_text_is_restored_exactly(kind: str, text: str) -> None:
     assert min(ids) > UNK
 
 
+@pytest.mark.parametrize(
+    ("kind", "text", "unknown"),
+    [
+        ("characters", "aüa🙂e\u0301", ["ü", "🙂", "\u0301"]),
+        ("symbols", "the 🙂ü  cat \u0301x", ["🙂ü", "\u0301x"]),
+        ("characters", "the cat", []),
+        ("symbols", "", []),
+    ],
+)
+def test_what_the_vocabulary_lacks_is_named(kind: str, text: str, unknown: list[str]) -> None:
+    assert Tokenizer.train(kind, ["the cat"]).unknown(text) == unknown
+
+
+def test_bpe_lacks_nothing() -> None:
+    assert bpe(["the cat"]).unknown("ü 🙂\u0301") == []
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.text(st.characters(exclude_categories=("Cs",)), max_size=40))
 def test_bpe_restores_any_text_even_one_never_seen(text: str) -> None:

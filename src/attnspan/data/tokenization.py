@@ -61,6 +61,11 @@ class Tokenizer:
         """:meth:`encode` for many texts at once, on all cores."""
         return [encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
 
+    def unknown(self, text: str) -> list[str]:
+        """The pieces of ``text`` that the vocabulary lacks, in order."""
+        encoding = self._backend.encode(text, add_special_tokens=False)
+        return [text[slice(*at)] for token, at in zip(encoding.ids, encoding.offsets, strict=True) if token == UNK]
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ``ids``: exact for characters and bpe, with single spaces between symbols.
 
