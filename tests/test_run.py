@@ -105,11 +105,11 @@ def test_teacher_forced_numbers_are_the_loss_of_the_reference(finished: dict[str
         source = loaded.source_tokenizer.encode(record["source"])
         target = loaded.target_tokenizer.encode(record["reference"])
         with torch.no_grad():
-            logits = loaded.model(torch.tensor([source]), torch.tensor([len(source)]), torch.tensor([[1, *target]]))[0][0]
+            logits, _ = loaded.model(torch.tensor([source]), torch.tensor([len(source)]), torch.tensor([[1, *target]]))
         expected = torch.tensor([*target, 2])
-        nll = -torch.log_softmax(logits, dim=-1)[torch.arange(len(expected)), expected].sum()
+        nll = -torch.log_softmax(logits[0], dim=-1)[torch.arange(len(expected)), expected].sum()
         assert record["nll"] == pytest.approx(float(nll), rel=1e-5)
-        assert record["tokens_correct"] == int((logits.argmax(dim=-1) == expected).sum())
+        assert record["tokens_correct"] == int((logits[0].argmax(dim=-1) == expected).sum())
 
 
 def weights(directory: Path) -> dict[str, torch.Tensor]:
@@ -270,12 +270,13 @@ class TestLoadRun:
         with pytest.raises(InputError, match=r"best\.ckpt: not a whole checkpoint"):
             load_run(copy)
 
-
     def test_weights_of_another_model(self, finished: dict[str, Path], tmp_path: Path) -> None:
         copy = tmp_path / "copy"
         shutil.copytree(finished["plain"], copy)
         (copy / BEST).write_bytes((finished["bahdanau"] / BEST).read_bytes())
-        with pytest.raises(InputError, match=r"best\.ckpt: does not fit the model that config\.yaml describes") as raised:
+        with pytest.raises(
+            InputError, match=r"best\.ckpt: does not fit the model that config\.yaml describes"
+        ) as raised:
             load_run(copy)
         assert "\n" not in str(raised.value)
 
