@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor
 
+from attnspan.alignment import Gold, attention_columns
 from attnspan.data.batching import Batch
+from attnspan.data.corpus import ALIGNMENT
 from attnspan.data.prepare import Prepared
 from attnspan.lit import Seq2SeqModule, Tested
 from attnspan.metrics import edits, is_repeating
@@ -224,9 +226,10 @@ class Recorder(L.Callback):
             found.truncated.tolist(),
             outputs.nll.tolist(),
             outputs.correct.tolist(),
+            _attention(outputs.weights, examples),
             strict=True,
         )
-        for row, name, source, source_ids, target, target_ids, hypothesis, truncated, nll, correct in columns:
+        for row, name, source, source_ids, target, target_ids, hypothesis, truncated, nll, correct, seen in columns:
             self.decoded_tokens += len(hypothesis)
             self._records[row] = Record(
                 **self._run,
@@ -244,12 +247,33 @@ class Recorder(L.Callback):
                 source=source,
                 hypothesis=self._prepared.target_tokenizer.decode(hypothesis),
                 reference=target,
+                **seen,
             )
 
 
 def _lists(tokens: Tensor, lengths: Tensor) -> list[list[int]]:
     """Rows of tokens [B, T] cut to their lengths [B]."""
     return [row[:length] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
+
+
+def _attention(weights: Tensor | None, examples: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:
+    """The columns about attention of each example, from weights [B, T+1, S] with padding and <eos>."""
+    if weights is None:
+        yield from ({} for _ in examples["id"])
+        return
+    texts = examples.get(ALIGNMENT) or [None] * len(weights)
+    rows = zip(
+        weights.cpu().double().numpy(),
+        examples["id"],
+        examples["source_ids"],
+        examples["target_ids"],
+        texts,
+        strict=True,
+    )
+    for padded, name, source_ids, target_ids, text in rows:
+        S, T = len(source_ids), len(target_ids)
+        gold = None if text is None else Gold.read(text, where=name, source_length=S, target_length=T)
+        yield attention_columns(padded[:T, :S], gold)
 
 
 def parameter_count(module: Seq2SeqModule) -> int:

@@ -28,11 +28,13 @@ class Tested:
     Attributes:
         nll: [B] teacher-forced negative log-likelihood in nats, <eos> counted.
         correct: [B] teacher-forced: reference tokens, <eos> counted, that the model ranks first.
+        weights: [B, T+1, S] teacher-forced attention, the last step for <eos>; None where the arm has none.
         hypotheses: of the free-running search.
     """
 
     nll: Tensor
     correct: Tensor
+    weights: Tensor | None
     hypotheses: Hypotheses
 
 
@@ -87,7 +89,7 @@ class Seq2SeqModule(L.LightningModule):
 
     def validation_step(self, batch: Batch) -> None:
         """Teacher-forced loss and accuracy, by token over the whole split."""
-        nll, correct = self._teacher_forced(batch)
+        nll, correct, _ = self._teacher_forced(batch)
         self.validation_loss.update(nll.sum(), batch.target_tokens)
         self.validation_accuracy.update(correct.sum(), batch.target_tokens)
         size = len(batch.index)
@@ -96,16 +98,16 @@ class Seq2SeqModule(L.LightningModule):
 
     def test_step(self, batch: Batch) -> Tested:  # type: ignore[override]
         """Score the references and search freely."""
-        nll, correct = self._teacher_forced(batch)
+        nll, correct, weights = self._teacher_forced(batch)
         hypotheses = self.search(self.model, batch.source, batch.source_lengths, specials=SPECIALS)
-        return Tested(nll=nll, correct=correct, hypotheses=hypotheses)
+        return Tested(nll=nll, correct=correct, weights=weights, hypotheses=hypotheses)
 
-    def _teacher_forced(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Per example [B]: negative log-likelihood in nats, and tokens ranked first."""
-        logits, _ = self.model(batch.source, batch.source_lengths, batch.target_input)
+    def _teacher_forced(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Per example [B]: negative log-likelihood in nats, and tokens ranked first; with the attention weights."""
+        logits, weights = self.model(batch.source, batch.source_lengths, batch.target_input)
         logits = logits.float()
         target, real = batch.target_output, batch.target_output != PAD
         # Flat, because of the two forms of this loss only this one has a deterministic kernel on a GPU.
         nll = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=PAD, reduction="none").view_as(real)
         correct = (logits.argmax(dim=-1) == target) & real
-        return nll.double().sum(dim=1), correct.sum(dim=1)
+        return nll.double().sum(dim=1), correct.sum(dim=1), weights

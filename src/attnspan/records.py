@@ -16,7 +16,11 @@ from attnspan.rundir import write_whole
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What one run did on one test example. Lengths and edits are in tokens; ``<eos>`` counts only where said."""
+    """What one run did on one test example. Lengths and edits are in tokens; ``<eos>`` counts only where said.
+
+    Teacher-forced means that every token is predicted from the reference's own tokens before it, not from the
+    hypothesis's.
+    """
 
     run_id: str
     arm: str
@@ -44,10 +48,40 @@ class Record:
     source: str
     hypothesis: str
     reference: str
+    attention_entropy: list[float | None] | None = None
+    """Teacher-forced: entropy in nats of the attention by which each reference token is predicted (<eos> is none).
+
+    Null where an arm has no attention, as the columns that follow, and for a token at which all weights are 0.
+    """
+    gold_attention: list[float | None] | None = None
+    """Teacher-forced: mass of the attention on the sure gold source positions of each reference token.
+
+    Null where no gold alignment is known, as the columns that follow, and for a token without a sure link.
+    """
+    links: int | None = None
+    """|A|, the links of teacher-forced attention: from each reference token to the source token of largest weight."""
+    gold_links: int | None = None
+    """|S|, the sure gold links."""
+    links_in_sure: int | None = None
+    """|A n S|, see :func:`attnspan.alignment.alignment_errors`."""
+    links_in_possible: int | None = None
+    """|A n P|: sure gold links are possible too."""
 
 
-_ARROW = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
-SCHEMA = pa.schema([pa.field(field.name, _ARROW[str(field.type)], nullable=False) for field in fields(Record)])
+_ARROW = {
+    "str": pa.string(),
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "bool": pa.bool_(),
+    "list[float | None]": pa.list_(pa.float32()),
+}
+
+
+def _field(name: str, kind: str) -> pa.Field:
+    return pa.field(name, _ARROW[kind.removesuffix(" | None")], nullable=kind.endswith(" | None"))
+
+
+SCHEMA = pa.schema([_field(field.name, str(field.type)) for field in fields(Record)])
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:

@@ -31,7 +31,8 @@ def test_every_config_names_all_keys_of_its_corpus_and_no_other(path: Path) -> N
     known = {field.name: field for field in fields(get_class(config["_target_"]))}
     assert set(map(str, config)) - {"_target_"} <= set(known)
     unset = set(known) - set(map(str, config))
-    assert unset <= {"vocabulary_size"}  # which says something only where a side is bpe
+    # which say something only where a side is bpe, and where links are given
+    assert unset <= {"vocabulary_size", "alignment"}
     assert all(known[name].default is not MISSING for name in unset)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -253,3 +254,41 @@ def test_a_source_over_the_limit_is_named_with_its_file(files: Make, ready: Read
         ready(files(limits=limits, validation=("v.csv", HEAD + "ab,x\n")))
     place = tmp_path / "test.csv"
     assert str(error.value) == f"{place} row 3: the source has 3 tokens, more than data.limits.evaluation.source=2"
+
+
+LINKED = "source,target,gold\na b,x y z,0-0 1p1\nb,y,0-0\n"
+
+
+def test_links_are_read_from_the_test_file_only(files: Make, ready: Ready) -> None:
+    prepared = ready(files(test=("test.csv", LINKED), alignment="gold", source_tokens="symbols"))
+    assert prepared.test["alignment"][:] == ["0-0 1p1", "0-0"]
+    assert "alignment" not in prepared.train.column_names
+    assert "alignment" not in ready(files(test=("test.csv", LINKED))).test.column_names
+
+
+@pytest.mark.parametrize(
+    ("content", "changes", "words"),
+    [
+        (LINKED, {"alignment": "golden"}, "there is no column 'golden'; did you mean 'gold'?"),
+        (LINKED.replace(",0-0\n", ",\n"), {}, "column 'gold' is empty"),
+        (
+            LINKED.replace("1p1", "1-3"),
+            {},
+            "test.csv row 1 (line 2, the header is line 1): column 'gold': link 1-3 leads to target token 3, but the "
+            "target has 3 tokens, counted from 0",
+        ),
+        (LINKED.replace("1p1", "1?1"), {}, "column 'gold': '1?1' is no link; a sure one is written 3-4"),
+        (
+            LINKED,
+            {"source_tokens": "bpe"},
+            "data.alignment: links count tokens between white space, so data.source_tokens must be 'symbols', not "
+            "'bpe'",
+        ),
+        (LINKED, {"target_tokens": "characters"}, "so data.target_tokens must be 'symbols', not 'characters'"),
+    ],
+)
+def test_bad_links_are_named(files: Make, ready: Ready, content: str, changes: dict[str, Any], words: str) -> None:
+    corpus = files(test=("test.csv", content), **{"alignment": "gold", "source_tokens": "symbols"} | changes)
+    with pytest.raises(InputError, match=re.escape(words)) as raised:
+        ready(corpus)
+    assert "\n" not in str(raised.value)

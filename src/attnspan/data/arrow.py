@@ -23,7 +23,7 @@ _TYPES = {
     "target": pa.string(),
     "source_ids": pa.list_(pa.int32()),
     "target_ids": pa.list_(pa.int32()),
-    "alignment": pa.list_(pa.int32()),
+    "alignment": pa.string(),
 }
 
 

@@ -4,7 +4,7 @@
 
     source      7 3 9 3
     target      7 3 9 3
-    alignment   0 1 2 3     each output needs the input at its own position
+    alignment   0-0 1-1 2-2 3-3     each output needs the input at its own position
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from attnspan.alignment import pharaoh
 from attnspan.data.corpus import GeneratedCorpus, check_count
 
 
@@ -32,7 +33,7 @@ class Copy(GeneratedCorpus):
         names = [str(symbol) for symbol in range(self.symbols)]
         for length in lengths:
             sequence = " ".join(draw.choices(names, k=length))
-            yield {"source": sequence, "target": sequence, "alignment": list(range(length))}
+            yield {"source": sequence, "target": sequence, "alignment": pharaoh(range(length))}
 
     def check(self) -> None:
         """Refuse an alphabet without symbols.

@@ -6,7 +6,7 @@ An example is a row of a Hugging Face dataset with the columns
 ``id``          str        stable name, ``test-00012``
 ``source``      str        the text that goes in
 ``target``      str        the text that must come out
-``alignment``   list[int]  only where it is known: for each target token the source token it needs, -1 for none
+``alignment``   str        gold links in Pharaoh format, see :mod:`attnspan.alignment`; in test, where they are known
 ==============  =========  ====================================================================================
 """
 
@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from attnspan.data.tokenization import KINDS
+from attnspan.data.tokenization import KINDS, SYMBOLS
 from attnspan.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SPLITS = (TRAIN, VALIDATION, TEST)
 COLUMNS = ("id", "source", "target")
+ALIGNMENT = "alignment"
 LIMITED = {TRAIN: "train", VALIDATION: "evaluation", TEST: "evaluation"}
 """Which part of ``limits`` holds for a split."""
 
@@ -112,14 +113,15 @@ class GeneratedCorpus(Corpus):
         """One example (``source``, ``target``, perhaps ``alignment``) for each of ``lengths``, in source tokens."""
 
     aligned: ClassVar[bool] = False
-    """Whether the examples come with their gold ``alignment``."""
+    """Whether the examples come with their gold ``alignment``, between symbols."""
 
     def load(self, work: Path) -> dict[str, Dataset]:
         """Draw the three splits."""
         from attnspan.data.arrow import write_dataset
 
-        columns = [*COLUMNS, *(["alignment"] if self.aligned else [])]
-        return {split: write_dataset(work / split, columns, self._rows(split)) for split in SPLITS}
+        links = [ALIGNMENT] if self.aligned and self.source_tokens == self.target_tokens == SYMBOLS else []
+        columns = {split: [*COLUMNS, *(links if split == TEST else [])] for split in SPLITS}
+        return {split: write_dataset(work / split, columns[split], self._rows(split)) for split in SPLITS}
 
     def size(self, split: str) -> int:
         """Number of examples in ``split``."""

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attnspan.alignment import Gold
 from attnspan.data.cells import text_cell
-from attnspan.data.corpus import COLUMNS, SPLITS, Corpus, example_id, plain
+from attnspan.data.corpus import ALIGNMENT, SPLITS, TEST, Corpus, example_id, plain
 from attnspan.data.tables import check_file, read_table
+from attnspan.data.tokenization import SYMBOLS, count_symbols
 from attnspan.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,9 +34,11 @@ class Files(Corpus):
     """Names of the columns of csv and tsv files that have no header line."""
     quotes: bool = True
     """Cells of csv and tsv files may stand in double quotes; false where quotes are text like any other."""
+    alignment: str | None = None
+    """Column of the test file with gold links in Pharaoh format, see :mod:`attnspan.alignment`."""
 
     def check(self) -> None:
-        """Refuse files that cannot be opened or are no tables.
+        """Refuse files that cannot be opened or are no tables, and links between what are no symbols.
 
         Raises:
             InputError: names the key and the file.
@@ -44,6 +48,13 @@ class Files(Corpus):
             if not getattr(self, split):
                 raise InputError(f"data.{split}: names no file")
             check_file(self.file(split), f"data.{split}")
+        for side in ("source", "target"):
+            kind = getattr(self, f"{side}_tokens")
+            if self.alignment is not None and kind != SYMBOLS:
+                raise InputError(
+                    f"data.alignment: links count tokens between white space, so data.{side}_tokens must be "
+                    f"'{SYMBOLS}', not '{kind}'"
+                )
 
     def identity(self) -> dict[str, Any]:
         """The fields, with the content of each file in place of its path."""
@@ -58,21 +69,32 @@ class Files(Corpus):
         """Read and check all rows."""
         from attnspan.data.arrow import write_dataset
 
-        return {split: write_dataset(work / split, COLUMNS, self._rows(split)) for split in SPLITS}
+        return {split: write_dataset(work / split, ["id", *self._wanted(split)], self._rows(split)) for split in SPLITS}
 
     def file(self, split: str) -> Path:
         """The file of ``split``."""
         return Path(getattr(self, split))
 
     def _rows(self, split: str) -> Iterator[dict[str, Any]]:
-        wanted = (self.source, self.target)
-        rows = read_table(self.file(split), wanted=wanted, names=plain(self.columns), quotes=self.quotes)
+        wanted = self._wanted(split)
+        rows = read_table(self.file(split), wanted=list(wanted.values()), names=plain(self.columns), quotes=self.quotes)
         for number, (where, row) in enumerate(rows):
-            yield {
-                "id": example_id(split, number),
-                "source": text_cell(row, self.source, where),
-                "target": text_cell(row, self.target, where),
-            }
+            cells = {name: text_cell(row, column, where) for name, column in wanted.items()}
+            if ALIGNMENT in cells:
+                Gold.read(
+                    cells[ALIGNMENT],
+                    where=f"{where}: column '{self.alignment}'",
+                    source_length=count_symbols(cells["source"]),
+                    target_length=count_symbols(cells["target"]),
+                )
+            yield {"id": example_id(split, number)} | cells
+
+    def _wanted(self, split: str) -> dict[str, str]:
+        """What to read, and from which column."""
+        wanted = {"source": self.source, "target": self.target}
+        if split == TEST and self.alignment is not None:
+            wanted[ALIGNMENT] = self.alignment
+        return wanted
 
 
 def sha256(path: Path) -> str:

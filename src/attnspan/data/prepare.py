@@ -4,7 +4,7 @@ The cache of a corpus lies in ``<cache_dir>/<fingerprint>/``::
 
     prepared.json                              counts and lengths; a cache with one is whole
     source.json  target.json                   the tokenizers
-    train.arrow  validation.arrow  test.arrow  id, source, target, source_ids, target_ids, perhaps alignment
+    train.arrow  validation.arrow  test.arrow  id, source, target, source_ids, target_ids; test perhaps alignment
 
 It is built in a directory beside it, under a lock, and renamed: any number of processes may ask at once.
 """
@@ -33,7 +33,7 @@ from attnspan.errors import InputError
 from attnspan.rundir import read_json, write_json
 
 FACTS = "prepared.json"
-FORMAT = 1
+FORMAT = 2
 """Raise it when the same corpus would be cached differently: old caches are then left alone and not read."""
 
 

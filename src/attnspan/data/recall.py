@@ -6,7 +6,7 @@
     source      k4 v1  k0 v7  k9 v1     k9 k4
     position     0  1   2  3   4  5      6  7
     target      v1 v1
-    alignment    5  1       each output needs the value behind its key
+    alignment   5-0 1-1     each output needs the value behind its key
 
 A key stands for one pair only and is looked up once at most. Two keys may have the same value.
 """
@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from attnspan.alignment import pharaoh
 from attnspan.data.corpus import GeneratedCorpus, check_count
 from attnspan.errors import InputError
 
@@ -46,7 +47,7 @@ class Recall(GeneratedCorpus):
             yield {
                 "source": " ".join([*listed, *(f"k{keys[pair]}" for pair in asked)]),
                 "target": " ".join(f"v{values[pair]}" for pair in asked),
-                "alignment": [2 * pair + 1 for pair in asked],
+                "alignment": pharaoh(2 * pair + 1 for pair in asked),
             }
 
     def check(self) -> None:

@@ -4,7 +4,7 @@
 
     source      7 3 9 4
     target      4 9 3 7
-    alignment   3 2 1 0     the first output needs the last input
+    alignment   3-0 2-1 1-2 0-3     the first output needs the last input
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from attnspan.alignment import pharaoh
 from attnspan.data.corpus import GeneratedCorpus, check_count
 
 
@@ -35,7 +36,7 @@ class Reverse(GeneratedCorpus):
             yield {
                 "source": " ".join(sequence),
                 "target": " ".join(reversed(sequence)),
-                "alignment": list(reversed(range(length))),
+                "alignment": pharaoh(reversed(range(length))),
             }
 
     def check(self) -> None:

@@ -22,8 +22,15 @@ SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
 
 # No kind makes a token with a space inside or behind it, so a text that spells out "<pad>" stays text.
 _STORED = tuple(f"{name} " for name in SPECIALS)
+_AT_WHITE_SPACE = pre_tokenizers.WhitespaceSplit()
 
-KINDS = ("bpe", "characters", "symbols")
+SYMBOLS = "symbols"
+KINDS = ("bpe", "characters", SYMBOLS)
+
+
+def count_symbols(text: str) -> int:
+    """The tokens that :data:`SYMBOLS` cut ``text`` into."""
+    return len(_AT_WHITE_SPACE.pre_tokenize_str(text))
 
 
 class Tokenizer:
@@ -121,7 +128,7 @@ def _train_characters(texts: Iterable[str], vocabulary_size: int | None) -> Back
 
 def _train_symbols(texts: Iterable[str], vocabulary_size: int | None) -> Backend:
     backend = _word_level(symbol for text in texts for symbol in text.split())
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend.pre_tokenizer = _AT_WHITE_SPACE
     return backend
 
 
@@ -163,6 +170,6 @@ def _train_bpe(texts: Iterable[str], vocabulary_size: int | None) -> Backend:
 
 _TRAIN: dict[str, Callable[[Iterable[str], int | None], Backend]] = {
     "characters": _train_characters,
-    "symbols": _train_symbols,
+    SYMBOLS: _train_symbols,
     "bpe": _train_bpe,
 }

@@ -1,0 +1,164 @@
+"""Gold alignments in Pharaoh format, and how attention agrees with them.
+
+::
+
+    source  das  ist  ein  schönes  Haus       gold   0-0  1-1  2p2  4-3     sure 0-0, possible 2p2
+    target  this is   a    house
+
+A link is ``i-j``: source token i, target token j, both from 0. Annotators draw *sure* links S, about which nobody
+argues, and *possible* ones, written ``ipj`` (as the tools of Zenkel et al. 2019 and awesome-align write them); a sure
+link is possible too, so S is a part of P (Och and Ney 2003, section 5).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attnspan.errors import InputError
+
+Link = tuple[int, int]
+"""(source position, target position)"""
+Floats = NDArray[np.float64]
+_Count = TypeVar("_Count", int, Floats)
+
+_LINK = re.compile(r"(\d+)([-p])(\d+)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Gold:
+    """The gold links of one example."""
+
+    sure: frozenset[Link]
+    """S"""
+    possible: frozenset[Link]
+    """P, all of S among them."""
+
+    @classmethod
+    def read(cls, text: str, *, where: str, source_length: int, target_length: int) -> Gold:
+        """Read ``0-0 1p1``.
+
+        Args:
+            text: links with white space between them.
+            where: names the cell in an error.
+            source_length: S, tokens.
+            target_length: T, tokens.
+
+        Raises:
+            InputError: a word is no link, leads out of the source or target, or stands there twice.
+        """
+        marks: dict[Link, str] = {}
+        for word in text.split():
+            match = _LINK.fullmatch(word)
+            if match is None:
+                raise InputError(f"{where}: '{word}' is no link; a sure one is written 3-4, a possible one 3p4")
+            i, mark, j = int(match[1]), match[2], int(match[3])
+            for position, side, length in ((i, "source", source_length), (j, "target", target_length)):
+                if position >= length:
+                    raise InputError(
+                        f"{where}: link {word} leads to {side} token {position}, but the {side} has {length} tokens, "
+                        "counted from 0"
+                    )
+            if (i, j) in marks:
+                raise InputError(f"{where}: there are two links between source token {i} and target token {j}")
+            marks[i, j] = mark
+        return cls(frozenset(link for link, mark in marks.items() if mark == "-"), frozenset(marks))
+
+
+def pharaoh(needed: Iterable[int]) -> str:
+    """Write sure links in Pharaoh format, one to each target token, from the source position that it needs."""
+    return " ".join(f"{i}-{j}" for j, i in enumerate(needed))
+
+
+def entropy(weights: Floats) -> Floats:
+    """-sum_i p_i log p_i in nats, for each output position; 0 where all attention lies on one source position.
+
+    p is the weights over their sum, so that it is a distribution also where they sum to less than 1 (Luong's local-p).
+
+    Args:
+        weights: [T, S], not negative.
+
+    Returns:
+        [T], nan where all weights are 0: attention that looks nowhere has no entropy.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = weights / weights.sum(axis=1, keepdims=True)
+        surprise = np.where(p == 0, 0.0, -np.log(p))
+    return (p * surprise).sum(axis=1) + 0.0  # no -0.0
+
+
+def gold_attention(weights: Floats, gold: Gold) -> Floats:
+    """The mass of attention on the gold source positions of each target token: on those with a sure link to it.
+
+    Args:
+        weights: [T, S].
+        gold: of the example.
+
+    Returns:
+        [T], nan for a target token without a sure link.
+    """
+    needed = np.zeros(weights.shape, dtype=bool)
+    for i, j in gold.sure:
+        needed[j, i] = True
+    return np.where(needed.any(axis=1), np.where(needed, weights, 0.0).sum(axis=1), np.nan)
+
+
+def links(weights: Floats) -> frozenset[Link]:
+    """A: the links that attention makes, one for each target token, to the source position of its largest weight.
+
+    So do Luong et al. 2015 (section 5.4). Of equal weights the first counts; a target token all of whose weights are 0
+    has no link.
+
+    Args:
+        weights: [T, S].
+    """
+    return frozenset((int(weights[j].argmax()), j) for j in range(len(weights)) if weights[j].any())
+
+
+def alignment_errors(
+    *, links: _Count, gold_links: _Count, links_in_sure: _Count, links_in_possible: _Count
+) -> tuple[_Count, _Count]:
+    """Numerator and denominator of the alignment error rate (Och and Ney 2003, section 5).
+
+    AER = 1 - (|A n S| + |A n P|) / (|A| + |S|). Over a corpus the counts are summed first, as for any rate.
+
+    Args:
+        links: |A|.
+        gold_links: |S|.
+        links_in_sure: |A n S|.
+        links_in_possible: |A n P|.
+    """
+    out_of = links + gold_links
+    return out_of - links_in_sure - links_in_possible, out_of
+
+
+def attention_columns(weights: Floats | None, gold: Gold | None) -> dict[str, Any]:
+    """Where attention looked while it read one reference: columns of :class:`attnspan.records.Record`.
+
+    Args:
+        weights: [T, S] for the T target tokens (<eos> is none) and S source tokens, without padding; None for an arm
+            without attention, of which there is nothing to say.
+        gold: None where it is not known.
+    """
+    if weights is None:
+        return {}
+    columns: dict[str, Any] = {"attention_entropy": _or_none(entropy(weights))}
+    if gold is not None:
+        made = links(weights)
+        columns |= {
+            "gold_attention": _or_none(gold_attention(weights, gold)),
+            "links": len(made),
+            "gold_links": len(gold.sure),
+            "links_in_sure": len(made & gold.sure),
+            "links_in_possible": len(made & gold.possible),
+        }
+    return columns
+
+
+def _or_none(values: Floats) -> list[float | None]:
+    return [None if np.isnan(value) else float(value) for value in values]
