@@ -123,6 +123,7 @@ class TestIdentity:
             "schedule.warmup_steps=1",
             "decoder.fused=false",
             "patience=3",
+            "choose_by=sequence_error_rate",
             "trainer.gradient_clip_val=0.5",
             "model.dropout=0.1",
             "optimizer.betas=[0.9,0.99]",

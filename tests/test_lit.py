@@ -36,6 +36,7 @@ def module(composed: Compose, *, label_smoothing: float = 0.0, dropout: float = 
         optimizer=partial(torch.optim.SGD, lr=1.0),
         schedule=partial(warmup_decay, max_steps=10, warmup_steps=4, final=0.5),
         label_smoothing=label_smoothing,
+        search_in_validation=False,
     )
     made.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
     return made

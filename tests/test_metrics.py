@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnspan.metrics import TokenMean, edits, is_repeating, longest_loop
+from attnspan.metrics import Mean, edits, is_repeating, longest_loop
 
 
 def levenshtein(a: list[int], b: list[int]) -> int:
@@ -54,8 +54,8 @@ def test_repeating_is_more_than_the_reference_does() -> None:
     assert is_repeating("aaaaa", "aaaa")
 
 
-def test_token_mean_counts_tokens_not_batches() -> None:
-    mean = TokenMean()
+def test_the_mean_counts_tokens_not_batches() -> None:
+    mean = Mean()
     mean.update(torch.tensor(6.0), 2)
     mean.update(torch.tensor(1.0), 8)
     assert float(mean.compute()) == pytest.approx(0.7)

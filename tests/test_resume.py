@@ -72,7 +72,8 @@ def run(config: dict[str, Any], *, once: bool = False) -> tuple[Path, list[str]]
 def numbers(directory: Path) -> dict[str, Any]:
     """All that must be the same."""
     summary = read_json(directory / SUMMARY)
-    facts = ("run_id", "updates", "best_update", "best_validation_loss", "test")
+    chosen = f"best_validation_{summary['chosen_by']}"
+    facts = ("run_id", "updates", "best_update", "best_validation_loss", chosen, "test")
     return {
         "weights": {name: tensor.tolist() for name, tensor in read_checkpoint(directory / BEST)["state_dict"].items()},
         RECORDS: (directory / RECORDS).read_bytes(),
@@ -161,10 +162,10 @@ def test_killed_some_time_after_the_checkpoint(
 
 
 @pytest.mark.usefixtures("die_after_saving")
-def test_patience_goes_on(composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = composed(
-        *TINY, *DROPOUT, "trainer.max_steps=60", "optimizer.lr=1.0", "schedule.warmup_steps=0", "patience=2"
-    )
+@pytest.mark.parametrize("choose_by", ["loss", "sequence_error_rate"])
+def test_patience_goes_on(composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choose_by: str) -> None:
+    unlearning = ("trainer.max_steps=60", "optimizer.lr=1.0", "schedule.warmup_steps=0")
+    config = composed(*TINY, *DROPOUT, *unlearning, "patience=2", f"choose_by={choose_by}")
     directory, said = run(config | {"runs_dir": str(tmp_path / "killed"), "checkpoint_every": 1000})
     monkeypatch.undo()
     whole, _ = run(config | {"runs_dir": str(tmp_path / "whole")})

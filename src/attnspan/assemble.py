@@ -9,6 +9,7 @@ from attnspan.data.prepare import Prepared
 from attnspan.errors import InputError
 from attnspan.lit import Seq2SeqModule
 from attnspan.models.seq2seq import Seq2Seq
+from attnspan.settings import SEQUENCE_ERROR_RATE
 
 
 def assemble_model(config: dict[str, Any], *, source_vocabulary_size: int, target_vocabulary_size: int) -> Seq2Seq:
@@ -46,4 +47,9 @@ def assemble_module(config: dict[str, Any], prepared: Prepared) -> Seq2SeqModule
         target_vocabulary_size=len(prepared.target_tokenizer),
     )
     parts = {key: build(config, key) for key in ("search", "optimizer", "schedule")}
-    return Seq2SeqModule(model=model, label_smoothing=config["label_smoothing"], **parts)
+    return Seq2SeqModule(
+        model=model,
+        label_smoothing=config["label_smoothing"],
+        search_in_validation=config["choose_by"] == SEQUENCE_ERROR_RATE,
+        **parts,
+    )

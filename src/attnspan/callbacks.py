@@ -16,10 +16,14 @@ from attnspan.alignment import Gold, attention_columns
 from attnspan.data.batching import Batch
 from attnspan.data.corpus import ALIGNMENT
 from attnspan.data.prepare import Prepared
+from attnspan.data.tokenization import UNK
 from attnspan.lit import Seq2SeqModule, Tested
 from attnspan.metrics import edits, is_repeating
 from attnspan.records import Record
 from attnspan.status import TESTING, TRAINING, VALIDATING, Status
+
+_NOTHING = -1
+"""No token's id."""
 
 
 class NotFiniteError(RuntimeError):
@@ -226,10 +230,26 @@ class Recorder(L.Callback):
             found.truncated.tolist(),
             outputs.nll.tolist(),
             outputs.correct.tolist(),
+            outputs.exact.tolist(),
             _attention(outputs.weights, examples),
             strict=True,
         )
-        for row, name, source, source_ids, target, target_ids, hypothesis, truncated, nll, correct, seen in columns:
+        for (
+            row,
+            name,
+            source,
+            source_ids,
+            target,
+            target_ids,
+            hypothesis,
+            truncated,
+            nll,
+            correct,
+            exact,
+            seen,
+        ) in columns:
+            # A symbol that training never had equals nothing, the unknown symbol of a hypothesis included.
+            reference = [_NOTHING if token == UNK else token for token in target_ids]
             self.decoded_tokens += len(hypothesis)
             self._records[row] = Record(
                 **self._run,
@@ -239,10 +259,10 @@ class Recorder(L.Callback):
                 nll=nll,
                 target_tokens=len(target_ids) + 1,
                 tokens_correct=correct,
-                exact_match=hypothesis == target_ids and not truncated,
-                edits=edits(hypothesis, target_ids),
+                exact_match=exact,
+                edits=edits(hypothesis, reference),
                 empty=not hypothesis,
-                truncated=truncated,
+                truncated=cut,
                 repeating=is_repeating(hypothesis, target_ids),
                 source=source,
                 hypothesis=self._prepared.target_tokenizer.decode(hypothesis),

@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from attnspan.data.batching import Batch
-from attnspan.data.tokenization import BOS, EOS, PAD
-from attnspan.metrics import TokenMean
+from attnspan.data.tokenization import BOS, EOS, PAD, UNK
+from attnspan.metrics import Mean
 from attnspan.models.search import Hypotheses, Search, Specials
 from attnspan.models.seq2seq import Seq2Seq
 
@@ -29,17 +29,19 @@ class Tested:
         nll: [B] teacher-forced negative log-likelihood in nats, <eos> counted.
         correct: [B] teacher-forced: reference tokens, <eos> counted, that the model ranks first.
         weights: [B, T+1, S] teacher-forced attention, the last step for <eos>; None where the arm has none.
+        exact: [B] bool, the hypothesis is the reference, token by token.
         hypotheses: of the free-running search.
     """
 
     nll: Tensor
     correct: Tensor
     weights: Tensor | None
+    exact: Tensor
     hypotheses: Hypotheses
 
 
 class Seq2SeqModule(L.LightningModule):
-    """Trains with teacher forcing, validates on the loss, tests by free-running search.
+    """Trains with teacher forcing, validates on the loss and perhaps by search, tests by free-running search.
 
     Args:
         model: the arm.
@@ -47,6 +49,7 @@ class Seq2SeqModule(L.LightningModule):
         optimizer: builds the optimizer for the parameters.
         schedule: builds the learning-rate schedule, called after every update.
         label_smoothing: share of the target probability that is spread over the vocabulary, in training only.
+        search_in_validation: also count the hypotheses that are not their reference; costs a search of the split.
     """
 
     def __init__(
@@ -57,15 +60,18 @@ class Seq2SeqModule(L.LightningModule):
         optimizer: Callable[[Iterable[Tensor]], Optimizer],
         schedule: Callable[[Optimizer], LRScheduler],
         label_smoothing: float,
+        search_in_validation: bool,
     ) -> None:
         super().__init__()
         self.model = model
         self.search = search
         self.label_smoothing = label_smoothing
+        self.search_in_validation = search_in_validation
         self._build_optimizer = optimizer
         self._build_schedule = schedule
-        self.validation_loss = TokenMean()
-        self.validation_accuracy = TokenMean()
+        self.validation_loss = Mean()
+        self.validation_accuracy = Mean()
+        self.validation_errors = Mean()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimizer and its schedule."""
@@ -88,19 +94,27 @@ class Seq2SeqModule(L.LightningModule):
         return loss
 
     def validation_step(self, batch: Batch) -> None:
-        """Teacher-forced loss and accuracy, by token over the whole split."""
+        """Teacher-forced loss and accuracy, by token over the whole split; the sequence error rate, if asked for."""
         nll, correct, _ = self._teacher_forced(batch)
         self.validation_loss.update(nll.sum(), batch.target_tokens)
         self.validation_accuracy.update(correct.sum(), batch.target_tokens)
         size = len(batch.index)
         self.log("validation/loss", self.validation_loss, on_epoch=True, batch_size=size)
         self.log("validation/teacher_forced_accuracy", self.validation_accuracy, on_epoch=True, batch_size=size)
+        if self.search_in_validation:
+            exact = is_exact(self._search(batch), batch.target_output)
+            self.validation_errors.update((~exact).sum(), size)
+            self.log("validation/sequence_error_rate", self.validation_errors, on_epoch=True, batch_size=size)
 
     def test_step(self, batch: Batch) -> Tested:  # type: ignore[override]
         """Score the references and search freely."""
         nll, correct, weights = self._teacher_forced(batch)
-        hypotheses = self.search(self.model, batch.source, batch.source_lengths, specials=SPECIALS)
-        return Tested(nll=nll, correct=correct, weights=weights, hypotheses=hypotheses)
+        hypotheses = self._search(batch)
+        exact = is_exact(hypotheses, batch.target_output)
+        return Tested(nll=nll, correct=correct, weights=weights, exact=exact, hypotheses=hypotheses)
+
+    def _search(self, batch: Batch) -> Hypotheses:
+        return self.search(self.model, batch.source, batch.source_lengths, specials=SPECIALS)
 
     def _teacher_forced(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         """Per example [B]: negative log-likelihood in nats, and tokens ranked first; with the attention weights."""
@@ -111,3 +125,17 @@ class Seq2SeqModule(L.LightningModule):
         nll = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=PAD, reduction="none").view_as(real)
         correct = (logits.argmax(dim=-1) == target) & real
         return nll.double().sum(dim=1), correct.sum(dim=1), weights
+
+
+def is_exact(hypotheses: Hypotheses, target_output: Tensor) -> Tensor:
+    """Whether each hypothesis is its reference [B, T] (with <eos>), token by token, and came to its end by itself.
+
+    A reference with a symbol that training never had is out of reach: the unknown symbol does not equal itself.
+
+    Returns:
+        [B] bool.
+    """
+    reference = target_output.masked_fill(target_output == EOS, PAD).masked_fill(target_output == UNK, -1)
+    width = max(hypotheses.tokens.size(1), reference.size(1))
+    said, wanted = (F.pad(ids, (0, width - ids.size(1)), value=PAD) for ids in (hypotheses.tokens, reference))
+    return (said == wanted).all(dim=1) & ~hypotheses.truncated

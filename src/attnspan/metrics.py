@@ -37,26 +37,26 @@ def is_repeating(hypothesis: Sequence[Hashable], reference: Sequence[Hashable]) 
     return loop >= REPEATS and loop > longest_loop(reference)
 
 
-class TokenMean(Metric):
-    """A sum over tokens divided by their number, over all batches and devices.
+class Mean(Metric):
+    """A sum over tokens, or sequences, divided by their number, over all batches and devices.
 
-    Batches of different sizes count by their tokens, so the result does not depend on how examples were batched.
+    Batches of different sizes count by what is in them, so the result does not depend on how examples were batched.
     """
 
     full_state_update = False
     total: Tensor
-    tokens: Tensor
+    count: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("tokens", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, total: Tensor, tokens: Tensor | int) -> None:
-        """Add a batch: ``total`` summed over ``tokens`` tokens (scalars)."""
+    def update(self, total: Tensor, count: Tensor | int) -> None:
+        """Add a batch: ``total`` summed over ``count`` of them (scalars)."""
         self.total += total
-        self.tokens += tokens
+        self.count += count
 
     def compute(self) -> Tensor:
-        """The mean per token."""
-        return self.total / self.tokens
+        """The mean."""
+        return self.total / self.count

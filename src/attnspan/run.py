@@ -23,7 +23,6 @@ import pyarrow.compute as pc
 import torch
 import yaml
 from filelock import FileLock, Timeout
-from lightning.pytorch.callbacks import EarlyStopping
 
 from attnspan.assemble import assemble_module
 from attnspan.callbacks import Cost, Recorder, Reporter, parameter_count, peak_memory_mb
@@ -123,7 +122,14 @@ def execute(
     cost = Cost(began=began)
     curves = Curves(directory)
     stop = Stop()
-    checkpoints = Checkpoints(directory=directory, every=config["checkpoint_every"], curves=curves, stop=stop)
+    checkpoints = Checkpoints(
+        directory=directory,
+        choose_by=config["choose_by"],
+        patience=config["patience"],
+        every=config["checkpoint_every"],
+        curves=curves,
+        stop=stop,
+    )
     recorder = Recorder(
         prepared=prepared,
         run_id=directory.name,
@@ -148,7 +154,7 @@ def execute(
             config,
             logger=[curves, *loggers],
             plugins=[WholeFiles()],
-            callbacks=[*_early_stopping(config), Reporter(report=tell, began=began), cost, recorder, checkpoints],
+            callbacks=[Reporter(report=tell, began=began), cost, recorder, checkpoints],
         )
         path, checkpoint = found or (None, {})
         updates, states = checkpoint.get("global_step", 0), checkpoint.get("callbacks", {})
@@ -169,6 +175,7 @@ def execute(
             if len(records) != prepared.test.num_rows:
                 raise RuntimeError(f"{len(records)} of {prepared.test.num_rows} test examples were decoded")
             write_records(directory / RECORDS, records)
+            value, loss = checkpoints.best
             summary = {
                 **_identity(config, directory),
                 "finished": True,
@@ -176,7 +183,9 @@ def execute(
                 "parameters": parameter_count(module),
                 "updates": updates,
                 "best_update": best["global_step"],
-                "best_validation_loss": checkpoints.best_loss,
+                "chosen_by": config["choose_by"],
+                "best_validation_loss": loss,
+                f"best_validation_{config['choose_by']}": value,
                 "test": _scores(records),
                 "references_over_limit": out_of_reach,
                 **_data_facts(prepared),
@@ -274,12 +283,6 @@ def _clear(directory: Path, *, all_of_it: bool) -> None:
         path = directory / name
         for temporary in path.parent.glob(f".{path.name}.*"):
             temporary.unlink(missing_ok=True)
-
-
-def _early_stopping(config: dict[str, Any]) -> list[L.Callback]:
-    if config["patience"] is None:
-        return []
-    return [EarlyStopping(monitor="validation/loss", patience=config["patience"])]
 
 
 def _trainer(config: dict[str, Any], **parts: Any) -> L.Trainer:

@@ -34,6 +34,10 @@ _AT_LEAST: dict[str, tuple[type, float]] = {
 }
 """Numbers that every run has: what kind, and the least they may be."""
 
+LOSS, SEQUENCE_ERROR_RATE = "loss", "sequence_error_rate"
+CRITERIA = (LOSS, SEQUENCE_ERROR_RATE)
+"""What ``choose_by`` may be: what is the least of ``validation/...`` at the best checkpoint."""
+
 _ANOTHER_MEASURE = ("fast_dev_run", "max_epochs", "min_epochs", "max_time", "overfit_batches")
 """Lightning's other ways to end or to shorten a run, which would make it say less than its summary claims."""
 
@@ -114,6 +118,9 @@ def _check(config: dict[str, Any]) -> None:
     for key, value in (("model.dropout", config["model"]["dropout"]), ("label_smoothing", config["label_smoothing"])):
         if value >= 1:
             raise InputError(f"{key}: must be less than 1, not {value!r}")
+    if config["choose_by"] not in CRITERIA:
+        choice = str(config["choose_by"])
+        raise InputError(f"choose_by: '{choice}' is no measure to choose by; {nearest(choice, CRITERIA)}")
     patience = config["patience"]
     if patience is not None and (isinstance(patience, bool) or not isinstance(patience, int) or patience < 1):
         raise InputError(f"patience: must be null or a whole number of at least 1, not {patience!r}")
