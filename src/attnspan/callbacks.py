@@ -234,20 +234,7 @@ class Recorder(L.Callback):
             _attention(outputs.weights, examples),
             strict=True,
         )
-        for (
-            row,
-            name,
-            source,
-            source_ids,
-            target,
-            target_ids,
-            hypothesis,
-            truncated,
-            nll,
-            correct,
-            exact,
-            seen,
-        ) in columns:
+        for row, name, source, source_ids, target, target_ids, hypothesis, cut, nll, correct, exact, seen in columns:
             # A symbol that training never had equals nothing, the unknown symbol of a hypothesis included.
             reference = [_NOTHING if token == UNK else token for token in target_ids]
             self.decoded_tokens += len(hypothesis)
