@@ -23,6 +23,7 @@ NEEDS = {
     "hub": ("data.path=owner/name", "data.source=a", "data.target=b"),
     "sigmorphon2020": ("data.root=a", "data.language=fre"),
 }
+SWEEP_NEEDS = {"sigmorphon2020": ("data.root=a",)}
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
@@ -47,7 +48,7 @@ def test_every_search_builds(composed: Compose, choice: str) -> None:
 def test_every_sweep_composes_and_says_what_it_asks(composed: Compose, path: Path) -> None:
     params = yaml.safe_load(path.read_text(encoding="utf-8"))["hydra"]["sweeper"]["params"]
     first = [f"{key}={str(values).split(',')[0]}" for key, values in params.items()]
-    config = composed(f"sweep={path.stem}", *first)
+    config = composed(f"sweep={path.stem}", *first, *SWEEP_NEEDS.get(path.stem, ()))
     assert config["study"] == path.stem
     header = path.read_text(encoding="utf-8").split("\nhydra:")[0]
     for word in ("Command:", "Expected:"):
