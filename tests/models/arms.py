@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import yaml
 from torch import Tensor
@@ -14,16 +16,34 @@ from tests.conftest import ARMS, Compose
 SOURCE_VOCABULARY, TARGET_VOCABULARY = 11, 9
 _TEXTS = {arm: (conf_directory() / "decoder" / f"{arm}.yaml").read_text(encoding="utf-8") for arm in ARMS}
 
-FEEDING = [arm for arm in ARMS if "input_feeding" in yaml.safe_load(_TEXTS[arm])]
-"""Arms with the option of input feeding."""
+FEEDING = [arm for arm in ARMS if yaml.safe_load(_TEXTS[arm]).get("input_feeding") is False]
+"""Arms with the option of input feeding, which their files leave out."""
 
-WIRINGS = [(arm,) for arm in ARMS] + [(arm, "decoder.input_feeding=true") for arm in FEEDING]
-"""Every arm as its file has it, and again with input feeding: what :func:`small` takes."""
+VARIANTS = [
+    ("plain", "rnn=lstm", "rnn.layers=2"),
+    ("plain_every_step", "rnn=lstm", "encoder=unidirectional"),
+    ("bahdanau", "decoder.fused=false"),
+    ("bahdanau", "rnn.layers=2"),
+    ("bahdanau", "rnn=lstm", "rnn.layers=2", "encoder=unidirectional", "encoder.reverse=true"),
+    ("coverage", "rnn=lstm", "rnn.layers=2"),
+    ("luong_local_m", "decoder.window.half_width=1"),
+    ("luong_local_p", "decoder.window.half_width=2", "rnn.layers=2", "decoder.input_feeding=true"),
+    ("luong_location", "decoder.score.max_length=2", "rnn.layers=2"),
+]
+"""Settings under which something else happens than in the arms' own files."""
+
+WIRINGS = [(arm,) for arm in ARMS] + [(arm, "decoder.input_feeding=true") for arm in FEEDING] + VARIANTS
+"""Every arm as its file has it, again with input feeding, and the variants: what :func:`small` takes."""
+
+
+def small_config(composed: Compose, arm: str, *overrides: str) -> dict[str, Any]:
+    """The config of a small model of ``arm``."""
+    return composed(f"decoder={arm}", "model.hidden_size=8", "model.embedding_size=5", *overrides)
 
 
 def small(composed: Compose, arm: str, *overrides: str, seed: int = 0) -> Seq2Seq:
     """A model of ``arm`` in evaluation mode, its weights large enough that attention is not flat."""
-    config = composed(f"decoder={arm}", "model.hidden_size=6", "model.embedding_size=5", *overrides)
+    config = small_config(composed, arm, *overrides)
     torch.manual_seed(seed)
     model = assemble_model(config, source_vocabulary_size=SOURCE_VOCABULARY, target_vocabulary_size=TARGET_VOCABULARY)
     with torch.no_grad():
