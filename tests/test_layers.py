@@ -13,7 +13,7 @@ import attnspan
 
 PACKAGE = Path(attnspan.__file__).parent
 ENTRY_POINTS = {"train", "settings", "build"}  # attnspan-train, and the two that turn configs into things for it
-REPORT = ("records", "study", "report", "rundir", "errors", "status")
+REPORT = ("records", "study", "report", "rundir", "errors", "status", "heatmap", "heatmap_plot", "inspect")
 
 
 def imports(path: Path) -> set[str]:

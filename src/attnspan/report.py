@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import shutil
 import sys
@@ -23,12 +22,12 @@ from attnspan.collect import collect
 from attnspan.errors import InputError
 from attnspan.latex import latex
 from attnspan.study import Study, build_study
+from attnspan.terminal import open_console
 from attnspan.wording import findings
 
 INDEX = "index.html"
 CURVE = "curve.csv"
 _OF_A_REPORT = {INDEX, CURVE}
-_WIDTH_WITHOUT_TERMINAL = 100
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -161,9 +160,7 @@ def _write_files(study: Study, directory: Path, out: Path, command: str) -> None
 
 def show(study: Study, out: Path, console: Console | None = None) -> None:
     """Print the finding, the tables, what to read with care, and where the page lies."""
-    console = console or Console(
-        highlight=False, width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", _WIDTH_WITHOUT_TERMINAL))
-    )
+    console = console or open_console()
     console.print(Text(findings(study)[0]))
     for table in (*tables.degradation_blocks(study), tables.differences(study), tables.spans(study)):
         if table.rows:
