@@ -50,10 +50,14 @@ def fake_run(
     data: str = "pronunciation",
     config: dict[str, Any] | None = None,
     training_lengths: tuple[int, int] = (5, 60),
+    seen: Sequence[dict[str, Any]] | None = None,
     change_records: Callable[[list[Record]], list[Record]] = lambda records: records,
     **summary: Any,
 ) -> Path:
-    """Write one finished run and return its directory. ``config`` changes dotted keys."""
+    """Write one finished run and return its directory.
+
+    ``config`` changes dotted keys, ``seen`` has the columns about attention of each example.
+    """
     resolved: dict[str, Any] = copy.deepcopy(CONFIG_BASE) | {"arm": arm, "seed": seed, "decoder": {"name": arm}}
     for key, value in (config or {}).items():
         *parents, last = key.split(".")
@@ -79,8 +83,9 @@ def fake_run(
             repeating=False,
             hypothesis=one["reference"],
             **one,
+            **looked,
         )
-        for one, wrong in zip(examples, edits, strict=True)
+        for one, wrong, looked in zip(examples, edits, seen or [{}] * len(examples), strict=True)
     ]
     write_records(directory / RECORDS, change_records(records))
     write_text(directory / CONFIG, yaml.safe_dump(resolved))
@@ -127,8 +132,12 @@ def fake_study(
     seeds: Sequence[int] = (0, 1),
     lengths: Sequence[int] = range(5, 101),
     per_length: int = 40,
+    attention: bool = False,
 ) -> list[Path]:
-    """A study that looks like the real one: the plain arm fails with length, attention beyond the training lengths."""
+    """A study that looks like the real one: the plain arm fails with length, attention beyond the training lengths.
+
+    With ``attention``, the records of all arms but plain say where it looks.
+    """
     examples = [example(n, int(length)) for n, length in enumerate(np.repeat(list(lengths), per_length))]
     length = np.array([one["target_length"] for one in examples])
     directories = []
@@ -138,5 +147,22 @@ def fake_study(
             beyond = np.maximum(length - 60, 0) / 40
             rate = 0.72 - 0.5 * np.exp(-length / 25) if arm == "plain" else 0.10 + 0.02 * index + 0.45 * beyond / index
             rate = rate * np.exp(generator.normal(0, 0.06)) * generator.gamma(8, 1 / 8, len(length))
-            directories.append(fake_run(root, arm, seed, examples, generator.binomial(length, np.minimum(rate, 0.98))))
+            edits = generator.binomial(length, np.minimum(rate, 0.98))
+            seen = [looked(int(S), min(r, 0.98), generator) for S, r in zip(length, rate, strict=True)]
+            shown = attention and arm != "plain"
+            directories.append(fake_run(root, arm, seed, examples, edits, seen=seen if shown else None))
     return directories
+
+
+def looked(length: int, rate: float, generator: np.random.Generator) -> dict[str, Any]:
+    """The columns about attention that misses, over as many target as source tokens, about ``rate`` of its aims."""
+    hits = int(generator.binomial(length, 1 - rate))
+    mass = generator.beta(10 * (1 - rate), 10 * rate, length)
+    return {
+        "gold_attention": mass.tolist(),
+        "attention_entropy": ((1 - mass) * np.log(length)).tolist(),
+        "links": length,
+        "gold_links": length,
+        "links_in_sure": hits,
+        "links_in_possible": hits,
+    }

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium h
 def made(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("page")
     arms = ("plain", "bahdanau", "luong_general", "luong_dot")
-    fake_study(root / "runs", arms=arms, per_length=5)
+    fake_study(root / "runs", arms=arms, per_length=5, attention=True)
     assert report.main([str(root / "runs"), "--out", str(root / "report")]) == 0
     return root / "report" / "index.html"
 
@@ -34,7 +34,7 @@ def test_it_opens_without_an_error_a_request_or_a_sideways_scroll(page: Page, ma
     assert [event["request"]["url"] for event in page.of("Network.requestWillBeSent")] == [made.as_uri()]
     assert page.evaluate("document.documentElement.scrollWidth") == width
     plots = "[...document.querySelectorAll('svg')].filter(e => e.getBoundingClientRect().width > 0).length"
-    assert page.evaluate(plots) == 2
+    assert page.evaluate(plots) == 3
 
 
 def luminance(colour: str) -> float:
@@ -54,7 +54,7 @@ def test_text_stands_out_from_its_ground(page: Page, made: Path, dark: bool):
         assert (lighter + 0.05) / (darker + 0.05) >= 4.5, selector
 
 
-def test_a_box_hides_its_arm_in_both_plots_and_brings_it_back(page: Page, made: Path):
+def test_a_box_hides_its_arm_in_all_plots_and_brings_it_back(page: Page, made: Path):
     page.open(made, width=1280)
     count = "[...document.querySelectorAll('.wide .{}')].filter(e => getComputedStyle(e).display != 'none').length"
     shown = f"{count.format('arm1')} + '/' + {count.format('arm2')}"
@@ -71,7 +71,7 @@ def test_a_box_hides_its_arm_in_both_plots_and_brings_it_back(page: Page, made: 
 def test_a_point_tells_its_value(page: Page, made: Path):
     page.open(made, width=1280)
     tips = page.evaluate("[...document.querySelectorAll('.wide .tip title')].map(e => e.textContent)")
-    assert len(tips) == 4 * 10 + 3 * 10
+    assert len(tips) == 4 * 10 + 3 * 10 + 3 * 3 * 10  # three metrics of three arms with attention
     assert any(tip.startswith("plain, 51–60 tokens: 0.") for tip in tips)
     page.evaluate("document.querySelector('.wide .tip').scrollIntoView({block: 'center'})")
     on_top = (

@@ -18,6 +18,9 @@ FILES = {
 }  # fmt: skip
 
 
+FILES_ON_ATTENTION = {"attention.csv", "attention_seeds.csv", "attention.png", "attention.svg"}
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("study") / "runs"
@@ -239,6 +242,61 @@ def test_one_arm_has_a_page_without_differences(tmp_path):
     text = (tmp_path / "out" / "index.html").read_text()
     assert "There is one arm only (plain)" in text
     assert "Advantage over the baseline" not in text
+
+
+def test_where_attention_looks_stands_in_every_file(tmp_path):
+    # 30 sources of 4 and 30 of 8 tokens; each target token of the longer ones gets half as much attention
+    lengths = [4] * 30 + [8] * 30
+    examples = [example(n, length) for n, length in enumerate(lengths)]
+    seen = [
+        {
+            "gold_attention": [2 / length] * length,
+            "attention_entropy": [length / 4] * (length - 1) + [None],
+            "links": length,
+            "gold_links": length - 1,
+            "links_in_sure": 1,
+            "links_in_possible": 2,
+        }
+        for length in lengths
+    ]
+    for arm in ("plain", "bahdanau"):
+        looked = seen if arm == "bahdanau" else None
+        fake_run(tmp_path / "runs", arm, 0, examples, [1] * 60, training_lengths=(1, 4), seen=looked)
+    out = tmp_path / "out"
+    assert report.main([str(tmp_path / "runs"), "--out", str(out), "--bins", "0,4,8"]) == 0
+    assert {path.name for path in out.iterdir()} == FILES | FILES_ON_ATTENTION
+    points = {row["lengths"]: row for row in rows(out / "attention.csv")}
+    assert {row["arm"] for row in points.values()} == {"bahdanau"}
+    expected = {"1–4": (0.5, 1, 1 - 3 / 7), "5–8": (0.25, 2, 1 - 3 / 15)}
+    for lengths_of_bin, values in expected.items():
+        row = points[lengths_of_bin]
+        found = [float(row[name]) for name in ("gold_attention", "attention_entropy", "alignment_error_rate")]
+        assert found == pytest.approx(values)
+    assert float(rows(out / "attention_seeds.csv")[1]["alignment_error_rate"]) == 0.8
+    for name in ("index.html", "report.md", "tables.tex"):
+        text = (out / name).read_text()
+        for caption in (
+            "Teacher-forced attention on the gold source tokens by source length",
+            "Entropy of teacher-forced attention (nats) by source length",
+            "Alignment error rate of teacher-forced attention by source length",
+        ):
+            assert caption in text
+        assert "0.800 (no variation)" in text
+    assert "bahdanau from 0.500 at 1–4 tokens to 0.250 at 5–8 tokens" in (out / "index.html").read_text()
+
+
+def test_without_gold_links_there_is_only_an_entropy(tmp_path):
+    examples = [example(n, 5) for n in range(30)]
+    seen = [{"attention_entropy": [0.5] * 5}] * 30
+    fake_run(tmp_path / "runs", "bahdanau", 0, examples, [1] * 30, seen=seen)
+    assert report.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    assert set(rows(tmp_path / "out" / "attention_seeds.csv")[0]) >= {"arm", "seed", "attention_entropy"}
+    for name in ("index.html", "report.md"):
+        text = (tmp_path / "out" / name).read_text().casefold()
+        assert "entropy of teacher-forced attention" in text
+        assert "gold alignment" not in text
+        assert "alignment error rate" not in text
+        assert "on the gold" not in text
 
 
 def test_many_arms_and_long_names(tmp_path):

@@ -31,6 +31,15 @@ def test_a_rate_is_a_ratio_of_sums_and_not_a_mean_of_ratios():
     assert rates.mean[0] == pytest.approx(0.1)
 
 
+def test_denominators_may_depend_on_the_seed():
+    # seed 0: 1 of 1 + 9; seed 1: 1 of 4 + 1
+    denominators = np.array([[1.0, 9.0], [4.0, 1.0]])
+    rates = Rates.measure(np.array([[1.0, 0.0], [0.0, 1.0]]), denominators, np.ones((1, 2), dtype=bool))
+    assert rates.by_seed[:, 0].tolist() == [0.1, 0.2]
+    # influence (value - rate * denominator) / total, times sqrt(2 / 1)
+    assert rates.influence[1, 0].tolist() == pytest.approx([-0.8 / 5 * 2**0.5, 0.8 / 5 * 2**0.5])
+
+
 def test_interval_by_hand():
     # V_seed = (0.125^2 + 0.125^2) / 1 / 2 = 0.015625
     # influence: seed 0 (2 - 1)/120 and (0 - 1)/120, seed 1 twice that; over seeds 1.5/120; all times sqrt(30/29)

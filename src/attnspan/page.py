@@ -11,8 +11,9 @@ from typing import Any
 import jinja2
 
 from attnspan import plots, tables
+from attnspan.measures import ERROR_RATE, GOLD_ATTENTION, METRICS
 from attnspan.rundir import CONFIG
-from attnspan.study import METRICS, Arm, Study
+from attnspan.study import Arm, Study
 from attnspan.wording import duration, findings, joined, number
 
 
@@ -33,13 +34,22 @@ class RunLine:
     machine: str
 
 
-def html_page(study: Study, *, degradation: plots.Plot, advantage: plots.Plot | None, out: Path, command: str) -> str:
+def html_page(
+    study: Study,
+    *,
+    degradation: plots.Plot,
+    advantage: plots.Plot | None,
+    attention: plots.Plot | None,
+    out: Path,
+    command: str,
+) -> str:
     """One self-contained HTML file.
 
     Args:
         study: what to show.
         degradation: its plot of :func:`attnspan.plots.degradation`.
         advantage: its plot of :func:`attnspan.plots.advantage`, where there is a baseline.
+        attention: its plot of :func:`attnspan.plots.attention`, where an arm has attention.
         out: the directory the page will lie in, for links to configs.
         command: that made the page.
     """
@@ -59,6 +69,11 @@ def html_page(study: Study, *, degradation: plots.Plot, advantage: plots.Plot | 
         advantage_narrow=plots.advantage(study, narrow=True).inline("an", plots.advantage_text(study))
         if advantage
         else "",
+        attention_text=plots.attention_text(study),
+        attention=attention.inline("l", plots.attention_text(study)) if attention else "",
+        attention_narrow=plots.attention(study, narrow=True).inline("ln", plots.attention_text(study))
+        if attention
+        else "",
     )
 
 
@@ -77,8 +92,10 @@ def _common(study: Study, out: Path, command: str) -> dict[str, object]:
         "title": f"{joined(studies)} ({study.data})" if studies else study.data,
         "study": study,
         "findings": findings(study),
-        "quality": tables.quality(study, "error_rate"),
-        "others": [tables.quality(study, metric) for metric in METRICS if metric != "error_rate"][:3],
+        "quality": tables.by_length(study, ERROR_RATE),
+        "others": [tables.by_length(study, metric) for metric in METRICS if metric != ERROR_RATE][:3],
+        "looking": [tables.by_length(study, metric) for metric in study.attention_metrics],
+        "gold_known": GOLD_ATTENTION in study.attention_metrics,
         "differences": tables.differences(study),
         "spans": tables.spans(study),
         "trends": tables.trends(study),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from attnspan.study import Study
+from attnspan.measures import ALIGNMENT_ERROR_RATE, ATTENTION_ENTROPY, ERROR_RATE, GOLD_ATTENTION
+from attnspan.study import Point, Study
 from attnspan.wording import METRIC_NAMES, number, with_interval
 
 INK, GRID, SHADE = "#222222", "#d9d9d9", "#eceff3"
@@ -107,34 +109,72 @@ def degradation(study: Study, *, narrow: bool = False) -> Plot:
         figure = Figure(figsize=(3.7, 4.3) if narrow else (7.2, 4.4), layout="constrained")
         axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(6, 1))
         tips: list[str] = []
-        top = 0.0
-        for index, arm in enumerate(study.arms):
-            points = [point for point in study.curve if point.arm == arm.label and not point.region.total]
-            at = np.array([point.region.mean_length for point in points])
-            rates = [point.metrics["error_rate"] for point in points]
-            values = np.array([rate.value for rate in rates])
-            low = np.array([np.nan_to_num(rate.low, nan=rate.value) for rate in rates])
-            high = np.array([np.nan_to_num(rate.high, nan=rate.value) for rate in rates])
-            style = styles([one.label for one in study.arms])[arm.label]
-            gid = f"arm{index}"
-            axes.fill_between(at, low, high, color=style.colour, alpha=0.16, linewidth=0, gid=gid)
-            axes.plot(at, values, style.line, color=style.colour, linewidth=1.6, gid=gid)
-            axes.plot(at, values, style.marker, color=style.colour, markersize=4.5, gid=gid)
-            for point, x in zip(points, at, strict=True):
-                dots = point.by_seed["error_rate"]
-                axes.plot([x] * len(dots), dots, ".", color=style.colour, markersize=2.5, alpha=0.7, gid=gid)
-                rate = point.metrics["error_rate"]
-                tips.append(f"{arm.label}, {point.region.label} tokens: {with_interval(rate)}")
-                axes.plot(
-                    x, rate.value, "o", color=style.colour, markersize=12, alpha=0, gid=f"{gid}-tip{len(tips) - 1}"
-                )
-                top = max(top, rate.value, *dots, min(np.nan_to_num(rate.high), 1.0))
-        axes.set_ylim(0, max(top * 1.04, 0.05))
+        _curves(axes, study, ERROR_RATE, tips)
         axes.set_ylabel("error rate (edits / reference tokens)")
         _lengths(axes, study, labels=not narrow)
         _counts(below, study, numbers=not narrow)
         _legend(figure, study, narrow)
         return Plot(_laid_out(figure), tuple(tips))
+
+
+_ATTENTION_LABELS = {
+    GOLD_ATTENTION: "mass on gold tokens",
+    ATTENTION_ENTROPY: "entropy (nats)",
+    ALIGNMENT_ERROR_RATE: "alignment error rate",
+}
+
+
+def attention(study: Study, *, narrow: bool = False) -> Plot:
+    """Where teacher-forced attention looks against source length, one panel for each metric that is known."""
+    metrics = study.attention_metrics
+    with mpl.rc_context(RC):
+        height = 0.8 + len(metrics) * (1.7 if narrow else 1.8)
+        figure = Figure(figsize=(3.7 if narrow else 7.2, height), layout="constrained")
+        panels = figure.subplots(len(metrics), 1, sharex=True, squeeze=False)[:, 0]
+        tips: list[str] = []
+        for axes, metric in zip(panels, metrics, strict=True):
+            _curves(axes, study, metric, tips)
+            axes.set_ylabel(_ATTENTION_LABELS[metric])
+            _lengths(axes, study, words=axes is panels[0], labels=not narrow)
+        panels[-1].set_xlabel("source length (tokens)")
+        _legend(figure, study, narrow, [point.arm for point in study.attention])
+        return Plot(_laid_out(figure), tuple(tips))
+
+
+def _curves(axes: Axes, study: Study, metric: str, tips: list[str]) -> None:
+    """One metric of every arm of which it is known; what their points may tell is put behind ``tips``."""
+    top = 0.0
+    for index, (label, style) in enumerate(styles([arm.label for arm in study.arms]).items()):
+        points = _known(study, label, metric)
+        at = np.array([point.region.mean_length for point in points])
+        estimates = [point.metrics[metric] for point in points]
+        values = np.array([one.value for one in estimates])
+        low = np.array([np.nan_to_num(one.low, nan=one.value) for one in estimates])
+        high = np.array([np.nan_to_num(one.high, nan=one.value) for one in estimates])
+        gid = f"arm{index}"
+        axes.fill_between(at, low, high, color=style.colour, alpha=0.16, linewidth=0, gid=gid)
+        axes.plot(at, values, style.line, color=style.colour, linewidth=1.6, gid=gid)
+        axes.plot(at, values, style.marker, color=style.colour, markersize=4.5, gid=gid)
+        for point, x in zip(points, at, strict=True):
+            dots = point.by_seed[metric]
+            axes.plot([x] * len(dots), dots, ".", color=style.colour, markersize=2.5, alpha=0.7, gid=gid)
+            one = point.metrics[metric]
+            tips.append(f"{label}, {point.region.label} tokens: {with_interval(one)}")
+            axes.plot(x, one.value, "o", color=style.colour, markersize=12, alpha=0, gid=f"{gid}-tip{len(tips) - 1}")
+            top = max(top, one.value, *dots, min(np.nan_to_num(one.high), max(1.0, 1.25 * one.value)))
+    axes.set_ylim(0, max(top * 1.04, 0.05))
+
+
+def _known(study: Study, label: str, metric: str) -> list[Point]:
+    """The points of one arm, bin by bin, at which a metric is known."""
+    return [
+        point
+        for point in (*study.curve, *study.attention)
+        if point.arm == label
+        and not point.region.total
+        and metric in point.metrics
+        and not math.isnan(point.metrics[metric].value)
+    ]
 
 
 def advantage(study: Study, *, narrow: bool = False) -> Plot:
@@ -172,8 +212,8 @@ def advantage(study: Study, *, narrow: bool = False) -> Plot:
         return Plot(_laid_out(figure), tuple(tips))
 
 
-def _lengths(axes: Axes, study: Study, *, labels: bool) -> None:
-    """The x axis in bins, and which lengths training saw."""
+def _lengths(axes: Axes, study: Study, *, labels: bool, words: bool = True) -> None:
+    """The x axis in bins, and which lengths training saw, in ``words`` too."""
     edges = study.bins.edges
     axes.set_xlim(edges[0], edges[-1])
     axes.set_xticks(edges)
@@ -181,6 +221,8 @@ def _lengths(axes: Axes, study: Study, *, labels: bool) -> None:
     if len(ranges) == 1:
         shortest, longest = ranges.pop()
         axes.axvspan(max(shortest - 1, edges[0]), min(longest, edges[-1]), color=SHADE, linewidth=0, zorder=-5)
+        if not words:
+            return
         above: dict[str, Any] = {
             "transform": axes.get_xaxis_transform(),
             "ha": "center",
@@ -233,11 +275,20 @@ def _laid_out(figure: Figure) -> Figure:
 
 def degradation_text(study: Study) -> str:
     """The text alternative of :func:`degradation`."""
-    return f"{METRIC_NAMES['error_rate']} against source length: " + "; ".join(
-        f"{arm.label} from {number(points[0].metrics['error_rate'].value)} at {points[0].region.label} tokens to "
-        f"{number(points[-1].metrics['error_rate'].value)} at {points[-1].region.label} tokens"
+    return _curves_text(study, ERROR_RATE)
+
+
+def attention_text(study: Study) -> str:
+    """The text alternative of :func:`attention`."""
+    return ". ".join(_curves_text(study, metric) for metric in study.attention_metrics)
+
+
+def _curves_text(study: Study, metric: str) -> str:
+    return f"{METRIC_NAMES[metric]} against source length: " + "; ".join(
+        f"{arm.label} from {number(points[0].metrics[metric].value)} at {points[0].region.label} tokens to "
+        f"{number(points[-1].metrics[metric].value)} at {points[-1].region.label} tokens"
         for arm in study.arms
-        for points in [[point for point in study.curve if point.arm == arm.label and not point.region.total]]
+        if (points := _known(study, arm.label, metric))
     )
 
 

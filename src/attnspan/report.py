@@ -21,6 +21,7 @@ from attnspan.bins import parse_edges
 from attnspan.collect import collect
 from attnspan.errors import InputError
 from attnspan.latex import latex
+from attnspan.measures import ERROR_RATE
 from attnspan.study import Study, build_study
 from attnspan.terminal import open_console
 from attnspan.wording import findings
@@ -138,23 +139,34 @@ def _swap(new: Path, out: Path, old: Path) -> None:
 def _write_files(study: Study, directory: Path, out: Path, command: str) -> None:
     degradation = plots.degradation(study)
     advantage = plots.advantage(study) if study.differences else None
-    for suffix in (".png", ".svg"):
-        degradation.save(directory / f"degradation{suffix}")
-        if advantage:
-            advantage.save(directory / f"advantage{suffix}")
+    attention = plots.attention(study) if study.attention else None
+    for name, plot in (("degradation", degradation), ("advantage", advantage), ("attention", attention)):
+        if plot:
+            for suffix in (".png", ".svg"):
+                plot.save(directory / f"{name}{suffix}")
     frames: dict[str, pd.DataFrame] = {
-        CURVE: tables.curve_frame(study),
-        "seeds.csv": tables.seeds_frame(study),
+        CURVE: tables.points_frame(study.curve),
+        "seeds.csv": tables.seeds_frame(study.curve),
         "differences.csv": tables.differences_frame(study),
         "spans.csv": tables.spans_frame(study),
         "trends.csv": tables.trends_frame(study),
     }
+    if study.attention:
+        frames["attention.csv"] = tables.points_frame(study.attention)
+        frames["attention_seeds.csv"] = tables.seeds_frame(study.attention)
     for name, frame in frames.items():
         frame.to_csv(directory / name, index=False, float_format="%.6g")
     (directory / "report.md").write_text(page.markdown_page(study, out=out, command=command), encoding="utf-8")
-    for_papers = [tables.quality(study, "error_rate"), tables.differences(study), tables.spans(study)]
+    for_papers = [
+        tables.by_length(study, ERROR_RATE),
+        tables.differences(study),
+        tables.spans(study),
+        *(tables.by_length(study, metric) for metric in study.attention_metrics),
+    ]
     (directory / "tables.tex").write_text(latex([table for table in for_papers if table.rows]), encoding="utf-8")
-    text = page.html_page(study, degradation=degradation, advantage=advantage, out=out, command=command)
+    text = page.html_page(
+        study, degradation=degradation, advantage=advantage, attention=attention, out=out, command=command
+    )
     (directory / INDEX).write_text(text, encoding="utf-8")
 
 

@@ -89,17 +89,18 @@ class Rates:
 
         Args:
             numerators: S x N, for example edits.
-            denominators: N, for example reference tokens; they do not depend on the seed.
+            denominators: N, for example reference tokens, or S x N where they depend on the seed.
             members: K x N, True where the rate counts the example.
         """
         chosen = members.astype(np.float64)
-        totals = chosen @ denominators
+        denominators = np.broadcast_to(denominators, numerators.shape)
+        totals = denominators @ chosen.T  # S x K
         counts = members.sum(axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
             by_seed = numerators @ chosen.T / totals
             unbias = np.sqrt(counts / np.maximum(counts - 1, 1)) / totals
-            residuals = numerators[:, None, :] - by_seed[:, :, None] * denominators
-            influence = np.where(members, residuals * unbias[:, None], 0.0)
+            residuals = numerators[:, None, :] - by_seed[:, :, None] * denominators[:, None, :]
+            influence = np.where(members, residuals * unbias[:, :, None], 0.0)
         return cls(by_seed, influence, counts)
 
     @staticmethod

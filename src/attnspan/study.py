@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from attnspan.bins import Bins, make_bins
 from attnspan.collect import Collection, Run, differing_keys
 from attnspan.errors import InputError, nearest
+from attnspan.measures import ATTENTION_METRICS, ERROR_RATE, METRICS, UNBOUNDED, is_known, sums
 from attnspan.spans import Span, find_span
 from attnspan.statistics import NOTHING, Estimate, Floats, Rates, holm, randomisation
 
@@ -21,19 +22,6 @@ IN_RANGE = "in range"
 EXTRAPOLATION = "extrapolation"
 """Source lengths longer than any seen in training."""
 
-ERROR_RATE = "error_rate"
-METRICS: dict[str, tuple[str, str | None]] = {
-    ERROR_RATE: ("edits", "target_length"),
-    "exact_match": ("exact_match", None),
-    "token_accuracy": ("tokens_correct", "target_tokens"),
-    "nll": ("nll", "target_tokens"),
-    "empty": ("empty", None),
-    "truncated": ("truncated", None),
-    "repeating": ("repeating", None),
-}
-"""Each metric is a sum over a sum: the record columns of numerator and denominator (None: the number of examples)."""
-UNBOUNDED = {ERROR_RATE, "nll"}
-"""Metrics that may exceed 1."""
 PER = 10
 """Slopes are per this many source tokens."""
 
@@ -192,16 +180,31 @@ class Study:
     @cached_property
     def curve(self) -> list[Point]:
         """Every metric of every arm in every region."""
+        return self._points(METRICS)
+
+    @cached_property
+    def attention(self) -> list[Point]:
+        """Where teacher-forced attention looks, of every arm that has attention, in every region."""
+        return self._points(ATTENTION_METRICS)
+
+    @property
+    def attention_metrics(self) -> list[str]:
+        """What is known of the attention of any arm."""
+        return [metric for metric in ATTENTION_METRICS if any(metric in point.metrics for point in self.attention)]
+
+    def _points(self, metrics: Iterable[str]) -> list[Point]:
+        """Those of ``metrics`` that are known of an arm, of every arm of which any is, in every region."""
         points = []
         for arm in self.arms:
-            regions = self.regions(arm.training_max)
-            rates = {metric: self.rates(arm, arm.seeds, metric, regions) for metric in METRICS}
-            for k, region in enumerate(regions):
-                highest = {metric: np.inf if metric in UNBOUNDED else 1.0 for metric in METRICS}
-                estimates = {m: r.estimate(_unit(k, len(regions))).clipped(0.0, highest[m]) for m, r in rates.items()}
-                points.append(
-                    Point(arm.label, region, arm.seeds, estimates, {m: r.by_seed[:, k] for m, r in rates.items()})
-                )
+            known = [metric for metric in metrics if all(is_known(run.records, metric) for run in arm.runs)]
+            for region in self.regions(arm.training_max) if known else ():
+                rates = {metric: self.rates(arm, arm.seeds, metric, [region]) for metric in known}
+                estimates = {
+                    metric: rate.estimate(np.ones(1)).clipped(0.0, np.inf if metric in UNBOUNDED else 1.0)
+                    for metric, rate in rates.items()
+                }
+                by_seed = {metric: rate.by_seed[:, 0] for metric, rate in rates.items()}
+                points.append(Point(arm.label, region, arm.seeds, estimates, by_seed))
         return points
 
     @cached_property
@@ -284,10 +287,9 @@ class Study:
 
     def rates(self, arm: Arm, seeds: Sequence[int], metric: str, regions: Sequence[Region]) -> Rates:
         """One metric of one arm in ``regions``, with the seeds named."""
-        numerator, denominator = METRICS[metric]
-        table = np.stack([run.records[numerator].to_numpy(np.float64) for run in arm.runs if run.seed in seeds])
-        weights = self.test_set[denominator].to_numpy(np.float64) if denominator else np.ones(len(self.lengths))
-        return Rates.measure(table, weights, self._members(regions))
+        of_runs = [sums(run.records, metric) for run in arm.runs if run.seed in seeds]
+        numerators, denominators = (np.stack(one) for one in zip(*of_runs, strict=True))
+        return Rates.measure(numerators, denominators, self._members(regions))
 
     def _members(self, regions: Sequence[Region]) -> NDArray[np.bool_]:
         return np.stack([(self.lengths > region.above) & (self.lengths <= region.up_to) for region in regions])

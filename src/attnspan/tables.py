@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from attnspan.study import EXTRAPOLATION, IN_RANGE, METRICS, Arm, Point, Region, Study
+from attnspan.study import EXTRAPOLATION, IN_RANGE, Arm, Point, Region, Study
 from attnspan.wording import METRIC_NAMES, NONE, duration, number, p_value, span_interval, with_interval
 
 
@@ -32,15 +32,16 @@ class Table:
     labels: int = 1
 
 
-def quality(study: Study, metric: str) -> Table:
-    """One metric, length bins x arms."""
+def by_length(study: Study, metric: str) -> Table:
+    """One metric, length bins x the arms of which it is known."""
+    points = [point for point in (*study.curve, *study.attention) if metric in point.metrics]
     style: Callable[[Point], str] = lambda point: with_interval(point.metrics[metric])  # noqa: E731
-    return _by_length(study, f"{METRIC_NAMES[metric]} by source length, with 95% intervals", style)
+    return _by_length(study, points, f"{METRIC_NAMES[metric]} by source length, with 95% intervals", style)
 
 
-def _by_length(study: Study, caption: str, cell: Callable[[Point], str]) -> Table:
-    arms = [arm.label for arm in study.arms]
-    cells = {(point.arm, _key(point.region)): cell(point) for point in study.curve}
+def _by_length(study: Study, points: Sequence[Point], caption: str, cell: Callable[[Point], str]) -> Table:
+    arms = list(dict.fromkeys(point.arm for point in points))
+    cells = {(point.arm, _key(point.region)): cell(point) for point in points}
     rows = []
     for side, regions in _sides(study):
         rows.append(Row((_heading(side),), "heading"))
@@ -126,6 +127,7 @@ def degenerate(study: Study) -> Table:
     kinds = ("empty", "truncated", "repeating")
     return _by_length(
         study,
+        study.curve,
         "Empty / cut at the length limit / repeating output, percent of the test examples",
         lambda point: " / ".join(number(100 * point.metrics[kind].value, 1) for kind in kinds),
     )
@@ -187,24 +189,23 @@ def _short(estimate: Any) -> str:
     return number(estimate.value) if math.isnan(half) else f"{number(estimate.value)}\n±{number(half)}"
 
 
-def curve_frame(study: Study) -> pd.DataFrame:
-    """curve.csv: one row an arm and region."""
+def points_frame(points: Sequence[Point]) -> pd.DataFrame:
+    """curve.csv and attention.csv: one row an arm and region."""
     rows = []
-    for point in study.curve:
+    for point in points:
         row = {"arm": point.arm, **_region_columns(point.region), "seeds": len(point.seeds)}
-        for metric in METRICS:
-            estimate = point.metrics[metric]
+        for metric, estimate in point.metrics.items():
             row |= {metric: estimate.value, f"{metric}_low": estimate.low, f"{metric}_high": estimate.high}
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def seeds_frame(study: Study) -> pd.DataFrame:
-    """seeds.csv: one row an arm, region and seed, without intervals."""
+def seeds_frame(points: Sequence[Point]) -> pd.DataFrame:
+    """seeds.csv and attention_seeds.csv: one row an arm, region and seed, without intervals."""
     rows = []
-    for point in study.curve:
+    for point in points:
         for s, seed in enumerate(point.seeds):
-            values = {metric: point.by_seed[metric][s] for metric in METRICS}
+            values = {metric: by_seed[s] for metric, by_seed in point.by_seed.items()}
             rows.append({"arm": point.arm, "seed": seed, **_region_columns(point.region), **values})
     return pd.DataFrame(rows)
 

@@ -17,6 +17,9 @@ METRIC_NAMES = {
     "empty": "Empty output",
     "truncated": "Output cut at the length limit",
     "repeating": "Repeating output",
+    "gold_attention": "Teacher-forced attention on the gold source tokens",
+    "attention_entropy": "Entropy of teacher-forced attention (nats)",
+    "alignment_error_rate": "Alignment error rate of teacher-forced attention",
 }
 NONE = "–"
 
