@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 
 from attnspan import plots, tables
+from attnspan.collect import Run
 from attnspan.measures import ERROR_RATE, GOLD_ATTENTION, METRICS
 from attnspan.rundir import CONFIG
 from attnspan.study import Arm, Study
@@ -108,7 +109,7 @@ def _common(study: Study, out: Path, command: str) -> dict[str, object]:
         "dropped": _dropped(study.arms),
         "seeds": sorted({arm.seeds for arm in study.arms}, key=len),
         "command": command,
-        "made_on": _made_on(study),
+        "made_on": made_on(study.collection.runs),
     }
 
 
@@ -135,11 +136,11 @@ def _run_line(study: Study, arm: Arm, index: int, out: Path) -> RunLine:
     )
 
 
-def _made_on(study: Study) -> str:
+def made_on(runs: Sequence[Run]) -> str:
     """When, from which code, on what and with what the runs were made; every value where they differ."""
 
     def all_of(read: Callable[[dict[str, Any]], Any]) -> str:
-        return " or ".join(sorted({str(read(run.summary)) for run in study.collection.runs}))
+        return " or ".join(sorted({str(read(run.summary)) for run in runs}))
 
     return "; ".join(
         [

@@ -51,16 +51,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
+class ListParser(argparse.ArgumentParser):
     """Reads ``@file`` as one argument a line; empty lines and lines that begin with # are skipped."""
 
     def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
+        """Read a line of such a file."""
         line = arg_line.strip()
         return [line] if line and not line.startswith("#") else []
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = ListParser(
         prog="attnspan-report",
         fromfile_prefix_chars="@",
         description="Compare finished runs: quality by source length, paired differences to a baseline, and spans. "
