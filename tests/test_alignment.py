@@ -23,6 +23,7 @@ from attnspan.alignment import (
     pharaoh,
 )
 from attnspan.build import build_corpus
+from attnspan.callbacks import _attention as batch_columns
 from attnspan.data.prepare import prepare
 from attnspan.errors import InputError
 from attnspan.identity import run_directory
@@ -131,6 +132,26 @@ def test_the_columns_of_an_example() -> None:
     assert attention_columns(WEIGHTS, gold("0-0"))["gold_attention"] == [1, None, None, None]
     assert attention_columns(WEIGHTS, None) == {"attention_entropy": [*seen["attention_entropy"], None]}
     assert attention_columns(None, gold("0-0")) == {}
+
+
+def test_neither_padding_nor_eos_is_looked_at() -> None:
+    """Whatever weights there say: two sources of 1 and 2 tokens, two references of 2 and 1."""
+    weights = torch.full((2, 3, 2), 9.0)
+    weights[0, :2, :1] = 1.0
+    weights[1, :1, :2] = torch.tensor([0.25, 0.75])
+    examples = {
+        "id": ["a", "b"],
+        "source_ids": [[4], [4, 5]],
+        "target_ids": [[4, 5], [4]],
+        "alignment": ["0-0", "1-0"],
+    }
+    one, other = batch_columns(weights, examples)
+    assert one["attention_entropy"] == [0, 0]
+    assert one["gold_attention"] == [1, None]
+    assert (one["links"], one["links_in_sure"]) == (2, 1)
+    assert other["attention_entropy"] == pytest.approx([0.25 * math.log(4) + 0.75 * math.log(4 / 3)])
+    assert other["gold_attention"] == [0.75]
+    assert (other["links"], other["links_in_sure"]) == (1, 1)
 
 
 def copied(composed: Compose, root: Path, arm: str, *overrides: str) -> Path:
