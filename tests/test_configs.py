@@ -64,18 +64,33 @@ def test_every_config_says_what_it_is(path: Path) -> None:
 def test_sizes_come_from_the_parent(composed: Compose, arm: str) -> None:
     config = composed(f"decoder={arm}", "model.hidden_size=24", "model.embedding_size=10")
     model = assemble_model(config, source_vocabulary_size=7, target_vocabulary_size=9)
-    assert model.readout.in_features == 24
+    maxout = config["decoder"].get("deep_output", {"features": 24})  # whose size is its own
+    assert model.readout.in_features == maxout["features"]
     assert model.target_embedding.embedding_dim == 10
+
+
+OWN_ENCODER = {
+    "bahdanau_2015": "only the backward direction has the last word, as in the paper",
+    "luong_2015": "LSTM in layers, one direction, reversed source, as in the paper",
+    "transformer": "has no recurrence",
+}
+"""Presets that follow a paper: why their encoder is not the others'."""
 
 
 def test_arms_differ_in_the_wiring_only(composed: Compose) -> None:
     """Same encoder, bridge, embeddings, readout: the same parameters outside of the decoder, to the shape."""
     wider = {"plain_wide"}  # its bridge leads to its wide state
-    shapes = []
+    shapes, common = [], composed()
     for arm in ARMS:
-        model = assemble_model(composed(f"decoder={arm}"), source_vocabulary_size=7, target_vocabulary_size=9)
+        config = composed(f"decoder={arm}")
+        if arm in OWN_ENCODER:
+            assert config["encoder"] != common["encoder"]
+            continue
+        assert all(config[key] == common[key] for key in config if key not in ("arm", "decoder")), arm
+        model = assemble_model(config, source_vocabulary_size=7, target_vocabulary_size=9)
         shapes.append({name: tuple(p.shape) for name, p in model.named_parameters() if not name.startswith("decoder.")})
-        assert arm in wider or tuple(model.decoder.bridge.project.weight.shape) == (192, 192)
+        (bridge,) = model.decoder.bridge.projections
+        assert arm in wider or tuple(bridge.weight.shape) == (192, 192)
     assert all(shape == shapes[0] for shape in shapes)
 
 

@@ -27,6 +27,7 @@ from tests.models.arms import SOURCE_VOCABULARY, TARGET_VOCABULARY, WIRINGS, pad
 SPECIALS = Specials(pad=0, bos=1, eos=2)
 SOURCES = [[4, 5, 6, 7, 8, 9, 10], [9], [10, 4, 9]]
 TARGETS = [[1, 4, 5], [1, 7, 8, 4, 6], [1, 4]]
+LONG = [4 + at % 7 for at in range(140)]  # more tokens than luong_location has rows
 
 
 @pytest.fixture(params=WIRINGS, ids=" ".join)
@@ -39,8 +40,8 @@ def attentions(model: Seq2Seq) -> list[Attention]:
     return [part for part in model.modules() if isinstance(part, Attention)]
 
 
-def loss_of(model: Seq2Seq, sources: list[list[int]], targets: list[list[int]], *, extra: int = 0) -> Tensor:
-    """Summed loss of a batch; every target is asked to say itself."""
+def losses_of(model: Seq2Seq, sources: list[list[int]], targets: list[list[int]], *, extra: int = 0) -> Tensor:
+    """The loss [B] of each example of a batch; every target is asked to say itself."""
     source, lengths = pad(sources, max(len(row) for row in sources) + extra)
     target, _ = pad(targets, max(len(row) for row in targets) + extra)
     logits = model(source, lengths, target)[0]
@@ -48,11 +49,11 @@ def loss_of(model: Seq2Seq, sources: list[list[int]], targets: list[list[int]], 
 
 
 def test_alone_as_in_a_batch(model: Seq2Seq) -> None:
-    """Logits, loss and gradients of an example do not know what else is in the batch, nor how far it is padded."""
+    """Loss and gradients of an example do not know what else is in the batch, nor how far it is padded."""
     parameters = list(model.parameters())
-    together = loss_of(model, SOURCES, TARGETS, extra=3)
+    together = losses_of(model, SOURCES, TARGETS, extra=3)
     for row, (source, target) in enumerate(zip(SOURCES, TARGETS, strict=True)):
-        alone = loss_of(model, [source], [target])
+        alone = losses_of(model, [source], [target])
         torch.testing.assert_close(together[row], alone[0], atol=1e-12, rtol=0)
         in_batch = torch.autograd.grad(together[row], parameters, retain_graph=True, allow_unused=True)
         by_itself = torch.autograd.grad(alone[0], parameters, allow_unused=True)
@@ -60,20 +61,65 @@ def test_alone_as_in_a_batch(model: Seq2Seq) -> None:
             torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("poison", [float("nan"), float("inf"), 1e30])
-def test_nothing_in_padding_can_get_out(model: Seq2Seq, poison: float) -> None:
+@functools.cache
+def small_in_float64(composed: Compose, wiring: tuple[str, ...]) -> Seq2Seq:
+    return small(composed, *wiring).double()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    wiring=st.sampled_from(WIRINGS),
+    examples=st.lists(
+        st.tuples(
+            st.lists(st.integers(3, SOURCE_VOCABULARY - 1), min_size=1, max_size=12),
+            st.lists(st.integers(1, TARGET_VOCABULARY - 1), min_size=1, max_size=9),
+        ),
+        min_size=1,
+        max_size=5,
+    ),
+    extra=st.integers(0, 4),
+)
+def test_padding_never_matters(
+    composed: Compose, wiring: tuple[str, ...], examples: list[tuple[list[int], list[int]]], extra: int
+) -> None:
+    """Whatever the shapes: a batch's losses and gradients are those of its examples, each alone."""
+    model = small_in_float64(composed, wiring)
+    parameters = list(model.parameters())
+    sources, targets = ([*part] for part in zip(*examples, strict=True))
+    together = losses_of(model, sources, targets, extra=extra)
+    alone = torch.cat([losses_of(model, [source], [target]) for source, target in examples])
+    torch.testing.assert_close(together, alone, atol=1e-10, rtol=0)
+    gradients = (torch.autograd.grad(losses.sum(), parameters, allow_unused=True) for losses in (together, alone))
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-9, rtol=1e-9)
+
+
+def test_a_source_longer_than_any_seen(model: Seq2Seq) -> None:
+    """It is read like any other, and its neighbour of one token does not notice."""
+    source, lengths = pad([LONG, [9]])
+    target = torch.tensor([[1, 4, 5], [1, 7, 8]])
+    logits = model(source, lengths, target)[0]
+    assert logits.isfinite().all()
+    torch.testing.assert_close(logits[1:], model(source[1:, :1], lengths[1:], target[1:])[0], atol=1e-12, rtol=0)
+    found = Greedy(limit=LengthLimit(ratio=0.0, margin=5))(model, source, lengths, specials=SPECIALS)
+    assert found.log_prob.isfinite().all()
+
+
+def test_nothing_in_padding_can_get_out(model: Seq2Seq) -> None:
     """NaN in the embedding of padding: it enters neither outputs nor gradients of real tokens."""
     source, lengths = pad(SOURCES, 9)
     target, _ = pad([[1, 4, 5, 6]] * 3)
     clean = model(source, lengths, target)[0]
-    with torch.no_grad():
-        model.source_embedding.weight[0] = poison
-    poisoned = model(source, lengths, target)[0]
-    assert torch.equal(clean, poisoned)
-    poisoned.sum().backward()
-    for name, parameter in model.named_parameters():
-        if parameter.grad is not None:
-            assert parameter.grad.isfinite().all(), name
+    for poison in (float("nan"), float("inf"), 1e30):
+        model.zero_grad()
+        with torch.no_grad():
+            model.source_embedding.weight[0] = poison
+        poisoned = model(source, lengths, target)[0]
+        assert torch.equal(clean, poisoned)
+        poisoned.sum().backward()
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None:
+                assert parameter.grad.isfinite().all(), name
 
 
 def test_poisoned_memory(model: Seq2Seq) -> None:
@@ -105,7 +151,7 @@ def test_weights_are_weights(model: Seq2Seq) -> None:
     assert (weights >= 0).all()
     assert (weights[~memory.mask.unsqueeze(1).expand_as(weights)] == 0).all()
     total = weights.sum(dim=-1)
-    if isinstance(attentions(model)[0].window, LocalPredictiveWindow):  # whose Gaussian is not renormalised
+    if any(isinstance(part, LocalPredictiveWindow) for part in model.modules()):  # whose Gaussian is not renormalised
         assert (total <= 1 + 1e-12).all()
         assert (total > 0).all()
     else:
@@ -151,7 +197,28 @@ def test_steps_in_float32_too(composed: Compose) -> None:
     torch.testing.assert_close(fused.output, steps.output, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("batch", [[0], [1], [2], [1, 2], [0, 1, 2], [2, 1, 0, 1]])
+@pytest.mark.parametrize("kind", ["m", "p"])
+def test_a_window_is_a_window(composed: Compose, float64: None, kind: str) -> None:
+    """Outside of it the weights are exactly 0, and at the ends of a source it is cut and not wrapped."""
+    D = 2
+    model = small(composed, f"luong_local_{kind}", f"decoder.window.half_width={D}")
+    memory = model.encode(*pad(SOURCES, 9))
+    weights = model.decoder.unroll(torch.randn(3, 6, 5), memory).weights
+    for row, source in enumerate(SOURCES):
+        S = len(source)
+        for t in range(1, 7):
+            seen = (weights[row, t - 1].nonzero().squeeze(1) + 1).tolist()  # positions count from 1
+            if kind == "m":
+                centre = min(t, S)
+                assert seen == list(range(max(1, centre - D), min(S, centre + D) + 1))
+            else:
+                assert 1 <= len(seen) <= 2 * D
+                assert seen == list(range(seen[0], seen[-1] + 1))
+                assert seen[-1] <= S
+                assert len(seen) >= D or S < D  # p_t lies within the source
+
+
+@pytest.mark.parametrize("batch", [[0], [1], [1, 2], [2, 1, 0, 1]])
 def test_hypotheses_do_not_know_their_neighbours(model: Seq2Seq, batch: list[int]) -> None:
     search = Greedy(limit=LengthLimit(ratio=3.0, margin=4))
     everything = search(model, *pad(SOURCES, 9), specials=SPECIALS, with_weights=True)
@@ -246,11 +313,16 @@ def test_an_odd_memory_is_refused(composed: Compose) -> None:
 
 @pytest.mark.parametrize("wiring", WIRINGS, ids=" ".join)
 def test_bfloat16_runs(composed: Compose, wiring: tuple[str, ...]) -> None:
+    """Mixed precision trains and searches, and says nearly the same."""
     model = small(composed, *wiring)
+    batch = (*pad(SOURCES), torch.tensor([[1, 4], [1, 5], [1, 6]]))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        logits = model(*pad(SOURCES), torch.tensor([[1, 4], [1, 5], [1, 6]]))[0]
-    assert logits.isfinite().all()
+        logits = model(*batch)[0]
+        found = Greedy(limit=LengthLimit(ratio=1.0, margin=1))(model, *batch[:2], specials=SPECIALS)
+    assert found.log_prob.isfinite().all()
+    torch.testing.assert_close(logits.float(), model(*batch)[0], atol=0.3, rtol=0.1)
     logits.float().sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
 @pytest.mark.parametrize("wiring", WIRINGS, ids=" ".join)
@@ -262,16 +334,20 @@ def test_huge_scores_do_not_overflow(composed: Compose, wiring: tuple[str, ...])
             for parameter in attention.parameters():
                 parameter.mul_(1e4)
         attention.score.register_forward_hook(lambda score, inputs, scores: scores * 1e4)  # some have no parameters
+    for part in model.modules():
+        if isinstance(part, torch.nn.MultiheadAttention):  # queries and keys of 1e3
+            with torch.no_grad():
+                part.in_proj_weight[: 2 * part.embed_dim].mul_(1e3)
     logits = model(*pad(SOURCES), torch.tensor([[1, 4], [1, 5], [1, 6]]))[0]
     logits.sum().backward()
     assert logits.isfinite().all()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
-@pytest.mark.parametrize("arm", ["luong_dot", "luong_scaled_dot"])
+@pytest.mark.parametrize("arm", ["luong_dot", "luong_scaled_dot", "transformer"])
 def test_sizes_that_cannot_be_multiplied_are_refused(composed: Compose, arm: str) -> None:
-    with pytest.raises(InputError, match=r"model\.hidden_size=6 and encoder\.hidden_size=8 differ"):
-        small(composed, arm, "encoder.hidden_size=8")
+    with pytest.raises(InputError, match=r"model\.hidden_size=8 and encoder\.hidden_size=12 differ"):
+        small(composed, arm, "encoder.hidden_size=12")
 
 
 @pytest.mark.parametrize("feeding", ["false", "true"])
@@ -290,13 +366,25 @@ def test_no_position_at_all_is_refused(composed: Compose) -> None:
         small(composed, "luong_location", "decoder.score.max_length=0")
 
 
-@pytest.mark.parametrize("sizes", [(), ("encoder.hidden_size=200",), ("decoder.as_large_as.score.attention_size=500",)])
-@pytest.mark.parametrize("hidden", [32, 64, 128, 256, 512])
-def test_plain_wide_is_as_large_as_bahdanau(composed: Compose, hidden: int, sizes: tuple[str, ...]) -> None:
+WIDTHS = [(f"model.hidden_size={hidden}",) for hidden in (32, 64, 128, 256, 512)]
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        *WIDTHS,
+        ("encoder.hidden_size=200",),
+        ("decoder.as_large_as.score.attention_size=500",),
+        ("rnn=lstm", "rnn.layers=3"),
+    ],
+    ids=" ".join,
+)
+def test_plain_wide_is_as_large_as_bahdanau(composed: Compose, sizes: tuple[str, ...]) -> None:
     def parameters(arm: str, *overrides: str) -> int:
-        config = composed(f"decoder={arm}", f"model.hidden_size={hidden}", *overrides)
         with torch.device("meta"):
-            model = assemble_model(config, source_vocabulary_size=40, target_vocabulary_size=50)
+            model = assemble_model(
+                composed(f"decoder={arm}", *overrides), source_vocabulary_size=40, target_vocabulary_size=50
+            )
         return sum(parameter.numel() for parameter in model.parameters())
 
     wide = parameters("plain_wide", *sizes)
