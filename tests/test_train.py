@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -62,6 +63,17 @@ def test_a_sweep_runs_every_job_and_lists_them(swept: Path) -> None:
     assert "(4 of 4 runs)" in printed
     assert "left" in printed
     assert "attnspan-report @runs/mine.txt" in printed
+
+
+def test_a_report_is_about_one_data_set() -> None:
+    from hydra_plugins.attnspan_processes.launcher import _reports
+
+    jobs = [SimpleNamespace(data=data) for data in ("copy", "recall", "copy")]
+    assert _reports(jobs[:1], Path("runs/mine.txt"), "mine") == [("@runs/mine.txt", "mine")]
+    assert _reports(jobs, Path("runs/mine.txt"), "mine") == [
+        ("runs/copy", "mine/copy"),
+        ("runs/recall", "mine/recall"),
+    ]
 
 
 def test_alone_as_third_in_a_sweep(swept: Path, tmp_path: Path, cache: Path) -> None:

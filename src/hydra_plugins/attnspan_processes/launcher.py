@@ -62,7 +62,8 @@ class ProcessLauncher(Launcher):
             run_jobs(jobs, at_a_time=at_a_time, threads=threads, rerun=configs[0]["rerun"], console=console)
         finally:
             print_outcomes(console, jobs)
-        console.print(f"report: attnspan-report @{listed} --out reports/{study}", highlight=False, soft_wrap=True)
+        for runs, name in _reports(jobs, listed, study):
+            console.print(f"report: attnspan-report {runs} --out reports/{name}", highlight=False, soft_wrap=True)
         if any(job.outcome == "failed" for job in jobs):
             raise SystemExit(1)
         return [
@@ -124,6 +125,14 @@ class ProcessLauncher(Launcher):
             if source.provider == "command-line":
                 return str(source.path)
         return None
+
+
+def _reports(jobs: Sequence[Any], listed: Path, study: str) -> list[tuple[str, str]]:
+    """(runs, name) of each report: it is about one data set, and a sweep may have run on several."""
+    data = dict.fromkeys(job.data for job in jobs)
+    if len(data) == 1:
+        return [(f"@{listed}", study)]
+    return [(str(listed.parent / name), f"{study}/{name}") for name in data]
 
 
 def _side_by_side(config: dict[str, Any]) -> int:
