@@ -176,7 +176,7 @@ def test_an_output_that_takes_ascii_only_stays_aligned() -> None:
 
 
 def test_the_figure_shows_each_weight_beneath_and_beside_its_tokens(drawn: Heatmap) -> None:
-    """By the pixels: below the middle of a label as drawn, beside the middle of another, is the weight's colour."""
+    """By the pixels: all around where the middles of two labels meet, as they are drawn, is the weight's colour."""
     figure = draw(drawn, title=TITLE)
     canvas = FigureCanvasAgg(figure)
     with warnings.catch_warnings():
@@ -187,15 +187,19 @@ def test_the_figure_shows_each_weight_beneath_and_beside_its_tokens(drawn: Heatm
     columns, rows = axes.get_xticklabels(), axes.get_yticklabels()
     assert [label.get_text() for label in columns] == heatmap_plot._labels(drawn)[1]
     assert [label.get_text() for label in rows] == heatmap_plot._labels(drawn)[2]
-    for j, column in enumerate(columns):
-        for t, row in enumerate(rows):
-            box, beside = column.get_window_extent(), row.get_window_extent()
-            x, y = (box.x0 + box.x1) / 2, (beside.y0 + beside.y1) / 2
-            shown = pixels[pixels.shape[0] - 1 - int(y), int(x), :3] / 255
+    assert not any(label.get_parse_math() for label in (*columns, *rows))
+    boxes = [label.get_window_extent() for label in (*columns, *rows)]
+    across = [(box.x0 + box.x1) / 2 for box in boxes[: len(columns)]]
+    upwards = [(box.y0 + box.y1) / 2 for box in boxes[len(columns) :]]
+    assert across == sorted(across)  # the source runs to the right
+    assert upwards == sorted(upwards, reverse=True)  # the output runs downwards
+    aside = 0.3 * axes.get_window_extent().width / len(columns)  # well inside a cell whose middle is meant
+    for j, x in enumerate(across):
+        for t, y in enumerate(upwards):
             expected = heatmap_plot._COLOURS(drawn.weights[t, j])[:3]
-            assert np.abs(shown - expected).max() < 0.02, (t, j)
-            assert box.y0 > beside.y1 or t == 0  # the source runs along the top, the output downwards
-            assert beside.x1 < box.x0 or j == 0
+            for dx, dy in ((-aside, -aside), (-aside, aside), (aside, -aside), (aside, aside)):
+                shown = pixels[pixels.shape[0] - 1 - int(y + dy), int(x + dx), :3] / 255
+                assert np.abs(shown - expected).max() < 0.02, (t, j)
 
 
 def test_the_written_svg_shows_the_same(tmp_path: Path) -> None:
