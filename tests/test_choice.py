@@ -10,8 +10,11 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from datasets import Dataset
 
+from attnspan import lit
 from attnspan.build import build_corpus
+from attnspan.callbacks import Recorder
 from attnspan.checkpoints import Checkpoints, Curves, Stop, read_checkpoint
 from attnspan.data.prepare import prepare
 from attnspan.errors import InputError
@@ -75,6 +78,17 @@ def test_patience_looks_at_what_chooses(tmp_path: Path) -> None:
     assert validate(tmp_path / "c", values, choose_by="sequence_error_rate", patience=1)[1] == 4
 
 
+def hypotheses(tokens: torch.Tensor, truncated: list[bool] | None = None) -> Hypotheses:
+    """What a search found that came to these tokens [B, T], padded with 0."""
+    return Hypotheses(
+        tokens=tokens,
+        lengths=(tokens != 0).sum(dim=1),
+        log_prob=torch.zeros(len(tokens)),
+        truncated=torch.tensor(truncated or [False] * len(tokens)),
+        weights=None,
+    )
+
+
 def test_what_is_exact_by_hand() -> None:
     """Tokens 4 and up; 2 is <eos>, 3 the unknown symbol, which does not equal itself."""
     cases = [
@@ -91,14 +105,23 @@ def test_what_is_exact_by_hand() -> None:
         tokens, reference = torch.zeros(len(cases), 3, dtype=torch.long), torch.zeros(len(cases), width).long()
         for row, (said, wanted, _, _) in enumerate(cases):
             tokens[row, : len(said)], reference[row, : len(wanted)] = torch.tensor(said), torch.tensor(wanted)
-        found = Hypotheses(
-            tokens=tokens,
-            lengths=(tokens != 0).sum(dim=1),
-            log_prob=torch.zeros(len(cases)),
-            truncated=torch.tensor([truncated for _, _, truncated, _ in cases]),
-            weights=None,
-        )
+        found = hypotheses(tokens, truncated=[truncated for _, _, truncated, _ in cases])
         assert is_exact(found, reference).tolist() == [exact for *_, exact in cases]
+
+
+def test_an_unknown_symbol_is_an_edit() -> None:
+    """References 4 3 and 4 5, both answered by 4 3: to say <unk> is wrong for what is unknown too."""
+    rows = {"id": ["a", "b"], "source": ["x", "x"], "source_ids": [[4], [4]], "target": ["t new", "t k"]}
+    test = Dataset.from_dict(rows | {"target_ids": [[4, 3], [4, 5]]})
+    prepared: Any = SimpleNamespace(test=test, target_tokenizer=SimpleNamespace(decode=str))
+    recorder = Recorder(prepared=prepared, run_id="r", arm="plain", data="d", seed=1)
+    found = hypotheses(torch.tensor([[4, 3], [4, 3]]))
+    exact = is_exact(found, torch.tensor([[4, 3, 2], [4, 5, 2]]))
+    tested = lit.Tested(nll=torch.ones(2), correct=torch.ones(2), weights=None, exact=exact, hypotheses=found)
+    batch: Any = SimpleNamespace(index=torch.tensor([0, 1]))
+    nobody: Any = None
+    recorder.on_test_batch_end(nobody, nobody, tested, batch, 0)
+    assert [(record.edits, record.exact_match) for record in recorder.records()] == [(1, False), (1, False)]
 
 
 def test_an_unknown_criterion(composed: Compose) -> None:
