@@ -157,9 +157,12 @@ class TransformerDecoder(Decoder):
 
 
 class Positions(nn.Module):
-    """From an embedded token y_t to sqrt(H) P y_t + PE(t)  (sections 3.4 and 3.5); there is no P where E = H.
+    """From an embedded token y_t to P y_t + PE(t)  (section 3.5); there is no P where E = H.
 
     PE(t)_2i = sin(t / 10000^(2i/H)), PE(t)_2i+1 = cos(t / 10000^(2i/H)), t from 0, however long the sequence.
+
+    The paper multiplies embeddings by sqrt(H) (section 3.4), which its code draws with variance 1/H. Those of all arms
+    here are drawn with variance 1: the factor stands in them already, and once more it would drown the positions.
 
     Args:
         embedding_size: E.
@@ -180,7 +183,7 @@ class Positions(nn.Module):
         t = torch.arange(first, first + embedded.size(1), dtype=exact, device=device).unsqueeze(1)
         angles = t / 10000 ** (torch.arange(0, H, 2, dtype=exact, device=device) / H)  # [T, H/2]
         encoding = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :H]
-        return math.sqrt(H) * self.project(embedded) + encoding.to(embedded.dtype)
+        return self.project(embedded) + encoding.to(embedded.dtype)
 
 
 class EncoderLayer(nn.TransformerEncoderLayer):
