@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from typing import Any
 
 import torch
@@ -43,7 +45,13 @@ def small_config(composed: Compose, arm: str, *overrides: str) -> dict[str, Any]
 
 def small(composed: Compose, arm: str, *overrides: str, seed: int = 0) -> Seq2Seq:
     """A model of ``arm`` in evaluation mode, its weights large enough that attention is not flat."""
-    config = small_config(composed, arm, *overrides)
+    torch.manual_seed(seed)
+    return copy.deepcopy(_built(composed, (arm, *overrides), seed, torch.get_default_dtype()))
+
+
+@functools.cache
+def _built(composed: Compose, wiring: tuple[str, ...], seed: int, dtype: torch.dtype) -> Seq2Seq:
+    config = small_config(composed, *wiring)
     torch.manual_seed(seed)
     model = assemble_model(config, source_vocabulary_size=SOURCE_VOCABULARY, target_vocabulary_size=TARGET_VOCABULARY)
     with torch.no_grad():

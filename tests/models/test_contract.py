@@ -61,21 +61,16 @@ def test_alone_as_in_a_batch(model: Seq2Seq) -> None:
             torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
 
 
-@functools.cache
-def small_in_float64(composed: Compose, wiring: tuple[str, ...]) -> Seq2Seq:
-    return small(composed, *wiring).double()
-
-
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     wiring=st.sampled_from(WIRINGS),
     examples=st.lists(
         st.tuples(
-            st.lists(st.integers(3, SOURCE_VOCABULARY - 1), min_size=1, max_size=12),
-            st.lists(st.integers(1, TARGET_VOCABULARY - 1), min_size=1, max_size=9),
+            st.lists(st.integers(3, SOURCE_VOCABULARY - 1), min_size=1, max_size=9),
+            st.lists(st.integers(1, TARGET_VOCABULARY - 1), min_size=1, max_size=7),
         ),
         min_size=1,
-        max_size=5,
+        max_size=4,
     ),
     extra=st.integers(0, 4),
 )
@@ -83,7 +78,7 @@ def test_padding_never_matters(
     composed: Compose, wiring: tuple[str, ...], examples: list[tuple[list[int], list[int]]], extra: int
 ) -> None:
     """Whatever the shapes: a batch's losses and gradients are those of its examples, each alone."""
-    model = small_in_float64(composed, wiring)
+    model = small(composed, *wiring).double()
     parameters = list(model.parameters())
     sources, targets = ([*part] for part in zip(*examples, strict=True))
     together = losses_of(model, sources, targets, extra=extra)
@@ -218,21 +213,21 @@ def test_a_window_is_a_window(composed: Compose, float64: None, kind: str) -> No
                 assert len(seen) >= D or S < D  # p_t lies within the source
 
 
-@pytest.mark.parametrize("batch", [[0], [1], [1, 2], [2, 1, 0, 1]])
-def test_hypotheses_do_not_know_their_neighbours(model: Seq2Seq, batch: list[int]) -> None:
+def test_hypotheses_do_not_know_their_neighbours(model: Seq2Seq) -> None:
     search = Greedy(limit=LengthLimit(ratio=3.0, margin=4))
     everything = search(model, *pad(SOURCES, 9), specials=SPECIALS, with_weights=True)
-    found = search(model, *pad([SOURCES[row] for row in batch]), specials=SPECIALS, with_weights=True)
-    for at, row in enumerate(batch):
-        length = int(everything.lengths[row])
-        assert int(found.lengths[at]) == length
-        assert found.tokens[at, :length].tolist() == everything.tokens[row, :length].tolist()
-        assert bool(found.truncated[at]) == bool(everything.truncated[row])
-        torch.testing.assert_close(found.log_prob[at], everything.log_prob[row])
-        if found.weights is not None and everything.weights is not None:
-            S = len(SOURCES[row])
-            torch.testing.assert_close(found.weights[at, :length, :S], everything.weights[row, :length, :S])
-            assert found.weights[at, length:].abs().sum() == 0
+    for batch in ([0], [1], [2, 1, 2]):
+        found = search(model, *pad([SOURCES[row] for row in batch]), specials=SPECIALS, with_weights=True)
+        for at, row in enumerate(batch):
+            length = int(everything.lengths[row])
+            assert int(found.lengths[at]) == length
+            assert found.tokens[at, :length].tolist() == everything.tokens[row, :length].tolist()
+            assert bool(found.truncated[at]) == bool(everything.truncated[row])
+            torch.testing.assert_close(found.log_prob[at], everything.log_prob[row])
+            if found.weights is not None and everything.weights is not None:
+                S = len(SOURCES[row])
+                torch.testing.assert_close(found.weights[at, :length, :S], everything.weights[row, :length, :S])
+                assert found.weights[at, length:].abs().sum() == 0
 
 
 def test_greedy_by_hand(model: Seq2Seq) -> None:
