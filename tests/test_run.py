@@ -167,8 +167,9 @@ def test_the_best_checkpoint_is_tested(composed: Compose, tmp_path: Path) -> Non
 
 
 def test_early_stopping_is_an_option(composed: Compose, tmp_path: Path) -> None:
-    directory = run(composed, tmp_path, "decoder=plain", "trainer.max_steps=60", "optimizer.lr=0.5", "patience=1")
-    assert read_json(directory / "summary.json")["updates"] < 60
+    wrecking = ("trainer.max_steps=60", "schedule.warmup_steps=1", "schedule.final=1000")
+    summary = read_json(run(composed, tmp_path, "decoder=plain", *wrecking, "patience=1") / "summary.json")
+    assert summary["updates"] == summary["best_update"] + 10 < 60
 
 
 def test_arms_see_the_same_batches(composed: Compose, cache: Path) -> None:
