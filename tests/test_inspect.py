@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from attnspan import inspect, load_run, loaded
+from attnspan.collect import read_run
 from attnspan.data.tokenization import BOS, EOS, Tokenizer
 from attnspan.heatmap import Heatmap
 from attnspan.loaded import LoadedRun
@@ -219,6 +220,13 @@ def test_examples_are_of_test_with_what_the_run_said_there(
         assert output.removeprefix("output").strip() == record["hypothesis"]
         if record["hypothesis"]:
             assert (tmp_path / f"{record['example_id']}.svg").is_file()
+
+
+def test_no_example_is_taken_twice(doubling: Path) -> None:
+    """Most of the lengths asked for are nearest to the same few examples; there are 3, 4 ... 10 and 30."""
+    for count, lengths in ((1, [3]), (2, [3, 30]), (4, [3, 9, 10, 30]), (9, [*range(3, 11), 30])):
+        found = list(inspect._examples(read_run(doubling), count))
+        assert [len(subject.source) for subject in found] == lengths
 
 
 def test_an_arm_without_attention_says_so(

@@ -185,14 +185,16 @@ def _subjects(run: Run, sources: Sequence[str], examples: int | None) -> list[Su
 
 
 def _examples(run: Run, count: int) -> Iterator[Subject]:
-    """Test examples whose lengths are spread evenly from the shortest to the longest, each once."""
+    """Test examples whose lengths are spread evenly from the shortest to the longest, each once, in that order."""
     if not 1 <= count <= len(run.records):
         raise InputError(f"--examples {count}: the test split of {run.directory} has 1 to {len(run.records)} to give")
     records = run.records
     lengths = records["source_length"].to_numpy(dtype=np.float64)  # ascending
+    rows = []
     for length in np.linspace(lengths[0], lengths[-1], count):
-        row = int(np.abs(lengths - length).argmin())
-        lengths[row] = np.inf  # taken
+        rows.append(int(np.abs(lengths - length).argmin()))
+        lengths[rows[-1]] = np.inf  # taken
+    for row in sorted(rows):
         example = records.iloc[row]
         yield Subject(name=_file_name(example["example_id"]), source=example["source"], reference=example["reference"])
 
