@@ -26,6 +26,7 @@ def batch() -> Batch:
         target_output=said,
         index=torch.tensor([0, 1]),
         target_tokens=5,
+        whole_tokens=5,
     )
 
 

@@ -19,6 +19,7 @@ from attnspan.data.prepare import Prepared
 from attnspan.data.tokenization import UNK
 from attnspan.lit import Seq2SeqModule, Tested
 from attnspan.metrics import edits, is_repeating
+from attnspan.ranks import gather
 from attnspan.records import Record
 from attnspan.status import TESTING, TRAINING, VALIDATING, Status
 
@@ -64,7 +65,7 @@ class Reporter(L.Callback):
         """
         if not self._due(trainer, final=trainer.global_step == trainer.max_steps):
             return
-        loss = float(outputs["loss"])
+        loss = float(trainer.callback_metrics["train/loss"])
         if not math.isfinite(loss):
             raise NotFiniteError(
                 f"the loss is {loss} at update {trainer.global_step}; a smaller optimizer.lr or "
@@ -158,7 +159,7 @@ class Cost(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Count the batch."""
-        self.train_tokens += batch.target_tokens
+        self.train_tokens += batch.whole_tokens
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
@@ -216,6 +217,8 @@ class Recorder(L.Callback):
     ) -> None:
         """Turn the batch's tensors into records."""
         assert isinstance(outputs, Tested)
+        if not batch.examples:
+            return  # the other processes have them all
         found = outputs.hypotheses
         rows = batch.index.tolist()
         examples = self._prepared.test[rows]
@@ -256,6 +259,18 @@ class Recorder(L.Callback):
                 reference=target,
                 **seen,
             )
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Bring together what several processes have recorded.
+
+        Raises:
+            RuntimeError: two of them had the same example.
+        """
+        parts = gather((self._records, self.decoded_tokens))
+        self._records = {row: record for records, _ in parts for row, record in records.items()}
+        if len(self._records) != sum(len(records) for records, _ in parts):
+            raise RuntimeError("a test example was decoded by two processes")
+        self.decoded_tokens = sum(tokens for _, tokens in parts)
 
 
 def _lists(tokens: Tensor, lengths: Tensor) -> list[list[int]]:

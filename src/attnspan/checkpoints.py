@@ -31,6 +31,7 @@ from torch import Tensor
 
 from attnspan.data.batching import Batch
 from attnspan.errors import InputError
+from attnspan.ranks import gather, rank
 from attnspan.rundir import BEST, LAST, PREVIOUS, write_text, write_whole
 
 
@@ -43,12 +44,17 @@ class Interrupted(BaseException):
 
 
 class Stop:
-    """Remembers that SIGINT or SIGTERM came, so that the run can stop between two updates. The second stops at once."""
+    """Remembers that SIGINT or SIGTERM came, so that the run can stop between two updates. The second stops at once.
+
+    Args:
+        follows: this process stops when rank 0 says so, not by itself.
+    """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self) -> None:
+    def __init__(self, *, follows: bool = False) -> None:
         self.number: int | None = None
+        self._follows = follows
         self._pid = os.getpid()
 
     @contextmanager
@@ -79,7 +85,7 @@ class Stop:
             raise Interrupted(self.number)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._pid:  # in a worker of a loader: the run itself stops it
+        if self._follows or os.getpid() != self._pid:  # the latter in a worker of a loader: the run itself stops it
             return
         again, self.number = self.number is not None, number
         if again:
@@ -94,11 +100,15 @@ class Curves(CSVLogger):
 
     def content(self) -> str:
         """All that is in the file so far."""
+        if rank() != 0:
+            return ""
         path = Path(self.experiment.metrics_file_path)
         return path.read_bytes().decode() if path.exists() else ""
 
     def put_back(self, content: str) -> None:
         """Make the file hold ``content``, and go on behind it."""
+        if rank() != 0:
+            return
         path = Path(self.experiment.metrics_file_path)
         if content:
             write_text(path, content)
@@ -167,16 +177,19 @@ class Checkpoints(Checkpoint):
             "best_update": self.best_update,
             "best": self.best,
             "without_better": self._without_better,
-            "generators": _generators(),
+            "generators": gather(_generators()),
             "curves": self._curves.content(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with ``state``; the generators follow at the first batch, where they were saved too."""
+        """Go on with ``state``; the generators follow at the first batch, where they were saved too.
+
+        A process that was not there when they were saved, because the run goes on with more of them, keeps its own.
+        """
         self.complete = state["complete"]
         self.best_update, self.best = state["best_update"], state["best"]
         self._without_better = state["without_better"]
-        self._generators = state["generators"]
+        self._generators = dict(enumerate(state["generators"])).get(rank())
         self._curves.put_back(state["curves"])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -197,11 +210,13 @@ class Checkpoints(Checkpoint):
             self._generators = None
         if batch_idx % trainer.accumulate_grad_batches:
             return  # half an update: its gradients would be lost
-        stopping = self._stop.number is not None
-        due = stopping or self._validated or time.monotonic() - self._saved_at >= self._every
-        if trainer.strategy.broadcast(due) and trainer.global_step > self._saved_update:
+        number = self._stop.number
+        due = number is not None or self._validated or time.monotonic() - self._saved_at >= self._every
+        due, number = trainer.strategy.broadcast((due, number))  # every process does as rank 0 does
+        if due and trainer.global_step > self._saved_update:
             self._save(trainer)
-        self._stop.check()
+        if number is not None:
+            raise Interrupted(number)
 
     def on_validation_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0

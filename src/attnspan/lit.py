@@ -82,15 +82,17 @@ class Seq2SeqModule(L.LightningModule):
         }
 
     def training_step(self, batch: Batch) -> Tensor:
-        """Loss in nats per target token."""
+        """Loss in nats per target token of the whole batch; where processes share it, their mean is the loss."""
         logits, _ = self.model(batch.source, batch.source_lengths, batch.target_input)
-        loss = F.cross_entropy(
+        total = F.cross_entropy(
             logits.flatten(0, 1),
             batch.target_output.flatten(),
             ignore_index=PAD,
             label_smoothing=self.label_smoothing,
+            reduction="sum",
         )
-        self.log("train/loss", loss.detach(), batch_size=batch.target_tokens)
+        loss = total * batch.ranks / batch.whole_tokens
+        self.log("train/loss", loss.detach(), batch_size=batch.whole_tokens, sync_dist=True)
         return loss
 
     def validation_step(self, batch: Batch) -> None:
@@ -102,8 +104,8 @@ class Seq2SeqModule(L.LightningModule):
         self.log("validation/loss", self.validation_loss, on_epoch=True, batch_size=size)
         self.log("validation/teacher_forced_accuracy", self.validation_accuracy, on_epoch=True, batch_size=size)
         if self.search_in_validation:
-            exact = is_exact(self._search(batch), batch.target_output)
-            self.validation_errors.update((~exact).sum(), size)
+            exact = is_exact(self._search(batch), batch.target_output)[: batch.examples]
+            self.validation_errors.update((~exact).sum(), batch.examples)
             self.log("validation/sequence_error_rate", self.validation_errors, on_epoch=True, batch_size=size)
 
     def test_step(self, batch: Batch) -> Tested:  # type: ignore[override]

@@ -12,17 +12,20 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import pyarrow.compute as pc
 import torch
 import yaml
 from filelock import FileLock, Timeout
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from attnspan.assemble import assemble_module
 from attnspan.callbacks import Cost, Recorder, Reporter, parameter_count, peak_memory_mb
@@ -32,6 +35,7 @@ from attnspan.data.prepare import Prepared
 from attnspan.errors import InputError
 from attnspan.identity import claim
 from attnspan.models.search import LengthLimit
+from attnspan.ranks import ending_together
 from attnspan.records import Record, write_records
 from attnspan.rundir import (
     BEST,
@@ -72,7 +76,7 @@ def execute(
     command: str,
     report: Callable[[Status], None],
     say: Callable[[str], None] = print,
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Carry out the run of ``config`` in ``directory``, or what is left of it.
 
     Args:
@@ -84,7 +88,7 @@ def execute(
         say: takes lines for people.
 
     Returns:
-        The summary, as written to ``summary.json``.
+        The summary, as written to ``summary.json``; None in a process that follows another one (:mod:`attnspan.ranks`).
 
     Raises:
         InputError: the directory holds another run, or one that is under way; the config does not fit.
@@ -104,7 +108,7 @@ def execute(
 
     # Everything that can be wrong with the config shows here, before a file of the directory is touched.
     module = assemble_module(config, prepared)
-    _trainer(config, logger=False)
+    rank, ranks = (place := _trainer(config, logger=False)).global_rank, place.world_size
     try:
         module.configure_optimizers()
     except (TypeError, ValueError, RuntimeError) as error:
@@ -115,13 +119,17 @@ def execute(
         batch_tokens=config["loader"]["batch_tokens"],
         evaluation_batch_tokens=config["loader"]["evaluation_batch_tokens"],
         workers=config["loader"]["workers"],
+        rank=rank,
+        ranks=ranks,
     )
+    if rank:  # the weights are drawn: from here on each process has its own dropout
+        torch.manual_seed(int(np.random.SeedSequence([config["seed"], rank]).generate_state(1)[0]))
     out_of_reach = _out_of_reach(prepared, module.search.limit)
     if out_of_reach:
         say(f"test: {out_of_reach} references are longer than search.limit lets a hypothesis be")
     cost = Cost(began=began)
     curves = Curves(directory)
-    stop = Stop()
+    stop = Stop(follows=rank > 0)
     checkpoints = Checkpoints(
         directory=directory,
         choose_by=config["choose_by"],
@@ -137,25 +145,28 @@ def execute(
         data=config["data_name"],
         seed=config["seed"],
     )
-    with (
-        _alone(directory),
-        _state_on_exit(tell, say),
-        stop.listening(),
-        wandb_run(config, directory, command=command) as loggers,
-    ):
+    summary, loggers = None, list[Logger]()
+    with ExitStack() as stack:
+        if rank == 0:
+            stack.enter_context(_alone(directory))
+        stack.enter_context(_state_on_exit(tell, say) if rank == 0 else suppress(Interrupted))
+        stack.enter_context(stop.listening())
+        if rank == 0:
+            loggers = stack.enter_context(wandb_run(config, directory, command=command))
         found = find_checkpoint(directory, say) if (directory / CONFIG).exists() and not config["rerun"] else None
-        _clear(directory, all_of_it=found is None)
-        tell(Status())
-        write_text(directory / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-        for side, tokenizer in (("source", prepared.source_tokenizer), ("target", prepared.target_tokenizer)):
-            tokenizer.save(directory / TOKENIZERS / f"{side}.json")
+        if rank == 0:
+            _clear(directory, all_of_it=found is None)
+            tell(Status())
+            write_text(directory / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+            for side, tokenizer in (("source", prepared.source_tokenizer), ("target", prepared.target_tokenizer)):
+                tokenizer.save(directory / TOKENIZERS / f"{side}.json")
 
         trainer = _trainer(
             config,
             logger=[curves, *loggers],
-            plugins=[WholeFiles()],
             callbacks=[Reporter(report=tell, began=began), cost, recorder, checkpoints],
         )
+        stack.enter_context(ending_together(trainer))
         path, checkpoint = found or (None, {})
         updates, states = checkpoint.get("global_step", 0), checkpoint.get("callbacks", {})
         if found and states[checkpoints.state_key]["complete"]:
@@ -170,7 +181,7 @@ def execute(
         best = read_checkpoint(directory / BEST)
         module.load_state_dict(best["state_dict"])
         trainer.test(module, datamodule=loaders, verbose=False)
-        if trainer.is_global_zero:
+        if rank == 0:
             records = recorder.records()
             if len(records) != prepared.test.num_rows:
                 raise RuntimeError(f"{len(records)} of {prepared.test.num_rows} test examples were decoded")
@@ -198,6 +209,7 @@ def execute(
                 "peak_memory_mb": round(peak_memory_mb(), 1),
                 "threads": torch.get_num_threads(),
                 "device": str(module.device.type),
+                "devices": ranks,
                 **surroundings,
                 "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
             }
@@ -234,6 +246,7 @@ def _alone(directory: Path) -> Iterator[None]:
 def _prepare_machine(config: dict[str, Any]) -> None:
     """Make what follows a function of the seed, and keep libraries from talking."""
     torch.set_num_threads(config["threads"])
+    os.environ["OMP_NUM_THREADS"] = str(config["threads"])  # or Lightning sets another number where it starts processes
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it CUDA's matrix products may vary
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -291,6 +304,7 @@ def _trainer(config: dict[str, Any], **parts: Any) -> L.Trainer:
         return L.Trainer(
             **settings,
             **parts,
+            plugins=[WholeFiles(), LightningEnvironment()],  # the latter: our processes are ours, not SLURM's
             check_val_every_n_epoch=None,  # val_check_interval counts updates, over the borders of epochs
             num_sanity_val_steps=0,
             enable_progress_bar=False,

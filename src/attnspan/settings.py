@@ -29,6 +29,7 @@ _AT_LEAST: dict[str, tuple[type, float]] = {
     "trainer.max_steps": (int, 1),
     "trainer.val_check_interval": (int, 1),
     "trainer.log_every_n_steps": (int, 1),
+    "trainer.devices": (int, 1),
     "schedule.warmup_steps": (int, 0),
     "schedule.final": (float, 0),
 }
@@ -126,15 +127,19 @@ def _check(config: dict[str, Any]) -> None:
         raise InputError(f"patience: must be null or a whole number of at least 1, not {patience!r}")
     if config["seed"] >= 2**32:
         raise InputError(f"seed: must be less than 2^32, not {config['seed']}")
-    if config["threads"] > (os.cpu_count() or 1):
-        raise InputError(f"threads={config['threads']} is more than this machine's {os.cpu_count()} cores")
+    devices = config["trainer"]["devices"]
+    if config["threads"] * devices > (os.cpu_count() or 1):
+        each = f" in each of trainer.devices={devices} processes" if devices > 1 else ""
+        raise InputError(f"threads={config['threads']}{each} is more than this machine's {os.cpu_count()} cores")
     for key in config["trainer"]:
         if key in _ANOTHER_MEASURE or key.startswith("limit_"):
             raise InputError(
                 f"trainer.{key}: a run is trainer.max_steps updates long and sees whole splits; leave it out"
             )
-    if config["trainer"].get("devices") != 1:
-        raise InputError(f"trainer.devices={config['trainer'].get('devices')}: a run uses one device, so it must be 1")
+    if (strategy := config["trainer"].get("strategy", "auto")) not in ("auto", "ddp"):
+        raise InputError(f"trainer.strategy: must be auto or ddp, not {strategy!r}")
+    if (nodes := config["trainer"].get("num_nodes", 1)) != 1:
+        raise InputError(f"trainer.num_nodes={nodes}: a run stays on one machine; leave it out")
     for key in ("rerun", "decoder.fused"):
         value = config if "." not in key else config["decoder"]
         name = key.rpartition(".")[2]

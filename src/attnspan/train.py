@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,18 @@ from rich.console import Console
 
 from attnspan.errors import InputError
 from attnspan.help import GROUPS, print_help
+from attnspan.ranks import rank
 from attnspan.settings import conf_directory, explain, plain_config
 
 
 def main() -> None:
     """Run the command line."""
+    # Of a run's processes one speaks for all.
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(sys.stdout if rank() == 0 else nowhere):
+        _main()
+
+
+def _main() -> None:
     if {"--help", "-h"} & set(sys.argv[1:]):
         print_help(Console(), [conf_directory(), *_own_directories(sys.argv[1:])])
         return
@@ -60,6 +68,7 @@ def _run_one(config: dict[str, Any], command: str) -> None:
     prepared = prepare(build_corpus(config), cache_dir=Path(config["cache_dir"]))
     directory = run_directory(config, data_fingerprint=prepared.fingerprint)
     label = f"{config['arm']} seed {config['seed']}"
+    summary: dict[str, Any] | None
     claim(directory, config, data_fingerprint=prepared.fingerprint)
     if is_finished(directory) and not config["rerun"]:
         summary = read_json(directory / SUMMARY)
@@ -87,6 +96,8 @@ def _run_one(config: dict[str, Any], command: str) -> None:
                 )
             except NotFiniteError as error:
                 raise InputError(str(error)) from error
+        if summary is None:
+            return
     test = summary["test"]
     print(f"{label}: error rate {test['error_rate']:.4f}, exact match {test['exact_match']:.4f} on test (free-running)")
     print(f"results: {directory}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,15 @@ class Batch:
     """[B] int64, always on the CPU: the examples' row numbers in their split."""
     target_tokens: int
     """Tokens in ``target_output`` that are not padding, ``<eos>`` counted."""
+    whole_tokens: int
+    """The same of the whole batch, of which this may be the share of one of several processes."""
+    ranks: int = 1
+    """Processes that share the whole batch."""
+
+    @property
+    def examples(self) -> int:
+        """B; 0 where no example was left for this process, which then has one to keep the others company."""
+        return len(self.index) if self.target_tokens else 0
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """The batch with its token tensors on ``device``."""
@@ -54,13 +64,20 @@ class Batch:
 
 
 class EncodedSplit:
-    """A prepared split that gives the batch of any list of its rows.
+    """A prepared split that gives the batch of any list of its rows, or the share of it that one process has.
 
     The token ids are read where the Arrow file lies mapped in memory; only those of the batch are copied.
+
+    Args:
+        dataset: the split.
+        rank: of this process, counted from 0.
+        ranks: processes that share every batch.
     """
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, *, rank: int = 0, ranks: int = 1) -> None:
         self._dataset = dataset
+        self._rank = rank
+        self._ranks = ranks
         self._source = _IdColumn(dataset, "source_ids")
         self._target = _IdColumn(dataset, "target_ids")
 
@@ -78,13 +95,23 @@ class EncodedSplit:
         return len(self._source.lengths)
 
     def __getitem__(self, rows: Sequence[int]) -> Batch:
-        """The batch of ``rows``, in their order."""
-        index = np.asarray(rows, dtype=np.int64)
+        """The batch of ``rows``, in their order; of several processes each has every ``ranks``-th of them.
+
+        All processes must take part in every batch. One for which no row is left repeats a row with a target of nothing
+        but padding (``target_tokens`` 0), which adds nothing to any sum.
+        """
+        whole = np.asarray(rows, dtype=np.int64)
+        index = whole[self._rank :: self._ranks]
+        idle = len(index) == 0
+        if idle:
+            index = whole[:1]
         source_lengths, source = self._source.padded(index)
         target_lengths, target = self._target.padded(index)
         edge = np.full((len(index), 1), PAD, dtype=np.int64)
         target_output = np.hstack([target, edge])
         target_output[np.arange(len(index)), target_lengths] = EOS
+        if idle:
+            target_output[:] = PAD
         edge[:] = BOS
         return Batch(
             source=torch.from_numpy(source),
@@ -92,12 +119,14 @@ class EncodedSplit:
             target_input=torch.from_numpy(np.hstack([edge, target])),
             target_output=torch.from_numpy(target_output),
             index=torch.from_numpy(index),
-            target_tokens=int(target_lengths.sum()) + len(index),
+            target_tokens=0 if idle else int(target_lengths.sum()) + len(index),
+            whole_tokens=int(self._target.lengths[whole].sum()) + len(whole),
+            ranks=self._ranks,
         )
 
-    def __reduce__(self) -> tuple[type[EncodedSplit], tuple[Dataset]]:
+    def __reduce__(self) -> tuple[Any, tuple[Dataset]]:
         # Another process maps the file itself; the views would be copied.
-        return EncodedSplit, (self._dataset,)
+        return partial(EncodedSplit, rank=self._rank, ranks=self._ranks), (self._dataset,)
 
 
 class _IdColumn:

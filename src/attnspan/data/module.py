@@ -14,7 +14,15 @@ class DataModule(lightning.LightningDataModule):
     """Loaders over the three splits. Nothing is downloaded or written here: :func:`prepare` has done that."""
 
     def __init__(
-        self, *, prepared: Prepared, seed: int, batch_tokens: int, evaluation_batch_tokens: int, workers: int
+        self,
+        *,
+        prepared: Prepared,
+        seed: int,
+        batch_tokens: int,
+        evaluation_batch_tokens: int,
+        workers: int,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         """Plan the batches.
 
@@ -24,6 +32,8 @@ class DataModule(lightning.LightningDataModule):
             batch_tokens: most positions, padding included, that a training batch has on either side.
             evaluation_batch_tokens: as ``batch_tokens``, for validation and test.
             workers: processes that make batches ahead; 0 makes them in this one.
+            rank: of this process, counted from 0.
+            ranks: processes that share every batch: a batch is the same whatever their number.
 
         Raises:
             InputError: an example alone is over its budget.
@@ -33,9 +43,10 @@ class DataModule(lightning.LightningDataModule):
         self._seed = seed
         self._workers = workers
         self._pin_memory = torch.cuda.is_available()
-        self._train = EncodedSplit(prepared.train)
-        self._validation = EncodedSplit(prepared.validation)
-        self._test = EncodedSplit(prepared.test)
+        self._train, self._validation, self._test = (
+            EncodedSplit(split, rank=rank, ranks=ranks)
+            for split in (prepared.train, prepared.validation, prepared.test)
+        )
         self._train_batches = _plan(self._train, batch_tokens, "loader.batch_tokens")
         self._validation_batches = _plan(self._validation, evaluation_batch_tokens, "loader.evaluation_batch_tokens")
         self._test_batches = _plan(self._test, evaluation_batch_tokens, "loader.evaluation_batch_tokens")

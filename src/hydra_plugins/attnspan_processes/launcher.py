@@ -136,11 +136,11 @@ def _reports(jobs: Sequence[Any], listed: Path, study: str) -> list[tuple[str, s
 
 
 def _side_by_side(config: dict[str, Any]) -> int:
-    """As many runs as there are cores for their threads; one where they would share a GPU."""
+    """As many runs as there are cores for their processes' threads; one where they would share a GPU."""
     if config["trainer"]["accelerator"] != "cpu" and shutil.which("nvidia-smi"):
         return 1
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, available // int(config["threads"]))
+    return max(1, available // (int(config["threads"]) * int(config["trainer"]["devices"])))
 
 
 def _varied(job_overrides: Sequence[Sequence[str]]) -> set[str]:
