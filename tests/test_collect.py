@@ -71,8 +71,8 @@ def test_unfinished_is_left_out_by_name_with_its_last_state(tmp_path):
     run(tmp_path)
     bad = run(tmp_path, seed=1)
     (bad / "summary.json").unlink()
-    (bad / "status.json").write_text('{"state": "training"}')
-    assert excluded_reason(tmp_path, bad) == "did not finish (summary.json missing; its last state was 'training')"
+    (bad / "status.json").write_text('{"state": "running"}')
+    assert excluded_reason(tmp_path, bad) == "did not finish (summary.json missing; its last state was 'running')"
 
 
 def test_a_summary_that_says_unfinished(tmp_path):

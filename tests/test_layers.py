@@ -60,6 +60,7 @@ def test_lit_and_seq2seq_name_no_arm() -> None:
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [(f"attnspan.{name}", ("torch", "lightning", "hydra", "datasets", "wandb")) for name in REPORT]
+    + [("attnspan.overview", ("torch", "lightning", "hydra", "datasets", "wandb", "pandas", "numpy"))]
     + [("attnspan.train", ("torch", "lightning", "datasets", "wandb")), ("attnspan.sweep", ("torch", "lightning"))],
 )
 def test_what_must_open_at_once_loads_nothing_heavy(module: str, heavy: tuple[str, ...]) -> None:

@@ -16,7 +16,7 @@ def display(jobs: int | None, at_a_time: int = 1) -> tuple[ProgressDisplay, io.S
 
 
 def training(done: int, seconds: float, remaining: float) -> Status:
-    return Status(state=TRAINING, done=done, total=100, loss=1.25, seconds=seconds, remaining=remaining)
+    return Status(phase=TRAINING, done=done, total=100, loss=1.25, seconds=seconds, remaining=remaining)
 
 
 def test_a_line_each_state_and_not_each_update() -> None:
@@ -24,7 +24,7 @@ def test_a_line_each_state_and_not_each_update() -> None:
     with shown:
         for done in range(1, 50):
             shown.show("plain seed 1", training(done, done, 100 - done))
-        shown.show("plain seed 1", Status(state=TESTING, done=1, total=4, remaining=3.0))
+        shown.show("plain seed 1", Status(phase=TESTING, done=1, total=4, remaining=3.0))
     assert out.getvalue().splitlines() == [
         "plain seed 1: training update 1/100, loss 1.250, 01:39 left",
         "plain seed 1: testing 1/4, 00:03 left",
@@ -38,7 +38,7 @@ def test_the_sweeps_time_left() -> None:
     shown.show("a", training(70, 70, 30))
     shown.show("b", training(50, 60, 60))
     assert shown._estimate() == (30 + 60 + 2 * 110) / 2
-    shown.show("a", Status(state=TESTING, done=1, total=4, seconds=80))
+    shown.show("a", Status(phase=TESTING, done=1, total=4, seconds=80))
     assert shown._estimate() == (20 + 60 + 2 * 110) / 2
     shown.end("a", "finished", seconds=104.0)
     assert "a: finished in 01:44 (2 of 5 runs, about" in out.getvalue()

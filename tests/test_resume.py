@@ -295,9 +295,9 @@ class Process:
             text=True,
         )
 
-    def is_at(self, state: str) -> bool:
+    def is_at(self, phase: str) -> bool:
         status = read_status(self.directory)
-        return status is not None and status.pid == self.process.pid and status.state == state
+        return status is not None and status.pid == self.process.pid and status.phase == phase
 
     def is_validating(self) -> bool:
         """The row of an update with a validation is written just before the validation."""

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -15,9 +14,11 @@ import torch
 import yaml
 from filelock import FileLock
 
+from attnspan.plan import Plan
 from attnspan.rundir import BEST, LOCK
 from attnspan.settings import conf_directory
 from attnspan.status import TRAINING, read_status
+from attnspan.sweep import Job
 from attnspan.train import main
 from tests.conftest import TINY
 
@@ -66,14 +67,15 @@ def test_a_sweep_runs_every_job_and_lists_them(swept: Path) -> None:
 
 
 def test_a_report_is_about_one_data_set() -> None:
-    from hydra_plugins.attnspan_processes.launcher import _reports
+    def reports(*names: str) -> list[tuple[str, str]]:
+        runs = [
+            Job(arm="plain", data=name, seed=1, updates=1, directory=Path("x"), overrides=[], command=[])
+            for name in names
+        ]
+        return Plan(jobs=runs, settings={"study": "mine", "runs_dir": "runs"}, at_a_time=1).reports
 
-    jobs = [SimpleNamespace(data=data) for data in ("copy", "recall", "copy")]
-    assert _reports(jobs[:1], Path("runs/mine.txt"), "mine") == [("@runs/mine.txt", "mine")]
-    assert _reports(jobs, Path("runs/mine.txt"), "mine") == [
-        ("runs/copy", "mine/copy"),
-        ("runs/recall", "mine/recall"),
-    ]
+    assert reports("copy") == [("@runs/mine.txt", "mine")]
+    assert reports("copy", "recall", "copy") == [("runs/copy", "mine/copy"), ("runs/recall", "mine/recall")]
 
 
 def test_alone_as_third_in_a_sweep(swept: Path, tmp_path: Path, cache: Path) -> None:
@@ -100,7 +102,8 @@ def test_a_failing_job_leaves_the_others_alone(tmp_path: Path, cache: Path) -> N
     sweep = ("-m", "decoder=plain", "optimizer.lr=1e38,0.001", "trainer.gradient_clip_val=null", *TINY)
     done = train(*sweep, cwd=tmp_path, cache=cache)
     assert done.returncode == 1
-    assert "failed: plain seed 1 optimizer.lr=1e+38: the loss is" in done.stdout
+    (row,) = (line for line in done.stdout.splitlines() if "optimizer.lr=1e+38" in line and " failed " in line)
+    assert "the loss is" in row
     assert "Traceback" not in done.stdout + done.stderr
     assert len(list(tmp_path.rglob("summary.json"))) == 1
 
@@ -126,7 +129,7 @@ def test_a_sweep_that_is_stopped_takes_its_jobs_along(tmp_path: Path, cache: Pat
         env=os.environ | {"ATTNSPAN_CACHE": str(cache)},
     ) as process:
         deadline = time.monotonic() + 120
-        while not any(status is not None and status.state == TRAINING for status in map(read_status, jobs(tmp_path))):
+        while not any(status is not None and status.phase == TRAINING for status in map(read_status, jobs(tmp_path))):
             assert time.monotonic() < deadline
             time.sleep(0.1)
         process.terminate()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from attnspan.build import build
 from attnspan.data.prepare import Prepared
 from attnspan.errors import InputError
-from attnspan.lit import Seq2SeqModule
 from attnspan.models.seq2seq import Seq2Seq
+
+if TYPE_CHECKING:
+    from attnspan.lit import Seq2SeqModule
 from attnspan.settings import SEQUENCE_ERROR_RATE
 
 
@@ -41,6 +46,8 @@ def assemble_module(config: dict[str, Any], prepared: Prepared) -> Seq2SeqModule
     Raises:
         InputError: the config's sizes or settings do not fit each other.
     """
+    from attnspan.lit import Seq2SeqModule  # Lightning takes seconds to start, and who only checks can spare it
+
     model = assemble_model(
         config,
         source_vocabulary_size=len(prepared.source_tokenizer),
@@ -53,3 +60,16 @@ def assemble_module(config: dict[str, Any], prepared: Prepared) -> Seq2SeqModule
         search_in_validation=config["choose_by"] == SEQUENCE_ERROR_RATE,
         **parts,
     )
+
+
+def check_optimizer(config: dict[str, Any], parameters: Iterable[Tensor]) -> None:
+    """Make the optimizer and its schedule, and throw them away.
+
+    Raises:
+        InputError: they cannot be made.
+    """
+    optimizer, schedule = build(config, "optimizer"), build(config, "schedule")
+    try:
+        schedule(optimizer(parameters))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"optimizer or schedule: {str(error).splitlines()[0]}") from error

@@ -21,7 +21,7 @@ from attnspan.lit import Seq2SeqModule, Tested
 from attnspan.metrics import edits, is_repeating
 from attnspan.ranks import gather
 from attnspan.records import Record
-from attnspan.status import TESTING, TRAINING, VALIDATING, Status
+from attnspan.status import RUNNING, TESTING, TRAINING, VALIDATING, Status
 
 _NOTHING = -1
 """No token's id."""
@@ -71,7 +71,7 @@ class Reporter(L.Callback):
                 f"the loss is {loss} at update {trainer.global_step}; a smaller optimizer.lr or "
                 "trainer.gradient_clip_val may help"
             )
-        self._tell(TRAINING, trainer.global_step, trainer.max_steps, since=self._start, loss=loss)
+        self._tell(trainer, TRAINING, trainer.global_step, trainer.max_steps, since=self._start, loss=loss)
 
     def on_validation_batch_end(
         self,
@@ -84,7 +84,7 @@ class Reporter(L.Callback):
     ) -> None:
         """Say that the run is validating."""
         if self._due(trainer):
-            self._tell(VALIDATING, batch_idx + 1, int(sum(trainer.num_val_batches)), since=None)
+            self._tell(trainer, VALIDATING, batch_idx + 1, int(sum(trainer.num_val_batches)), since=None)
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock anew."""
@@ -101,18 +101,28 @@ class Reporter(L.Callback):
     ) -> None:
         """Report the test batches done."""
         if self._due(trainer):
-            self._tell(TESTING, batch_idx + 1, int(sum(trainer.num_test_batches)), since=self._start)
+            self._tell(trainer, TESTING, batch_idx + 1, int(sum(trainer.num_test_batches)), since=self._start)
 
     def _due(self, trainer: L.Trainer, *, final: bool = False) -> bool:
         return trainer.is_global_zero and (final or time.monotonic() - self._last >= self.EVERY)
 
-    def _tell(self, state: str, done: int, total: int, *, since: float | None, loss: float | None = None) -> None:
+    def _tell(
+        self, trainer: L.Trainer, phase: str, done: int, total: int, *, since: float | None, loss: float | None = None
+    ) -> None:
         self._last = time.monotonic()
         now_done = done - self._before  # without what was done before an interruption
         remaining = (self._last - since) / now_done * (total - done) if since is not None and now_done else None
         self._report(
             Status(
-                state=state, done=done, total=total, loss=loss, seconds=self._last - self._began, remaining=remaining
+                state=RUNNING,
+                phase=phase,
+                done=done,
+                total=total,
+                update=trainer.global_step,
+                updates=trainer.max_steps,
+                loss=loss,
+                seconds=self._last - self._began,
+                remaining=remaining,
             )
         )
 

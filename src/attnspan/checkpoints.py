@@ -127,13 +127,7 @@ class WholeFiles(TorchCheckpointIO):
             InputError: the directory cannot be written (read-only, full).
         """
         last = Path(path)
-
-        def write(temporary: Path) -> None:
-            _save(checkpoint, temporary)
-            if last.exists():
-                last.replace(last.with_name(Path(PREVIOUS).name))
-
-        write_whole(last, write)
+        write_whole(last, _bytes(checkpoint), keep_old_as=last.with_name(Path(PREVIOUS).name))
 
 
 class Checkpoints(Checkpoint):
@@ -239,7 +233,7 @@ class Checkpoints(Checkpoint):
         self.best_update, self.best, self._without_better = trainer.global_step, (value, loss), 0
         if trainer.is_global_zero:
             content = {"state_dict": pl_module.state_dict(), "global_step": self.best_update}
-            write_whole(self._directory / BEST, lambda temporary: _save(content, temporary))
+            write_whole(self._directory / BEST, _bytes(content))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save that only the test is left to do."""
@@ -342,10 +336,10 @@ def _number(value: Tensor) -> float:
     return math.inf if math.isnan(value) else float(value)
 
 
-def _save(content: dict[str, Any], path: Path) -> None:
+def _bytes(content: dict[str, Any]) -> memoryview:
     buffer = io.BytesIO()  # torch does not tell a full disk from other trouble; writing bytes does
     torch.save(content, buffer)
-    path.write_bytes(buffer.getbuffer())
+    return buffer.getbuffer()
 
 
 def _generators() -> dict[str, Any]:

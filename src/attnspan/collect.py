@@ -7,7 +7,7 @@ sound, but answer different questions (another dataset, another test set), are r
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from attnspan import rundir
 from attnspan.errors import InputError
 from attnspan.identity import CHANGES_NOTHING, flatten
 from attnspan.records import read_records
+from attnspan.rundir import find_runs
 
 _NO_VARIANT = (*CHANGES_NOTHING, "arm", "seed", "hydra")
 """Config keys that cannot change a run's numbers, or that a study compares anyway: they make no variant of an arm."""
@@ -105,35 +106,6 @@ def collect(paths: Sequence[Path]) -> Collection:
     named = name_variants(list(runs.values()))
     _refuse_mixtures(named)
     return Collection(tuple(named), tuple(excluded))
-
-
-def find_runs(paths: Iterable[Path]) -> list[Path]:
-    """The run directories among and below ``paths``, each once, sorted.
-
-    Raises:
-        InputError: a path is not there, or there is no run in or below it.
-    """
-    found: dict[Path, Path] = {}
-    for path in paths:
-        if not path.is_dir():
-            raise InputError(f"{path}: no such directory")
-        below = sorted(_run_directories(path))
-        if not below:
-            raise InputError(f"{path}: holds no run directory (none with a {rundir.CONFIG})")
-        for directory in below:
-            found.setdefault(directory.resolve(), directory)
-    if not found:
-        raise InputError("no run directory given")
-    return sorted(found.values())
-
-
-def _run_directories(path: Path) -> Iterator[Path]:
-    if any((path / name).is_file() for name in (rundir.CONFIG, rundir.SUMMARY, rundir.STATUS)):
-        yield path
-    else:
-        for child in path.iterdir():
-            if child.is_dir() and not child.name.startswith("."):  # Hydra keeps configs of its own in .hydra
-                yield from _run_directories(child)
 
 
 def read_run(directory: Path) -> Run:

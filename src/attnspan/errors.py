@@ -14,6 +14,12 @@ class InputError(Exception):
     """
 
 
+class UnderWayError(InputError):
+    """Another process is at work on the run. Commands exit with code 75, the system's word for "try again later"."""
+
+    EXIT_CODE = 75
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Words for the end of an error line: the nearest known word if one is near, and all the known ones."""
     known = sorted(set(known))

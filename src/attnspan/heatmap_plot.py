@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -90,19 +91,12 @@ def save(figure: Figure, path: Path) -> None:
     dpi = min(300.0, _MOST_PIXELS / max(figure.get_size_inches()))
     metadata = {"Date": None} if kind == "svg" else {}
 
-    def write(temporary: Path) -> None:
-        with mpl.rc_context(_RC):
-            figure.savefig(
-                temporary,
-                format=kind,
-                dpi=dpi,
-                metadata=metadata,
-                facecolor="white",
-                bbox_inches="tight",
-                pad_inches=0.1,
-            )
-
-    write_whole(path, write)
+    content = io.BytesIO()
+    with mpl.rc_context(_RC):
+        figure.savefig(
+            content, format=kind, dpi=dpi, metadata=metadata, facecolor="white", bbox_inches="tight", pad_inches=0.1
+        )
+    write_whole(path, content.getbuffer())
 
 
 def _labels(heatmap: Heatmap) -> tuple[list[str], list[str], list[str]]:

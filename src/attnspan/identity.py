@@ -26,6 +26,8 @@ CHANGES_NOTHING = (
     "study",  # bookkeeping
     "sweep",
     "rerun",
+    "fail_fast",
+    "dry_run",
     "logger",
     "checkpoint_every",
     "threads",  # how the machine is used

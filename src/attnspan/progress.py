@@ -40,7 +40,7 @@ class ProgressDisplay:
             expand=True,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._printed: dict[str, tuple[float, str]] = {}
+        self._printed: dict[str, tuple[float, str, str]] = {}
         self._running: dict[str, Status] = {}
         self._expected: dict[str, float] = {}  # seconds that a run under way will take in all
         self._took: list[float] = []
@@ -60,7 +60,7 @@ class ProgressDisplay:
     def show(self, name: str, status: Status) -> None:
         """Show how the run ``name`` is getting on."""
         self._running[name] = status
-        if status.state == TRAINING and status.remaining is not None:
+        if status.phase == TRAINING and status.remaining is not None:
             self._expected[name] = status.seconds + status.remaining
         what = describe(status)
         if self._live:
@@ -70,9 +70,9 @@ class ProgressDisplay:
             self._bars.update(self._tasks[name], completed=status.done, total=total, what=what, left=status.remaining)
             self._show_sweep()
             return
-        before, state = self._printed.get(name, (0.0, ""))
-        if status.state != state or time.monotonic() - before >= PLAIN_EVERY:
-            self._printed[name] = (time.monotonic(), status.state)
+        before, phase, said = self._printed.get(name, (0.0, "", ""))
+        if status.phase != phase or (what != said and time.monotonic() - before >= PLAIN_EVERY):
+            self._printed[name] = (time.monotonic(), status.phase, what)
             left = f", {duration(status.remaining)} left" if status.remaining is not None else ""
             self.say(f"{name}: {what}{left}")
 
@@ -129,11 +129,11 @@ class _Left(ProgressColumn):
 
 def describe(status: Status) -> str:
     """Say in a few words what a run is doing."""
-    words = status.state
+    words = status.phase or status.state
     if status.total:
-        unit = "update" if status.state == TRAINING else ""
-        words += f" {unit + ' ' if unit else ''}{status.done}/{status.total}"
-    if status.loss is not None and status.state == TRAINING:
+        unit = "update " if status.phase == TRAINING else ""
+        words += f" {unit}{status.done}/{status.total}"
+    if status.loss is not None and status.phase == TRAINING:
         words += f", loss {status.loss:.3f}"
     return words
 

@@ -87,7 +87,9 @@ SCHEMA = pa.schema([_field(field.name, str(field.type)) for field in fields(Reco
 def write_records(path: Path, records: Iterable[Record]) -> None:
     """Write ``records`` as parquet, whole or not at all."""
     table = pa.Table.from_pylist([asdict(record) for record in records], schema=SCHEMA)
-    write_whole(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+    content = pa.BufferOutputStream()
+    pq.write_table(table, content, compression="zstd")
+    write_whole(path, memoryview(content.getvalue()))
 
 
 def read_records(path: Path) -> pd.DataFrame:

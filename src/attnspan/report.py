@@ -23,7 +23,7 @@ from attnspan.errors import InputError
 from attnspan.latex import latex
 from attnspan.measures import ERROR_RATE
 from attnspan.study import Study, build_study
-from attnspan.terminal import open_console
+from attnspan.terminal import ListParser, open_console
 from attnspan.wording import findings
 
 INDEX = "index.html"
@@ -49,15 +49,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"attnspan-report: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-class ListParser(argparse.ArgumentParser):
-    """Reads ``@file`` as one argument a line; empty lines and lines that begin with # are skipped."""
-
-    def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
-        """Read a line of such a file."""
-        line = arg_line.strip()
-        return [line] if line and not line.startswith("#") else []
 
 
 def _parser() -> argparse.ArgumentParser:

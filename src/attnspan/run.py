@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -27,12 +28,12 @@ from filelock import FileLock, Timeout
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
-from attnspan.assemble import assemble_module
+from attnspan.assemble import assemble_module, check_optimizer
 from attnspan.callbacks import Cost, Recorder, Reporter, parameter_count, peak_memory_mb
 from attnspan.checkpoints import Checkpoints, Curves, Interrupted, Stop, WholeFiles, find_checkpoint, read_checkpoint
 from attnspan.data.module import DataModule
 from attnspan.data.prepare import Prepared
-from attnspan.errors import InputError
+from attnspan.errors import InputError, UnderWayError
 from attnspan.identity import claim
 from attnspan.models.search import LengthLimit
 from attnspan.ranks import ending_together
@@ -49,10 +50,11 @@ from attnspan.rundir import (
     SUMMARY,
     TOKENIZERS,
     WHOLE,
+    cannot_write,
     write_json,
     write_text,
 )
-from attnspan.status import AT_WORK, FAILED, FINISHED, INTERRUPTED, Status, read_status
+from attnspan.status import FAILED, FINISHED, INTERRUPTED, PREPARING, RUNNING, Status, Teller, read_status
 from attnspan.wandb_logging import wandb_run
 
 VERSIONS = (
@@ -101,18 +103,17 @@ def execute(
     surroundings = _surroundings()  # now: the checkout may move on while the run trains
     _prepare_machine(config)
 
+    teller = Teller(directory, arm=config["arm"], data=config["data_name"], seed=config["seed"])
+
     def tell(status: Status) -> None:
-        status.write(directory)
-        if status.state in AT_WORK:
+        teller.tell(status)
+        if status.state == RUNNING:
             report(status)
 
     # Everything that can be wrong with the config shows here, before a file of the directory is touched.
     module = assemble_module(config, prepared)
+    check_optimizer(config, module.parameters())
     rank, ranks = (place := _trainer(config, logger=False)).global_rank, place.world_size
-    try:
-        module.configure_optimizers()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"optimizer or schedule: {str(error).splitlines()[0]}") from error
     loaders = DataModule(
         prepared=prepared,
         seed=config["seed"],
@@ -149,14 +150,17 @@ def execute(
     with ExitStack() as stack:
         if rank == 0:
             stack.enter_context(_alone(directory))
+            stack.enter_context(teller)
         stack.enter_context(_state_on_exit(tell, say) if rank == 0 else suppress(Interrupted))
         stack.enter_context(stop.listening())
         if rank == 0:
             loggers = stack.enter_context(wandb_run(config, directory, command=command))
         found = find_checkpoint(directory, say) if (directory / CONFIG).exists() and not config["rerun"] else None
+        path, checkpoint = found or (None, {})
+        updates, states = checkpoint.get("global_step", 0), checkpoint.get("callbacks", {})
         if rank == 0:
             _clear(directory, all_of_it=found is None)
-            tell(Status())
+            tell(Status(phase=PREPARING, update=updates, updates=config["trainer"]["max_steps"]))
             write_text(directory / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
             for side, tokenizer in (("source", prepared.source_tokenizer), ("target", prepared.target_tokenizer)):
                 tokenizer.save(directory / TOKENIZERS / f"{side}.json")
@@ -167,8 +171,6 @@ def execute(
             callbacks=[Reporter(report=tell, began=began), cost, recorder, checkpoints],
         )
         stack.enter_context(ending_together(trainer))
-        path, checkpoint = found or (None, {})
-        updates, states = checkpoint.get("global_step", 0), checkpoint.get("callbacks", {})
         if found and states[checkpoints.state_key]["complete"]:
             say(f"goes on after update {updates}, the last: only the test is left")
             for callback in (cost, checkpoints):
@@ -225,18 +227,19 @@ def _alone(directory: Path) -> Iterator[None]:
     """Hold the directory's lock; the system lets go of it when the process ends, however it ends.
 
     Raises:
-        InputError: another process is at work on the run, or the directory cannot be written.
+        UnderWayError: another process is at work on the run.
+        InputError: the directory cannot be written.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(directory / LOCK, timeout=0)
+        lock = FileLock(directory / LOCK, timeout=1)  # who only asks whether it is held lets go at once
         lock.acquire()
     except Timeout as error:
         status = read_status(directory)
         process = f" in process {status.pid} on {status.host}" if status else ""
-        raise InputError(f"{directory}: this run is under way{process}") from error
+        raise UnderWayError(f"{directory}: this run is under way{process}") from error
     except OSError as error:
-        raise InputError(f"{directory}: cannot be written ({error.strerror})") from error
+        raise cannot_write(directory, error) from error
     try:
         yield
     finally:
@@ -259,25 +262,38 @@ def _state_on_exit(tell: Callable[[Status], None], say: Callable[[str], None]) -
     """Write down how the run ended."""
     began = time.monotonic()
 
-    def end(state: str, reason: str | None = None) -> None:
-        tell(Status(state=state, reason=reason, seconds=time.monotonic() - began))
+    def end(state: str, reason: str | None = None, trace: str | None = None) -> None:
+        # A disk that is full takes no last words either, and what filled it matters more.
+        with suppress(InputError):
+            tell(Status(state=state, reason=reason, traceback=trace, seconds=time.monotonic() - began))
 
     try:
         yield
     except KeyboardInterrupt:
-        end(INTERRUPTED)
+        end(INTERRUPTED, "by SIGINT")
         raise
     except Interrupted as interrupted:
-        end(INTERRUPTED)
+        end(INTERRUPTED, f"by {interrupted}")
         if interrupted.number == signal.SIGINT:
             raise KeyboardInterrupt from None
         say(f"interrupted by {interrupted}; the same command goes on")
         sys.exit(128 + interrupted.number)
     except BaseException as error:
-        reason = str(error).strip() or type(error).__name__
-        end(FAILED, reason.splitlines()[0])
+        end(FAILED, _why(error), traceback.format_exc())
         raise
     end(FINISHED)
+
+
+def _why(error: BaseException) -> str:
+    """The reason of a failure in one line."""
+    words = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    if isinstance(error, SystemExit):
+        return f"sys.exit({words})"
+    if isinstance(error, MemoryError) or "out of memory" in words.lower() or "can't allocate memory" in words:
+        return f"out of memory ({words or type(error).__name__}); less loader.batch_tokens or at_a_time may help"
+    if type(error).__module__.startswith("attnspan."):
+        return words
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
 def _clear(directory: Path, *, all_of_it: bool) -> None:
@@ -296,6 +312,15 @@ def _clear(directory: Path, *, all_of_it: bool) -> None:
         path = directory / name
         for temporary in path.parent.glob(f".{path.name}.*"):
             temporary.unlink(missing_ok=True)
+
+
+def check_trainer(config: dict[str, Any]) -> None:
+    """Make Lightning's trainer, and throw it away.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    _trainer(config, logger=False)
 
 
 def _trainer(config: dict[str, Any], **parts: Any) -> L.Trainer:

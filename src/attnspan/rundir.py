@@ -7,7 +7,7 @@
 ``metrics.csv``           training and validation curves
 ``records.parquet``       one row per test example, see :mod:`attnspan.records`
 ``summary.json``          counts, times, versions; written last, so a run with one is finished
-``status.json``           state and progress while the run is under way
+``status.json``           state and progress, see :mod:`attnspan.status`
 ``run.log``               what the run printed, when a sweep started it
 ``tokenizers/``           ``source.json`` and ``target.json``
 ``checkpoints/``          ``best.ckpt``, and ``last.ckpt`` and ``previous.ckpt`` to go on from
@@ -16,10 +16,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,39 +43,64 @@ LAST = "checkpoints/last.ckpt"
 PREVIOUS = "checkpoints/previous.ckpt"
 
 WHOLE = (CONFIG, METRICS, RECORDS, SUMMARY)
-"""A run is finished if and only if these are there."""
+"""A run is finished if and only if these are there and whole."""
+
+_PARQUET = b"PAR1"
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a temporary neighbour of ``path``, then rename it: a reader never sees half a file.
+def write_whole(path: Path, content: bytes | memoryview, *, keep_old_as: Path | None = None) -> None:
+    """Write ``content`` to a temporary neighbour of ``path``, then rename it: a reader never sees half a file.
+
+    Args:
+        path: of the file; its directory is made if it is not there.
+        content: all of it.
+        keep_old_as: where the file that was there before goes.
 
     Raises:
-        InputError: the directory cannot be written (read-only, full).
+        InputError: the file cannot be written (read-only, full); names it, and what a full disk lacks. What was there
+            before is as it was.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+        raise cannot_write(path, error, need=len(content)) from error
     temporary = Path(name)
     try:
-        write(temporary)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
         temporary.chmod(0o644)
+        if keep_old_as is not None and path.exists():
+            path.replace(keep_old_as)
         temporary.replace(path)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise cannot_write(path, error, need=len(content)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def cannot_write(path: Path, error: OSError, *, need: int | None = None) -> InputError:
+    """What to say of a file that cannot be written, with the bytes it needs where the disk is full."""
+    why = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        why += f"; {size(free_bytes(path))} are free" + (f", it needs {size(need)}" if need is not None else "")
+    return InputError(f"{path}: cannot be written ({why})")
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that are free where ``path`` is, or would be."""
+    there = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    return shutil.disk_usage(there).free
+
+
+def size(count: int) -> str:
+    """Write a number of bytes for people."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count} bytes"
+
+
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8, whole or not at all."""
-    write_whole(path, lambda temporary: _write_text(temporary, text))
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    write_whole(path, text.encode())
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -117,5 +144,49 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def is_finished(directory: Path) -> bool:
-    """Whether every file of a finished run is there."""
-    return all((directory / name).is_file() for name in WHOLE)
+    """Whether every file of a finished run is there and whole."""
+    return all((directory / name).is_file() for name in WHOLE) and _is_whole(directory)
+
+
+def _is_whole(directory: Path) -> bool:
+    """Whether the summary is JSON, and the records have the beginning and the end of a parquet file."""
+    try:
+        read_json(directory / SUMMARY)
+        with (directory / RECORDS).open("rb") as file:
+            first = file.read(len(_PARQUET))
+            file.seek(-len(_PARQUET), os.SEEK_END)
+            return first == file.read() == _PARQUET
+    except (InputError, OSError):
+        return False
+
+
+def find_runs(paths: Iterable[Path]) -> list[Path]:
+    """The run directories among and below ``paths``, each once, sorted.
+
+    Raises:
+        InputError: a path is not there or cannot be read, or there is no run in or below it.
+    """
+    found: dict[Path, Path] = {}
+    for path in paths:
+        if not path.is_dir():
+            raise InputError(f"{path}: no such directory")
+        try:
+            below = sorted(_run_directories(path))
+        except OSError as error:
+            raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from error
+        if not below:
+            raise InputError(f"{path}: holds no run directory (none with a {CONFIG})")
+        for directory in below:
+            found.setdefault(directory.resolve(), directory)
+    if not found:
+        raise InputError("no run directory given")
+    return sorted(found.values())
+
+
+def _run_directories(path: Path) -> Iterator[Path]:
+    if any((path / name).is_file() for name in (CONFIG, SUMMARY, STATUS)):
+        yield path
+    else:
+        for child in path.iterdir():
+            if child.is_dir() and not child.name.startswith("."):  # Hydra keeps configs of its own in .hydra
+                yield from _run_directories(child)

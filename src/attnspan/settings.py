@@ -140,7 +140,7 @@ def _check(config: dict[str, Any]) -> None:
         raise InputError(f"trainer.strategy: must be auto or ddp, not {strategy!r}")
     if (nodes := config["trainer"].get("num_nodes", 1)) != 1:
         raise InputError(f"trainer.num_nodes={nodes}: a run stays on one machine; leave it out")
-    for key in ("rerun", "decoder.fused"):
+    for key in ("rerun", "fail_fast", "dry_run", "decoder.fused"):
         value = config if "." not in key else config["decoder"]
         name = key.rpartition(".")[2]
         if name in value and not isinstance(value[name], bool):

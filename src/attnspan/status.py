@@ -1,20 +1,43 @@
-"""How a run is getting on: one small file in its directory, rewritten while it works and read by whoever waits."""
+"""How a run is getting on: one small file in its directory, rewritten while it works and read by whoever waits.
+
+A run is
+
+===============  ==============================================================================================
+``queued``       a sweep has it on its list
+``running``      a process on some host works on it, and renews its heartbeat; ``phase`` says at what
+``finished``     every file of a finished run is there
+``failed``       it stopped by an error, or was killed under a sweep's eyes; the same command tries it again
+``interrupted``  it was asked to stop, or its process is gone; the same command goes on
+===============  ==============================================================================================
+
+The file says what its writer last knew; who is killed cannot say so. :func:`look` tells what is true.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
+import threading
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
-from attnspan.rundir import STATUS, write_text
+from attnspan.errors import InputError
+from attnspan.rundir import LOCK, STATUS, is_finished, read_json, write_text
 
+QUEUED, RUNNING, FINISHED, FAILED, INTERRUPTED = "queued", "running", "finished", "failed", "interrupted"
+STATES = (QUEUED, RUNNING, FINISHED, FAILED, INTERRUPTED)
 STARTING, PREPARING = "starting", "preparing"
 TRAINING, VALIDATING, TESTING = "training", "validating", "testing"
-FINISHED, FAILED, INTERRUPTED = "finished", "failed", "interrupted"
-AT_WORK = (STARTING, PREPARING, TRAINING, VALIDATING, TESTING)
+
+BEAT = 10.0
+"""Seconds after which a heartbeat is renewed, whatever the run is busy with."""
+STALE = 120.0
+"""Seconds without a heartbeat after which a run on another host counts as interrupted."""
 
 
 @dataclass(kw_only=True)
@@ -22,38 +45,188 @@ class Status:
     """What a run is doing.
 
     Attributes:
-        state: one of the words above.
-        done: units of the state done: updates in training, batches in validation and testing.
-        total: units of the state in all.
+        state: one of ``STATES``.
+        phase: what a running run is at; empty if it does not run.
+        done: units of the phase done: updates in training, batches in validation and testing.
+        total: units of the phase in all.
+        update: updates of the weights so far.
+        updates: updates in all.
         loss: last known training loss, nats per target token.
         seconds: time since the run began.
-        remaining: estimated seconds to the end of the state, None where nobody knows.
-        reason: why it failed, one line.
-        host: where it runs.
-        pid: its process there.
-        heartbeat: when this was written, seconds since the epoch.
+        remaining: estimated seconds to the end of the phase, None where nobody knows.
+        reason: why it failed, or what interrupted it, one line.
+        traceback: where it failed.
+        arm: of the run.
+        data: of the run.
+        seed: of the run.
+        host: where it runs; where its sweep runs, if it is queued.
+        pid: the process there.
+        heartbeat: when this was last known to be true, seconds since the epoch.
     """
 
-    state: str = PREPARING
+    state: str = RUNNING
+    phase: str = ""
     done: int = 0
     total: int = 0
+    update: int = 0
+    updates: int = 0
     loss: float | None = None
     seconds: float = 0.0
     remaining: float | None = None
     reason: str | None = None
+    traceback: str | None = None
+    arm: str = ""
+    data: str = ""
+    seed: int | None = None
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
     heartbeat: float = field(default_factory=time.time)
 
     def write(self, directory: Path) -> None:
-        """Put this status into a run directory."""
+        """Put this status into a run directory.
+
+        Raises:
+            InputError: it cannot be written.
+        """
         self.heartbeat = time.time()
         write_text(directory / STATUS, json.dumps(asdict(self), indent=2) + "\n")
 
 
+class Teller:
+    """Writes the status of one run, and renews its heartbeat while there is nothing new to say.
+
+    Args:
+        directory: of the run.
+        arm: of the run.
+        data: of the run.
+        seed: of the run.
+    """
+
+    def __init__(self, directory: Path, *, arm: str, data: str, seed: int) -> None:
+        self._directory = directory
+        self._run: dict[str, Any] = {"arm": arm, "data": data, "seed": seed}
+        self._last: Status | None = None
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def tell(self, status: Status) -> None:
+        """Write ``status``, with what it does not say about updates and loss as it was.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        with self._lock:
+            last = self._last or Status()
+            self._last = replace(
+                status,
+                **self._run,
+                update=status.update or last.update,
+                updates=status.updates or last.updates,
+                loss=last.loss if status.loss is None else status.loss,
+            )
+            self._last.write(self._directory)
+
+    def _beat(self) -> None:
+        while not self._over.wait(BEAT):
+            with self._lock:
+                if self._last is None or time.time() - self._last.heartbeat < BEAT:
+                    continue
+                try:
+                    self._last.write(self._directory)
+                except InputError:  # the run itself will meet it where somebody listens
+                    continue
+
+
+def load_status(directory: Path) -> Status:
+    """Read a run directory's status, as its writer left it.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    path = directory / STATUS
+    content = read_json(path)
+    known = {one.name: str(one.type).replace("float", "int | float").split(" | ") for one in fields(Status)}
+    for name, value in content.items():
+        kind = "None" if value is None else type(value).__name__
+        if kind not in known.get(name, [kind]):
+            raise InputError(f"{path}: {name} is {value!r}")
+    if content.get("state") not in STATES:
+        raise InputError(f"{path}: state is {content.get('state')!r}, none of {', '.join(STATES)}")
+    return Status(**{name: value for name, value in content.items() if name in known})
+
+
 def read_status(directory: Path) -> Status | None:
-    """Read a run directory's status, None where there is none."""
+    """Read a run directory's status, as its writer left it; None where there is none that is whole."""
     try:
-        return Status(**json.loads((directory / STATUS).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return load_status(directory)
+    except InputError:
         return None
+
+
+def look(directory: Path) -> Status:
+    """Find out how a run is really getting on, from its files alone; nothing is written and nobody is disturbed.
+
+    Raises:
+        InputError: it is not finished, and its status is missing or damaged.
+    """
+    if is_finished(directory):
+        status = read_status(directory) or Status(host="", pid=0)
+        return replace(status, state=FINISHED, phase="", remaining=None, reason=None, traceback=None)
+    status = load_status(directory)
+    if status.state == FINISHED:
+        return _gone(status, "files of the finished run are missing or damaged")
+    if status.state in (QUEUED, RUNNING) and not is_alive(directory, status):
+        return _gone(status, "its sweep is gone" if status.state == QUEUED else "its process is gone")
+    return status
+
+
+def is_alive(directory: Path, status: Status) -> bool:
+    """Whether the process that wrote ``status`` still works on the run, or still has it on its list."""
+    if status.host != socket.gethostname():
+        return status.state == QUEUED or time.time() - status.heartbeat < STALE
+    if not _exists(status.pid):
+        return False
+    # A pid may have been given to another process since; a lock cannot.
+    return status.state == QUEUED or status.phase == STARTING or is_locked(directory)
+
+
+def is_locked(directory: Path) -> bool:
+    """Whether a process on this host holds the run's lock. Asking is as harmless as reading."""
+    try:
+        handle = os.open(directory / LOCK, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def _exists(pid: int) -> bool:
+    if pid <= 0:  # would mean a group of processes
+        return False
+    try:
+        os.kill(pid, 0)
+    except PermissionError:  # somebody else's
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
+def _gone(status: Status, reason: str) -> Status:
+    return replace(status, state=INTERRUPTED, phase="", remaining=None, reason=reason)

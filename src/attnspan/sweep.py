@@ -7,20 +7,38 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import IO
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from attnspan.errors import InputError
+from attnspan.errors import InputError, UnderWayError
 from attnspan.progress import ProgressDisplay, duration
-from attnspan.rundir import LOG, SUMMARY, is_finished, read_json, write_text
-from attnspan.status import AT_WORK, FAILED, FINISHED, INTERRUPTED, STARTING, Status, read_status
+from attnspan.rundir import LOG, SUMMARY, cannot_write, free_bytes, is_finished, read_json, size, write_text
+from attnspan.status import (
+    FAILED,
+    FINISHED,
+    INTERRUPTED,
+    QUEUED,
+    RUNNING,
+    STARTING,
+    Status,
+    look,
+    read_status,
+)
 
 SKIPPED = "finished before"
+NOT_STARTED = "not started"
+ELSEWHERE = "running elsewhere"
+GOOD = (FINISHED, SKIPPED)
 _POLL = 0.2  # seconds
+_PATIENCE = 60.0  # seconds that a run has to reach its next update and stop
+_FULL = 2**20  # bytes
 
 
 @dataclass(kw_only=True)
@@ -31,9 +49,11 @@ class Job:
         arm: of the run.
         data: of the run.
         seed: of the run.
+        updates: that the run has in all.
         directory: of the run.
+        overrides: what the command line sets for it.
         command: starts it.
-        label: what tells it from the other jobs, for people.
+        varied: overrides that not every job has, besides arm and seed.
         outcome: how it ended; empty while it has not.
         reason: why it failed, one line.
         seconds: how long it took.
@@ -42,57 +62,134 @@ class Job:
     arm: str
     data: str
     seed: int
+    updates: int
     directory: Path
+    overrides: Sequence[str]
     command: Sequence[str]
-    label: str
+    varied: str = ""
     outcome: str = ""
     reason: str = ""
     seconds: float | None = None
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     began: float = 0.0
 
+    @property
+    def label(self) -> str:
+        """What tells it from the other jobs, for people."""
+        return " ".join(word for word in (self.arm, f"seed {self.seed}", self.varied) if word)
 
-def run_jobs(jobs: Sequence[Job], *, at_a_time: int, threads: int, rerun: bool, console: Console) -> None:
+    def status(self, state: str, *, phase: str = "", reason: str | None = None) -> Status:
+        """A status of the run, by who started it."""
+        return Status(
+            state=state,
+            phase=phase,
+            reason=reason,
+            updates=self.updates,
+            arm=self.arm,
+            data=self.data,
+            seed=self.seed,
+            pid=self.process.pid if self.process else os.getpid(),
+        )
+
+
+def run_jobs(
+    jobs: Sequence[Job], *, at_a_time: int, threads: int, rerun: bool, fail_fast: bool, console: Console
+) -> None:
     """Run all jobs, ``at_a_time`` side by side, and fill in how each ended.
 
-    What is finished already is not run again unless ``rerun``. A job that fails leaves the others alone. Ctrl-C, or
-    SIGTERM, stops the running ones and comes back as KeyboardInterrupt.
+    What is finished already is not run again unless ``rerun``. What another process is at work on is waited for: it
+    counts as finished when that process has finished it, and is run here if it does not. A job that fails leaves the
+    others alone. Ctrl-C, or SIGTERM, stops the running ones and comes back as KeyboardInterrupt.
 
     Args:
-        jobs: in the order in which to start them.
+        jobs: in the order in which to start them; :func:`enqueue` has been told of them.
         at_a_time: how many at once.
         threads: CPU threads of each.
         rerun: compute again what is finished.
+        fail_fast: after the first job that fails, stop the running ones and start no other.
         console: for progress.
     """
-    waiting: list[Job] = []
     with ProgressDisplay(console=console, jobs=len(jobs), at_a_time=at_a_time) as display:
         for job in jobs:
-            if is_finished(job.directory) and not rerun:
-                job.outcome = SKIPPED
-                display.end(job.label, "finished before, skipped")
-            else:
-                waiting.append(job)
+            if job.outcome:
+                display.end(job.label, f"{job.outcome}, skipped")
+        waiting = [job for job in jobs if not job.outcome]
         running: list[Job] = []
+        elsewhere: list[Job] = []
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            while waiting or running:
+            while waiting or running or elsewhere:
                 while waiting and len(running) < at_a_time:
-                    running.append(waiting.pop(0))
-                    _start(running[-1], threads)
-                    display.show(running[-1].label, Status(state=STARTING))
+                    job = waiting.pop(0)
+                    if _is_under_way(job, display):
+                        elsewhere.append(job)
+                    elif is_finished(job.directory) and not rerun:
+                        _end(job, SKIPPED, display)
+                    elif start(job, threads):
+                        running.append(job)
+                        display.show(job.label, job.status(RUNNING, phase=STARTING))
+                    else:
+                        _end(job, FAILED, display)
                 time.sleep(_POLL)
+                for job in list(elsewhere):
+                    if not _is_under_way(job, display):
+                        elsewhere.remove(job)
+                        if is_finished(job.directory):
+                            _end(job, SKIPPED, display)
+                        else:
+                            waiting.append(job)
                 for job in list(running):
-                    _look(job, display)
-                    if job.outcome:
-                        running.remove(job)
+                    if _still_runs(job, display):
+                        continue
+                    running.remove(job)
+                    if job.outcome == ELSEWHERE:  # another sweep was quicker
+                        job.outcome = ""
+                        elsewhere.append(job)
+                    else:
+                        _end(job, job.outcome, display)
+                if fail_fast and any(job.outcome == FAILED for job in jobs):
+                    display.say("fail_fast=true: the running jobs are stopped, no other is started")
+                    stop(running)
+                    break
         except BaseException:  # whatever it is, no job is left behind without us
-            _stop(running)
-            for job in [*running, *waiting]:
-                job.outcome = INTERRUPTED if job in running else "not started"
+            stop(running)
             raise
         finally:
             signal.signal(signal.SIGTERM, before)
+            _give_up(elsewhere, ELSEWHERE)
+            _give_up(waiting, NOT_STARTED)
+
+
+def enqueue(jobs: Iterable[Job], *, rerun: bool) -> None:
+    """Write into each run's directory that it is on the list, and skip those that are finished unless ``rerun``.
+
+    Raises:
+        InputError: a directory cannot be written.
+    """
+    for job in jobs:
+        if is_finished(job.directory) and not rerun:
+            job.outcome = SKIPPED
+        elif not _runs(job.directory):
+            job.status(QUEUED).write(job.directory)
+
+
+def settle(jobs: Iterable[Job]) -> None:
+    """Fill in how jobs ended that somebody else has run, from what stands in their directories."""
+    for job in jobs:
+        if job.outcome:
+            continue
+        try:
+            status = look(job.directory)
+        except InputError as error:
+            job.outcome, job.reason = FAILED, str(error)
+            continue
+        job.outcome, job.reason = status.state, status.reason or ""
+        if status.state == FINISHED:
+            job.seconds = status.seconds
+        elif status.state == RUNNING:
+            job.outcome, job.reason = ELSEWHERE, f"process {status.pid} on {status.host}"
+        elif status.state == QUEUED:
+            _give_up([job], NOT_STARTED)
 
 
 def write_list(path: Path, jobs: Sequence[Job]) -> None:
@@ -101,74 +198,188 @@ def write_list(path: Path, jobs: Sequence[Job]) -> None:
 
 
 def print_outcomes(console: Console, jobs: Sequence[Job]) -> None:
-    """Print how every job ended, and what to read where one failed."""
+    """Print how every job ended, why if it did not end well, and where to read what it said."""
+    with_varied = any(job.varied for job in jobs)
+    names = ["arm", "data", "seed", *(["overrides"] if with_varied else []), "state", "time", "error rate"]
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("arm", "data", "seed", "state", "time", "error rate"):
+    for name in names:
         table.add_column(name, justify="right" if name in ("seed", "time", "error rate") else "left", no_wrap=True)
+    table.add_column("reason, log", overflow="fold")
     for job in jobs:
         rate = ""
-        if job.outcome in (FINISHED, SKIPPED):
-            rate = f"{read_json(job.directory / SUMMARY)['test']['error_rate']:.3f}"
-        took = duration(job.seconds) if job.seconds is not None else ""
-        table.add_row(job.arm, job.data, str(job.seed), job.outcome, took, rate)
-    console.print(table)
-    for job in jobs:
-        if job.outcome == FAILED:
-            line = f"failed: {job.label}: {job.reason}\n        log: {job.directory / LOG}"
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        with suppress(InputError, KeyError):  # it may be gone by now
+            if job.outcome in GOOD:
+                rate = f"{read_json(job.directory / SUMMARY)['test']['error_rate']:.3f}"
+        log = job.directory / LOG
+        table.add_row(
+            job.arm,
+            job.data,
+            str(job.seed),
+            *([escape(job.varied)] if with_varied else []),
+            job.outcome,
+            duration(job.seconds) if job.seconds is not None else "",
+            rate,
+            escape("\n".join([*([job.reason] if job.reason else []), *([readable(log)] if log.exists() else [])])),
+        )
+    console.print(table, highlight=False)
 
 
-def _start(job: Job, threads: int) -> None:
-    """Start a job; what it prints goes to the log in its directory."""
+def readable(path: Path) -> str:
+    """A path from here if it lies below, else in full."""
+    with suppress(ValueError):
+        return str(path.absolute().relative_to(Path.cwd()))
+    return str(path)
+
+
+def start(job: Job, threads: int) -> bool:
+    """Start a job; what it prints goes to the log in its directory. False if it could not be, for the job's reason."""
     environment = os.environ | {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    job.began = time.monotonic()
     try:
-        job.directory.mkdir(parents=True, exist_ok=True)
-        with (job.directory / LOG).open("ab") as log:
+        with _open_log(job.directory) as log:
             # A session of its own: Ctrl-C reaches it through us, once.
             job.process = subprocess.Popen(
                 job.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
             )
+        job.status(RUNNING, phase=STARTING).write(job.directory)
+    except (InputError, OSError) as error:
+        stop([job])
+        job.outcome, job.reason = FAILED, str(error)
+        with suppress(InputError):
+            job.status(FAILED, reason=job.reason).write(job.directory)
+        return False
+    return True
+
+
+def _open_log(directory: Path) -> IO[bytes]:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        return (directory / LOG).open("ab")
     except OSError as error:
-        raise InputError(f"{job.directory}: cannot be written ({error.strerror})") from error
-    job.began = time.monotonic()
+        raise cannot_write(directory, error) from error
 
 
-def _look(job: Job, display: ProgressDisplay) -> None:
-    """Show how a job is getting on, and how it ended once it has."""
+def wait(job: Job) -> None:
+    """Wait for a job that was started, and fill in how it ended."""
+    assert job.process is not None
+    try:
+        job.process.wait()
+    except BaseException:
+        stop([job])
+        raise
+    _conclude(job, job.process.returncode)
+
+
+def stop(jobs: Sequence[Job]) -> None:
+    """Ask running jobs to write a checkpoint and to stop, and wait until they are gone; interrupted, kill them."""
+    alive = [job for job in jobs if job.process is not None]
+    try:
+        for job in alive:
+            assert job.process is not None
+            job.process.terminate()
+        deadline = time.monotonic() + _PATIENCE
+        for job in alive:
+            assert job.process is not None
+            with suppress(subprocess.TimeoutExpired):
+                job.process.wait(timeout=max(0.0, deadline - time.monotonic()))
+    finally:
+        for job in alive:
+            assert job.process is not None
+            job.process.kill()
+            job.process.wait()
+            job.seconds = time.monotonic() - job.began
+            job.outcome, job.reason = INTERRUPTED, "with its sweep"
+            _write_end(job)
+
+
+def _runs(directory: Path) -> bool:
+    with suppress(InputError):
+        return look(directory).state == RUNNING
+    return False
+
+
+def _is_under_way(job: Job, display: ProgressDisplay) -> bool:
+    """Whether another process is at work on the run."""
+    if not _runs(job.directory):
+        return False
+    status = read_status(job.directory)
+    where = f" in process {status.pid} on {status.host}" if status else ""
+    if not job.reason:
+        display.say(f"{job.label}: {ELSEWHERE}{where}; this sweep waits for it")
+    job.reason = f"under way{where}"
+    return True
+
+
+def _still_runs(job: Job, display: ProgressDisplay) -> bool:
+    """Show how a job is getting on, or fill in how it ended."""
     assert job.process is not None
     code = job.process.poll()
+    if code is not None:
+        _conclude(job, code)
+        return False
+    status = read_status(job.directory)
+    if status is not None and status.pid == job.process.pid and status.state == RUNNING:
+        display.show(job.label, status)
+    return True
+
+
+def _conclude(job: Job, code: int) -> None:
+    """Fill in how a job ended, from its exit code and from what it wrote."""
+    assert job.process is not None
     status = read_status(job.directory)
     mine = status is not None and status.pid == job.process.pid
-    if code is None:
-        if status is not None and mine and status.state in AT_WORK:
-            display.show(job.label, status)
-        return
     job.seconds = time.monotonic() - job.began
-    if code == 0 and is_finished(job.directory):
-        job.outcome = FINISHED
-        display.end(job.label, FINISHED, seconds=job.seconds)
+    if code == UnderWayError.EXIT_CODE:
+        job.outcome, job.seconds = ELSEWHERE, None
         return
-    job.outcome = FAILED
-    if status is not None and mine and status.reason:
-        job.reason = status.reason
-    elif code < 0:
-        job.reason = f"killed by {signal.Signals(-code).name}"
+    if code == 0 and is_finished(job.directory):
+        job.outcome, job.reason = FINISHED, ""
+    elif mine and status is not None and status.state == INTERRUPTED:  # somebody asked the job itself
+        job.outcome, job.reason = INTERRUPTED, status.reason or ""
     else:
-        job.reason = _last_line(job.directory / LOG) or f"exit code {code}"
-    display.end(job.label, f"failed ({job.reason})", seconds=job.seconds)
+        job.outcome = FAILED
+        job.reason = (status.reason if mine and status is not None else None) or _why(job, code)
+    _write_end(job)
 
 
-def _stop(jobs: Sequence[Job]) -> None:
-    """Interrupt running jobs, and wait until they are gone."""
+def _why(job: Job, code: int) -> str:
+    """Why a job failed that could not say so itself."""
+    if code == -signal.SIGKILL:
+        return "killed (out of memory?)"
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    free = free_bytes(job.directory)
+    if free < _FULL:
+        return f"exit code {code}; the disk of {job.directory} is full ({size(free)} are free)"
+    return _last_line(job.directory / LOG) or f"exit code {code}"
+
+
+def _write_end(job: Job) -> None:
+    """Write down how a job ended that did not come to it itself."""
+    status = read_status(job.directory)
+    if status is None or job.process is None or status.pid != job.process.pid or status.state != RUNNING:
+        return
+    ended = replace(status, state=job.outcome, phase="", remaining=None, reason=job.reason or None)
+    with suppress(InputError):
+        ended.write(job.directory)
+
+
+def _give_up(jobs: Iterable[Job], outcome: str) -> None:
+    """Leave jobs to others, or to the next command; none is on our list any more."""
     for job in jobs:
-        if job.process is not None:
-            job.process.terminate()
-    for job in jobs:
-        if job.process is not None:
-            try:
-                job.process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                job.process.kill()
+        job.outcome = outcome
+        status = read_status(job.directory)
+        if status is not None and status.state == QUEUED and status.pid == os.getpid():
+            with suppress(InputError):
+                job.status(INTERRUPTED, reason="its sweep ended before it began").write(job.directory)
+
+
+def _end(job: Job, outcome: str, display: ProgressDisplay) -> None:
+    job.outcome = outcome
+    if outcome in GOOD:
+        job.reason = ""
+    why = ", skipped" if outcome == SKIPPED else f" ({job.reason})" if job.reason else ""
+    display.end(job.label, f"{outcome}{why}", seconds=None if outcome == SKIPPED else job.seconds)
 
 
 def _last_line(path: Path) -> str:

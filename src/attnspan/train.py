@@ -12,11 +12,12 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from attnspan.errors import InputError
+from attnspan.errors import InputError, UnderWayError
 from attnspan.help import GROUPS, print_help
 from attnspan.ranks import rank
 from attnspan.settings import conf_directory, explain, plain_config
@@ -52,11 +53,45 @@ def _hydra_main(composed: DictConfig) -> None:
     """Carry out one run. Sweeps come here too, once a job, each in its own process."""
     job = HydraConfig.get()
     command = shlex.join(["attnspan-train", *_own_configs(job), *job.overrides.task, *_mode(job)])
+    of_a_sweep = job.mode == RunMode.MULTIRUN  # under a launcher that is not ours
     # What is wrong with a run is told here: Hydra would print a line of its own first.
     try:
-        _run_one(plain_config(composed, job.runtime.choices), command)
+        config = plain_config(composed, job.runtime.choices)
+        if of_a_sweep and "SUBMITIT_EXECUTOR" not in os.environ:  # which has made a process for the job
+            _run_apart(config, job)
+        elif config["dry_run"]:
+            _show_plan(config, job)
+        else:
+            _run_one(config, command)
     except InputError as error:
-        sys.exit(_refuse(error))
+        code = _refuse(error)
+        if not of_a_sweep:  # a launcher would take the other jobs down with this one
+            sys.exit(code)
+
+
+def _run_apart(config: dict[str, Any], job: Any) -> None:
+    """Carry out one job in a process of its own: whatever becomes of it, the launcher goes on to the next."""
+    from attnspan.build import build_corpus
+    from attnspan.data.prepare import fingerprint_of
+    from attnspan.identity import run_directory
+    from attnspan.plan import make_job
+    from attnspan.sweep import start, wait
+
+    directory = run_directory(config, data_fingerprint=fingerprint_of(build_corpus(config)))
+    run = make_job(config, directory, job.overrides.task, next(iter(_own_configs(job)[1:]), None))
+    if start(run, config["threads"]):
+        wait(run)
+    print(f"{run.label}: {run.outcome}{f' ({run.reason})' if run.reason else ''}", flush=True)
+
+
+def _show_plan(config: dict[str, Any], job: Any) -> None:
+    """List one run as a sweep of one."""
+    from attnspan.plan import make_plan, print_plan
+    from attnspan.terminal import open_console
+
+    console = open_console(wide=True)
+    plan = make_plan([config], [job.overrides.task], config_directory=None, at_a_time=None, console=console)
+    print_plan(console, plan)
 
 
 def _run_one(config: dict[str, Any], command: str) -> None:
@@ -96,6 +131,8 @@ def _run_one(config: dict[str, Any], command: str) -> None:
                 )
             except NotFiniteError as error:
                 raise InputError(str(error)) from error
+            except MemoryError as error:
+                raise InputError(f"{label}: out of memory ({error})") from error
         if summary is None:
             return
     test = summary["test"]
@@ -155,7 +192,7 @@ def _refuse(error: Exception) -> int:
     else:
         words = str(error)
     print(f"attnspan-train: {words}", file=sys.stderr)
-    return 2
+    return UnderWayError.EXIT_CODE if isinstance(error, UnderWayError) else 2
 
 
 if __name__ == "__main__":

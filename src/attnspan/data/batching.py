@@ -214,6 +214,17 @@ def _cuts(lengths: NDArray[np.int64], batch_tokens: int) -> list[int]:
     return [*cuts, len(lengths)]
 
 
+def plan_batches(split: EncodedSplit, batch_tokens: int, key: str) -> TokenBudgetBatches:
+    """The batches of ``split``; ``key`` is what the budget is called in the config.
+
+    Raises:
+        InputError: one example alone is over the budget.
+    """
+    return TokenBudgetBatches(
+        source_lengths=split.source_lengths, target_lengths=split.target_lengths, batch_tokens=batch_tokens, key=key
+    )
+
+
 class TrainingLoader:
     """Training batches, epoch after epoch, from wherever it was stopped.
 

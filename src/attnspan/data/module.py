@@ -6,7 +6,7 @@ import lightning
 import torch
 from torch.utils.data import DataLoader
 
-from attnspan.data.batching import Batch, EncodedSplit, TokenBudgetBatches, TrainingLoader, loader
+from attnspan.data.batching import Batch, EncodedSplit, TokenBudgetBatches, TrainingLoader, loader, plan_batches
 from attnspan.data.prepare import Prepared
 
 
@@ -47,9 +47,10 @@ class DataModule(lightning.LightningDataModule):
             EncodedSplit(split, rank=rank, ranks=ranks)
             for split in (prepared.train, prepared.validation, prepared.test)
         )
-        self._train_batches = _plan(self._train, batch_tokens, "loader.batch_tokens")
-        self._validation_batches = _plan(self._validation, evaluation_batch_tokens, "loader.evaluation_batch_tokens")
-        self._test_batches = _plan(self._test, evaluation_batch_tokens, "loader.evaluation_batch_tokens")
+        self._train_batches = plan_batches(self._train, batch_tokens, "loader.batch_tokens")
+        key = "loader.evaluation_batch_tokens"
+        self._validation_batches = plan_batches(self._validation, evaluation_batch_tokens, key)
+        self._test_batches = plan_batches(self._test, evaluation_batch_tokens, key)
 
     def train_dataloader(self) -> TrainingLoader:
         """Batches in an order of (seed, epoch), resumable."""
@@ -75,9 +76,3 @@ class DataModule(lightning.LightningDataModule):
 
     def _in_order(self, split: EncodedSplit, batches: TokenBudgetBatches) -> DataLoader[Batch]:
         return loader(split, batches.in_order(), workers=self._workers, pin_memory=self._pin_memory)
-
-
-def _plan(split: EncodedSplit, batch_tokens: int, key: str) -> TokenBudgetBatches:
-    return TokenBudgetBatches(
-        source_lengths=split.source_lengths, target_lengths=split.target_lengths, batch_tokens=batch_tokens, key=key
-    )

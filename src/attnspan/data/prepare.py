@@ -64,9 +64,8 @@ def prepare(corpus: Corpus, *, cache_dir: Path) -> Prepared:
     Raises:
         InputError: the corpus or a file of it cannot be used; nothing is left in the cache then.
     """
-    corpus.check()
+    fingerprint = fingerprint_of(corpus)
     with quiet():
-        fingerprint = _fingerprint(corpus)
         directory = cache_dir / fingerprint
         if not (directory / FACTS).is_file():
             with _lock(cache_dir, fingerprint):
@@ -75,11 +74,23 @@ def prepare(corpus: Corpus, *, cache_dir: Path) -> Prepared:
         return _open(directory, fingerprint)
 
 
-def _fingerprint(corpus: Corpus) -> str:
-    identity: dict[str, Any] = {"format": FORMAT, **corpus.identity()}
+def fingerprint_of(corpus: Corpus) -> str:
+    """Name the cache of ``corpus``, whether there is one or not; nothing is written.
+
+    Raises:
+        InputError: the corpus cannot be used.
+    """
+    corpus.check()
+    with quiet():
+        identity: dict[str, Any] = {"format": FORMAT, **corpus.identity()}
     if "bpe" in (corpus.source_tokens, corpus.target_tokens):
         identity["tokenizers"] = version("tokenizers")  # another release may choose other merges
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def is_prepared(name: str, *, cache_dir: Path) -> bool:
+    """Whether the corpus with the fingerprint ``name`` can be opened at once."""
+    return (cache_dir / name / FACTS).is_file()
 
 
 @contextmanager

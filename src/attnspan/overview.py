@@ -1,0 +1,276 @@
+"""``attnspan-status``: how the runs of a sweep are getting on. Reads files only, and takes no lock.
+
+``--json`` prints one document; its keys are
+
+=====================  ========================================================================================
+``runs``               a list, one object a run
+``counts``             state -> number of runs, for every state
+``remaining_seconds``  estimated seconds to the end of the sweep; null where nobody knows
+=====================  ========================================================================================
+
+and those of a run
+
+=====================  ========================================================================================
+``run_id``             name of its directory
+``arm, data, seed``    null where its files do not say
+``state``              ``queued``, ``running``, ``finished``, ``failed``, ``interrupted``; ``unknown`` if damaged
+``phase``              what a running run is at: starting, preparing, training, validating, testing; else null
+``update, updates``    updates done, and in all
+``loss``               last known training loss, nats per target token; null if none is known or it is no number
+``seconds``            since the run, or its last part, began; a finished run's in all
+``remaining_seconds``  estimated seconds to the end of a running run's phase; null where nobody knows
+``error_rate``         of a finished run, on test
+``reason``             why it failed, what interrupted it, or what is damaged; else null
+``host, pid``          of its process; of its sweep's if it is queued; else null
+``heartbeat``          when the run last said so, seconds since the epoch; else null
+``directory, log``     paths; the log is null if there is none
+=====================  ========================================================================================
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from attnspan.errors import InputError
+from attnspan.estimate import Times, makespan
+from attnspan.progress import duration
+from attnspan.rundir import LOG, SUMMARY, find_runs, read_json
+from attnspan.status import FAILED, FINISHED, INTERRUPTED, QUEUED, RUNNING, STATES, look
+from attnspan.terminal import ListParser, open_console
+
+UNKNOWN = "unknown"
+EVERY = 2.0
+"""Seconds between two looks."""
+
+_COLORS = {RUNNING: "cyan", FINISHED: "green", FAILED: "red", INTERRUPTED: "yellow", QUEUED: "dim", UNKNOWN: "red"}
+_FIRST = (RUNNING, FAILED, UNKNOWN, INTERRUPTED, QUEUED, FINISHED)
+"""What is shown where not all runs fit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One run, as the module's head explains."""
+
+    run_id: str
+    arm: str | None
+    data: str | None
+    seed: int | None
+    state: str
+    phase: str | None = None
+    update: int = 0
+    updates: int = 0
+    loss: float | None = None
+    seconds: float | None = None
+    remaining_seconds: float | None = None
+    error_rate: float | None = None
+    reason: str | None = None
+    host: str | None = None
+    pid: int | None = None
+    heartbeat: float | None = None
+    directory: str
+    log: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overview:
+    """All runs that were asked for."""
+
+    rows: list[Row]
+    remaining_seconds: float | None
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """State to number of runs."""
+        return {state: sum(row.state == state for row in self.rows) for state in (*STATES, UNKNOWN)}
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether something runs or will."""
+        return any(row.state in (RUNNING, QUEUED) for row in self.rows)
+
+    def as_json(self) -> str:
+        """The document of ``--json``."""
+        content = {
+            "runs": [asdict(row) for row in self.rows],
+            "counts": self.counts,
+            "remaining_seconds": self.remaining_seconds,
+        }
+        return json.dumps(content, indent=2, allow_nan=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command. Returns its exit code: 2 for input that cannot be used, said in one line."""
+    options = _parser().parse_args(arguments)
+    console = open_console(wide=True)
+    paths = [Path(run) for run in options.runs]
+    try:
+        overview = survey(paths)
+        if options.json:
+            print(overview.as_json())
+        elif console.is_terminal and overview.is_under_way and not options.once:
+            _watch(console, paths)
+        else:
+            console.print(_headline(overview), _table(overview.rows, wide=True), sep="\n")
+    except InputError as error:
+        print(f"attnspan-status: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+def survey(paths: Sequence[Path]) -> Overview:
+    """Look at all runs in or below ``paths``.
+
+    Raises:
+        InputError: a path is not there, or there is no run in or below it.
+    """
+    directories = find_runs(paths)
+    rows = [_row(directory) for directory in directories]
+    return Overview(rows=rows, remaining_seconds=_remaining(rows, directories))
+
+
+def _row(directory: Path) -> Row:
+    log = str(directory / LOG) if (directory / LOG).exists() else None
+    # <data>/<arm>/<run id>: what the path says of a run, where its files say nothing
+    path: dict[str, Any] = {"run_id": directory.name, "directory": str(directory), "log": log}
+    try:
+        status = look(directory)
+        summary = read_json(directory / SUMMARY) if status.state == FINISHED else {}
+    except InputError as error:
+        return Row(arm=None, data=None, seed=None, state=UNKNOWN, reason=str(error), **path)
+    return Row(
+        arm=summary.get("arm") or status.arm or None,
+        data=summary.get("data") or status.data or None,
+        seed=summary.get("seed", status.seed),
+        state=status.state,
+        phase=status.phase or None,
+        update=summary.get("updates", status.update),
+        updates=status.updates or summary.get("updates", 0),
+        loss=_finite(status.loss),
+        seconds=_finite(summary.get("wall_seconds", status.seconds)),
+        remaining_seconds=_finite(status.remaining),
+        error_rate=_finite(summary.get("test", {}).get("error_rate")),
+        reason=status.reason,
+        host=status.host or None,
+        pid=status.pid or None,
+        heartbeat=status.heartbeat if status.pid else None,
+        **path,
+    )
+
+
+def _finite(value: Any) -> float | None:
+    """JSON knows neither NaN nor infinity."""
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+def _remaining(rows: Sequence[Row], directories: Sequence[Path]) -> float | None:
+    """Seconds until the running and the queued runs are done, as many at a time as there run now."""
+    running = [row for row in rows if row.state == RUNNING]
+    left: list[float] = []
+    times: dict[Path, Times] = {}
+    for row, directory in zip(rows, directories, strict=True):
+        if row.state not in (RUNNING, QUEUED):
+            continue
+        runs_dir = directory.absolute().parents[2]
+        known = times.setdefault(runs_dir, Times(runs_dir))
+        whole = known.expected(data=row.data or "", arm=row.arm or "", updates=row.updates)
+        seconds = row.remaining_seconds
+        if seconds is None and whole is not None:
+            seconds = whole * (1 - min(1.0, row.update / row.updates if row.updates else 0.0))
+        if seconds is None:
+            return None
+        left.append(seconds)
+    return makespan(sorted(left, reverse=True), len(running)) if left else None
+
+
+def _watch(console: Console, paths: Sequence[Path]) -> None:
+    """Look again and again, until nothing runs any more."""
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        while (overview := survey(paths)).is_under_way:
+            live.update(_picture(overview, rows=max(1, console.height - 4)), refresh=True)
+            time.sleep(EVERY)
+    console.print(_headline(overview), _table(overview.rows, wide=True), sep="\n")
+
+
+def _picture(overview: Overview, *, rows: int) -> Group:
+    """As much as fits a terminal, what runs and what failed first."""
+    ordered = sorted(overview.rows, key=lambda row: _FIRST.index(row.state))
+    parts: list[Any] = [_headline(overview), _table(ordered[:rows], wide=False)]
+    if len(ordered) > rows:
+        parts.append(Text(f"... and {len(ordered) - rows} more", style="dim"))
+    return Group(*parts)
+
+
+def _headline(overview: Overview) -> Text:
+    counts = overview.counts
+    words = [f"{counts[FINISHED]} of {len(overview.rows)} runs finished"]
+    words += [f"{counts[state]} {state}" for state in _FIRST if state != FINISHED and counts[state]]
+    if overview.remaining_seconds is not None:
+        words.append(f"about {duration(overview.remaining_seconds)} left")
+    return Text(", ".join(words))
+
+
+def _table(rows: Sequence[Row], *, wide: bool) -> Table:
+    """One line a run; with ``wide`` more, where a reason is long."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("arm", "data", "seed", "state", "update", "loss", "left", "error rate", "where, why"):
+        right = name in ("seed", "update", "loss", "left", "error rate")
+        table.add_column(name, justify="right" if right else "left", no_wrap=name != "where, why")
+    for row in rows:
+        table.add_row(
+            escape(row.arm or "?"),
+            escape(row.data or "?"),
+            "?" if row.seed is None else str(row.seed),
+            Text(row.phase or row.state, style=_COLORS[row.state]),
+            f"{row.update}/{row.updates}" if row.updates else "",
+            f"{row.loss:.3f}" if row.loss is not None else "",
+            duration(row.remaining_seconds) if row.remaining_seconds is not None else "",
+            f"{row.error_rate:.3f}" if row.error_rate is not None else "",
+            Text(_where(row), no_wrap=not wide, overflow="fold" if wide else "ellipsis"),
+        )
+    return table
+
+
+def _where(row: Row) -> str:
+    """What to read or whom to ask next."""
+    if row.state == RUNNING:
+        return f"process {row.pid} on {row.host}"
+    return f"{row.reason or row.state}; {row.log or row.directory}" if row.state != FINISHED else row.directory
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = ListParser(
+        prog="attnspan-status",
+        fromfile_prefix_chars="@",
+        description="Show how runs are getting on. In a terminal the table refreshes until nothing runs any more; "
+        "Ctrl-C leaves, and disturbs no run.",
+    )
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        default=["runs"],
+        metavar="RUNS",
+        help="a run directory, a directory above some, or @FILE that lists them (default: runs)",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON document, for scripts")
+    parser.add_argument("--once", action="store_true", help="print once, also in a terminal")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""What our sweeper and our launcher share: all jobs of a sweep composed and checked before the first one starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+if TYPE_CHECKING:  # Hydra imports every plugin at every start, so what is heavy waits until it is needed
+    from rich.console import Console
+
+    from attnspan.plan import Plan
+
+
+def compose(context: HydraContext, config: DictConfig, job_overrides: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+    """Compose and check every job.
+
+    Raises:
+        InputError: one line with all that is wrong with any of them.
+    """
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from attnspan.errors import InputError
+    from attnspan.settings import explain, plain_config
+
+    configs, complaints = [], []
+    for overrides in job_overrides:
+        try:
+            composed = context.config_loader.load_sweep_config(config, list(overrides))
+            configs.append(plain_config(composed, composed.hydra.runtime.choices))
+        except InputError as error:
+            complaints.append(str(error))
+        except (HydraException, OmegaConfBaseException) as error:
+            complaints.append(explain(error))
+    if complaints:
+        raise InputError("; ".join(dict.fromkeys(complaints)))
+    return configs
+
+
+def carry_out(
+    context: HydraContext,
+    config: DictConfig,
+    job_overrides: Sequence[Sequence[str]],
+    *,
+    at_a_time: int | None,
+    run: Callable[[Plan, Console], None],
+) -> Plan:
+    """Check the sweep, put its jobs on the list, let ``run`` run them, and print how they ended.
+
+    Args:
+        context: Hydra's.
+        config: of the sweep.
+        job_overrides: what the command line sets for each job.
+        at_a_time: jobs side by side; None for as many as there are cores for.
+        run: fills in how each job ended, as far as it knows.
+
+    Returns:
+        The plan, with the outcome of every job; with ``dry_run`` as it was made.
+
+    Raises:
+        InputError: a job cannot be run as it is; none was started.
+    """
+    from attnspan.plan import make_plan, print_plan
+    from attnspan.sweep import enqueue, print_outcomes, settle, write_list
+    from attnspan.terminal import open_console
+
+    console = open_console(wide=True)
+    plan = make_plan(
+        compose(context, config, job_overrides),
+        job_overrides,
+        config_directory=_own_directory(config),
+        at_a_time=at_a_time,
+        console=console,
+    )
+    if plan.settings["dry_run"]:
+        print_plan(console, plan)
+        return plan
+    write_list(plan.listed, plan.jobs)
+    enqueue(plan.jobs, rerun=plan.settings["rerun"])
+    try:
+        run(plan, console)
+    finally:
+        settle(plan.jobs)
+        print_outcomes(console, plan.jobs)
+    for runs, name in plan.reports:
+        console.print(f"report: attnspan-report {runs} --out reports/{name}", highlight=False, soft_wrap=True)
+    return plan
+
+
+def _own_directory(config: DictConfig) -> str | None:
+    """The directory that ``--config-dir`` named."""
+    for source in config.hydra.runtime.config_sources:
+        if source.provider == "command-line":
+            return str(source.path)
+    return None

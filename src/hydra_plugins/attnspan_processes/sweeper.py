@@ -1,0 +1,54 @@
+"""Hydra's own sweeper, made to list everything that is wrong, and to guard runs under any launcher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.plugins.launcher import Launcher
+
+from .compose import carry_out
+from .launcher import ProcessLauncher
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from attnspan.plan import Plan
+
+
+class AllJobsSweeper(BasicSweeper):
+    """Every combination of the values given, all of them checked before the first one starts.
+
+    Hydra's sweeper stops at the first job that does not compose, and writes a ``multirun.yaml``, over which sweeps that
+    start at the same instant would race.
+    """
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run the sweep.
+
+        Raises:
+            InputError: a job cannot be run as it is; none was started.
+            SystemExit: a job did not finish.
+        """
+        assert self.hydra_context is not None
+        assert self.config is not None
+        assert self.launcher is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        (jobs,) = self.split_arguments(overrides, None)
+        if isinstance(self.launcher, ProcessLauncher):
+            return self.launcher.launch(jobs, initial_job_idx=0)
+
+        launcher: Launcher = self.launcher
+
+        def run(plan: Plan, console: Console) -> None:
+            waiting: Sequence[Sequence[str]] = [job.overrides for job in plan.jobs if not job.outcome]
+            if waiting:
+                launcher.launch(waiting, initial_job_idx=0)
+
+        plan = carry_out(self.hydra_context, self.config, jobs, at_a_time=None, run=run)
+        if not plan.settings["dry_run"] and not plan.is_done:
+            raise SystemExit(1)
+        return None

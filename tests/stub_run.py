@@ -1,0 +1,71 @@
+"""A run without a model, as its own process: it holds the lock, tells its status, and ends as it is told to.
+
+``python -m tests.stub_run DIRECTORY WHAT [SECONDS]``
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from attnspan.errors import UnderWayError
+from attnspan.rundir import CONFIG, LOCK, METRICS, RECORDS, SUMMARY, write_json, write_text, write_whole
+from attnspan.status import FAILED, FINISHED, INTERRUPTED, RUNNING, TRAINING, Status, Teller
+
+SEED = 1
+
+
+def write_results(directory: Path, *, seconds: float = 10.0, updates: int = 20, arm: str = "plain") -> None:
+    """The files of a finished run."""
+    write_text(directory / CONFIG, "arm: plain\n")
+    write_text(directory / METRICS, "step\n")
+    write_whole(directory / RECORDS, b"PAR1PAR1")
+    run = {"arm": arm, "data": "reverse", "seed": SEED, "run_id": directory.name}
+    write_json(directory / SUMMARY, {**run, "test": {"error_rate": 0.25}, "wall_seconds": seconds, "updates": updates})
+
+
+def main() -> None:
+    """Do what the command line says."""
+    directory, what, seconds = Path(sys.argv[1]), sys.argv[2], float((*sys.argv, 0)[3])
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(directory / LOCK, timeout=1)
+        lock.acquire()
+    except Timeout:
+        sys.exit(UnderWayError.EXIT_CODE)
+    with (directory.parent / f"{directory.name}.computed").open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    with Teller(directory, arm="plain", data="reverse", seed=SEED) as teller:
+        asked: list[int] = []
+        signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+        deadline = time.monotonic() + seconds
+        while True:
+            teller.tell(Status(state=RUNNING, phase=TRAINING, update=7, updates=20, loss=1.5, remaining=3.0))
+            if asked:
+                teller.tell(Status(state=INTERRUPTED, reason="by SIGTERM"))
+                sys.exit(143)
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(0.05)
+        if what == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if what == "exit":
+            sys.exit(3)
+        if what == "memory":
+            resource.setrlimit(resource.RLIMIT_AS, (2**28, 2**28))
+            bytearray(2**30)
+        if what == "fail":
+            teller.tell(Status(state=FAILED, reason="it had to be", traceback="Traceback ..."))
+            sys.exit(2)
+        write_results(directory)
+        teller.tell(Status(state=FINISHED))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""States that are true: what is written, what is read, and what is made of a process that is gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from attnspan import status as module
+from attnspan.errors import InputError
+from attnspan.rundir import LOCK, RECORDS, STATUS, SUMMARY, is_finished
+from attnspan.status import (
+    FAILED,
+    FINISHED,
+    INTERRUPTED,
+    QUEUED,
+    RUNNING,
+    STARTING,
+    TRAINING,
+    Status,
+    Teller,
+    is_locked,
+    load_status,
+    look,
+    read_status,
+)
+from tests.stub_run import write_results
+
+
+def dead_pid() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def write(directory: Path, **content: object) -> None:
+    """A status as somebody else wrote it."""
+    directory.mkdir(exist_ok=True)
+    (directory / STATUS).write_text(json.dumps(asdict(Status()) | content), encoding="utf-8")
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    status = Status(state=FAILED, update=3, updates=9, loss=1.5, reason="why", traceback="where", arm="plain", seed=4)
+    status.write(tmp_path)
+    assert load_status(tmp_path) == status
+    assert time.time() - status.heartbeat < 5
+    assert (status.host, status.pid) == (socket.gethostname(), os.getpid())
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "not readable as JSON"),
+        ("[]", "no JSON object"),
+        ("{}", "state is None"),
+        ('{"state": "bored"}', "state is 'bored'"),
+        ('{"state": "running", "pid": "7"}', "pid is '7'"),
+        ('{"state": "running", "heartbeat": null}', "heartbeat is None"),
+        ('{"state": "running", "updates": 1.5}', "updates is 1.5"),
+    ],
+)
+def test_a_damaged_status_is_named(tmp_path: Path, content: str, words: str) -> None:
+    (tmp_path / STATUS).write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=rf"{re.escape(str(tmp_path / STATUS))}: .*{re.escape(words)}"):
+        look(tmp_path)
+    assert read_status(tmp_path) is None
+
+
+def test_a_status_of_tomorrow_is_read(tmp_path: Path) -> None:
+    write(tmp_path, state=FAILED, mood="good")
+    assert look(tmp_path).state == FAILED
+
+
+def test_running_is_who_holds_the_lock(tmp_path: Path) -> None:
+    write(tmp_path, state=RUNNING, phase=TRAINING, update=5)
+    with FileLock(tmp_path / LOCK):
+        assert look(tmp_path).state == RUNNING
+    gone = look(tmp_path)  # this process lives, but it holds no lock: the pid has been given away
+    assert (gone.state, gone.phase, gone.reason, gone.update) == (INTERRUPTED, "", "its process is gone", 5)
+
+
+def test_a_process_that_is_gone_runs_nothing(tmp_path: Path) -> None:
+    pid = dead_pid()
+    for state in (RUNNING, QUEUED):
+        for phase in (TRAINING, STARTING):
+            write(tmp_path, state=state, phase=phase, pid=pid)
+            assert look(tmp_path).state == INTERRUPTED
+    for nonsense in (0, -1, 2**70):
+        write(tmp_path, state=RUNNING, phase=STARTING, pid=nonsense)
+        assert look(tmp_path).state == INTERRUPTED
+
+
+def test_a_process_that_starts_has_no_lock_yet(tmp_path: Path) -> None:
+    write(tmp_path, state=RUNNING, phase=STARTING)
+    assert look(tmp_path).state == RUNNING
+    write(tmp_path, state=QUEUED)
+    assert look(tmp_path).state == QUEUED
+
+
+def test_another_host_lives_as_long_as_its_heart_beats(tmp_path: Path) -> None:
+    write(tmp_path, state=RUNNING, host="elsewhere", heartbeat=time.time() - module.STALE / 2)
+    assert look(tmp_path).state == RUNNING
+    write(tmp_path, state=RUNNING, host="elsewhere", heartbeat=time.time() - module.STALE * 2)
+    assert look(tmp_path).state == INTERRUPTED
+
+
+def test_asking_for_the_lock_disturbs_nobody_and_writes_nothing(tmp_path: Path) -> None:
+    assert not is_locked(tmp_path)
+    assert not list(tmp_path.iterdir())
+    with FileLock(tmp_path / LOCK):
+        assert is_locked(tmp_path)
+    assert not is_locked(tmp_path)
+    FileLock(tmp_path / LOCK, timeout=0).acquire().lock.release()
+
+
+def test_finished_is_what_its_files_say(tmp_path: Path) -> None:
+    write_results(tmp_path)
+    assert look(tmp_path).state == FINISHED  # whatever the status says, even nothing
+    write(tmp_path, state=RUNNING, pid=dead_pid())
+    assert look(tmp_path).state == FINISHED
+    write(tmp_path, state=FINISHED)
+    for name, content in ((RECORDS, b"PAR1 and no end"), (RECORDS, b""), (SUMMARY, b'{"cut": ')):
+        write_results(tmp_path)
+        assert is_finished(tmp_path)
+        (tmp_path / name).write_bytes(content)
+        assert not is_finished(tmp_path)
+        assert (look(tmp_path).state, look(tmp_path).reason) == (
+            INTERRUPTED,
+            "files of the finished run are missing or damaged",
+        )
+
+
+def test_the_heart_beats_while_there_is_nothing_to_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BEAT", 0.02)
+    with Teller(tmp_path, arm="plain", data="reverse", seed=2) as teller:
+        teller.tell(Status(phase=TRAINING, update=5, updates=9, loss=1.5))
+        first = load_status(tmp_path).heartbeat
+        deadline = time.monotonic() + 10
+        while load_status(tmp_path).heartbeat == first:
+            assert time.monotonic() < deadline
+        teller.tell(Status(state=FAILED, reason="why"))
+    ended = load_status(tmp_path)
+    assert (ended.arm, ended.data, ended.seed) == ("plain", "reverse", 2)
+    assert (ended.state, ended.update, ended.updates, ended.loss) == (FAILED, 5, 9, 1.5)  # what it had reached

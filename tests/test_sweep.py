@@ -1,0 +1,190 @@
+"""Jobs side by side in real processes, which fail in every way there is. They hold no model, so they take no time."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from attnspan import sweep
+from attnspan.rundir import LOG
+from attnspan.status import FAILED, FINISHED, INTERRUPTED, QUEUED, is_locked, load_status, look, read_status
+from attnspan.sweep import ELSEWHERE, NOT_STARTED, SKIPPED, Job, print_outcomes, run_jobs, settle
+from tests.stub_run import write_results
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)  # where the stub is
+
+
+def job(root: Path, name: str, *words: object) -> Job:
+    directory = root / name
+    command = [sys.executable, "-m", "tests.stub_run", str(directory), *map(str, words)]
+    return Job(
+        arm="plain", data="reverse", seed=1, updates=20, directory=directory, overrides=[], command=command, varied=name
+    )
+
+
+def run(jobs: Sequence[Job], *, at_a_time: int = 2, rerun: bool = False, fail_fast: bool = False) -> str:
+    """Run the jobs as a sweep does, and return what it printed."""
+    out = io.StringIO()
+    console = Console(file=out, width=10_000)
+    sweep.enqueue(jobs, rerun=rerun)
+    try:
+        run_jobs(jobs, at_a_time=at_a_time, threads=1, rerun=rerun, fail_fast=fail_fast, console=console)
+    finally:
+        settle(jobs)
+        print_outcomes(console, jobs)
+    return out.getvalue()
+
+
+def computed(one: Job) -> int:
+    """How often the run was computed."""
+    path = one.directory.with_name(f"{one.directory.name}.computed")
+    return len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else 0
+
+
+def test_every_failure_stays_where_it_is(tmp_path: Path) -> None:
+    ways = ("killed", "exit", "memory", "fail", "good")
+    jobs = [job(tmp_path, way, way) for way in ways]
+    shown = run(jobs)
+    reasons = {one.varied: one.reason for one in jobs if one.outcome == FAILED}
+    assert list(reasons) == ["killed", "exit", "memory", "fail"]
+    assert reasons["killed"] == "killed (out of memory?)"
+    assert reasons["exit"] == "exit code 3"
+    assert "MemoryError" in reasons["memory"]
+    assert reasons["fail"] == "it had to be"
+    assert jobs[-1].outcome == FINISHED
+    for one in jobs:
+        (line,) = (line for line in shown.splitlines() if f" {one.varied} " in line and f" {one.outcome} " in line)
+        assert one.reason in line
+        assert str(one.directory / LOG) in shown
+        status = load_status(one.directory)
+        assert status.state == look(one.directory).state == one.outcome
+        assert (status.reason or "") == one.reason
+    assert load_status(jobs[3].directory).traceback == "Traceback ..."
+
+
+def test_a_command_that_cannot_start(tmp_path: Path) -> None:
+    bad, good = job(tmp_path, "bad"), job(tmp_path, "good", "good")
+    bad.command = ["/no/such/command"]
+    run([bad, good])
+    assert (bad.outcome, good.outcome) == (FAILED, FINISHED)
+    assert "cannot be written" not in bad.reason
+    assert "No such file" in bad.reason
+
+
+def test_all_jobs_are_queued_first(tmp_path: Path) -> None:
+    jobs = [job(tmp_path, "a", "good"), job(tmp_path, "b", "good")]
+    sweep.enqueue(jobs, rerun=False)
+    for one in jobs:
+        status = look(one.directory)
+        assert (status.state, status.arm, status.data, status.seed, status.updates) == (
+            QUEUED,
+            "plain",
+            "reverse",
+            1,
+            20,
+        )
+
+
+def test_finished_runs_are_skipped_unless_told(tmp_path: Path) -> None:
+    done, new = job(tmp_path, "done", "good"), job(tmp_path, "new", "good")
+    write_results(done.directory)
+    shown = run([done, new])
+    assert (done.outcome, new.outcome) == (SKIPPED, FINISHED)
+    assert "finished before, skipped (1 of 2 runs)" in shown
+    assert computed(done) == 0
+    again = job(tmp_path, "done", "good")
+    run([again], rerun=True)
+    assert again.outcome == FINISHED
+    assert computed(again) == 1
+
+
+def test_fail_fast(tmp_path: Path) -> None:
+    slow, bad, never = (
+        job(tmp_path, "slow", "good", 60),
+        job(tmp_path, "bad", "fail", 0.5),
+        job(tmp_path, "never", "good"),
+    )
+    began = time.monotonic()
+    shown = run([slow, bad, never], fail_fast=True)
+    assert time.monotonic() - began < 30
+    assert (slow.outcome, bad.outcome, never.outcome) == (INTERRUPTED, FAILED, NOT_STARTED)
+    assert load_status(slow.directory).reason == "by SIGTERM"  # it was asked, and could write a checkpoint
+    assert look(never.directory).state == INTERRUPTED
+    assert computed(never) == 0
+    assert "fail_fast=true" in shown
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopping_a_sweep_stops_its_jobs(tmp_path: Path, number: int) -> None:
+    slow, never = job(tmp_path, "slow", "good", 60), job(tmp_path, "never", "good")
+
+    def interrupt() -> None:
+        while not (status := read_status(slow.directory)) or status.update != 7:
+            time.sleep(0.02)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        run([slow, never], at_a_time=1)
+    assert (slow.outcome, never.outcome) == (INTERRUPTED, NOT_STARTED)
+    assert look(slow.directory).state == INTERRUPTED
+    assert look(never.directory).state == INTERRUPTED
+
+
+def test_what_another_process_is_at_work_on_is_waited_for(tmp_path: Path) -> None:
+    """One run that it finishes, one over which it dies; the second is taken up here."""
+    others = [job(tmp_path, "a", "good", 2), job(tmp_path, "b", "killed", 2)]
+    processes = [subprocess.Popen(one.command, cwd=ROOT) for one in others]
+    mine = [job(tmp_path, "a", "good"), job(tmp_path, "b", "good"), job(tmp_path, "c", "good")]
+    while not all((status := read_status(one.directory)) and status.update == 7 for one in mine[:2]):
+        time.sleep(0.02)
+    shown = run(mine)
+    assert [process.wait() for process in processes] == [0, -signal.SIGKILL]
+    assert [one.outcome for one in mine] == [SKIPPED, FINISHED, FINISHED]
+    assert f"{ELSEWHERE} in process {processes[0].pid}" in shown
+    assert [computed(one) for one in mine] == [1, 2, 1]
+
+
+def test_two_sweeps_that_start_the_same_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This one did not see the other in time: the lock decides, and who comes second waits until the first is gone."""
+    looks = [False]
+    monkeypatch.setattr(sweep, "_runs", lambda directory: looks.pop() if looks else is_locked(directory))
+    mine = job(tmp_path, "a", "good")
+    with subprocess.Popen(job(tmp_path, "a", "good", 600).command, cwd=ROOT) as other:
+
+        def end_the_other() -> None:
+            while mine.reason != f"under way in process {other.pid} on {socket.gethostname()}":
+                time.sleep(0.02)
+            other.kill()
+
+        while computed(mine) == 0:
+            time.sleep(0.02)
+        threading.Thread(target=end_the_other, daemon=True).start()
+        monkeypatch.setattr(sweep, "enqueue", lambda jobs, rerun: None)
+        run([mine])
+    assert mine.process is not None
+    assert mine.outcome == FINISHED
+    assert computed(mine) == 2
+
+
+def test_the_log_of_every_job_can_be_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = job(tmp_path, "good", "good")
+    monkeypatch.setattr(sweep.Path, "cwd", staticmethod(lambda: tmp_path))
+    assert "good/run.log" in run([one])
+    assert str(tmp_path) not in run([one])
