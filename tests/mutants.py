@@ -1,0 +1,292 @@
+"""Mutants of the source: small wrong edits, each of which must make a named test fail.
+
+``python -m tests.mutants`` tries them all, ``python -m tests.mutants NAME ...`` some. Every mutant is a copy of ``src``
+of its own, tested by a process that is forked from one that has torch and its like imported: a second or two each.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SECONDS = 300
+"""A test that takes longer hangs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mutant:
+    """An edit of one file under ``src/attnspan``, and the test that must go red."""
+
+    file: str
+    old: str
+    new: str
+    test: str
+
+
+_EQUATIONS = "tests/models/test_equations.py::test_logits_weights_and_gradients_equal_the_loop"
+_CONTRACT = "tests/models/test_contract.py::"
+_SEARCH = "tests/models/test_search.py::"
+_LIT = "tests/test_lit.py::"
+
+MUTANTS = {
+    "mask dropped": Mutant(
+        file="models/windows.py",
+        old="return _softmax_inside(scores, mask.unsqueeze(1))",
+        new="return _softmax_inside(scores, torch.ones_like(mask).unsqueeze(1))",
+        test=f"{_CONTRACT}test_weights_are_weights[luong_general]",
+    ),
+    "padding of the memory not silenced": Mutant(
+        file="models/memory.py",
+        old="states=states.masked_fill(~mask.unsqueeze(-1), 0.0), mask=mask",
+        new="states=states, mask=mask",
+        test=f"{_CONTRACT}test_poisoned_memory[luong_general]",
+    ),
+    "backward direction begins in padding": Mutant(
+        file="models/encoder.py",
+        old="mirrored = torch.where(mask, lengths - 1 - positions, positions)",
+        new="mirrored = positions.flip(0).expand_as(mask)",
+        test=f"{_CONTRACT}test_alone_as_in_a_batch[plain]",
+    ),
+    "softmax over the wrong axis": Mutant(
+        file="models/windows.py",
+        old="torch.softmax(scores.masked_fill(~inside, -torch.inf), dim=-1)",
+        new="torch.softmax(scores.masked_fill(~inside, -1e9), dim=1)",
+        test=f"{_CONTRACT}test_weights_are_weights[luong_general]",
+    ),
+    "Bahdanau asks with the new state": Mutant(
+        file="models/bahdanau.py",
+        old="context, weights, attending = self.attention(before,",
+        new="guess = self.rnn(torch.cat([embedded, torch.zeros_like(memory.states[:, :1])], -1), state[:parts])[0]\n"
+        "        context, weights, attending = self.attention(guess,",
+        test=f"{_EQUATIONS}[bahdanau decoder.fused=false]",
+    ),
+    "Luong asks with the old state": Mutant(
+        file="models/luong.py",
+        old="self.attention(hidden, memory,",
+        new="self.attention(torch.cat([state[0][:, -1:], hidden[:, :-1]], dim=1), memory,",
+        test=f"{_EQUATIONS}[luong_general]",
+    ),
+    "query of the bottom layer": Mutant(
+        file="models/bahdanau.py",
+        old="before = state[0][:, -1:]",
+        new="before = state[0][:, :1]",
+        test=f"{_EQUATIONS}[bahdanau rnn.layers=2]",
+    ),
+    "h~ not fed": Mutant(
+        file="models/luong.py",
+        old="state=(*cells, output[:, -1], *attending)",
+        new="state=(*cells, state[parts], *attending)",
+        test=f"{_EQUATIONS}[luong_general decoder.input_feeding=true]",
+    ),
+    "cells of an LSTM not carried": Mutant(
+        file="models/recurrence.py",
+        old="return outputs, tuple(part.transpose(0, 1) for part in parts)",
+        new="carried = (parts[0], *(torch.zeros_like(part) for part in parts[1:]))\n"
+        "        return outputs, tuple(part.transpose(0, 1) for part in carried)",
+        test=f"{_CONTRACT}test_unrolled_steps_equal_the_path[plain rnn=lstm rnn.layers=2]",
+    ),
+    "reversed memory not turned back": Mutant(
+        file="models/encoder.py",
+        old="Memory.of(_reorder(states, order), mask,",
+        new="Memory.of(states, mask,",
+        test=f"{_EQUATIONS}[luong_2015]",
+    ),
+    "a bridge without tanh": Mutant(
+        file="models/bridge.py",
+        old="torch.tanh(project(word)) for",
+        new="project(word) for",
+        test=f"{_EQUATIONS}[plain]",
+    ),
+    "maxout of s_i": Mutant(
+        file="models/bahdanau.py",
+        old="self.deep_output(before, embedded, context)\n        return Decoded(output=output, state=(*cells",
+        new="self.deep_output(hidden, embedded, context)\n        return Decoded(output=output, state=(*cells",
+        test=f"{_CONTRACT}test_unrolled_steps_equal_the_path[bahdanau_2015]",
+    ),
+    "window a step late": Mutant(
+        file="models/windows.py",
+        old="torch.minimum(step, mask.sum",
+        new="torch.minimum(step - 1, mask.sum",
+        test=f"{_CONTRACT}test_a_window_is_a_window[m]",
+    ),
+    "window rests at the batch's length": Mutant(
+        file="models/windows.py",
+        old="torch.minimum(step, mask.sum(dim=1, keepdim=True))",
+        new="step.clamp(max=mask.size(1))",
+        test=f"{_EQUATIONS}[luong_local_m decoder.window.half_width=1]",
+    ),
+    "sigma = D": Mutant(
+        file="models/windows.py",
+        old="torch.exp(-2 * (away",
+        new="torch.exp(-0.5 * (away",
+        test=f"{_EQUATIONS}[luong_local_p decoder.window.half_width=1]",
+    ),
+    "coverage forgotten": Mutant(
+        file="models/scores.py",
+        old="return (past[0] + weights.squeeze(1),)",
+        new="return past",
+        test=f"{_EQUATIONS}[coverage]",
+    ),
+    "dot not scaled": Mutant(
+        file="models/scores.py",
+        old="return super().forward(query, keys) / keys.size(-1) ** 0.5",
+        new="return super().forward(query, keys)",
+        test=f"{_EQUATIONS}[luong_scaled_dot]",
+    ),
+    "limit of the batch": Mutant(
+        file="models/search.py",
+        old="self.search(model, memory, self.limit(lengths), specials)",
+        new="self.search(model, memory, self.limit(lengths.max().expand_as(lengths)), specials)",
+        test=f"{_CONTRACT}test_cut_at_the_limit_and_said_so[plain]",
+    ),
+    "greedy does not mark what it cuts": Mutant(
+        file="models/search.py",
+        old="truncated[rows] |= cut\n",
+        new="",
+        test=f"{_CONTRACT}test_cut_at_the_limit_and_said_so[plain]",
+    ),
+    "beam does not mark what it cuts": Mutant(
+        file="models/search.py",
+        old="truncated[rows] |= chosen\n",
+        new="",
+        test=f"{_SEARCH}test_cut_at_the_limit_and_said_so[plain]",
+    ),
+    "score of a beam not carried": Mutant(
+        file="models/search.py",
+        old="scores = top.masked_fill(ended | full, -torch.inf)",
+        new="scores = torch.zeros_like(top).masked_fill(ended | full | (top == -torch.inf), -torch.inf)",
+        test=f"{_SEARCH}test_log_prob_is_the_models[plain]",
+    ),
+    "state of a beam stays with its place": Mutant(
+        file="models/search.py",
+        old="state = tuple(part[moved] for part in state)",
+        new="state = tuple(part for part in state)",
+        test=f"{_SEARCH}test_log_prob_is_the_models[plain]",
+    ),
+    "<eos> not counted in a beam's length": Mutant(
+        file="models/search.py",
+        old="value, which = (top / (t + 1) ** self",
+        new="value, which = (top / max(t, 1) ** self",
+        test=f"{_SEARCH}test_a_wide_beam_is_exhaustive[plain-1.0]",
+    ),
+    "input not shifted": Mutant(
+        file="data/batching.py",
+        old="target_input=torch.from_numpy(np.hstack([edge, target])),",
+        new="target_input=torch.from_numpy(target_output.copy()),",
+        test="tests/data/test_batching.py::test_a_batch_by_hand",
+    ),
+    "loss of what was read": Mutant(
+        file="lit.py",
+        old="            batch.target_output.flatten(),\n",
+        new="            batch.target_input.flatten(),\n",
+        test=f"{_LIT}test_training_loss_by_hand[0.0]",
+    ),
+    "padding counted in the loss": Mutant(
+        file="lit.py",
+        old="ignore_index=PAD,\n            label_smoothing",
+        new="label_smoothing",
+        test=f"{_LIT}test_training_loss_by_hand[0.0]",
+    ),
+    "validation averages batches": Mutant(
+        file="lit.py",
+        old="self.validation_loss.update(nll.sum(), batch.target_tokens)",
+        new="self.validation_loss.update(nll.sum() / batch.target_tokens, 1)",
+        test=f"{_LIT}test_validation_averages_tokens_and_not_batches",
+    ),
+}
+
+
+def mutate(mutant: Mutant, source: Path) -> None:
+    """Edit the file under ``source``, where the old text must stand exactly once."""
+    file = source / "attnspan" / mutant.file
+    text = file.read_text(encoding="utf-8")
+    if text.count(mutant.old) != 1:
+        raise ValueError(f"{mutant.file} has {text.count(mutant.old)} times: {mutant.old}")
+    file.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+
+
+def verdict(mutant: Mutant, directory: Path) -> str:
+    """``killed``, or what went wrong with the mutant, which is made in ``directory``."""
+    _copy(directory)
+    mutate(mutant, directory / "src")
+    code, said = _pytest([mutant.test], directory)
+    failed = re.search(rf"^FAILED {re.escape(mutant.test)} - (.*)", said, re.MULTILINE)
+    if code == 0:
+        return "survived"
+    if failed is None:
+        return f"was not tested: {said}"
+    # An assertion must have failed; a mutant that cannot run is none.
+    return "killed" if re.match(r"assert |AssertionError|Failed: DID NOT RAISE", failed[1]) else f"broke: {failed[1]}"
+
+
+def unedited(tests: Sequence[str], directory: Path) -> str:
+    """``passes``, or why the tests do not pass in a copy that nobody has edited."""
+    _copy(directory)
+    code, said = _pytest(tests, directory)
+    return "passes" if code == 0 else said
+
+
+def _copy(directory: Path) -> None:
+    shutil.copytree(ROOT / "src", directory / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    (directory / "conf").symlink_to(ROOT / "conf")
+
+
+def _pytest(tests: Sequence[str], directory: Path) -> tuple[int, str]:
+    """Run the tests on the copy in ``directory`` in a forked process: pytest's exit code, and what it printed."""
+    import pytest
+
+    log = directory / "log"
+    child = os.fork()
+    if child == 0:
+        signal.alarm(SECONDS)
+        with log.open("w") as out:
+            os.dup2(out.fileno(), 1)
+            os.dup2(out.fileno(), 2)
+        sys.path[:] = [str(directory / "src"), *(path for path in sys.path if path != str(ROOT / "src"))]
+        code = pytest.main([*tests, "-x", "-p", "no:cacheprovider", "--basetemp", str(directory / "tmp")])
+        sys.stdout.flush()
+        import attnspan
+
+        os._exit(code if Path(attnspan.__file__).is_relative_to(directory) else 99)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status), log.read_text(encoding="utf-8")
+
+
+def main(names: Sequence[str]) -> int:
+    """Print a line a mutant, and say whether all are killed by tests that pass without them."""
+    # What takes long to import and is the same for all, imported once. Nothing of attnspan.
+    import datasets  # noqa: F401
+    import hydra  # noqa: F401
+    import hypothesis  # noqa: F401
+    import lightning  # noqa: F401
+    import pandas  # noqa: F401
+    import torch
+    import torchmetrics  # noqa: F401
+
+    torch.set_num_threads(1)
+    os.chdir(ROOT)
+    os.environ["COLUMNS"] = "1000"  # a line a failure
+    sys.dont_write_bytecode = True
+    wanted = {name: MUTANTS[name] for name in names or MUTANTS}
+    with tempfile.TemporaryDirectory() as scratch:
+        tests = sorted({mutant.test for mutant in wanted.values()})
+        said = unedited(tests, Path(scratch, "unedited"))
+        print(f"unedited: {said}", flush=True)
+        good = said == "passes"
+        for number, (name, mutant) in enumerate(wanted.items()):
+            said = verdict(mutant, Path(scratch, str(number)))
+            print(f"{name}: {said}", flush=True)
+            good &= said == "killed"
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
