@@ -68,6 +68,24 @@ def test_evaluation_is_without_smoothing_and_counts_every_token(composed: Compos
     ]
 
 
+def test_validation_averages_tokens_and_not_batches(composed: Compose) -> None:
+    made, both = module(composed).eval(), batch()
+    nll = made.test_step(both).nll
+    for row, (words, tokens) in enumerate([(3, 3), (1, 2)]):  # two batches of one example
+        made.validation_step(
+            Batch(
+                source=both.source[row : row + 1, :words],
+                source_lengths=both.source_lengths[row : row + 1],
+                target_input=both.target_input[row : row + 1, :tokens],
+                target_output=both.target_output[row : row + 1, :tokens],
+                index=both.index[row : row + 1],
+                target_tokens=tokens,
+                whole_tokens=tokens,
+            )
+        )
+    assert float(made.validation_loss.compute()) == pytest.approx(float(nll.sum()) / 5, rel=1e-5)
+
+
 def test_dropout_is_for_training(composed: Compose) -> None:
     made, one = module(composed, dropout=0.5), batch()
     made.train()

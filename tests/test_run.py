@@ -249,12 +249,15 @@ class TestLoadRun:
         with pytest.raises(InputError, match="not a run directory"):
             load_run(tmp_path)
 
+    @pytest.mark.parametrize(("part", "key"), [("search", "limit"), ("rnn", "cell")])
     @pytest.mark.parametrize(
         "target", ["os.system", "attnspan.rundir.os.system", "subprocess.run", "attnspan.rundir.write_text"]
     )
-    def test_a_config_cannot_run_code(self, finished: dict[str, Path], tmp_path: Path, target: str) -> None:
+    def test_a_config_cannot_run_code(
+        self, finished: dict[str, Path], tmp_path: Path, target: str, part: str, key: str
+    ) -> None:
         config = yaml.safe_load((finished["plain"] / "config.yaml").read_text(encoding="utf-8"))
-        config["search"]["limit"] = {"_target_": target, "command": f"touch {tmp_path}/run"}
+        config[part][key] = {"_target_": target, "command": f"touch {tmp_path}/run"}
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
         with pytest.raises(InputError, match=target.replace(".", r"\.")):
             load_run(tmp_path)

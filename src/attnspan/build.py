@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
+import pkgutil
 from typing import Any
 
 from hydra.errors import InstantiationException
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class, get_object, instantiate
 
 from attnspan.data.corpus import Corpus
-from attnspan.errors import InputError
-
+from attnspan.errors import InputError, nearest
 
 _CELLS = {"torch.nn.GRU", "torch.nn.LSTM"}
 """Foreign classes that ``conf/rnn/`` names, which hold weights and do nothing else."""
@@ -24,7 +26,7 @@ def build(config: dict[str, Any], key: str) -> Any:
     try:
         return instantiate(config[key], _convert_="all")
     except InstantiationException as error:
-        raise _explained(key, error) from error
+        raise _unknown_target(config[key], key) or _explained(key, error) from error
 
 
 def build_corpus(config: dict[str, Any]) -> Corpus:
@@ -70,6 +72,42 @@ def _targets(node: Any) -> list[str]:
     if isinstance(node, list):
         return [target for child in node for target in _targets(child)]
     return []
+
+
+def _unknown_target(node: Any, key: str) -> InputError | None:
+    """What to say of the first ``_target_`` in ``node`` that is nowhere; None if all of them are somewhere."""
+    if isinstance(node, dict):
+        target = node.get("_target_")
+        parent, _, name = str(target).rpartition(".")
+        if target is not None and parent and not _is_there(target) and _is_there(parent):
+            return InputError(f"{key}._target_: {parent} has no '{name}'; {nearest(name, _offers(parent, name))}")
+        found = (_unknown_target(child, f"{key}.{part}") for part, child in node.items())
+        return next((error for error in found if error), None)
+    return None
+
+
+def _is_there(path: str) -> bool:
+    try:
+        get_object(path)
+    except (ImportError, ValueError):
+        return False
+    return True
+
+
+def _offers(parent: str, name: str) -> list[str]:
+    """What can be built from the module ``parent``, or else its modules; of many, those most like ``name``."""
+    module = get_object(parent)
+    offers = [
+        word
+        for word, thing in vars(module).items()
+        if not word.startswith("_")
+        and (inspect.isclass(thing) or inspect.isfunction(thing))
+        and thing.__module__.startswith(parent)  # not what it imports
+        and not inspect.isabstract(thing)
+        and not getattr(thing, "_is_protocol", False)
+    ]
+    offers = offers or [module.name for module in pkgutil.iter_modules(getattr(module, "__path__", []))]
+    return offers if len(offers) <= 20 else difflib.get_close_matches(name, offers, n=5, cutoff=0.0)
 
 
 def _explained(key: str, error: Exception) -> InputError:

@@ -125,7 +125,9 @@ def load_run(directory: str | Path, *, trusted: Sequence[str] = ()) -> LoadedRun
     """
     directory = Path(directory)
     config = read_config(directory)
-    model_config: dict[str, Any] = {key: config[key] for key in ("rnn", "encoder", "decoder", "search") if key in config}
+    model_config: dict[str, Any] = {
+        key: config[key] for key in ("rnn", "encoder", "decoder", "search") if key in config
+    }
     if len(model_config) < 4 or "model" not in config:
         raise InputError(f"{directory}: its config names no rnn, encoder, decoder, search and model")
     refuse_foreign_targets(model_config, ("attnspan", *trusted))
