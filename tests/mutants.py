@@ -150,7 +150,7 @@ MUTANTS = {
     "greedy does not mark what it cuts": Mutant(
         file="models/search.py",
         old="truncated[rows] |= cut\n",
-        new="",
+        new="truncated[rows] |= False\n",
         test=f"{_CONTRACT}test_cut_at_the_limit_and_said_so[plain]",
     ),
     "beam does not mark what it cuts": Mutant(
@@ -171,10 +171,10 @@ MUTANTS = {
         new="state = tuple(part for part in state)",
         test=f"{_SEARCH}test_log_prob_is_the_models[plain]",
     ),
-    "<eos> not counted in a beam's length": Mutant(
+    "a beam's length not normalised": Mutant(
         file="models/search.py",
         old="value, which = (top / (t + 1) ** self",
-        new="value, which = (top / max(t, 1) ** self",
+        new="value, which = (top / 1 ** self",
         test=f"{_SEARCH}test_a_wide_beam_is_exhaustive[plain-1.0]",
     ),
     "input not shifted": Mutant(

@@ -118,7 +118,7 @@ def test_an_unknown_symbol_is_an_edit() -> None:
     found = hypotheses(torch.tensor([[4, 3], [4, 3]]))
     exact = is_exact(found, torch.tensor([[4, 3, 2], [4, 5, 2]]))
     tested = lit.Tested(nll=torch.ones(2), correct=torch.ones(2), weights=None, exact=exact, hypotheses=found)
-    batch: Any = SimpleNamespace(index=torch.tensor([0, 1]))
+    batch: Any = SimpleNamespace(index=torch.tensor([0, 1]), examples=2)
     nobody: Any = None
     recorder.on_test_batch_end(nobody, nobody, tested, batch, 0)
     assert [(record.edits, record.exact_match) for record in recorder.records()] == [(1, False), (1, False)]

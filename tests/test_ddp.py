@@ -160,4 +160,4 @@ def test_killed_on_two_processes(composed: Compose, tmp_path: Path, monkeypatch:
 
 def _trains(directory: Path, pid: int | None) -> bool:
     status = read_status(directory)
-    return status is not None and status.pid == pid and status.state == TRAINING
+    return status is not None and status.pid == pid and status.phase == TRAINING

@@ -102,7 +102,7 @@ def test_a_failing_job_leaves_the_others_alone(tmp_path: Path, cache: Path) -> N
     sweep = ("-m", "decoder=plain", "optimizer.lr=1e38,0.001", "trainer.gradient_clip_val=null", *TINY)
     done = train(*sweep, cwd=tmp_path, cache=cache)
     assert done.returncode == 1
-    (row,) = (line for line in done.stdout.splitlines() if "optimizer.lr=1e+38" in line and " failed " in line)
+    *_, row = (line for line in done.stdout.splitlines() if "optimizer.lr=1e+38" in line and " failed " in line)
     assert "the loss is" in row
     assert "Traceback" not in done.stdout + done.stderr
     assert len(list(tmp_path.rglob("summary.json"))) == 1

@@ -124,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif console.is_terminal and overview.is_under_way and not options.once:
             _watch(console, paths)
         else:
-            console.print(_headline(overview), _table(overview.rows, wide=True), sep="\n")
+            _print(console, overview)
     except InputError as error:
         print(f"attnspan-status: {error}", file=sys.stderr)
         return 2
@@ -204,7 +204,13 @@ def _watch(console: Console, paths: Sequence[Path]) -> None:
         while (overview := survey(paths)).is_under_way:
             live.update(_picture(overview, rows=max(1, console.height - 4)), refresh=True)
             time.sleep(EVERY)
-    console.print(_headline(overview), _table(overview.rows, wide=True), sep="\n")
+    _print(console, overview)
+
+
+def _print(console: Console, overview: Overview) -> None:
+    """All of it, in lines as long as they are."""
+    console.print(_headline(overview), soft_wrap=True)
+    console.print(_table(overview.rows, wide=True))
 
 
 def _picture(overview: Overview, *, rows: int) -> Group:
