@@ -140,7 +140,7 @@ def test_killed_on_two_processes(composed: Compose, tmp_path: Path, monkeypatch:
                 time.sleep(0.01)
             time.sleep(draw.uniform(0.0, 0.5))
             os.kill(process.pid or 0, number)
-        assert select.select([alive], [], [], 60)[0], "a process stayed behind"  # the last to have it has gone
+        assert select.select([alive], [], [], 300)[0], "a process stayed behind"  # the last to have it has gone
         os.close(alive)
         process.join()
         (directory,) = (path.parent for path in (tmp_path / runs).rglob(STATUS))
