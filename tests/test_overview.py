@@ -44,7 +44,8 @@ def runs(tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
-def test_a_table_for_people(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_for_people(runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)  # pytest-xdist sets it
     with FileLock(runs / "reverse" / "plain" / "b" / LOCK):
         assert main([str(runs)]) == 0
     headline, header, *rows = capsys.readouterr().out.splitlines()

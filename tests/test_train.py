@@ -98,7 +98,8 @@ def test_what_is_finished_is_skipped(swept: Path, cache: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in swept.rglob("summary.json")} == before
 
 
-def test_a_failing_job_leaves_the_others_alone(tmp_path: Path, cache: Path) -> None:
+def test_a_failing_job_leaves_the_others_alone(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)  # pytest-xdist sets it, and a row would be several lines
     sweep = ("-m", "decoder=plain", "optimizer.lr=1e38,0.001", "trainer.gradient_clip_val=null", *TINY)
     done = train(*sweep, cwd=tmp_path, cache=cache)
     assert done.returncode == 1
