@@ -6,6 +6,7 @@ of its own, tested by a process that is forked from one that has torch and its l
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import shutil
@@ -235,7 +236,7 @@ def unedited(tests: Sequence[str], directory: Path) -> str:
 
 
 def _copy(directory: Path) -> None:
-    shutil.copytree(ROOT / "src", directory / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "src", directory / "src")  # with what Python has compiled: files keep their times
     (directory / "conf").symlink_to(ROOT / "conf")
 
 
@@ -251,7 +252,8 @@ def _pytest(tests: Sequence[str], directory: Path) -> tuple[int, str]:
             os.dup2(out.fileno(), 1)
             os.dup2(out.fileno(), 2)
         sys.path[:] = [str(directory / "src"), *(path for path in sys.path if path != str(ROOT / "src"))]
-        code = pytest.main([*tests, "-x", "-p", "no:cacheprovider", "--basetemp", str(directory / "tmp")])
+        options = ["-x", "--assert=plain", "-p", "no:cacheprovider", "--basetemp", str(directory / "tmp")]
+        code = pytest.main([*tests, *options])
         sys.stdout.flush()
         import attnspan
 
@@ -274,7 +276,8 @@ def main(names: Sequence[str]) -> int:
     torch.set_num_threads(1)
     os.chdir(ROOT)
     os.environ["COLUMNS"] = "1000"  # a line a failure
-    sys.dont_write_bytecode = True
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # no test here needs one, and they take a second
+    gc.freeze()  # or each child copies all objects when its collector looks at them
     wanted = {name: MUTANTS[name] for name in names or MUTANTS}
     with tempfile.TemporaryDirectory() as scratch:
         tests = sorted({mutant.test for mutant in wanted.values()})

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import inspect
 import pkgutil
+from types import ModuleType
 from typing import Any
 
 from hydra.errors import InstantiationException
-from hydra.utils import get_class, get_object, instantiate
+from hydra.utils import get_class, instantiate
 
 from attnspan.data.corpus import Corpus
 from attnspan.errors import InputError, nearest
@@ -76,37 +78,38 @@ def _targets(node: Any) -> list[str]:
 
 def _unknown_target(node: Any, key: str) -> InputError | None:
     """What to say of the first ``_target_`` in ``node`` that is nowhere; None if all of them are somewhere."""
-    if isinstance(node, dict):
-        target = node.get("_target_")
-        parent, _, name = str(target).rpartition(".")
-        if target is not None and parent and not _is_there(target) and _is_there(parent):
-            return InputError(f"{key}._target_: {parent} has no '{name}'; {nearest(name, _offers(parent, name))}")
-        found = (_unknown_target(child, f"{key}.{part}") for part, child in node.items())
-        return next((error for error in found if error), None)
-    return None
+    if not isinstance(node, dict):
+        return None
+    module, name = _lost(str(node.get("_target_", "")))
+    if module:
+        offers = _offers(module, name)
+        return InputError(f"{key}._target_: {module.__name__} has no '{name}'; {nearest(name, offers)}")
+    found = (_unknown_target(child, f"{key}.{part}") for part, child in node.items())
+    return next((error for error in found if error), None)
 
 
-def _is_there(path: str) -> bool:
+def _lost(path: str) -> tuple[ModuleType | None, str]:
+    """The module where a dotted path ends, and the word that it does not know; no module if all is there."""
+    parent, _, name = path.rpartition(".")
     try:
-        get_object(path)
-    except (ImportError, ValueError):
-        return False
-    return True
+        module = importlib.import_module(parent) if parent else None
+    except ImportError:
+        return _lost(parent)
+    return (None if module is None or hasattr(module, name) else module), name
 
 
-def _offers(parent: str, name: str) -> list[str]:
-    """What can be built from the module ``parent``, or else its modules; of many, those most like ``name``."""
-    module = get_object(parent)
+def _offers(module: ModuleType, name: str) -> list[str]:
+    """What can be built from a module, or else its modules; of many, those most like ``name``."""
     offers = [
         word
         for word, thing in vars(module).items()
         if not word.startswith("_")
         and (inspect.isclass(thing) or inspect.isfunction(thing))
-        and thing.__module__.startswith(parent)  # not what it imports
+        and thing.__module__.startswith(module.__name__)  # not what it imports
         and not inspect.isabstract(thing)
         and not getattr(thing, "_is_protocol", False)
     ]
-    offers = offers or [module.name for module in pkgutil.iter_modules(getattr(module, "__path__", []))]
+    offers = offers or [part.name for part in pkgutil.iter_modules(getattr(module, "__path__", []))]
     return offers if len(offers) <= 20 else difflib.get_close_matches(name, offers, n=5, cutoff=0.0)
 
 

@@ -39,6 +39,21 @@ LOSS, SEQUENCE_ERROR_RATE = "loss", "sequence_error_rate"
 CRITERIA = (LOSS, SEQUENCE_ERROR_RATE)
 """What ``choose_by`` may be: what is the least of ``validation/...`` at the best checkpoint."""
 
+_SIZES = {"layers", "heads", "features", "half_width", "max_length"}
+"""What the parts of a model call numbers that must be whole and at least 1, beside all that end in ``_size``."""
+
+_SWITCHES = {
+    "rerun",
+    "fail_fast",
+    "dry_run",
+    "fused",
+    "input_feeding",
+    "norm_first",
+    "reverse",
+    "tied_target_embeddings",
+}
+"""What can only be true or false, wherever it stands."""
+
 _ANOTHER_MEASURE = ("fast_dev_run", "max_epochs", "min_epochs", "max_time", "overfit_batches")
 """Lightning's other ways to end or to shorten a run, which would make it say less than its summary claims."""
 
@@ -105,7 +120,7 @@ def _check(config: dict[str, Any]) -> None:
     ):
         if not isinstance(config.get(key), dict):
             raise InputError(f"{key}: must be one of its group's choices or a mapping, not {config.get(key)!r}")
-    _check_sizes(config)
+    _check_kinds(config)
     for key, (kind, least) in _AT_LEAST.items():
         value: Any = config
         for part in key.split("."):
@@ -140,11 +155,6 @@ def _check(config: dict[str, Any]) -> None:
         raise InputError(f"trainer.strategy: must be auto or ddp, not {strategy!r}")
     if (nodes := config["trainer"].get("num_nodes", 1)) != 1:
         raise InputError(f"trainer.num_nodes={nodes}: a run stays on one machine; leave it out")
-    for key in ("rerun", "fail_fast", "dry_run", "decoder.fused"):
-        value = config if "." not in key else config["decoder"]
-        name = key.rpartition(".")[2]
-        if name in value and not isinstance(value[name], bool):
-            raise InputError(f"{key}: must be true or false, not {value[name]!r}")
     wandb = config["logger"].get("wandb")
     if wandb is None:
         return
@@ -156,15 +166,18 @@ def _check(config: dict[str, Any]) -> None:
         raise InputError(f"logger.wandb.project: must be a name without any of / \\ # ? % :, not {project!r}")
 
 
-def _check_sizes(node: Any, key: str = "") -> None:
-    """Refuse a size, wherever it stands in the config, that is no positive whole number."""
+def _check_kinds(node: Any, key: str = "") -> None:
+    """Refuse a size, wherever it stands in the config, that is no positive whole number, and a switch that is none."""
     if not isinstance(node, dict):
         return
     for name, value in node.items():
         path = f"{key}.{name}" if key else str(name)
-        if str(name).endswith("_size") and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        is_size = name in _SIZES or str(name).endswith("_size")
+        if is_size and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise InputError(f"{path}: must be a whole number of at least 1, not {value!r}")
-        _check_sizes(value, path)
+        if name in _SWITCHES and not isinstance(value, bool):
+            raise InputError(f"{path}: must be true or false, not {value!r}")
+        _check_kinds(value, path)
 
 
 def _spread_validations(trainer: dict[str, Any]) -> None:

@@ -18,9 +18,10 @@ from attnspan.models.decoder import Decoder
 from attnspan.models.encoder import BidirectionalEncoder
 from attnspan.models.memory import Memory
 from attnspan.models.recurrence import Recurrence
+from attnspan.models.scores import LocationScore
 from attnspan.models.search import Greedy, LengthLimit, Specials
 from attnspan.models.seq2seq import Seq2Seq
-from attnspan.models.windows import LocalPredictiveWindow
+from attnspan.models.windows import LocalMonotonicWindow, LocalPredictiveWindow
 from tests.conftest import Compose
 from tests.models.arms import SOURCE_VOCABULARY, TARGET_VOCABULARY, WIRINGS, pad, small
 
@@ -301,6 +302,16 @@ def test_the_encoder_equals_torchs_packed_one(lengths: list[int], extra: int, la
     torch.testing.assert_close(memory.final[0], last.transpose(0, 1).flatten(1), atol=1e-6, rtol=1e-5)
 
 
+def test_parts_check_their_sizes_themselves() -> None:
+    for part, sizes in (
+        (LocationScore, {"query_size": 4, "memory_size": 4, "max_length": 0}),
+        (LocalMonotonicWindow, {"query_size": 4, "half_width": 0}),
+        (LocalPredictiveWindow, {"query_size": 4, "half_width": 0}),
+    ):
+        with pytest.raises(ValueError, match="=0 "):
+            part(**sizes)
+
+
 def test_an_odd_memory_is_refused(composed: Compose) -> None:
     with pytest.raises(InputError, match=r"encoder\.hidden_size=7 is odd"):
         small(composed, "plain", "encoder.hidden_size=7")
@@ -356,9 +367,61 @@ def test_positions_beyond_the_longest_get_nothing(composed: Compose, float64: No
     torch.testing.assert_close(weights[..., :2].sum(dim=-1), torch.ones(3, 4), atol=1e-12, rtol=0)
 
 
-def test_no_position_at_all_is_refused(composed: Compose) -> None:
-    with pytest.raises(InputError, match=r"decoder\.score\.max_length=0 leaves no source position"):
-        small(composed, "luong_location", "decoder.score.max_length=0")
+SCORES = "AdditiveScore, CoverageScore, DotScore, GeneralScore, LocationScore, ScaledDotScore"
+WINDOW = "{_target_: attnspan.models.windows.LocalMonotonicWindow, _partial_: true, half_width: 2}"
+
+
+@pytest.mark.parametrize(
+    ("wiring", "complaint"),
+    [
+        (
+            ("luong_2015", "encoder.hidden_size=10"),
+            "the encoder ends with 20 features (encoder.layers times encoder.hidden_size), and decoder.bridge copies "
+            "16 of them (rnn.layers=2 times model.hidden_size=8)",
+        ),
+        (("luong_2015", "encoder.layers=1"), "the encoder ends with 8 features"),
+        (
+            ("plain", "model.tied_target_embeddings=true"),
+            "model.tied_target_embeddings=true needs model.embedding_size=5 to be as large as the decoder's output, 8 "
+            "(model.hidden_size=8)",
+        ),
+        (
+            ("luong_location", f"+decoder.window={WINDOW}"),
+            "decoder.window=LocalMonotonicWindow goes with scores that look at the source, and "
+            "decoder.score=LocationScore does not",
+        ),
+        (("plain", "encoder.final=forward"), "encoder.final='forward' is neither 'both' nor 'backward'"),
+        (("luong_local_m", "decoder.window.half_width=0"), "decoder.window.half_width: must be a whole number of at"),
+        (("luong_local_p", "decoder.window.half_width=1.5"), "decoder.window.half_width: must be a whole number of at"),
+        (("luong_location", "decoder.score.max_length=0"), "decoder.score.max_length: must be a whole number of at"),
+        (("bahdanau_2015", "decoder.deep_output.features=0"), "decoder.deep_output.features: must be a whole number"),
+        (("plain", "rnn.layers=x"), "layers: must be a whole number of at least 1, not 'x'"),
+        (("luong_general", "decoder.input_feeding=maybe"), "decoder.input_feeding: must be true or false, not 'maybe'"),
+        (
+            ("luong_general", "decoder.score._target_=attnspan.models.scores.GeneralScor"),
+            "decoder.score._target_: attnspan.models.scores has no 'GeneralScor'; did you mean 'GeneralScore'? "
+            f"known: {SCORES}",
+        ),
+        (
+            ("luong_general", "decoder.score._target_=attnspan.models.score.GeneralScore"),
+            "decoder.score._target_: attnspan.models has no 'score'; did you mean 'scores'? known: attention, ",
+        ),
+        (
+            ("plain", "rnn.cell._target_=torch.nn.GRUU"),
+            "rnn.cell._target_: torch.nn has no 'GRUU'; did you mean 'GRU'?",
+        ),
+        (("plain", "rnn.cell._target_=nowhere.GRU"), "No module named 'nowhere'"),
+    ],
+    ids=lambda part: " ".join(part) if isinstance(part, tuple) else "",
+)
+def test_what_does_not_fit_is_refused(
+    composed: Compose, wiring: tuple[str, ...], complaint: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InputError) as refused:
+        small(composed, *wiring)
+    assert complaint in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert capfd.readouterr().err == ""  # one line, from whoever catches it
 
 
 WIDTHS = [(f"model.hidden_size={hidden}",) for hidden in (32, 64, 128, 256, 512)]
