@@ -277,6 +277,7 @@ def main(names: Sequence[str]) -> int:
     os.chdir(ROOT)
     os.environ["COLUMNS"] = "1000"  # a line a failure
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # no test here needs one, and they take a second
+    os.environ.pop("PYTEST_ADDOPTS", None)
     gc.freeze()  # or each child copies all objects when its collector looks at them
     wanted = {name: MUTANTS[name] for name in names or MUTANTS}
     with tempfile.TemporaryDirectory() as scratch:

@@ -56,7 +56,8 @@ class Hypotheses:
         lengths: [B] number of tokens.
         log_prob: [B] log p(tokens, <eos> | source) in nats; of the tokens alone where truncated.
         truncated: [B] bool, the limit was reached before <eos>.
-        weights: [B, T, S] attention weights, 0 in padding; None where the wiring has none or none were asked for.
+        weights: [B, T, S] attention weights, 0 in padding; None where the wiring has none, none were asked for, or all
+            hypotheses are empty.
     """
 
     tokens: Tensor
@@ -129,7 +130,7 @@ class Greedy(Search):
 
 
 class Beam(Search):
-    """Keep the ``beam_size`` likeliest prefixes at every step (Graves 2012, section 2.5; Bahdanau et al. 2015, 5.1).
+    """Keep the ``beam_size`` likeliest prefixes at every step (Graves 2012, section 2.5; Bahdanau et al. 2015, 4.2).
 
     A prefix that ends gives up its place in the beam, so a beam of one is greedy search. Among the ended ones the best
     is the one with the highest log p / n^a, where n counts its tokens and <eos>, and a is ``length_normalisation``.
