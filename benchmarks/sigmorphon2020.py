@@ -182,7 +182,7 @@ class Table:
     def csv(self) -> str:
         """Every run, one a row."""
         text = io.StringIO()
-        facts = ("best_update", "parameters", "wall_seconds", "run_id", "command")
+        facts = ("best_update", "parameters", "wall_seconds", "run_id")
         columns = ["language", "arm", "seed", *Scores.__annotations__, *facts]
         writer = csv.DictWriter(text, columns, extrasaction="ignore", restval="", lineterminator="\n")
         writer.writeheader()
