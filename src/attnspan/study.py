@@ -197,8 +197,9 @@ class Study:
         points = []
         for arm in self.arms:
             known = [metric for metric in metrics if all(is_known(run.records, metric) for run in arm.runs)]
+            of_arm = {metric: self._sums(arm, arm.seeds, metric) for metric in known}
             for region in self.regions(arm.training_max) if known else ():
-                rates = {metric: self.rates(arm, arm.seeds, metric, [region]) for metric in known}
+                rates = {metric: Rates.measure(*of_arm[metric], self._members([region])) for metric in known}
                 estimates = {
                     metric: rate.estimate(np.ones(1)).clipped(0.0, np.inf if metric in UNBOUNDED else 1.0)
                     for metric, rate in rates.items()
@@ -287,9 +288,13 @@ class Study:
 
     def rates(self, arm: Arm, seeds: Sequence[int], metric: str, regions: Sequence[Region]) -> Rates:
         """One metric of one arm in ``regions``, with the seeds named."""
+        return Rates.measure(*self._sums(arm, seeds, metric), self._members(regions))
+
+    def _sums(self, arm: Arm, seeds: Sequence[int], metric: str) -> tuple[Floats, Floats]:
+        """Numerators and denominators [S, N] of a metric, of every example with the S seeds named."""
         of_runs = [sums(run.records, metric) for run in arm.runs if run.seed in seeds]
-        numerators, denominators = (np.stack(one) for one in zip(*of_runs, strict=True))
-        return Rates.measure(numerators, denominators, self._members(regions))
+        numerators, denominators = zip(*of_runs, strict=True)
+        return np.stack(numerators), np.stack(denominators)
 
     def _members(self, regions: Sequence[Region]) -> NDArray[np.bool_]:
         return np.stack([(self.lengths > region.above) & (self.lengths <= region.up_to) for region in regions])
