@@ -36,8 +36,17 @@ class PlainDecoder(RecurrentDecoder):
         bridge: BuildBridge = Bridge,
     ) -> None:
         super().__init__(
-            input_size=embedding_size, hidden_size=hidden_size, final_size=final_size, rnn=rnn, bridge=bridge
+            input_size=self.input_size(embedding_size=embedding_size, final_size=final_size),
+            hidden_size=hidden_size,
+            final_size=final_size,
+            rnn=rnn,
+            bridge=bridge,
         )
+
+    @staticmethod
+    def input_size(*, embedding_size: int, final_size: int) -> int:
+        """Features that enter the cells at each step: y_{t-1} alone."""
+        return embedding_size
 
     def step(self, embedded: Tensor, state: State, memory: Memory) -> Decoded:
         """Read one token, or, since nothing waits for the output, any number of them."""
@@ -50,35 +59,12 @@ class PlainDecoder(RecurrentDecoder):
 
 
 class PlainEveryStepDecoder(PlainDecoder):
-    """s_t = RNN([y_{t-1}; f], s_{t-1}): what the encoder says in the end, f, enters every step (Cho et al. 2014).
+    """s_t = RNN([y_{t-1}; f], s_{t-1}): what the encoder says in the end, f, enters every step (Cho et al. 2014)."""
 
-    Args:
-        embedding_size: E.
-        hidden_size: H.
-        memory_size: M; not used.
-        final_size: F, features of f.
-        rnn: builds the cells.
-        bridge: builds the way from f to the first state.
-    """
-
-    def __init__(
-        self,
-        *,
-        embedding_size: int,
-        hidden_size: int,
-        memory_size: int,
-        final_size: int,
-        rnn: BuildRecurrence,
-        bridge: BuildBridge = Bridge,
-    ) -> None:
-        super().__init__(
-            embedding_size=embedding_size + final_size,
-            hidden_size=hidden_size,
-            memory_size=memory_size,
-            final_size=final_size,
-            rnn=rnn,
-            bridge=bridge,
-        )
+    @staticmethod
+    def input_size(*, embedding_size: int, final_size: int) -> int:
+        """[y_{t-1}; f] has E + F features."""
+        return embedding_size + final_size
 
     def step(self, embedded: Tensor, state: State, memory: Memory) -> Decoded:
         """Read any number of tokens, each beside f."""
