@@ -47,8 +47,10 @@ def carry_out(
     *,
     at_a_time: int | None,
     run: Callable[[Plan, Console], None],
-) -> Plan:
+) -> None:
     """Check the sweep, put its jobs on the list, let ``run`` run them, and print how they ended.
+
+    With ``dry_run`` the jobs are listed, and that is all.
 
     Args:
         context: Hydra's.
@@ -57,11 +59,9 @@ def carry_out(
         at_a_time: jobs side by side; None for as many as there are cores for.
         run: fills in how each job ended, as far as it knows.
 
-    Returns:
-        The plan, with the outcome of every job; with ``dry_run`` as it was made.
-
     Raises:
         InputError: a job cannot be run as it is; none was started.
+        SystemExit: a job did not finish.
     """
     from attnspan.plan import make_plan, print_plan
     from attnspan.sweep import enqueue, print_outcomes, settle, write_list
@@ -77,7 +77,7 @@ def carry_out(
     )
     if plan.settings["dry_run"]:
         print_plan(console, plan)
-        return plan
+        return
     write_list(plan.listed, plan.jobs)
     enqueue(plan.jobs, rerun=plan.settings["rerun"])
     try:
@@ -87,7 +87,8 @@ def carry_out(
         print_outcomes(console, plan.jobs)
     for runs, name in plan.reports:
         console.print(f"report: attnspan-report {runs} --out reports/{name}", highlight=False, soft_wrap=True)
-    return plan
+    if not plan.is_done:
+        raise SystemExit(1)
 
 
 def _own_directory(config: DictConfig) -> str | None:

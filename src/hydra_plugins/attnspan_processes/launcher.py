@@ -49,9 +49,7 @@ class ProcessLauncher(Launcher):
             InputError: a job cannot be run as it is; none was started.
             SystemExit: a job did not finish.
         """
-        plan = carry_out(self.hydra_context, self.config, job_overrides, at_a_time=self.at_a_time, run=_run)
-        if not plan.settings["dry_run"] and not plan.is_done:
-            raise SystemExit(1)
+        carry_out(self.hydra_context, self.config, job_overrides, at_a_time=self.at_a_time, run=_run)
         return [
             JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=None)
             for overrides in job_overrides

@@ -48,7 +48,5 @@ class AllJobsSweeper(BasicSweeper):
             if waiting:
                 launcher.launch(waiting, initial_job_idx=0)
 
-        plan = carry_out(self.hydra_context, self.config, jobs, at_a_time=None, run=run)
-        if not plan.settings["dry_run"] and not plan.is_done:
-            raise SystemExit(1)
+        carry_out(self.hydra_context, self.config, jobs, at_a_time=None, run=run)
         return None
