@@ -1,4 +1,4 @@
-"""``attnspan-status``: how the runs of a sweep are getting on. Reads files only, and takes no lock.
+"""``attnspan-status``: how the runs of a sweep are getting on. Reads files only, and disturbs no run.
 
 ``--json`` prints one document; its keys are
 

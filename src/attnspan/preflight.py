@@ -21,7 +21,7 @@ from attnspan.rundir import free_bytes, size
 _KEPT = 4 * 4
 """Bytes a parameter that a finished run keeps: the best weights, and the last with Adam's two moments, float32."""
 
-_FREE = {"seed", *CHANGES_NOTHING} - {"data", "trainer.accelerator", "trainer.devices", "trainer.strategy"}
+_FREE = {"seed", *CHANGES_NOTHING} - {"data"}
 """Keys over which configs may differ and still fit or not fit alike."""
 
 _LIGHTNING_KNOWS = {
