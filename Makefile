@@ -26,7 +26,7 @@ check: .venv/installed-dev
 results: reports/$(SWEEP)/report.md
 	mkdir -p results/$(SWEEP)
 	cd reports/$(SWEEP) && cp report.md curve.csv differences.csv spans.csv degradation.png degradation.svg advantage.png \
-	  $(CURDIR)/results/$(SWEEP)/
+	  $(notdir $(wildcard reports/$(SWEEP)/attention.*)) $(CURDIR)/results/$(SWEEP)/
 
 clean:
 	rm -rf .venv
