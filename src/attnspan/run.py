@@ -29,16 +29,21 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from attnspan.assemble import assemble_module, check_optimizer
+from attnspan.attended import shown_examples, write_attended
 from attnspan.callbacks import Cost, Recorder, Reporter, parameter_count, peak_memory_mb
 from attnspan.checkpoints import Checkpoints, Curves, Interrupted, Stop, WholeFiles, find_checkpoint, read_checkpoint
 from attnspan.data.module import DataModule
 from attnspan.data.prepare import Prepared
 from attnspan.errors import InputError, UnderWayError
+from attnspan.heatmap import Heatmap
 from attnspan.identity import claim
+from attnspan.lit import Seq2SeqModule
+from attnspan.loaded import LoadedRun
 from attnspan.models.search import LengthLimit
 from attnspan.ranks import ending_together
 from attnspan.records import Record, write_records
 from attnspan.rundir import (
+    ATTENTION,
     BEST,
     CHECKPOINTS,
     CONFIG,
@@ -188,6 +193,7 @@ def execute(
             if len(records) != prepared.test.num_rows:
                 raise RuntimeError(f"{len(records)} of {prepared.test.num_rows} test examples were decoded")
             write_records(directory / RECORDS, records)
+            _keep_attention(directory, config, module, prepared)
             value, loss = checkpoints.best
             summary = {
                 **_identity(config, directory),
@@ -304,11 +310,11 @@ def _clear(directory: Path, *, all_of_it: bool) -> None:
         all_of_it: also what is needed to go on.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    for name in (SUMMARY, RECORDS, *((METRICS, CONFIG) if all_of_it else ())):
+    for name in (SUMMARY, RECORDS, ATTENTION, *((METRICS, CONFIG) if all_of_it else ())):
         (directory / name).unlink(missing_ok=True)
     if all_of_it:
         shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
-    for name in (*WHOLE, BEST, LAST):  # half-written ones
+    for name in (*WHOLE, ATTENTION, BEST, LAST):  # half-written ones
         path = directory / name
         for temporary in path.parent.glob(f".{path.name}.*"):
             temporary.unlink(missing_ok=True)
@@ -347,6 +353,28 @@ def _out_of_reach(prepared: Prepared, limit: LengthLimit) -> int:
         for side in ("source", "target")
     )
     return int((targets > limit(sources)).sum())
+
+
+def _keep_attention(directory: Path, config: dict[str, Any], module: Seq2SeqModule, prepared: Prepared) -> None:
+    """Keep where attention went on a few test examples, for the report to draw; an arm without attention keeps none."""
+    lengths = pc.list_value_length(prepared.test.data["source_ids"]).to_pylist()
+    rows = shown_examples(prepared.test["id"][:], lengths, longest_trained=prepared.training_lengths[1])
+    examples = prepared.test[rows]
+    run = LoadedRun(
+        config=config,
+        model=module.model.eval(),
+        search=module.search,
+        source=prepared.source_tokenizer,
+        target=prepared.target_tokenizer,
+    )
+    found = zip(examples["id"], run.decode(examples["source"], batch_size=1), strict=True)
+    heatmaps = {
+        name: Heatmap(source=each.source_tokens, output=each.tokens, weights=each.weights.numpy())
+        for name, each in found
+        if each.weights is not None and each.tokens
+    }
+    if heatmaps:
+        write_attended(directory, heatmaps)
 
 
 def _identity(config: dict[str, Any], directory: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@
 ``config.yaml``           the resolved config
 ``metrics.csv``           training and validation curves
 ``records.parquet``       one row per test example, see :mod:`attnspan.records`
+``attention.parquet``     where attention went on a few of them, see :mod:`attnspan.attended`; not every arm has any
 ``summary.json``          counts, times, versions; written last, so a run with one is finished
 ``status.json``           state and progress, see :mod:`attnspan.status`
 ``run.log``               what the run printed, when a sweep started it
@@ -32,6 +33,7 @@ from attnspan.errors import InputError
 CONFIG = "config.yaml"
 METRICS = "metrics.csv"
 RECORDS = "records.parquet"
+ATTENTION = "attention.parquet"
 SUMMARY = "summary.json"
 STATUS = "status.json"
 LOG = "run.log"
