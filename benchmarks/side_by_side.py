@@ -18,8 +18,8 @@ import time
 from datetime import UTC, datetime
 
 SWEEP = (
-    "decoder=bahdanau seed=1,2,3,4 threads=1 logger=none trainer.max_steps=120 trainer.val_check_interval=120 "
-    "data.validation_size=200 data.test_size=400"
+    "decoder=bahdanau seed=1,2,3,4 threads=1 logger=none trainer.max_steps=150 trainer.val_check_interval=150 "
+    "data.validation_size=112 data.test_size=96"
 )
 
 
