@@ -25,8 +25,7 @@ check: .venv/installed-dev
 
 results: reports/$(SWEEP)/report.md
 	mkdir -p results/$(SWEEP)
-	cd reports/$(SWEEP) && cp report.md curve.csv differences.csv spans.csv degradation.png degradation.svg advantage.png \
-	  $(notdir $(wildcard reports/$(SWEEP)/attention.*)) $(CURDIR)/results/$(SWEEP)/
+	cp $(wildcard $(addprefix reports/$(SWEEP)/*,.md .csv .png .svg)) results/$(SWEEP)/
 
 clean:
 	rm -rf .venv

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-RESULTS = sorted(path.parent for path in (ROOT / "results").glob("*/curve.csv"))
+RESULTS = sorted(path.parent for path in (ROOT / "results").rglob("curve.csv"))
 QUOTED = re.compile(r"<!-- from (\S+) -->\n(.*?)<!-- end -->", re.DOTALL)
 
 
@@ -30,7 +30,7 @@ def test_links_and_pictures_are_there(page: str) -> None:
         assert (ROOT / target).exists(), target
 
 
-@pytest.mark.parametrize("directory", RESULTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("directory", RESULTS, ids=lambda path: path.relative_to(ROOT / "results").as_posix())
 def test_the_report_says_what_the_curve_says(directory: Path) -> None:
     """The table's error rates are the csv's, arm by arm and bin by bin."""
     text = (directory / "report.md").read_text(encoding="utf-8")
