@@ -15,6 +15,7 @@ from attnspan.collect import Run
 from attnspan.measures import ERROR_RATE, GOLD_ATTENTION, METRICS
 from attnspan.rundir import CONFIG
 from attnspan.study import Arm, Study
+from attnspan.texts import TEXT_METRICS, signature
 from attnspan.wording import duration, findings, joined, number
 
 
@@ -95,6 +96,8 @@ def _common(study: Study, out: Path, command: str) -> dict[str, object]:
         "findings": findings(study),
         "quality": tables.by_length(study, ERROR_RATE),
         "others": [tables.by_length(study, metric) for metric in METRICS if metric != ERROR_RATE][:3],
+        "texts": text_tables(study),
+        "signatures": [signature(metric) for metric in TEXT_METRICS] if study.text else [],
         "looking": [tables.by_length(study, metric) for metric in study.attention_metrics],
         "gold_known": GOLD_ATTENTION in study.attention_metrics,
         "differences": tables.differences(study),
@@ -111,6 +114,11 @@ def _common(study: Study, out: Path, command: str) -> dict[str, object]:
         "command": command,
         "made_on": made_on(study.collection.runs),
     }
+
+
+def text_tables(study: Study) -> list[tables.Table]:
+    """BLEU and chrF, where the target is text."""
+    return [tables.by_length(study, metric) for metric in TEXT_METRICS] if study.text else []
 
 
 def _styles(study: Study) -> dict[str, plots.Style]:

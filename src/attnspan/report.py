@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         out = Path(options.out)
         refuse_foreign(out)
         collection = collect([Path(run) for run in options.runs])
-        study = build_study(collection, baseline=options.baseline, edges=edges, keep=options.keep)
+        study = build_study(collection, baseline=options.baseline, edges=edges, keep=options.keep, text=options.text)
         for excluded in collection.excluded:
             print(f"left out: {excluded.directory}: {excluded.reason}", file=sys.stderr)
         write_report(study, out, command=shlex.join(["attnspan-report", *arguments]))
@@ -78,6 +78,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SHARE",
         help="the span ends where less than this share of the best arm's quality on the shortest sources is left "
         "(default: 0.5)",
+    )
+    parser.add_argument(
+        "--text",
+        action=argparse.BooleanOptionalAction,
+        help="the target is text: give corpus BLEU and chrF too (default: where the target is cut into subwords)",
     )
     return parser
 
@@ -146,6 +151,9 @@ def _write_files(study: Study, directory: Path, out: Path, command: str) -> None
     if study.attention:
         frames["attention.csv"] = tables.points_frame(study.attention)
         frames["attention_seeds.csv"] = tables.seeds_frame(study.attention)
+    if study.translation:
+        frames["text.csv"] = tables.points_frame(study.translation)
+        frames["text_seeds.csv"] = tables.seeds_frame(study.translation)
     for name, frame in frames.items():
         frame.to_csv(directory / name, index=False, float_format="%.6g")
     (directory / "report.md").write_text(page.markdown_page(study, out=out, command=command), encoding="utf-8")
@@ -153,6 +161,7 @@ def _write_files(study: Study, directory: Path, out: Path, command: str) -> None
         tables.by_length(study, ERROR_RATE),
         tables.differences(study),
         tables.spans(study),
+        *page.text_tables(study),
         *(tables.by_length(study, metric) for metric in study.attention_metrics),
     ]
     (directory / "tables.tex").write_text(latex([table for table in for_papers if table.rows]), encoding="utf-8")

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from attnspan import texts
 from attnspan.bins import Bins, make_bins
 from attnspan.collect import Collection, Run, differing_keys
 from attnspan.errors import InputError, nearest
@@ -138,6 +139,8 @@ class Study:
     bins: Bins
     keep: float
     """The share of quality that ends a span."""
+    text: bool = False
+    """Whether the target is text, so that BLEU and chrF say something."""
     notes: tuple[str, ...] = field(default=())
     """What a reader must know before believing the numbers, one sentence each."""
 
@@ -191,6 +194,27 @@ class Study:
     def attention_metrics(self) -> list[str]:
         """What is known of the attention of any arm."""
         return [metric for metric in ATTENTION_METRICS if any(metric in point.metrics for point in self.attention)]
+
+    @cached_property
+    def translation(self) -> list[Point]:
+        """Corpus BLEU and chrF of every arm in every region, where the target is text."""
+        return [point for arm in self.arms for point in self._texts_of(arm)] if self.text else []
+
+    def _texts_of(self, arm: Arm) -> list[Point]:
+        regions = self.regions(arm.training_max)
+        members = self._members(regions)
+        rates = {
+            metric: texts.measure([texts.statistics(run.records, metric) for run in arm.runs], metric, members)
+            for metric in texts.TEXT_METRICS
+        }
+        return [
+            Point(
+                arm.label, region, arm.seeds,
+                {metric: rate.estimate(_unit(k, len(regions))).clipped(0.0, 100.0) for metric, rate in rates.items()},
+                {metric: rate.by_seed[:, k] for metric, rate in rates.items()},
+            )
+            for k, region in enumerate(regions)
+        ]  # fmt: skip
 
     def _points(self, metrics: Iterable[str]) -> list[Point]:
         """Those of ``metrics`` that are known of an arm, of every arm of which any is, in every region."""
@@ -320,7 +344,12 @@ class Study:
 
 
 def build_study(
-    collection: Collection, *, baseline: str | None = None, edges: Sequence[int] | None = None, keep: float = 0.5
+    collection: Collection,
+    *,
+    baseline: str | None = None,
+    edges: Sequence[int] | None = None,
+    keep: float = 0.5,
+    text: bool | None = None,
 ) -> Study:
     """Put runs together.
 
@@ -329,6 +358,7 @@ def build_study(
         baseline: an arm, or the label of a variant; left out it is ``plain`` if there is one, else the first arm.
         edges: of the length bins; left out they are even, with an edge on the longest training length.
         keep: the share of the best arm's quality on the shortest sources that ends a span.
+        text: whether the target is text; left out, it is if it is cut into subwords.
 
     Raises:
         InputError: there is no such arm.
@@ -350,6 +380,7 @@ def build_study(
         compared=compared,
         bins=bins,
         keep=keep,
+        text=all(map(texts.is_text, collection.runs)) if text is None else text,
         notes=(*_notes(arms, compared), *bins.notes),
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from attnspan.study import EXTRAPOLATION, IN_RANGE, Arm, Point, Region, Study
+from attnspan.texts import TEXT_METRICS
 from attnspan.wording import METRIC_NAMES, NONE, duration, number, p_value, span_interval, with_interval
 
 
@@ -34,8 +35,9 @@ class Table:
 
 def by_length(study: Study, metric: str) -> Table:
     """One metric, length bins x the arms of which it is known."""
-    points = [point for point in (*study.curve, *study.attention) if metric in point.metrics]
-    style: Callable[[Point], str] = lambda point: with_interval(point.metrics[metric])  # noqa: E731
+    points = [point for point in (*study.curve, *study.attention, *study.translation) if metric in point.metrics]
+    digits = 1 if metric in TEXT_METRICS else 3
+    style: Callable[[Point], str] = lambda point: with_interval(point.metrics[metric], digits)  # noqa: E731
     return _by_length(study, points, f"{METRIC_NAMES[metric]} by source length, with 95% intervals", style)
 
 
@@ -190,7 +192,7 @@ def _short(estimate: Any) -> str:
 
 
 def points_frame(points: Sequence[Point]) -> pd.DataFrame:
-    """curve.csv and attention.csv: one row an arm and region."""
+    """curve.csv, attention.csv and text.csv: one row an arm and region."""
     rows = []
     for point in points:
         row = {"arm": point.arm, **_region_columns(point.region), "seeds": len(point.seeds)}
@@ -201,7 +203,7 @@ def points_frame(points: Sequence[Point]) -> pd.DataFrame:
 
 
 def seeds_frame(points: Sequence[Point]) -> pd.DataFrame:
-    """seeds.csv and attention_seeds.csv: one row an arm, region and seed, without intervals."""
+    """seeds.csv, attention_seeds.csv and text_seeds.csv: one row an arm, region and seed, without intervals."""
     rows = []
     for point in points:
         for s, seed in enumerate(point.seeds):

@@ -20,6 +20,8 @@ METRIC_NAMES = {
     "gold_attention": "Teacher-forced attention on the gold source tokens",
     "attention_entropy": "Entropy of teacher-forced attention (nats)",
     "alignment_error_rate": "Alignment error rate of teacher-forced attention",
+    "bleu": "Corpus BLEU (0 to 100)",
+    "chrf": "Corpus chrF (0 to 100)",
 }
 NONE = "–"
 

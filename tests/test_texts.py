@@ -1,0 +1,97 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import sacrebleu
+
+from attnspan import report, texts
+from attnspan.collect import collect
+from attnspan.study import build_study
+from tests.fake_runs import example, fake_run
+
+WORDS = ["the", "a", "cat", "dog", "sat", "on", "mat", "under", "table", "and", "then", "it", "saw", "another", "house"]
+TEXT = {"data.target_tokens": "bpe"}
+
+
+def sentence(generator: np.random.Generator, length: int) -> str:
+    return " ".join(generator.choice(WORDS, length))
+
+
+def garbled(text: str, generator: np.random.Generator, share: float) -> str:
+    return " ".join(str(generator.choice(WORDS)) if generator.random() < share else word for word in text.split())
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """plain and bahdanau with 3 seeds on 40 sentences of 5 and 40 of 15 words."""
+    root = tmp_path_factory.mktemp("texts")
+    generator = np.random.default_rng(0)
+    lengths = [5] * 40 + [15] * 40
+    examples = [example(n, length, reference=sentence(generator, length)) for n, length in enumerate(lengths)]
+    for arm, share in (("plain", 0.5), ("bahdanau", 0.2)):
+        for seed in range(3):
+            changed = lambda records, share=share: [  # noqa: E731
+                dataclasses.replace(record, hypothesis=garbled(record.reference, generator, share))
+                for record in records
+            ]
+            fake_run(root, arm, seed, examples, [1] * 80, config=TEXT, change_records=changed)
+    return root
+
+
+@pytest.mark.parametrize("metric", ["bleu", "chrf"])
+def test_a_bins_score_is_sacrebleus_of_its_texts(root, metric):
+    study = build_study(collect([root]), edges=[0, 10, 20])
+    assert len(study.translation) == 2 * 3  # two bins and their side, for two arms
+    corpus = {"bleu": sacrebleu.corpus_bleu, "chrf": sacrebleu.corpus_chrf}[metric]
+    for point in study.translation:
+        for s, run in enumerate(study.arm(point.arm).runs):
+            length = run.records["source_length"]
+            rows = run.records[(length > point.region.above) & (length <= point.region.up_to)]
+            expected = corpus(rows["hypothesis"].to_list(), [rows["reference"].to_list()]).score
+            assert point.by_seed[metric][s] == pytest.approx(expected, abs=1e-9)
+        estimate = point.metrics[metric]
+        assert estimate.value == pytest.approx(point.by_seed[metric].mean())
+        assert 0 <= estimate.low < estimate.value < estimate.high <= 100
+
+
+def test_the_interval_of_one_seed_is_as_wide_as_a_bootstrap_over_examples_makes_it(root):
+    run = collect([root]).runs[0]
+    parts = texts.statistics(run.records, "chrf")
+    rates = texts.measure([parts], "chrf", np.ones((1, 80), dtype=bool))
+    generator = np.random.default_rng(1)
+    scorer = texts.TEXT_METRICS["chrf"]()
+    drawn = [
+        scorer._compute_score_from_stats(parts[generator.integers(0, 80, 80)].sum(axis=0).tolist()).score
+        for _ in range(2000)
+    ]
+    half = rates.half_widths(np.ones((1, 1)))[0]
+    assert half == pytest.approx(1.99 * np.std(drawn), rel=0.1)
+
+
+def test_without_any_output_the_scores_are_zero(tmp_path):
+    silent = lambda records: [dataclasses.replace(record, hypothesis="") for record in records]  # noqa: E731
+    examples = [example(n, 5, reference="a b") for n in range(30)]
+    fake_run(tmp_path, "plain", 0, examples, [5] * 30, config=TEXT, change_records=silent)
+    (point, _) = build_study(collect([tmp_path])).translation
+    assert [estimate.value for estimate in point.metrics.values()] == [0, 0]
+
+
+def test_phones_have_no_bleu_unless_asked_for(tmp_path):
+    fake_run(tmp_path, "plain", 0, [example(n, 5) for n in range(30)], [1] * 30)
+    collection = collect([tmp_path])
+    assert build_study(collection).translation == []
+    assert build_study(collection, text=True).translation
+
+
+def test_every_file_has_them(root, tmp_path):
+    out = tmp_path / "out"
+    assert report.main([str(root), "--out", str(out), "--bins", "0,10,20"]) == 0
+    assert (out / "text.csv").read_text().count("\n") == 1 + 6
+    assert (out / "text_seeds.csv").read_text().count("\n") == 1 + 18
+    for name in ("index.html", "report.md", "tables.tex"):
+        text = (out / name).read_text()
+        assert "Corpus BLEU (0 to 100) by source length" in text
+        assert "Corpus chrF (0 to 100) by source length" in text
+    assert "tok:13a" in (out / "index.html").read_text()
+    assert report.main([str(root), "--out", str(out), "--no-text"]) == 0
+    assert not (out / "text.csv").exists()
