@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from attnspan import report
+from attnspan.attended import write_attended
+from attnspan.heatmap import Heatmap
 from tests.browser import CHROMIUM, Page, browser
 from tests.fake_runs import fake_study
 
@@ -15,7 +18,9 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium h
 def made(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("page")
     arms = ("plain", "bahdanau", "luong_general", "luong_dot")
-    fake_study(root / "runs", arms=arms, per_length=5, attention=True)
+    directories = fake_study(root / "runs", arms=arms, per_length=5, attention=True)
+    kept = Heatmap(source=list("abcde"), output=["A", "B", "C"], weights=np.eye(3, 5, dtype=np.float32))
+    write_attended(directories[2], {"e00000": kept})
     assert report.main([str(root / "runs"), "--out", str(root / "report")]) == 0
     return root / "report" / "index.html"
 
@@ -31,7 +36,8 @@ def page(made, tmp_path_factory):
 def test_it_opens_without_an_error_a_request_or_a_sideways_scroll(page: Page, made: Path, width: int, dark: bool):
     page.open(made, width=width, dark=dark)
     assert page.of("Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled") == []
-    assert [event["request"]["url"] for event in page.of("Network.requestWillBeSent")] == [made.as_uri()]
+    asked = [event["request"]["url"] for event in page.of("Network.requestWillBeSent")]
+    assert [url for url in asked if not url.startswith("data:")] == [made.as_uri()]
     assert page.evaluate("document.documentElement.scrollWidth") == width
     plots = "[...document.querySelectorAll('svg')].filter(e => e.getBoundingClientRect().width > 0).length"
     assert page.evaluate(plots) == 3
@@ -94,6 +100,15 @@ def test_no_text_in_a_plot_is_cut_off(page: Page, made: Path):
         assert outside == []
 
 
+def test_a_map_is_drawn_with_a_text_beside_it(page: Page, made: Path):
+    page.open(made, width=1280)
+    image = "document.querySelector('.maps img')"
+    assert page.evaluate(f"{image}.complete && {image}.naturalWidth == {image}.width && {image}.width > 100")
+    page.click(".maps summary")
+    text = page.evaluate("document.querySelector('.maps details').innerText")
+    assert "A from a (1, 1.00), B from b (2, 1.00), C from c (3, 1.00)" in text
+
+
 def test_ids_are_unique_and_headings_in_order(page: Page, made: Path):
     page.open(made, width=1280)
     assert (
@@ -101,7 +116,8 @@ def test_ids_are_unique_and_headings_in_order(page: Page, made: Path):
         == 0
     )
     assert page.evaluate("[...document.querySelectorAll('h1')].length") == 1
-    unnamed = "[...document.querySelectorAll('svg, table, .scroll')].filter(e => !e.getAttribute('aria-label')).length"
+    unnamed = "[...document.querySelectorAll('svg, table, .scroll, img')].filter("
+    unnamed += "e => !e.getAttribute('aria-label') && !e.alt).length"
     assert page.evaluate(unnamed) == 0
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontEntry, fontManager, get_font
+from PIL import Image
 from rich.cells import cell_len
 
 from attnspan.heatmap import Heatmap, escaped, visible
@@ -26,6 +27,8 @@ _CELL = (0.11, 0.28)
 _MAP = 9.0
 """Inches that a map takes while its tokens are not smaller than that."""
 _POINTS = 72
+_SCREEN = 110
+"""Dots per inch on a page: the tokens of a map of 100 can just be read."""
 _MOST_PIXELS = 12_000
 """Of the longer side of a PNG."""
 _MOST_PATHS = 5_000
@@ -87,16 +90,26 @@ def save(figure: Figure, path: Path) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    kind = path.suffix.removeprefix(".")
     dpi = min(300.0, _MOST_PIXELS / max(figure.get_size_inches()))
-    metadata = {"Date": None} if kind == "svg" else {}
+    write_whole(path, _content(figure, path.suffix.removeprefix("."), dpi).getbuffer())
 
+
+def small_png(figure: Figure) -> tuple[bytes, int, int]:
+    """The figure for a screen, in few colours and so in few bytes, with its width and height in pixels."""
+    image = Image.open(_content(figure, "png", _SCREEN)).convert("RGB").quantize(64)
+    content = io.BytesIO()
+    image.save(content, "png", optimize=True)
+    return content.getvalue(), *image.size
+
+
+def _content(figure: Figure, kind: str, dpi: float) -> io.BytesIO:
+    metadata = {"Date": None} if kind == "svg" else {}
     content = io.BytesIO()
     with mpl.rc_context(_RC):
         figure.savefig(
             content, format=kind, dpi=dpi, metadata=metadata, facecolor="white", bbox_inches="tight", pad_inches=0.1
         )
-    write_whole(path, content.getbuffer())
+    return content
 
 
 def _labels(heatmap: Heatmap) -> tuple[list[str], list[str], list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ import jinja2
 
 from attnspan import plots, tables
 from attnspan.collect import Run
+from attnspan.examples import Map, attended, failures
+from attnspan.heatmap import visible
+from attnspan.heatmap_plot import draw, small_png
 from attnspan.measures import ERROR_RATE, GOLD_ATTENTION, METRICS
 from attnspan.rundir import CONFIG
 from attnspan.study import Arm, Study
@@ -76,7 +80,36 @@ def html_page(
         attention_narrow=plots.attention(study, narrow=True).inline("ln", plots.attention_text(study))
         if attention
         else "",
+        attended=[(example, [_picture(one) for one in example.maps]) for example in attended(study)],
+        failures=[(heading, [one for one in found if one.kind == kind]) for kind, heading in _FAILURES.items()]
+        if (found := failures(study))
+        else [],
     )
+
+
+_FAILURES = {
+    "empty": "Empty: no token",
+    "truncated": "Cut at the length limit",
+    "repeating": "Repeating: loops where the reference does not",
+}
+
+
+def _picture(one: Map) -> dict[str, object]:
+    """A map as an image that is part of the page."""
+    if one.heatmap is None:
+        return {"arm": one.arm, "missing": one.missing}
+    T, S = one.heatmap.weights.shape
+    content, width, height = small_png(draw(one.heatmap, title=[one.arm, f"seed {one.seed}"]))
+    return {
+        "arm": one.arm,
+        "seed": one.seed,
+        "output": " ".join(map(visible, one.heatmap.output)),
+        "alt": f"Heat map of the attention of {one.arm}, {T} output tokens by {S} source tokens; in words below",
+        "src": f"data:image/png;base64,{base64.b64encode(content).decode()}",
+        "width": width,
+        "height": height,
+        "text": one.text,
+    }
 
 
 def markdown_page(study: Study, *, out: Path, command: str) -> str:
