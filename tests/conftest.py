@@ -12,7 +12,11 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 
 from attnspan.settings import conf_directory, plain_config
 
@@ -68,6 +72,11 @@ def composed(cache: Path) -> Compose:
         return copy.deepcopy(once(*overrides))
 
     return make
+
+
+def parsed(*words: str) -> list[Override]:
+    """Words of the command line, as Hydra hands them to a sweeper."""
+    return OverridesParser.create(config_loader=ConfigLoaderImpl(ConfigSearchPathImpl())).parse_overrides(list(words))
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """A run without a model, as its own process: it holds the lock, tells its status, and ends as it is told to.
 
-``python -m tests.stub_run DIRECTORY WHAT [SECONDS]``
+``python -m tests.stub_run DIRECTORY WHAT [SECONDS [LOSS]]``
 """
 
 from __future__ import annotations
@@ -21,18 +21,23 @@ from attnspan.status import FAILED, FINISHED, INTERRUPTED, RUNNING, TRAINING, St
 SEED = 1
 
 
-def write_results(directory: Path, *, seconds: float = 10.0, updates: int = 20, arm: str = "plain") -> None:
+def write_results(
+    directory: Path, *, seconds: float = 10.0, updates: int = 20, arm: str = "plain", loss: float = 1.5
+) -> None:
     """The files of a finished run."""
-    write_text(directory / CONFIG, "arm: plain\n")
+    if not (directory / CONFIG).exists():
+        write_text(directory / CONFIG, "arm: plain\n")
     write_text(directory / METRICS, "step\n")
     write_whole(directory / RECORDS, b"PAR1PAR1")
     run = {"arm": arm, "data": "reverse", "seed": SEED, "run_id": directory.name}
-    write_json(directory / SUMMARY, {**run, "test": {"error_rate": 0.25}, "wall_seconds": seconds, "updates": updates})
+    scores = {"test": {"error_rate": 0.25}, "best_validation_loss": loss}
+    write_json(directory / SUMMARY, {**run, **scores, "wall_seconds": seconds, "updates": updates})
 
 
 def main() -> None:
     """Do what the command line says."""
-    directory, what, seconds = Path(sys.argv[1]), sys.argv[2], float((*sys.argv, 0)[3])
+    directory, what, *numbers = Path(sys.argv[1]), *sys.argv[2:]
+    seconds, loss = (*map(float, numbers), *(0.0, 1.5)[len(numbers) :])
     directory.mkdir(parents=True, exist_ok=True)
     try:
         lock = FileLock(directory / LOCK, timeout=1)
@@ -63,7 +68,7 @@ def main() -> None:
         if what == "fail":
             teller.tell(Status(state=FAILED, reason="it had to be", traceback="Traceback ..."))
             sys.exit(2)
-        write_results(directory)
+        write_results(directory, loss=loss)
         teller.tell(Status(state=FINISHED))
 
 

@@ -13,7 +13,9 @@ from attnspan.errors import InputError
 from attnspan.help import describe_config
 from attnspan.identity import claim, run_directory, run_id
 from attnspan.settings import conf_directory
-from tests.conftest import ARMS, Compose
+from attnspan.space import corners
+from hydra_plugins.attnspan_processes.space import read_space
+from tests.conftest import ARMS, Compose, parsed
 
 GROUPS = ("data", "decoder", "encoder", "search", "optimizer", "trainer", "logger")
 CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((conf_directory() / group).glob("*.yaml"))]
@@ -47,9 +49,12 @@ def test_every_search_builds(composed: Compose, choice: str) -> None:
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_every_sweep_composes_and_says_what_it_asks(composed: Compose, path: Path) -> None:
     params = yaml.safe_load(path.read_text(encoding="utf-8"))["hydra"]["sweeper"]["params"]
-    first = [f"{key}={str(values).split(',')[0]}" for key, values in params.items()]
-    config = composed(f"sweep={path.stem}", *first, *SWEEP_NEEDS.get(path.stem, ()))
-    assert config["study"] == path.stem
+    written = [f"{key}={values}" for key, values in params.items()]
+    space, fixed = read_space(parsed(*written))
+    for settings in corners(space):
+        ends = [f"{key}={end}" for key, end in settings.items()]
+        config = composed(f"sweep={path.stem}", *fixed, *ends, *SWEEP_NEEDS.get(path.stem, ()))
+        assert config["study"] == path.stem
     header = path.read_text(encoding="utf-8").split("\nhydra:")[0]
     for word in ("Command:", "Expected:"):
         assert word in header

@@ -134,6 +134,21 @@ def make_job(
     )
 
 
+def job_for(config: dict[str, Any], overrides: Sequence[str], config_directory: str | None, *, varied: str = "") -> Job:
+    """The job that carries out the run of ``config`` in the directory that is its own.
+
+    Raises:
+        InputError: the corpus cannot be used, or the directory holds another run.
+    """
+    from attnspan.build import build_corpus
+    from attnspan.data.prepare import fingerprint_of
+
+    fingerprint = fingerprint_of(build_corpus(config))
+    directory = run_directory(config, data_fingerprint=fingerprint)
+    claim(directory, config, data_fingerprint=fingerprint)
+    return make_job(config, directory, overrides, config_directory, varied=varied)
+
+
 def print_plan(console: Console, plan: Plan) -> None:
     """Print the jobs with their states, and about how long they will take; nothing is started."""
     times = Times(Path(plan.settings["runs_dir"]))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -93,13 +94,23 @@ class Job:
 
 
 def run_jobs(
-    jobs: Sequence[Job], *, at_a_time: int, threads: int, rerun: bool, fail_fast: bool, console: Console
+    jobs: Sequence[Job],
+    *,
+    at_a_time: int,
+    threads: int,
+    rerun: bool,
+    fail_fast: bool,
+    console: Console,
+    more: Callable[[], Job | None] = lambda: None,
+    to_come: int = 0,
+    ended: Callable[[Job], None] = lambda job: None,
 ) -> None:
     """Run all jobs, ``at_a_time`` side by side, and fill in how each ended.
 
     What is finished already is not run again unless ``rerun``. What another process is at work on is waited for: it
-    counts as finished when that process has finished it, and is run here if it does not. A job that fails leaves the
-    others alone. Ctrl-C, or SIGTERM, stops the running ones and comes back as KeyboardInterrupt.
+    counts as finished when that process has finished it, and is run here if it does not. On this machine it takes up
+    one of the places meanwhile. A job that fails leaves the others alone. Ctrl-C, or SIGTERM, stops the running ones
+    and comes back as KeyboardInterrupt.
 
     Args:
         jobs: in the order in which to start them; :func:`enqueue` has been told of them.
@@ -108,34 +119,50 @@ def run_jobs(
         rerun: compute again what is finished.
         fail_fast: after the first job that fails, stop the running ones and start no other.
         console: for progress.
+        more: makes another job when all those have been started and a place is free; None if there is none.
+        to_come: how many those will be.
+        ended: is told of a job that has ended by itself, before there is another.
     """
-    with ProgressDisplay(console=console, jobs=len(jobs), at_a_time=at_a_time) as display:
+    with ProgressDisplay(console=console, jobs=len(jobs) + to_come, at_a_time=at_a_time) as display:
         for job in jobs:
             if job.outcome:
                 display.end(job.label, f"{job.outcome}, skipped")
         waiting = [job for job in jobs if not job.outcome]
         running: list[Job] = []
         elsewhere: list[Job] = []
+        some_failed = False
+
+        def end(job: Job, outcome: str) -> None:
+            nonlocal some_failed
+            some_failed = some_failed or outcome == FAILED
+            _end(job, outcome, display)
+            ended(job)
+
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            while waiting or running or elsewhere:
-                while waiting and len(running) < at_a_time:
-                    job = waiting.pop(0)
+            while True:
+                while len(running) + sum(map(_is_here, elsewhere)) < at_a_time:
+                    another = waiting.pop(0) if waiting else more()
+                    if another is None:
+                        break
+                    job = another
                     if _is_under_way(job, display):
                         elsewhere.append(job)
                     elif is_finished(job.directory) and not rerun:
-                        _end(job, SKIPPED, display)
+                        end(job, SKIPPED)
                     elif start(job, threads):
                         running.append(job)
                         display.show(job.label, job.status(RUNNING, phase=STARTING))
                     else:
-                        _end(job, FAILED, display)
+                        end(job, FAILED)
+                if not running and not elsewhere:
+                    break
                 time.sleep(_POLL)
                 for job in list(elsewhere):
                     if not _is_under_way(job, display):
                         elsewhere.remove(job)
                         if is_finished(job.directory):
-                            _end(job, SKIPPED, display)
+                            end(job, SKIPPED)
                         else:
                             waiting.append(job)
                 for job in list(running):
@@ -146,8 +173,8 @@ def run_jobs(
                         job.outcome = ""
                         elsewhere.append(job)
                     else:
-                        _end(job, job.outcome, display)
-                if fail_fast and any(job.outcome == FAILED for job in jobs):
+                        end(job, job.outcome)
+                if fail_fast and some_failed:
                     display.say("fail_fast=true: the running jobs are stopped, no other is started")
                     stop(running)
                     break
@@ -296,6 +323,12 @@ def _runs(directory: Path) -> bool:
     with suppress(InputError):
         return look(directory).state == RUNNING
     return False
+
+
+def _is_here(job: Job) -> bool:
+    """Whether another process that works on the run does so on this machine."""
+    status = read_status(job.directory)
+    return status is not None and status.host == socket.gethostname()
 
 
 def _is_under_way(job: Job, display: ProgressDisplay) -> bool:

@@ -71,14 +71,10 @@ def _hydra_main(composed: DictConfig) -> None:
 
 def _run_apart(config: dict[str, Any], job: Any) -> None:
     """Carry out one job in a process of its own: whatever becomes of it, the launcher goes on to the next."""
-    from attnspan.build import build_corpus
-    from attnspan.data.prepare import fingerprint_of
-    from attnspan.identity import run_directory
-    from attnspan.plan import make_job
+    from attnspan.plan import job_for
     from attnspan.sweep import start, wait
 
-    directory = run_directory(config, data_fingerprint=fingerprint_of(build_corpus(config)))
-    run = make_job(config, directory, job.overrides.task, next(iter(_own_configs(job)[1:]), None))
+    run = job_for(config, job.overrides.task, next(iter(_own_configs(job)[1:]), None))
     if start(run, config["threads"]):
         wait(run)
     print(f"{run.label}: {run.outcome}{f' ({run.reason})' if run.reason else ''}", flush=True)

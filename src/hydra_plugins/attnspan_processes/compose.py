@@ -71,7 +71,7 @@ def carry_out(
     plan = make_plan(
         compose(context, config, job_overrides),
         job_overrides,
-        config_directory=_own_directory(config),
+        config_directory=own_directory(config),
         at_a_time=at_a_time,
         console=console,
     )
@@ -91,7 +91,7 @@ def carry_out(
         raise SystemExit(1)
 
 
-def _own_directory(config: DictConfig) -> str | None:
+def own_directory(config: DictConfig) -> str | None:
     """The directory that ``--config-dir`` named."""
     for source in config.hydra.runtime.config_sources:
         if source.provider == "command-line":

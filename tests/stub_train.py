@@ -1,0 +1,72 @@
+"""``attnspan-train`` with runs that hold no model: up to the processes of its jobs everything is real.
+
+``python -m tests.stub_train OVERRIDES``, with
+
+=================  ================================================================================================
+``STUB_SECONDS``   how long a run takes
+``STUB_FAILS``     words of the command line; a run with one of them fails
+=================  ================================================================================================
+
+A run's loss is a function of its settings. ``prepared`` in the cache gets a line each time that data is made.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from attnspan import plan, sweep, train
+from attnspan.data import prepare
+from attnspan.rundir import CONFIG, write_text
+
+
+def loss_of(words: list[str]) -> float:
+    """Least at ``optimizer.lr=0.003``, ``model.hidden_size=32``."""
+    settings = dict(word.lstrip("+").split("=", 1) for word in words if "=" in word)
+    rate, size = float(settings.get("optimizer.lr", 1)), int(settings.get("model.hidden_size", 32))
+    return (math.log10(rate) - math.log10(0.003)) ** 2 + abs(math.log2(size / 32))
+
+
+@contextmanager
+def stubs() -> Iterator[None]:
+    """Put stubs in the place of runs, and of the check that builds their models."""
+    make_job, make = plan.make_job, prepare._make
+    configs: dict[Path, dict[str, Any]] = {}
+
+    def make_job_and_note(config: dict[str, Any], directory: Path, *rest: Any, **more: Any) -> sweep.Job:
+        configs[directory] = config
+        return make_job(config, directory, *rest, **more)
+
+    def start(command: list[str], **how: Any) -> subprocess.Popen[bytes]:
+        what = "fail" if set(command) & set(os.environ.get("STUB_FAILS", "").split()) else "good"
+        directory = Path(how["stdout"].name).parent
+        write_text(directory / CONFIG, yaml.safe_dump(configs[directory]))
+        words = [str(directory), what, os.environ.get("STUB_SECONDS", "0"), str(loss_of(command))]
+        return subprocess.Popen([sys.executable, "-m", "tests.stub_run", *words], **how)
+
+    def make_and_say_so(corpus: Any, cache_dir: Path, directory: Path) -> None:
+        with (cache_dir / "prepared").open("a") as file:
+            file.write(f"{directory.name}\n")
+        make(corpus, cache_dir, directory)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweep, "subprocess", SimpleNamespace(**vars(subprocess) | {"Popen": start}))
+        patch.setattr(plan, "make_job", make_job_and_note)
+        patch.setattr(plan, "refuse_unfit", lambda configs: None)
+        patch.setattr(prepare, "_make", make_and_say_so)
+        yield
+
+
+if __name__ == "__main__":
+    with stubs():
+        train.main()
