@@ -46,14 +46,19 @@ class Interrupted(BaseException):
 class Stop:
     """Remembers that SIGINT or SIGTERM came, so that the run can stop between two updates. The second stops at once.
 
+    Of a cluster's job every process gets the signal, and the one that started us passes it on: what comes within
+    ``ONE_REQUEST`` seconds is the first one again.
+
     Args:
         follows: this process stops when rank 0 says so, not by itself.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    ONE_REQUEST = 2.0
 
     def __init__(self, *, follows: bool = False) -> None:
         self.number: int | None = None
+        self._first = math.inf
         self._follows = follows
         self._pid = os.getpid()
 
@@ -87,8 +92,10 @@ class Stop:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self._follows or os.getpid() != self._pid:  # the latter in a worker of a loader: the run itself stops it
             return
-        again, self.number = self.number is not None, number
-        if again:
+        if self.number is None:
+            self._first = time.monotonic()
+        self.number = number
+        if time.monotonic() - self._first > self.ONE_REQUEST:
             raise Interrupted(number)
 
 

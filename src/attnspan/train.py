@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import warnings
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ def _main() -> None:
         return
     sys.argv[1:] = _options_first(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # lets Hydra raise, so that what is wrong becomes one line here
+    # hydra-submitit-launcher, where it is installed, has a launcher of the same name, which ours takes the place of.
+    warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/submitit_slurm' is validated")
     try:
         _refuse_empty_groups(sys.argv[1:])
         _hydra_main()
@@ -57,7 +60,7 @@ def _hydra_main(composed: DictConfig) -> None:
     # What is wrong with a run is told here: Hydra would print a line of its own first.
     try:
         config = plain_config(composed, job.runtime.choices)
-        if of_a_sweep and "SUBMITIT_EXECUTOR" not in os.environ:  # which has made a process for the job
+        if of_a_sweep:
             _run_apart(config, job)
         elif config["dry_run"]:
             _show_plan(config, job)

@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.plugins.launcher import Launcher
 
 from .compose import carry_out
-from .launcher import ProcessLauncher
+from .launcher import OwnLauncher
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,7 +38,7 @@ class AllJobsSweeper(BasicSweeper):
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])
         (jobs,) = self.split_arguments(overrides, None)
-        if isinstance(self.launcher, ProcessLauncher):
+        if isinstance(self.launcher, OwnLauncher):
             return self.launcher.launch(jobs, initial_job_idx=0)
 
         launcher: Launcher = self.launcher
