@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from attnspan.collect import collect, find_runs
+from attnspan.collect import collect, collect_each, find_runs
 from attnspan.errors import InputError
 from tests.fake_runs import example, fake_run
 
@@ -128,7 +128,7 @@ def test_a_summary_without_a_needed_key(tmp_path):
 def test_different_datasets_are_refused(tmp_path):
     run(tmp_path)
     run(tmp_path, "bahdanau", data="reverse")
-    with pytest.raises(InputError, match=r"different datasets: .* is on 'reverse', .* on 'pronunciation'"):
+    with pytest.raises(InputError, match=r"different datasets: .* is on 'pronunciation', .* on 'reverse'"):
         collect([tmp_path])
 
 
@@ -149,6 +149,27 @@ def test_test_sets_with_another_reference_are_refused(tmp_path):
         InputError, match=r"different test sets: .*example 'e00003' has reference 'another' in the first"
     ):
         collect([tmp_path])
+
+
+def test_a_run_that_has_not_the_test_set_of_most_is_left_out(tmp_path):
+    run(tmp_path)
+    run(tmp_path, seed=1)
+    bad = run(tmp_path, "bahdanau", examples=EXAMPLES[:-2], edits=EDITS[:-2])
+    reason = excluded_reason(tmp_path, bad)
+    assert reason.startswith("another test set than 2 other runs: ")
+    assert reason.endswith("40 and 38 examples, 2 only in the first (such as 'e00038')")
+
+
+def test_data_sets_are_told_apart_and_each_names_what_it_left_out(tmp_path):
+    run(tmp_path)
+    run(tmp_path, data="reverse")
+    bad = run(tmp_path, seed=1, data="reverse")
+    (bad / "summary.json").unlink()
+    (pronunciation, reverse), excluded = collect_each([tmp_path])
+    assert [one.summary["data"] for one in (*pronunciation.runs, *reverse.runs)] == ["pronunciation", "reverse"]
+    assert pronunciation.excluded == ()
+    assert reverse.excluded == excluded
+    assert [one.directory for one in excluded] == [bad]
 
 
 def test_the_order_of_records_does_not_matter(tmp_path):

@@ -1,11 +1,15 @@
 import contextlib
 import csv
+import html
 import io
 import resource
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from attnspan import page, report
@@ -164,10 +168,11 @@ def test_failing_at_the_very_end_leaves_the_old_report(tmp_path):
 
 
 def test_bad_input_leaves_nothing_behind(runs, tmp_path, capsys):
-    fake_run(tmp_path / "other", "plain", 0, [example(0, 5)], [1], data="reverse")
+    for length in (5, 6):
+        fake_run(tmp_path / "other" / f"{length}", "plain", length, [example(0, length)], [1])
     for arguments in (
         [str(tmp_path / "nowhere")],
-        [str(runs), str(tmp_path / "other")],
+        [str(tmp_path / "other")],
         [str(runs), "--baseline", "transformer"],
         [str(runs), "--bins", "10,5"],
         [str(runs), "--keep", "2"],
@@ -177,18 +182,75 @@ def test_bad_input_leaves_nothing_behind(runs, tmp_path, capsys):
         assert not (tmp_path / "out").exists()
 
 
-def test_an_unfinished_run_is_named_in_one_line_and_on_the_page(tmp_path, capsys):
-    directories = fake_study(tmp_path / "runs", per_length=5)
-    (directories[-1] / "summary.json").unlink()
+def change(run: Path, how: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    how(pd.read_parquet(run / "records.parquet")).to_parquet(run / "records.parquet")
+
+
+BAD = {
+    "did not finish (summary.json missing)": lambda run: (run / "summary.json").unlink(),
+    "column 'nll' is nan": lambda run: change(run, lambda frame: frame.assign(nll=float("nan"))),
+    "not a whole parquet file": lambda run: (run / "records.parquet").write_bytes(b"PAR1 and no more"),
+    "another test set than 5 other runs": lambda run: change(run, lambda frame: frame.iloc[:-1]),
+}
+
+
+def test_bad_runs_are_each_named_in_one_line_and_on_the_page_and_never_averaged_in(tmp_path, capsys):
+    directories = fake_study(tmp_path / "runs", seeds=(0, 1, 2), per_length=3)
+    bad = dict(zip(BAD, directories[-4:], strict=True))
+    for reason, directory in bad.items():
+        BAD[reason](directory)
     assert report.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert f"left out: {directories[-1]}: did not finish" in error
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 4
     for name in ("index.html", "report.md"):
-        text = (tmp_path / "out" / name).read_text()
-        assert directories[-1].name in text
-        assert "did not finish (summary.json missing)" in text
-        assert "luong_general has no run with seed 1" in text
+        text = html.unescape((tmp_path / "out" / name).read_text())
+        for reason, directory in bad.items():
+            assert any(line.startswith(f"left out: {directory}: ") and reason in line for line in errors)
+            (line,) = (line for line in text.splitlines() if str(directory) in line)
+            assert reason in line
+        assert "bahdanau has no run with seed 2" in text
+    for directory in bad.values():
+        shutil.rmtree(directory)
+    assert report.main([str(tmp_path / "runs"), "--out", str(tmp_path / "without")]) == 0
+    with_bad, without = ((tmp_path / name / "curve.csv").read_bytes() for name in ("out", "without"))
+    assert with_bad == without
+
+
+def test_runs_of_several_data_sets_give_a_ranking_above_a_report_on_each(tmp_path, capsys):
+    examples = [example(n, 4 if n < 30 else 8) for n in range(60)]
+    for data in ("one", "two"):
+        for arm, wrong in (("plain", 3), ("bahdanau", 1)):
+            for seed in (0, 1):
+                edits = [wrong - seed] * 60
+                fake_run(tmp_path / "runs", arm, seed, examples, edits, data=data, training_lengths=(1, 4))
+    bad = fake_run(tmp_path / "runs", "bahdanau", 2, examples, [0] * 60, data="two", training_lengths=(1, 4))
+    (bad / "records.parquet").unlink()
+    out = tmp_path / "out"
+    assert report.main([str(tmp_path / "runs"), "--out", str(out), "--bins", "0,4,8"]) == 0
+    report.refuse_foreign(out)  # it is a report, and may be replaced
+    printed, errors = capsys.readouterr()
+    assert errors.count("\n") == 1
+    assert "Over 2 data sets (one and two), on sources of lengths seen in training, bahdanau" in " ".join(
+        printed.split()
+    )
+    assert {path.name for path in out.iterdir()} == {
+        "index.html", "report.md", "ranking.csv", "improvement.csv", "scores.csv", "ranking.png", "ranking.svg",
+        "tables.tex", "one", "two",
+    }  # fmt: skip
+    for data in ("one", "two"):
+        assert {path.name for path in (out / data).iterdir()} == FILES
+    in_range = {row["arm"]: row for row in rows(out / "ranking.csv") if row["side"] == "in range"}
+    # plain: 0.25 and 0.5 on each data set, bahdanau 0.75 and 1; of four the outermost go
+    assert {arm: float(row["iqm"]) for arm, row in in_range.items()} == {"plain": 0.375, "bahdanau": 0.875}
+    assert {float(row["probability"]) for row in rows(out / "improvement.csv") if row["arm"] == "bahdanau"} == {1}
+    text = (out / "index.html").read_text()
+    for data in ("one", "two"):
+        assert f'href="{data}/index.html"' in text
+    assert "<script" not in text
+    pages = {name: (out / name / "index.html").read_text() for name in (".", "one", "two")}
+    assert [str(bad) in page for page in pages.values()] == [True, False, True]
+    link = pages["two"].split('href="../')[1].split('"')[0]
+    assert (out / "two" / ".." / link).resolve().is_file()
 
 
 def test_the_same_runs_give_the_same_bytes(runs, tmp_path):

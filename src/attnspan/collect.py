@@ -80,11 +80,30 @@ class Collection:
 
 
 def collect(paths: Sequence[Path]) -> Collection:
-    """Read the run directories in or below ``paths``.
+    """Read the run directories in or below ``paths``, which are of one data set.
 
     Raises:
-        InputError: a path is not there or holds no run; no run is usable; two runs have different data or test sets;
-            two runs of one arm and seed cannot be told apart.
+        InputError: as :func:`collect_each`, or two runs are of different data sets.
+    """
+    collections, excluded = collect_each(paths)
+    first, *others = collections
+    for other in others:
+        one, another = first.runs[0], other.runs[0]
+        raise InputError(
+            f"different datasets: {one.directory} is on '{one.summary['data']}', {another.directory} on "
+            f"'{another.summary['data']}'; give the runs of one dataset"
+        )
+    return replace(first, excluded=excluded)
+
+
+def collect_each(paths: Sequence[Path]) -> tuple[list[Collection], tuple[Excluded, ...]]:
+    """Read the run directories in or below ``paths``: one collection a data set, by name, and all that was left out.
+
+    A run that has not the test set of most others is left out too.
+
+    Raises:
+        InputError: a path is not there or holds no run; no run is usable; there are two test sets of one data set, and
+            as many runs of each; two runs of one arm and seed cannot be told apart.
     """
     runs: dict[str, Run] = {}
     excluded = []
@@ -103,9 +122,46 @@ def collect(paths: Sequence[Path]) -> Collection:
     if not runs:
         reasons = f" ({excluded[0].directory}: {excluded[0].reason})" if excluded else ""
         raise InputError(f"none of the {len(excluded)} run directories given can be used{reasons}")
-    named = name_variants(list(runs.values()))
-    _refuse_mixtures(named)
-    return Collection(tuple(named), tuple(excluded))
+    collections = []
+    for data in sorted({str(run.summary["data"]) for run in runs.values()}):
+        of_data, others = _of_one_test_set([run for run in runs.values() if run.summary["data"] == data])
+        excluded += others
+        named = name_variants(of_data)
+        _refuse_mixtures(named)
+        here = [
+            one for one in excluded if one in others or one.directory.parent.parent.name == data
+        ]  # runs/<data>/<arm>/<run id>
+        collections.append(Collection(tuple(named), tuple(here)))
+    if len(collections) == 1:
+        collections = [replace(collections[0], excluded=tuple(excluded))]
+    return collections, tuple(excluded)
+
+
+def _of_one_test_set(runs: Sequence[Run]) -> tuple[list[Run], list[Excluded]]:
+    """The runs with the test set that most have, and the others."""
+    groups: list[list[Run]] = []
+    for run in runs:
+        same = next((group for group in groups if not _difference(group[0].records, run.records)), None)
+        if same is None:
+            groups.append([run])
+        else:
+            same.append(run)
+    groups.sort(key=len, reverse=True)
+    first, *others = groups
+    if others and len(others[0]) == len(first):
+        one, another = sorted((first[0], others[0][0]), key=runs.index)
+        raise InputError(
+            f"different test sets: {one.directory} and {another.directory}: {_difference(one.records, another.records)}"
+        )
+    return first, [
+        Excluded(
+            run.directory,
+            f"another test set than {len(first)} other runs: {first[0].directory} and this one: "
+            f"{_difference(first[0].records, run.records)}",
+        )
+        for group in others
+        for run in group
+    ]
 
 
 def read_run(directory: Path) -> Run:
@@ -190,16 +246,6 @@ def _flat(config: dict[str, Any]) -> dict[str, str]:
 
 
 def _refuse_mixtures(runs: Sequence[Run]) -> None:
-    first, *others = runs
-    for run in others:
-        if run.summary["data"] != first.summary["data"]:
-            raise InputError(
-                f"different datasets: {first.directory} is on '{first.summary['data']}', {run.directory} on "
-                f"'{run.summary['data']}'; give the runs of one dataset"
-            )
-        difference = _difference(first.records, run.records)
-        if difference:
-            raise InputError(f"different test sets: {first.directory} and {run.directory}: {difference}")
     _refuse_changed_training_data(runs)
     seen: dict[tuple[str, int], Run] = {}
     for run in runs:

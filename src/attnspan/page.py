@@ -59,12 +59,7 @@ def html_page(
         out: the directory the page will lie in, for links to configs.
         command: that made the page.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("attnspan"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
-    template = environment.get_template("report.html.j2")
-    return template.render(
+    return template("report.html.j2").render(
         _common(study, out, command),
         styles=[(f"arm{i}", label, style) for i, (label, style) in enumerate(_styles(study).items())],
         degradation_text=plots.degradation_text(study),
@@ -114,11 +109,16 @@ def _picture(one: Map) -> dict[str, object]:
 
 def markdown_page(study: Study, *, out: Path, command: str) -> str:
     """The same in Markdown, with the plot as a file beside it."""
+    return template("report.md.j2").render(_common(study, out, command))
+
+
+def template(name: str) -> jinja2.Template:
+    """A file of templates/, which escapes what it is given if it makes HTML."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("attnspan"), autoescape=False, trim_blocks=True, lstrip_blocks=True,
+        loader=jinja2.PackageLoader("attnspan"), autoescape=".html" in name, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    return environment.get_template("report.md.j2").render(_common(study, out, command))
+    return environment.get_template(name)
 
 
 def _common(study: Study, out: Path, command: str) -> dict[str, object]:

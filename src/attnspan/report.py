@@ -1,4 +1,7 @@
-"""``attnspan-report``: run directories in, a table in the terminal and a report directory out."""
+"""``attnspan-report``: run directories in, a table in the terminal and a report directory out.
+
+Runs of several data sets give a ranking, with a report on each data set beneath it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -16,19 +19,21 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from attnspan import page, plots, tables
+from attnspan import page, plots, ranking_page, tables
 from attnspan.bins import parse_edges
-from attnspan.collect import collect
+from attnspan.collect import Excluded, collect_each
 from attnspan.errors import InputError
 from attnspan.latex import latex
 from attnspan.measures import ERROR_RATE
+from attnspan.ranking import Ranking, rank
 from attnspan.study import Study, build_study
 from attnspan.terminal import ListParser, open_console
 from attnspan.wording import findings
 
 INDEX = "index.html"
 CURVE = "curve.csv"
-_OF_A_REPORT = {INDEX, CURVE}
+RANKING = "ranking.csv"
+_OF_A_REPORT = ({INDEX, CURVE}, {INDEX, RANKING})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,12 +44,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         edges = parse_edges(options.bins) if options.bins else None
         out = Path(options.out)
         refuse_foreign(out)
-        collection = collect([Path(run) for run in options.runs])
-        study = build_study(collection, baseline=options.baseline, edges=edges, keep=options.keep, text=options.text)
-        for excluded in collection.excluded:
-            print(f"left out: {excluded.directory}: {excluded.reason}", file=sys.stderr)
-        write_report(study, out, command=shlex.join(["attnspan-report", *arguments]))
-        show(study, out)
+        collections, excluded = collect_each([Path(run) for run in options.runs])
+        settings = {"baseline": options.baseline, "edges": edges, "keep": options.keep, "text": options.text}
+        studies = [build_study(collection, **settings) for collection in collections]
+        for one in excluded:
+            print(f"left out: {one.directory}: {one.reason}", file=sys.stderr)
+        command = shlex.join(["attnspan-report", *arguments])
+        if len(studies) == 1:
+            write_report(out, lambda directory: _write_files(studies[0], directory, out, command))
+            show(studies[0], out)
+        else:
+            rankings = rank(studies)
+            write_report(out, lambda directory: _write_ranking(studies, rankings, excluded, directory, out, command))
+            show_ranking(studies, rankings, out)
     except InputError as error:
         print(f"attnspan-report: {error}", file=sys.stderr)
         return 2
@@ -55,8 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = ListParser(
         prog="attnspan-report",
         fromfile_prefix_chars="@",
-        description="Compare finished runs: quality by source length, paired differences to a baseline, and spans. "
-        "Prints tables and writes a page with its plots and numbers.",
+        description="Compare finished runs: quality by source length, paired differences to a baseline, and spans; "
+        "runs of several data sets are ranked too, above a report on each. Prints tables and writes a page with its "
+        "plots and numbers.",
     )
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="a run directory, a directory above some, or @FILE that lists them"
@@ -97,12 +110,16 @@ def refuse_foreign(out: Path) -> None:
         raise InputError(f"--out {out}: is there and no directory")
     if out.is_dir():
         names = {path.name for path in out.iterdir()}
-        if names and not names >= _OF_A_REPORT:
+        if names and not any(names >= files for files in _OF_A_REPORT):
             raise InputError(f"--out {out}: holds other files ({min(names)}) and no report; it is left as it is")
 
 
-def write_report(study: Study, out: Path, *, command: str) -> None:
+def write_report(out: Path, write: Callable[[Path], None]) -> None:
     """Write the report's files: all of them, or none. A report that was there is replaced whole.
+
+    Args:
+        out: the report's directory.
+        write: writes the files into a directory that is there and empty.
 
     Raises:
         InputError: ``out`` cannot be written.
@@ -113,7 +130,7 @@ def write_report(study: Study, out: Path, *, command: str) -> None:
         try:
             new, old = workshop / "new", workshop / "old"
             new.mkdir()
-            _write_files(study, new, out, command)
+            write(new)
             _swap(new, out, old)
         finally:
             shutil.rmtree(workshop, ignore_errors=True)
@@ -169,6 +186,43 @@ def _write_files(study: Study, directory: Path, out: Path, command: str) -> None
         study, degradation=degradation, advantage=advantage, attention=attention, out=out, command=command
     )
     (directory / INDEX).write_text(text, encoding="utf-8")
+
+
+def _write_ranking(
+    studies: Sequence[Study],
+    rankings: Sequence[Ranking],
+    excluded: Sequence[Excluded],
+    directory: Path,
+    out: Path,
+    command: str,
+) -> None:
+    """What stands above, and beneath it a report on each data set in a directory of its own."""
+    for study in studies:
+        (directory / study.data).mkdir()
+        _write_files(study, directory / study.data, out / study.data, command)
+    if rankings:
+        plot = ranking_page.ranking_plot(studies, rankings)
+        for suffix in (".png", ".svg"):
+            plot.save(directory / f"ranking{suffix}")
+    for name, frame in ranking_page.frames(studies, rankings).items():
+        frame.to_csv(directory / name, index=False, float_format="%.6g")
+    for_papers = [table for both in ranking_page.ranking_tables(studies, rankings) for table in both]
+    (directory / "tables.tex").write_text(latex(for_papers), encoding="utf-8")
+    for name, make in (("report.md", ranking_page.markdown_page), (INDEX, ranking_page.html_page)):
+        (directory / name).write_text(make(studies, rankings, excluded, command), encoding="utf-8")
+
+
+def show_ranking(studies: Sequence[Study], rankings: Sequence[Ranking], out: Path) -> None:
+    """Print the finding, the standings, what to read with care, and where the pages lie."""
+    console = open_console()
+    console.print(Text(ranking_page.ranking_findings(studies, rankings)[0]))
+    for standings, _ in ranking_page.ranking_tables(studies, rankings):
+        console.print(Text(f"\n{standings.caption}", style="bold"))
+        console.print(_rich(standings))
+    for note in ranking_page.notes(studies):
+        console.print(Text(f"note: {note}"))
+    for path in (out, *(out / study.data for study in studies)):
+        console.print(Text(f"report: {path / INDEX}"), soft_wrap=True)
 
 
 def show(study: Study, out: Path, console: Console | None = None) -> None:
