@@ -36,8 +36,27 @@ _EQUATIONS = "tests/models/test_equations.py::test_logits_weights_and_gradients_
 _CONTRACT = "tests/models/test_contract.py::"
 _SEARCH = "tests/models/test_search.py::"
 _LIT = "tests/test_lit.py::"
+_REACH = "tests/test_reach.py::test_norms_are_those_of_finite_differences"
 
 MUTANTS = {
+    "gradient of the next output's loss": Mutant(
+        file="gradients.py",
+        old="torch.autograd.grad(loss[:, t].sum()",
+        new="torch.autograd.grad(loss[:, t + 1].sum()",
+        test=f"{_REACH}[luong_general_feeding]",
+    ),
+    "gradient at the next source token": Mutant(
+        file="gradients.py",
+        old="norms[row][link[0]]",
+        new="norms[row][link[0] - 1]",
+        test=f"{_REACH}[luong_general_feeding]",
+    ),
+    "distance one short": Mutant(
+        file="gradients.py",
+        old="source_length - 1 - j, j",
+        new="source_length - j, j",
+        test="tests/test_reach.py::test_distances_by_hand[overrides1-expected1]",
+    ),
     "mask dropped": Mutant(
         file="models/windows.py",
         old="return _softmax_inside(scores, mask.unsqueeze(1))",

@@ -13,7 +13,10 @@ import attnspan
 
 PACKAGE = Path(attnspan.__file__).parent
 ENTRY_POINTS = {"train", "settings", "build"}  # attnspan-train, and the two that turn configs into things for it
-REPORT = ("records", "study", "report", "rundir", "errors", "status", "heatmap", "heatmap_plot", "inspect")
+REPORT = (
+    "records", "study", "report", "rundir", "errors", "status",
+    "heatmap", "heatmap_plot", "inspect", "reach", "reach_plot",
+)  # fmt: skip
 
 
 def imports(path: Path) -> set[str]:
