@@ -15,7 +15,17 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from attnspan.errors import UnderWayError
-from attnspan.rundir import CONFIG, LOCK, METRICS, RECORDS, SUMMARY, write_json, write_text, write_whole
+from attnspan.rundir import (
+    CONFIG,
+    LOCK,
+    METRICS,
+    RECORDS,
+    SUMMARY,
+    is_finished,
+    write_json,
+    write_text,
+    write_whole,
+)
 from attnspan.status import FAILED, FINISHED, INTERRUPTED, RUNNING, TRAINING, Status, Teller
 
 SEED = 1
@@ -44,6 +54,8 @@ def main() -> None:
         lock.acquire()
     except Timeout:
         sys.exit(UnderWayError.EXIT_CODE)
+    if what == "once" and is_finished(directory):
+        return
     with (directory.parent / f"{directory.name}.computed").open("a") as file:
         file.write(f"{os.getpid()}\n")
     with Teller(directory, arm="plain", data="reverse", seed=SEED) as teller:

@@ -5,6 +5,7 @@
 =================  ================================================================================================
 ``STUB_SECONDS``   how long a run takes
 ``STUB_FAILS``     words of the command line; a run with one of them fails
+``STUB_LAUNCHES``  launch so many at the same instant
 =================  ================================================================================================
 
 A run's loss is a function of its settings. ``prepared`` in the cache gets a line each time that data is made.
@@ -16,6 +17,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,7 +50,7 @@ def stubs() -> Iterator[None]:
         return make_job(config, directory, *rest, **more)
 
     def start(command: list[str], **how: Any) -> subprocess.Popen[bytes]:
-        what = "fail" if set(command) & set(os.environ.get("STUB_FAILS", "").split()) else "good"
+        what = "fail" if set(command) & set(os.environ.get("STUB_FAILS", "").split()) else "once"
         directory = Path(how["stdout"].name).parent
         write_text(directory / CONFIG, yaml.safe_dump(configs[directory]))
         words = [str(directory), what, os.environ.get("STUB_SECONDS", "0"), str(loss_of(command))]
@@ -67,6 +69,30 @@ def stubs() -> Iterator[None]:
         yield
 
 
+def launch(count: int, go: Path) -> int:
+    """Fork so many processes, each of which starts its sweep when ``go`` is there; all share what is loaded.
+
+    Returns:
+        How many ended with another exit code than 0; ``<go>.<number>`` has what each printed.
+    """
+    children = []
+    for number in range(count):
+        if child := os.fork():
+            children.append(child)
+            continue
+        out = os.open(go.with_name(f"{go.name}.{number}"), os.O_WRONLY | os.O_CREAT)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        while not go.exists():
+            time.sleep(0.001)
+        train.main()
+        return 0
+    go.touch()
+    return sum(os.waitpid(child, 0)[1] != 0 for child in children)
+
+
 if __name__ == "__main__":
     with stubs():
+        if "STUB_LAUNCHES" in os.environ:
+            sys.exit(launch(int(os.environ["STUB_LAUNCHES"]), Path("go")))
         train.main()

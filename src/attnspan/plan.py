@@ -21,6 +21,7 @@ from attnspan.progress import duration
 from attnspan.rundir import is_finished
 from attnspan.status import FINISHED, Status, look
 from attnspan.sweep import GOOD, Job, command_of
+from attnspan.threads import cores_of
 
 NEW = "new"
 
@@ -79,7 +80,7 @@ def make_plan(
         configs: of the jobs, resolved.
         job_overrides: what the command line sets for each.
         config_directory: what ``--config-dir`` named.
-        at_a_time: how many run side by side; None for cores / threads, or 1 on a GPU.
+        at_a_time: how many run side by side at most; None for as many as there are cores for, or 1 on a GPU.
         console: where to say what takes time.
 
     Raises:
@@ -110,7 +111,12 @@ def make_plan(
         complaints.append(str(error))
     if complaints:
         raise InputError("; ".join(dict.fromkeys(complaints)))
-    return Plan(jobs=list(jobs.values()), settings=configs[0], at_a_time=at_a_time or _side_by_side(configs[0]))
+    most = min(_side_by_side(config) for config in configs)
+    if at_a_time is not None and at_a_time > most and not _may_use_gpu(configs[0]):
+        words = f"at_a_time={at_a_time}: {most} at a time, since the cores of this machine are then busy"
+        console.print(words, highlight=False)
+        at_a_time = most
+    return Plan(jobs=list(jobs.values()), settings=configs[0], at_a_time=at_a_time or most)
 
 
 def make_job(
@@ -227,11 +233,15 @@ def _is_prepared(config: dict[str, Any], fingerprints: dict[str, str]) -> bool:
 
 
 def _side_by_side(config: dict[str, Any]) -> int:
-    """As many runs as there are cores for their processes' threads; one where they would share a GPU."""
-    if config["trainer"]["accelerator"] != "cpu" and shutil.which("nvidia-smi"):
+    """As many runs as there are cores for; one where they would share a GPU."""
+    if _may_use_gpu(config):
         return 1
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, available // (int(config["threads"]) * int(config["trainer"]["devices"])))
+    return max(1, available // cores_of(config))
+
+
+def _may_use_gpu(config: dict[str, Any]) -> bool:
+    return config["trainer"]["accelerator"] != "cpu" and shutil.which("nvidia-smi") is not None
 
 
 def _varied(job_overrides: Sequence[Sequence[str]]) -> set[str]:

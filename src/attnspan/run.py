@@ -56,6 +56,8 @@ from attnspan.rundir import (
     TOKENIZERS,
     WHOLE,
     cannot_write,
+    is_finished,
+    read_json,
     write_json,
     write_text,
 )
@@ -156,6 +158,9 @@ def execute(
         if rank == 0:
             stack.enter_context(_alone(directory))
             stack.enter_context(teller)
+        if rank == 0 and is_finished(directory) and not config["rerun"]:  # by who held the lock until now
+            say("finished meanwhile, skipped")
+            return read_json(directory / SUMMARY)
         stack.enter_context(_state_on_exit(tell, say) if rank == 0 else suppress(Interrupted))
         stack.enter_context(stop.listening())
         if rank == 0:

@@ -32,6 +32,7 @@ from attnspan.status import (
     look,
     read_status,
 )
+from attnspan.threads import thread_environment
 
 SKIPPED = "finished before"
 NOT_STARTED = "not started"
@@ -260,7 +261,7 @@ def readable(path: Path) -> str:
 
 def start(job: Job, threads: int) -> bool:
     """Start a job; what it prints goes to the log in its directory. False if it could not be, for the job's reason."""
-    environment = os.environ | {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    environment = os.environ | thread_environment(threads)
     job.began = time.monotonic()
     try:
         with _open_log(job.directory) as log:

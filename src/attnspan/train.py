@@ -22,6 +22,7 @@ from attnspan.errors import InputError, UnderWayError
 from attnspan.help import GROUPS, print_help
 from attnspan.ranks import rank
 from attnspan.settings import conf_directory, explain, plain_config
+from attnspan.threads import thread_environment
 
 
 def main() -> None:
@@ -94,6 +95,7 @@ def _show_plan(config: dict[str, Any], job: Any) -> None:
 
 
 def _run_one(config: dict[str, Any], command: str) -> None:
+    os.environ |= thread_environment(config["threads"])  # before the libraries are loaded that read it
     from attnspan.build import build_corpus
     from attnspan.data.prepare import prepare
     from attnspan.identity import claim, run_directory

@@ -46,7 +46,15 @@ class AllJobsSweeper(BasicSweeper):
         def run(plan: Plan, console: Console) -> None:
             waiting: Sequence[Sequence[str]] = [job.overrides for job in plan.jobs if not job.outcome]
             if waiting:
+                _hold_back(launcher, plan.at_a_time)
                 launcher.launch(waiting, initial_job_idx=0)
 
         carry_out(self.hydra_context, self.config, jobs, at_a_time=None, run=run)
         return None
+
+
+def _hold_back(launcher: Launcher, at_a_time: int) -> None:
+    """Let joblib start no more jobs at once than there are cores for: it counts jobs, and not their threads."""
+    options = getattr(launcher, "joblib", None)
+    if options is not None and not 0 < options["n_jobs"] <= at_a_time:
+        options["n_jobs"] = at_a_time

@@ -1,0 +1,48 @@
+"""One sweep, launched twenty times at the same instant: every run computed by one process at a time, data made once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from attnspan.rundir import is_finished
+from attnspan.status import FINISHED, look
+from tests.conftest import TINY
+
+ROOT = Path(__file__).parents[1]
+LAUNCHES = 20
+SWEEP = ("-m", "decoder=plain", "seed=1,2", "study=mine", *TINY[:7], "logger=none")
+
+
+def test_twenty_launches_of_one_sweep(tmp_path: Path) -> None:
+    """Real processes with real locks; only the runs hold no model."""
+    environment = {
+        "ATTNSPAN_CACHE": str(tmp_path / "cache"),
+        "PYTHONPATH": str(ROOT),
+        "STUB_LAUNCHES": str(LAUNCHES),
+        "STUB_SECONDS": "0.3",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.stub_train", *SWEEP],
+        cwd=tmp_path,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    printed = [(tmp_path / f"go.{number}").read_text(encoding="utf-8") for number in range(LAUNCHES)]
+    assert done.returncode == 0, done.stderr + "\n".join(printed)
+    assert not any("Traceback" in words for words in printed)
+    runs = [Path(tmp_path, line) for line in (tmp_path / "runs" / "mine.txt").read_text(encoding="utf-8").split()]
+    assert len(runs) == 2
+    for directory in runs:
+        assert is_finished(directory)
+        assert look(directory).state == FINISHED
+        spans = directory.with_name(f"{directory.name}.computed").read_text(encoding="utf-8").splitlines()
+        assert len(spans) == 1, spans  # who came second found it finished
+        json.loads((directory / "summary.json").read_text(encoding="utf-8"))
+    assert len((tmp_path / "cache" / "prepared").read_text(encoding="utf-8").splitlines()) == 1
+    assert not list((tmp_path / "cache").glob(".*.making"))
