@@ -91,7 +91,7 @@ def run_array(
     Raises:
         InputError: SLURM does not take them, or submitit is not installed.
     """
-    with ProgressDisplay(console=console, jobs=len(jobs), at_a_time=at_a_time) as display:
+    with ProgressDisplay(console=console, jobs=len(jobs), at_a_time=min(at_a_time, len(jobs))) as display:
         for job in jobs:
             if job.outcome:
                 display.end(job.label, f"{job.outcome}, skipped")

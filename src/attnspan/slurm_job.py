@@ -40,6 +40,7 @@ class RunJob:
         """
         from submitit import JobEnvironment
 
+        job = replace(job)  # the one that came is what submitit hands over again next time
         put_back: Any = signal.getsignal(getattr(signal, f"SIG{JobEnvironment.USR_SIG}"))
         asked: list[int] = []
         if not int(os.environ.get("SLURM_RESTART_COUNT", 0)):

@@ -34,7 +34,8 @@ class SlurmLauncher(OwnLauncher):
         cpus_per_task: int | None,
         **sbatch: Any,
     ) -> None:
-        super().__init__(at_a_time=array_parallelism)
+        super().__init__(at_a_time=None)  # this machine's cores say nothing about the cluster's
+        self._parallel = array_parallelism
         self._folder = submitit_folder
         self._max_num_timeout = max_num_timeout
         self._cpus = cpus_per_task
@@ -65,7 +66,7 @@ class SlurmLauncher(OwnLauncher):
             folder=self._folder,
             sbatch=self._sbatch,
             max_num_timeout=self._max_num_timeout,
-            at_a_time=plan.at_a_time,
+            at_a_time=self._parallel,
             cpus=cpus,
             threads=threads,
             fail_fast=plan.settings["fail_fast"],
