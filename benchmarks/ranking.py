@@ -2,7 +2,7 @@
 
     python benchmarks/ranking.py > benchmarks/ranking.txt
 
-Two arms, three data sets of different difficulty. The scores of runs are normal around means that are known; the truth is
+Two arms, three data sets of different difficulty. Scores of runs are normal around means that are known; the truth is
 what infinitely many runs would give. Drawing S of S runs is what rliable does, S - 1 of S what the report does.
 """
 

@@ -34,13 +34,15 @@ def test_drawing_within_data_sets_leaves_what_differs_between_them_alone():
     assert np.isnan([one.low, one.high]).all()
 
 
-def test_the_interval_is_as_wide_as_unbiased_variance_makes_it():
-    # a plain mean of 2 + 2 runs (int(4 / 4) = 1 would be cut, so the statistic here is the mean itself)
+def test_the_interval_is_as_wide_as_an_unbiased_variance_and_t_make_it():
+    # of a plain mean, whose variance is known
     scores = arrays([0.4, 0.6, 0.5], [0.7, 0.8, 0.9])
     found = []
     mean = lambda drawn: np.mean([one.mean(axis=-1) for one in drawn[0]], axis=0)  # noqa: E731
-    estimate(lambda drawn: found.append(mean(drawn)) or found[-1], [scores], draws=20_000)
+    one = estimate(lambda drawn: found.append(mean(drawn)) or found[-1], [scores], draws=20_000)
     assert found[1].std() == pytest.approx(np.sqrt((0.01 / 3 + 0.01 / 3) / 4), rel=0.02)
+    low, high = np.quantile(found[1], [0.025, 0.975])  # of t with 2 + 2 degrees of freedom, 2.776 for 1.960
+    assert [0.65 - one.low, one.high - 0.65] == pytest.approx([1.4165 * (0.65 - low), 1.4165 * (high - 0.65)], rel=1e-3)
 
 
 def test_one_run_on_a_data_set_has_no_interval():

@@ -20,9 +20,6 @@ from attnspan.study import IN_RANGE, Study
 from attnspan.tables import Row, Table
 from attnspan.wording import NONE, findings, joined, number, with_interval
 
-_COVERED = "88% with 2 seeds, 90% with 3, 92% with 5 and 94% with 10"
-"""Of benchmarks/ranking.txt."""
-
 
 def standings_table(ranking: Ranking, baseline: str) -> Table:
     """Every arm: its interquartile mean, how often it beats the baseline, its quality on each data set."""
@@ -186,7 +183,6 @@ def html_page(studies: Sequence[Study], rankings: Sequence[Ranking], excluded: S
     return template("ranking.html.j2").render(
         _common(studies, rankings, excluded, command),
         styles=[],
-        covered=_COVERED,
         figure=ranking_plot(studies, rankings).inline("r", text) if rankings else "",
         figure_narrow=ranking_plot(studies, rankings, narrow=True).inline("rn", text) if rankings else "",
     )
