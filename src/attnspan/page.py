@@ -138,6 +138,7 @@ def _common(study: Study, out: Path, command: str) -> dict[str, object]:
         "trends": tables.trends(study),
         "degenerate": tables.degenerate(study),
         "cost": tables.cost(study),
+        "pace": tables.pace(study),
         "runs": [_run_line(study, arm, i, out) for arm in study.arms for i in range(len(arm.runs))],
         "excluded": study.collection.excluded,
         "test_examples": len(study.lengths),

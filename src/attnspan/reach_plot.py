@@ -9,7 +9,6 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from attnspan.plots import INK, RC, Plot, Style, styles
@@ -33,9 +32,7 @@ def draw(measured: pd.DataFrame, slopes: pd.DataFrame, *, note: str) -> Figure:
     """
     looks = styles(list(dict.fromkeys(measured["arm"])))
     with mpl.rc_context(RC):
-        figure = Figure(
-            figsize=(7.2, 3.6), layout=ConstrainedLayoutEngine(rect=(0, 0.05, 1, 0.95))
-        )  # words stand below
+        figure = Figure(figsize=(7.2, 3.6), layout="constrained")
         panels = figure.subplots(1, 2, sharex=True, sharey=True)
         for axes, (state, title) in zip(panels, _TITLES.items(), strict=True):
             part = measured[measured["state"] == state]
@@ -43,6 +40,7 @@ def draw(measured: pd.DataFrame, slopes: pd.DataFrame, *, note: str) -> Figure:
                 _curve(axes, part[part["arm"] == arm], style)
             axes.set_yscale("log")
             axes.set_title(title, fontsize=9)
+            axes.set_xlabel("distance (recurrent steps)")
             _legend(axes, slopes[slopes["state"] == state], looks)
         panels[0].set_xlim(left=0)
         panels[0].set_ylabel(r"$\|\partial\,\mathrm{loss}_t\,/\,\partial e_j\|_2$")
@@ -52,9 +50,11 @@ def draw(measured: pd.DataFrame, slopes: pd.DataFrame, *, note: str) -> Figure:
         ]
         columns = 2 if max(map(len, looks)) > 30 else 4
         figure.legend(handles=handles, loc="outside upper left", ncols=columns, fontsize=8, handlelength=3.2)
-        figure.supxlabel("recurrent steps between output t and source token j in a plain encoder-decoder", fontsize=9)
-        words = f"Lines: medians over examples and seeds; bands: quartiles; dots: medians of one seed; {note}."
-        figure.text(0.01, 0.012, words, fontsize=7)
+        words = (
+            f"Distance: between output t and source token j, in a plain encoder-decoder; {note}.\n"
+            "Lines: medians over examples and seeds; bands: quartiles; dots: medians of one seed."
+        )
+        figure.supxlabel(words, fontsize=7, x=0.01, ha="left", ma="left")
     return figure
 
 

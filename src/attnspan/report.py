@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         refuse_foreign(out)
         collections, excluded = collect_each([Path(run) for run in options.runs])
         settings = {"baseline": options.baseline, "edges": edges, "keep": options.keep, "text": options.text}
+        settings["loss"] = options.loss
         studies = [build_study(collection, **settings) for collection in collections]
         for one in excluded:
             print(f"left out: {one.directory}: {one.reason}", file=sys.stderr)
@@ -91,6 +92,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SHARE",
         help="the span ends where less than this share of the best arm's quality on the shortest sources is left "
         "(default: 0.5)",
+    )
+    parser.add_argument(
+        "--loss",
+        type=float,
+        metavar="NATS",
+        help="time training to this validation loss (default: the least that every run came down to)",
     )
     parser.add_argument(
         "--text",

@@ -141,6 +141,8 @@ class Study:
     """The share of quality that ends a span."""
     text: bool = False
     """Whether the target is text, so that BLEU and chrF say something."""
+    loss: float | None = None
+    """The validation loss to which training is timed; None for the least that every run came down to."""
     notes: tuple[str, ...] = field(default=())
     """What a reader must know before believing the numbers, one sentence each."""
 
@@ -350,6 +352,7 @@ def build_study(
     edges: Sequence[int] | None = None,
     keep: float = 0.5,
     text: bool | None = None,
+    loss: float | None = None,
 ) -> Study:
     """Put runs together.
 
@@ -359,6 +362,7 @@ def build_study(
         edges: of the length bins; left out they are even, with an edge on the longest training length.
         keep: the share of the best arm's quality on the shortest sources that ends a span.
         text: whether the target is text; left out, it is if it is cut into subwords.
+        loss: the validation loss to which training is timed; left out, the least that every run came down to.
 
     Raises:
         InputError: there is no such arm.
@@ -381,6 +385,7 @@ def build_study(
         bins=bins,
         keep=keep,
         text=all(map(texts.is_text, collection.runs)) if text is None else text,
+        loss=loss,
         notes=(*_notes(arms, compared), *bins.notes),
     )
 

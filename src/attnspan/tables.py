@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from attnspan.pace import common_loss, reached, validations
 from attnspan.study import EXTRAPOLATION, IN_RANGE, Arm, Point, Region, Study
 from attnspan.texts import TEXT_METRICS
 from attnspan.wording import METRIC_NAMES, NONE, duration, number, p_value, span_interval, with_interval
@@ -158,6 +159,39 @@ def cost(study: Study) -> Table:
         "peak memory (MB)",
     )  # fmt: skip
     return Table("Cost of a run, mean over the runs of an arm", columns, tuple(rows))
+
+
+def pace(study: Study) -> Table:
+    """How long each arm trains to one validation loss; no rows where no run says what its losses were."""
+    runs = study.collection.runs
+    loss = common_loss(runs) if study.loss is None else study.loss
+    if loss is None or not any(map(validations, runs)):
+        return Table("", (), ())
+    rows, times = [], dict[str, float | None]()
+    for arm in study.arms:
+        found = [reached(run, loss) for run in arm.runs]
+        there = [one for one in found if one is not None]
+        updates = sorted({one.updates for one in there})
+        seconds = [one.seconds for one in there if one.seconds is not None]
+        times[arm.label] = mine = statistics.fmean(seconds) if len(seconds) == len(found) else None
+        baseline = times[study.arms[0].label]
+        rows.append(
+            Row(
+                (
+                    arm.label,
+                    f"{len(there)} of {len(found)}",
+                    "–".join(f"{n:,}" for n in dict.fromkeys((updates[0], updates[-1]))) if there else "not reached",
+                    duration(statistics.fmean(seconds)) if seconds else NONE if there else "not reached",
+                    number(mine / baseline, 2) if mine and baseline else NONE,
+                )
+            )
+        )
+    caption = (
+        f"Training until a validation first shows a loss of {number(loss)} nats per token or less; "
+        "the time is the mean over the runs that come there"
+    )
+    columns = ("arm", "runs that come there", "updates", "training time", f"times that of {study.arms[0].label}")
+    return Table(caption, columns, tuple(rows))
 
 
 def _mean(arm: Arm, key: str, style: Callable[[float], str]) -> str:
