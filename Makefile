@@ -31,8 +31,9 @@ check: .venv/installed-dev
 	$(BIN)/mypy
 
 results: reports/$(SWEEP)/report.md
-	mkdir -p results/$(SWEEP)
-	cp $(wildcard $(addprefix reports/$(SWEEP)/*,.md .csv .png .svg)) results/$(SWEEP)/
+	cd reports && for at in $$(dirname $$(find $(SWEEP) -name report.md)); do \
+	  mkdir -p ../results/$$at && cp $$at/*.md $$at/*.csv $$at/*.png $$at/*.svg ../results/$$at/ || exit; \
+	done
 
 clean:
 	rm -rf .venv

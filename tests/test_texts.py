@@ -93,5 +93,6 @@ def test_every_file_has_them(root, tmp_path):
         assert "Corpus BLEU (0 to 100) by source length" in text
         assert "Corpus chrF (0 to 100) by source length" in text
     assert "tok:13a" in (out / "index.html").read_text()
+    assert "\n## BLEU and chrF by source length\n" in (out / "report.md").read_text()
     assert report.main([str(root), "--out", str(out), "--no-text"]) == 0
     assert not (out / "text.csv").exists()

@@ -185,6 +185,13 @@ def html_page(studies: Sequence[Study], rankings: Sequence[Ranking], excluded: S
         styles=[],
         figure=ranking_plot(studies, rankings).inline("r", text) if rankings else "",
         figure_narrow=ranking_plot(studies, rankings, narrow=True).inline("rn", text) if rankings else "",
+        curves=[
+            [
+                plots.degradation(study, narrow=narrow).inline(f"{name}{i}", plots.degradation_text(study))
+                for name, narrow in (("d", False), ("n", True))
+            ]
+            for i, study in enumerate(studies)
+        ],
     )
 
 
@@ -212,10 +219,8 @@ def _common(
                 "findings": findings(study),
                 "folder": study.data,
                 "link": Path(study.data, "index.html").as_posix(),
-                "plot": plots.degradation(study).inline(f"d{i}", plots.degradation_text(study)),
-                "narrow": plots.degradation(study, narrow=True).inline(f"n{i}", plots.degradation_text(study)),
             }
-            for i, study in enumerate(studies)
+            for study in studies
         ],
         "runs": runs_table(studies),
         "excluded": excluded,
