@@ -109,6 +109,10 @@ def trains_beyond(update: int) -> Callable[[Status], bool]:
     return lambda status: status.phase == TRAINING and status.update > update
 
 
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+
+
 def row(printed: str, seed: int) -> str:
     return next(line for line in reversed(printed.splitlines()) if re.match(rf"\w+ +reverse +{seed} ", line))
 
@@ -174,8 +178,9 @@ def test_preempted_it_goes_on_and_ends_the_same(composed: Compose, tmp_path: Pat
 def test_what_is_killed_or_cancelled_is_missed(tmp_path: Path, cache: Path) -> None:
     """One killed with all its processes, one cancelled, and one whose run alone is killed; then Ctrl-C for the last."""
     with sweeping("-m", "seed=1,2,3,4", *ENDLESS, *SLURM, cwd=tmp_path, cache=cache) as sweep:
-        sweep.wait_for(1, trains_beyond(0))
-        subprocess.run(["scancel", "--full", "--signal=KILL", sweep.job(1)], check=True)
+        status = sweep.wait_for(1, trains_beyond(0))
+        for pid in (parent_of(status.pid), status.pid):  # as when a node fails, nobody can say a word
+            os.kill(pid, signal.SIGKILL)
         sweep.wait_for(2, trains_beyond(0))
         subprocess.run(["scancel", sweep.job(2)], check=True)
         status = sweep.wait_for(3, trains_beyond(0))
