@@ -320,6 +320,24 @@ def stop(jobs: Sequence[Job]) -> None:
             _write_end(job)
 
 
+def stop_left_behind(jobs: Sequence[Job]) -> None:
+    """Ask runs on this machine to write a checkpoint and to stop, and wait until they are: their launcher is gone."""
+    asked: set[int] = set()
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline and (alive := [job for job in jobs if _runs(job.directory) and _is_here(job)]):
+        for status in filter(None, (read_status(job.directory) for job in alive)):
+            if status.state == RUNNING and status.pid not in asked:
+                asked.add(status.pid)
+                with suppress(OSError):
+                    os.kill(status.pid, signal.SIGTERM)
+        time.sleep(_POLL)
+
+
+def is_under_way(job: Job) -> bool:
+    """Whether some process is at work on the run."""
+    return _runs(job.directory)
+
+
 def _runs(directory: Path) -> bool:
     with suppress(InputError):
         return look(directory).state == RUNNING

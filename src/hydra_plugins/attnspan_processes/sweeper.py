@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import signal
 from typing import TYPE_CHECKING, Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -44,10 +44,24 @@ class AllJobsSweeper(BasicSweeper):
         launcher: Launcher = self.launcher
 
         def run(plan: Plan, console: Console) -> None:
-            waiting: Sequence[Sequence[str]] = [job.overrides for job in plan.jobs if not job.outcome]
+            from attnspan.sweep import is_under_way, stop_left_behind
+
+            waiting = [job for job in plan.jobs if not job.outcome]
+            ours = [job for job in waiting if not is_under_way(job)]
             if waiting:
                 _hold_back(launcher, plan.at_a_time)
-                launcher.launch(waiting, initial_job_idx=0)
+
+                def interrupt(number: int, frame: object) -> None:
+                    signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
+                    stop_left_behind(ours)  # before joblib hears of it, which would kill them
+                    raise KeyboardInterrupt
+
+                before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+                try:
+                    launcher.launch([job.overrides for job in waiting], initial_job_idx=0)
+                finally:
+                    for number, handler in before.items():
+                        signal.signal(number, handler)
 
         carry_out(self.hydra_context, self.config, jobs, at_a_time=None, run=run)
         return None

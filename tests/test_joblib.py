@@ -1,0 +1,84 @@
+"""Hydra's joblib launcher, where it is installed: what happens to a job stays with it there too."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from attnspan.rundir import is_finished
+from attnspan.status import FAILED, FINISHED, INTERRUPTED, RUNNING, is_locked, look
+from tests.conftest import TINY
+
+pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+ROOT = Path(__file__).parents[1]
+JOBLIB = ("-m", "hydra/launcher=joblib", "study=mine", "decoder=plain", *TINY)
+TROUBLE = ("optimizer._target_=tests.troubles.Trouble", "+optimizer.how=raise,exit,memory,kill,none")
+
+
+def start(cwd: Path, cache: Path, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "attnspan.train", *JOBLIB, *words],
+        cwd=cwd,
+        env=os.environ | {"ATTNSPAN_CACHE": str(cache), "PYTHONPATH": str(ROOT), "COLUMNS": "1000"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # a terminal's foreground, to which Ctrl-C goes
+    )
+
+
+def test_every_failure_stays_where_it_is(tmp_path: Path, cache: Path) -> None:
+    with start(tmp_path, cache, *TROUBLE) as process:
+        printed, complaint = process.communicate(timeout=240)
+    assert process.returncode == 1, printed + complaint
+    rows = {
+        how: [line for line in printed.splitlines() if f"how={how} " in line]
+        for how in ("raise", "exit", "memory", "kill", "none")
+    }
+    for how, reason in {
+        "raise": "RuntimeError: it had to be",
+        "exit": "sys.exit(3)",
+        "memory": "out of memory",
+        "kill": "killed (out of memory?)",
+    }.items():
+        (row,) = (line for line in rows[how] if f" {FAILED} " in line or f" {FINISHED} " in line)
+        assert f" {FAILED} " in row
+        assert reason in row
+    (row,) = (line for line in rows["none"] if f" {FAILED} " in line or f" {FINISHED} " in line)
+    assert f" {FINISHED} " in row
+    states = [look(tmp_path / line).state for line in (tmp_path / "runs" / "mine.txt").read_text().split()]
+    assert states == [FAILED] * 4 + [FINISHED]
+
+
+def test_ctrl_c_stops_all(tmp_path: Path, cache: Path) -> None:
+    """What was running keeps its checkpoint, nobody is left behind, and the table says how it stands."""
+    with start(
+        tmp_path, cache, "seed=1,2,3", "trainer.max_steps=100000", "trainer.val_check_interval=50000"
+    ) as process:
+        deadline = time.monotonic() + 120
+
+        def under_way() -> list[Path]:
+            found = (path.parent for path in tmp_path.rglob("status.json"))
+            return [path for path in found if (status := look(path)).state == RUNNING and status.update > 3]
+
+        while not under_way():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)
+        printed, complaint = process.communicate(timeout=90)
+    assert process.returncode == 130, printed + complaint
+    assert "interrupted; the same command goes on" in complaint
+    directories = [path.parent for path in tmp_path.rglob("status.json")]
+    assert len(directories) == 3
+    for directory in directories:
+        assert not is_locked(directory)
+        assert look(directory).state == INTERRUPTED
+        assert not is_finished(directory)
+    assert "not started" in printed
+    assert any((directory / "checkpoints" / "last.ckpt").exists() for directory in directories)
