@@ -216,7 +216,7 @@ def test_threads_of_a_job_are_its_cpus(tmp_path: Path, cache: Path) -> None:
 
 def test_what_slurm_does_not_take_is_one_line(tmp_path: Path, cache: Path) -> None:
     for words, complaint in (
-        (("hydra.launcher.partition=nowhere",), "invalid partition"),
+        (("hydra.launcher.partition=nowhere",), "Invalid partition"),
         (("+hydra.launcher.partitoin=main",), "partitoin"),
     ):
         done = subprocess.run(
