@@ -14,13 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 ARMS = ["plain", "bahdanau", "luong_general"]
 LENGTHS = [10, 25, 50, 100]
@@ -45,6 +45,7 @@ def measure(arm: str, length: int, seconds: float) -> dict[str, float]:
     config = plain_config(found, found.hydra.runtime.choices)
     torch.set_num_threads(1)
     torch.manual_seed(1)
+    forget_peak()
     before = peak_mb()
 
     model = assemble_model(config, source_vocabulary_size=SYMBOLS, target_vocabulary_size=SYMBOLS)
@@ -88,8 +89,14 @@ def rate(work: Callable[[], int], seconds: float) -> float:
 
 
 def peak_mb() -> float:
-    """Most memory that this process has held so far (Linux counts in KiB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    """Most memory that this process has held since :func:`forget_peak` (of Linux; getrusage begins with the parent's)."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**10
+
+
+def forget_peak() -> None:
+    """What the imports needed for a moment is not the model's."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def in_process(arm: str, length: int, seconds: float) -> dict[str, float]:
@@ -114,15 +121,15 @@ def main() -> None:
         print(json.dumps(measure(arm, int(length), float(seconds))))
         return
 
-    from importlib.metadata import version
-
-    from attnspan.run import _processor
-
     cells = [(length, arm) for length in options.lengths for arm in options.arms]
     found: dict[tuple[int, str], list[dict[str, float]]] = {cell: [] for cell in cells}
     for number in range(options.rounds):
         for length, arm in cells if number % 2 == 0 else reversed(cells):
             found[length, arm].append(in_process(arm, length, options.seconds))
+
+    from importlib.metadata import version
+
+    from attnspan.run import _processor
 
     print(f"{datetime.now(UTC):%Y-%m-%d}, {_processor()}, {platform.platform()}, python {platform.python_version()},")
     print(f"torch {version('torch')}, one thread; medians of {options.rounds} rounds; x: over {options.arms[0]}")
