@@ -89,7 +89,7 @@ def rate(work: Callable[[], int], seconds: float) -> float:
 
 
 def peak_mb() -> float:
-    """Most memory that this process has held since :func:`forget_peak` (of Linux; getrusage begins with the parent's)."""
+    """Most memory that this process held since :func:`forget_peak` (Linux; getrusage begins with the parent's)."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**10
 
