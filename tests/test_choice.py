@@ -33,8 +33,16 @@ def validate(
     directory: Path, values: list[tuple[float, float]], *, choose_by: str, patience: int | None = None
 ) -> tuple[Checkpoints, int]:
     """Go through validations with these (sequence error rates, losses), one an update; says when training ended."""
+    nobody: Any = None  # nothing is tested here
     checkpoints = Checkpoints(
-        directory=directory, choose_by=choose_by, patience=patience, every=60, curves=Curves(directory), stop=Stop()
+        directory=directory,
+        choose_by=choose_by,
+        patience=patience,
+        every=60,
+        curves=Curves(directory),
+        stop=Stop(),
+        recorder=nobody,
+        cost=nobody,
     )
     trainer: Any = SimpleNamespace(should_stop=False, is_global_zero=True)
     module: Any = SimpleNamespace(state_dict=lambda: {"update": torch.tensor(trainer.global_step)})

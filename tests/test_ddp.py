@@ -25,8 +25,9 @@ from attnspan.data.batching import Batch, EncodedSplit
 from attnspan.rundir import METRICS, RECORDS, STATUS, SUMMARY, is_finished, read_json
 from attnspan.status import INTERRUPTED, TRAINING, read_status
 from tests.conftest import TINY, Compose
+from tests.kills import assert_same
 from tests.test_lit import module
-from tests.test_resume import assert_same, run
+from tests.test_resume import run
 
 TWO = ("trainer.devices=2", "trainer.strategy=ddp")
 FEW = ("decoder=bahdanau", "data.train_size=60", "loader.batch_tokens=14", "trainer.log_every_n_steps=1")

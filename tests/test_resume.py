@@ -24,13 +24,11 @@ from attnspan.errors import InputError
 from attnspan.identity import run_directory
 from attnspan.run import execute
 from attnspan.rundir import (
-    BEST,
     CHECKPOINTS,
     LAST,
     LOCK,
     METRICS,
     PREVIOUS,
-    RECORDS,
     STATUS,
     SUMMARY,
     is_finished,
@@ -38,6 +36,7 @@ from attnspan.rundir import (
 )
 from attnspan.status import TESTING, TRAINING, read_status
 from tests.conftest import TINY, Compose
+from tests.kills import assert_same
 
 DROPOUT = ("decoder=bahdanau", "model.dropout=0.3", "trainer.val_check_interval=4", "trainer.log_every_n_steps=3")
 """A run of 20 updates over epochs of 7 batches, in which nothing coincides: validations, logs, epochs."""
@@ -67,25 +66,6 @@ def run(config: dict[str, Any], *, once: bool = False) -> tuple[Path, list[str]]
             if once:
                 break
     return directory, said
-
-
-def numbers(directory: Path) -> dict[str, Any]:
-    """All that must be the same."""
-    summary = read_json(directory / SUMMARY)
-    chosen = f"best_validation_{summary['chosen_by']}"
-    facts = ("run_id", "updates", "best_update", "best_validation_loss", chosen, "test")
-    return {
-        "weights": {name: tensor.tolist() for name, tensor in read_checkpoint(directory / BEST)["state_dict"].items()},
-        RECORDS: (directory / RECORDS).read_bytes(),
-        METRICS: (directory / METRICS).read_bytes(),
-        SUMMARY: {name: summary[name] for name in facts},
-    }
-
-
-def assert_same(one: Path, other: Path) -> None:
-    a, b = numbers(one), numbers(other)
-    for name in a:
-        assert a[name] == b[name], name
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ import yaml
 from attnspan.rundir import LAST, LOG, STATUS, is_finished, read_json
 from attnspan.status import FAILED, FINISHED, INTERRUPTED, QUEUED, TRAINING, Status, read_status
 from tests.conftest import TINY, Compose
-from tests.test_resume import assert_same, run
+from tests.kills import assert_same
+from tests.test_resume import run
 
 pytest.importorskip("submitit")
 

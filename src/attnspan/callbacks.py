@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict
 from typing import Any
 
 import lightning as L
@@ -187,11 +188,19 @@ class Cost(L.Callback):
         self.train_seconds = time.monotonic() - self._start - self.validation_seconds  # validation is not training
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock."""
-        self._start = time.monotonic()
+        """Start the clock, where it was stopped."""
+        self._start = time.monotonic() - self.test_seconds
 
-    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Stop the clock."""
+    def on_test_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Look at the clock."""
         self.test_seconds = time.monotonic() - self._start
 
 
@@ -215,6 +224,25 @@ class Recorder(L.Callback):
     def records(self) -> list[Record]:
         """Return the records in the order of the test split."""
         return [self._records[row] for row in sorted(self._records)]
+
+    def decoded(self) -> dict[str, Any]:
+        """All that was decoded so far, as plain things."""
+        records = {row: asdict(record) for row, record in self._records.items()}
+        return {"records": records, "decoded_tokens": self.decoded_tokens}
+
+    def go_on_with(self, decoded: dict[str, Any]) -> None:
+        """Count what an earlier process has ``decoded``.
+
+        Raises:
+            TypeError: its records have other columns.
+        """
+        self._records = {row: Record(**record) for row, record in decoded["records"].items()}
+        self.decoded_tokens = decoded["decoded_tokens"]
+
+    @property
+    def rows(self) -> Collection[int]:
+        """Rows of the test split that have a record."""
+        return self._records.keys()
 
     def on_test_batch_end(
         self,

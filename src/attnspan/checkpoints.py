@@ -2,7 +2,8 @@
 
 ``best.ckpt`` holds the weights that did best on validation, by the criterion that the run chose. ``last.ckpt`` holds
 weights, optimizer, schedule, place in the data, generators, curves and counters between two updates, and
-``previous.ckpt`` the same a while before. All are tensors and plain types, written whole or not at all.
+``previous.ckpt`` the same a while before. ``tested.ckpt`` holds the records of the test so far. All are tensors and
+plain types, written whole or not at all.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import TorchCheckpointIO
 from torch import Tensor
 
+from attnspan.callbacks import Cost, Recorder
 from attnspan.data.batching import Batch
 from attnspan.errors import InputError
 from attnspan.ranks import gather, rank
-from attnspan.rundir import BEST, LAST, PREVIOUS, write_text, write_whole
+from attnspan.rundir import BEST, LAST, PREVIOUS, TESTED, write_text, write_whole
 
 
 class Interrupted(BaseException):
@@ -147,13 +149,25 @@ class Checkpoints(Checkpoint):
         directory: of the run.
         choose_by: ``loss``, or another of the validation's measures that is best where it is least.
         patience: ends the training after so many validations without a better checkpoint; None for never.
-        every: seconds after which ``last.ckpt`` is written anew; it is also written after every validation.
+        every: seconds after which ``last.ckpt`` is written anew; it is also written after every validation. In the
+            test, those after which ``tested.ckpt`` is.
         curves: what was logged, which must go on with the rest.
         stop: tells whether to stop.
+        recorder: has the records of the test.
+        cost: has the seconds that they took.
     """
 
     def __init__(
-        self, *, directory: Path, choose_by: str, patience: int | None, every: float, curves: Curves, stop: Stop
+        self,
+        *,
+        directory: Path,
+        choose_by: str,
+        patience: int | None,
+        every: float,
+        curves: Curves,
+        stop: Stop,
+        recorder: Recorder,
+        cost: Cost,
     ) -> None:
         self._directory = directory
         self._criteria = (f"validation/{choose_by}", "validation/loss")
@@ -161,6 +175,8 @@ class Checkpoints(Checkpoint):
         self._every = every
         self._curves = curves
         self._stop = stop
+        self._recorder = recorder
+        self._cost = cost
         self.complete = False
         self.best_update: int | None = None
         self.best = (math.inf, math.inf)
@@ -248,18 +264,36 @@ class Checkpoints(Checkpoint):
         self._save(trainer)
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Listen again."""
+        """Listen again, and start the clock."""
         self._stop.listen()
+        self._saved_at = time.monotonic()
 
     def on_test_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Stop here if asked to: the test is done again as a whole.
+        """Save what is decoded, if it is time to. Each of several processes has a part of it: they test as a whole.
 
         Raises:
             Interrupted: the run was asked to stop.
         """
+        due = self._stop.number is not None or time.monotonic() - self._saved_at >= self._every
+        if due and self._recorder.rows and trainer.world_size == 1:
+            content = {"state_dict": {**self._recorder.decoded(), "test_seconds": self._cost.test_seconds}}
+            write_whole(self._directory / TESTED, _bytes(content))
+            self._saved_at = time.monotonic()
         self._stop.check()
+
+    def go_on_testing(self, say: Callable[[str], None]) -> None:
+        """Take up what was decoded before the run was interrupted, if that was kept and is whole."""
+        path = self._directory / TESTED
+        if not path.exists():
+            return
+        try:
+            state = read_checkpoint(path)["state_dict"]
+            self._recorder.go_on_with(state)
+            self._cost.test_seconds = state["test_seconds"]
+        except (InputError, KeyError, TypeError) as error:
+            say(f"{error if isinstance(error, InputError) else f'{path}: of another version'}; the test begins anew")
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Take Lightning's counters back to before the batch that it has just fetched.

@@ -53,6 +53,7 @@ from attnspan.rundir import (
     PREVIOUS,
     RECORDS,
     SUMMARY,
+    TESTED,
     TOKENIZERS,
     WHOLE,
     cannot_write,
@@ -138,6 +139,13 @@ def execute(
     cost = Cost(began=began)
     curves = Curves(directory)
     stop = Stop(follows=rank > 0)
+    recorder = Recorder(
+        prepared=prepared,
+        run_id=directory.name,
+        arm=config["arm"],
+        data=config["data_name"],
+        seed=config["seed"],
+    )
     checkpoints = Checkpoints(
         directory=directory,
         choose_by=config["choose_by"],
@@ -145,13 +153,8 @@ def execute(
         every=config["checkpoint_every"],
         curves=curves,
         stop=stop,
-    )
-    recorder = Recorder(
-        prepared=prepared,
-        run_id=directory.name,
-        arm=config["arm"],
-        data=config["data_name"],
-        seed=config["seed"],
+        recorder=recorder,
+        cost=cost,
     )
     summary, loggers = None, list[Logger]()
     with ExitStack() as stack:
@@ -185,6 +188,9 @@ def execute(
             say(f"goes on after update {updates}, the last: only the test is left")
             for callback in (cost, checkpoints):
                 callback.load_state_dict(states[callback.state_key])
+            if ranks == 1:
+                checkpoints.go_on_testing(say)
+                loaders.leave_out(recorder.rows)
         else:
             if found:
                 say(f"goes on at update {updates}")
@@ -229,7 +235,8 @@ def execute(
             for logger in loggers:
                 logger.log_metrics({f"test/{name}": value for name, value in summary["test"].items()})
             write_json(directory / SUMMARY, summary)
-            (directory / PREVIOUS).unlink(missing_ok=True)
+            for name in (PREVIOUS, TESTED):
+                (directory / name).unlink(missing_ok=True)
     return summary
 
 
@@ -319,7 +326,7 @@ def _clear(directory: Path, *, all_of_it: bool) -> None:
         (directory / name).unlink(missing_ok=True)
     if all_of_it:
         shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
-    for name in (*WHOLE, ATTENTION, BEST, LAST):  # half-written ones
+    for name in (*WHOLE, ATTENTION, BEST, LAST, TESTED):  # half-written ones
         path = directory / name
         for temporary in path.parent.glob(f".{path.name}.*"):
             temporary.unlink(missing_ok=True)

@@ -11,7 +11,7 @@
 ``status.json``           state and progress, see :mod:`attnspan.status`
 ``run.log``               what the run printed, when a sweep started it
 ``tokenizers/``           ``source.json`` and ``target.json``
-``checkpoints/``          ``best.ckpt``, and ``last.ckpt`` and ``previous.ckpt`` to go on from
+``checkpoints/``          ``best.ckpt``; ``last.ckpt``, ``previous.ckpt`` and ``tested.ckpt`` to go on from
 ========================  ==========================================================================
 """
 
@@ -43,6 +43,7 @@ CHECKPOINTS = "checkpoints"
 BEST = "checkpoints/best.ckpt"
 LAST = "checkpoints/last.ckpt"
 PREVIOUS = "checkpoints/previous.ckpt"
+TESTED = "checkpoints/tested.ckpt"
 
 WHOLE = (CONFIG, METRICS, RECORDS, SUMMARY)
 """A run is finished if and only if these are there and whole."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import lightning
 import torch
 from torch.utils.data import DataLoader
 
-from attnspan.data.batching import Batch, EncodedSplit, TokenBudgetBatches, TrainingLoader, loader, plan_batches
+from attnspan.data.batching import Batch, EncodedSplit, TrainingLoader, loader, plan_batches
 from attnspan.data.prepare import Prepared
 
 
@@ -51,6 +53,11 @@ class DataModule(lightning.LightningDataModule):
         key = "loader.evaluation_batch_tokens"
         self._validation_batches = plan_batches(self._validation, evaluation_batch_tokens, key)
         self._test_batches = plan_batches(self._test, evaluation_batch_tokens, key)
+        self._tested: Collection[int] = ()
+
+    def leave_out(self, rows: Collection[int]) -> None:
+        """Leave out those test batches all of whose ``rows`` are decoded already; the others are what they were."""
+        self._tested = rows
 
     def train_dataloader(self) -> TrainingLoader:
         """Batches in an order of (seed, epoch), resumable."""
@@ -64,15 +71,14 @@ class DataModule(lightning.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Every validation example once, by length."""
-        return self._in_order(self._validation, self._validation_batches)
+        batches = self._validation_batches.in_order()
+        return loader(self._validation, batches, workers=self._workers, pin_memory=self._pin_memory)
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        """Every test example once, by length."""
-        return self._in_order(self._test, self._test_batches)
+        """Every test example once, by length, but for what is left out."""
+        batches = [rows for rows in self._test_batches.in_order() if not all(int(row) in self._tested for row in rows)]
+        return loader(self._test, batches, workers=self._workers, pin_memory=self._pin_memory)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Move a batch without waiting for it (Lightning waits for whatever is no bare tensor)."""
         return batch.to(device, non_blocking=True)
-
-    def _in_order(self, split: EncodedSplit, batches: TokenBudgetBatches) -> DataLoader[Batch]:
-        return loader(split, batches.in_order(), workers=self._workers, pin_memory=self._pin_memory)

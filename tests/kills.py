@@ -1,0 +1,158 @@
+"""Real runs in real processes, killed at random moments; and what must be the same afterwards.
+
+A process that has loaded everything and has one thread forks the runs, so that none of them pays for imports.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import yaml
+
+from attnspan.build import build_corpus
+from attnspan.callbacks import Reporter
+from attnspan.checkpoints import read_checkpoint
+from attnspan.data.prepare import prepare
+from attnspan.identity import run_directory
+from attnspan.run import execute
+from attnspan.rundir import BEST, METRICS, RECORDS, SUMMARY, is_finished, read_json
+from attnspan.status import INTERRUPTED, is_locked, look, read_status
+from tests.conftest import TINY
+
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["tests.kills"])
+
+VICTIM = (
+    *TINY,
+    "model.dropout=0.3",
+    "trainer.max_steps=120",
+    "trainer.val_check_interval=15",
+    "data.validation_size=800",
+    "data.test_size=1600",
+    "loader.evaluation_batch_tokens=256",
+)
+"""A run of some seconds, of which training, validation and test each have their share."""
+
+
+def numbers(directory: Path) -> dict[str, Any]:
+    """All that must be the same."""
+    summary = read_json(directory / SUMMARY)
+    chosen = f"best_validation_{summary['chosen_by']}"
+    facts = ("run_id", "updates", "best_update", "best_validation_loss", chosen, "test")
+    return {
+        "weights": {name: tensor.tolist() for name, tensor in read_checkpoint(directory / BEST)["state_dict"].items()},
+        RECORDS: (directory / RECORDS).read_bytes(),
+        METRICS: (directory / METRICS).read_bytes(),
+        SUMMARY: {name: summary[name] for name in facts},
+    }
+
+
+def assert_same(one: Path, other: Path) -> None:
+    """Two finished runs have the same weights, records and metrics, bit for bit."""
+    a, b = numbers(one), numbers(other)
+    for name in a:
+        assert a[name] == b[name], name
+
+
+def carry_out(config: dict[str, Any], log: Path) -> None:
+    """One attempt at a run, in a process of its own."""
+    os.setsid()  # so that what it starts can be told from others
+    Reporter.EVERY = 0.0  # the status says what the run was killed at
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    prepared = prepare(build_corpus(config), cache_dir=Path(config["cache_dir"]))
+    directory = run_directory(config, data_fingerprint=prepared.fingerprint)
+    execute(
+        config,
+        prepared=prepared,
+        directory=directory,
+        command="",
+        report=lambda status: None,
+        say=lambda line: print(line, flush=True),
+    )
+
+
+def directory_of(config: dict[str, Any]) -> Path:
+    """Where the run of ``config`` lies."""
+    prepared = prepare(build_corpus(config), cache_dir=Path(config["cache_dir"]))
+    return run_directory(config, data_fingerprint=prepared.fingerprint)
+
+
+def attempt(config: dict[str, Any], *, kill_after: float | None = None) -> tuple[bool, float]:
+    """Start the run of ``config``, or what is left of it, and kill it after so many seconds.
+
+    Returns:
+        Whether it was killed, rather than done before; and the seconds that it had.
+    """
+    log = Path(config["runs_dir"], "attempts.log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    process = SERVER.Process(target=carry_out, args=(config, log))
+    began = time.monotonic()
+    process.start()
+    process.join(kill_after)
+    if process.exitcode is None:
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    seconds = time.monotonic() - began
+    assert process.exitcode in (0, -signal.SIGKILL), log.read_text(encoding="utf-8")
+    return process.exitcode != 0, seconds
+
+
+def assert_nothing_is_broken(directory: Path) -> str:
+    """A killed run is called interrupted, its lock is free, and every file is whole; says in which phase it was."""
+    assert not is_finished(directory)
+    assert not is_locked(directory)
+    if not directory.exists():
+        return "before its directory"
+    for path in directory.rglob("*"):
+        if path.name.startswith("."):  # temporary neighbours, which the next attempt removes
+            continue
+        if path.suffix == ".json":
+            json.loads(path.read_text(encoding="utf-8"))
+        elif path.suffix == ".ckpt":
+            read_checkpoint(path)
+        elif path.suffix == ".parquet":
+            pq.read_table(path)
+        elif path.suffix == ".yaml":
+            assert yaml.safe_load(path.read_text(encoding="utf-8"))["arm"]
+    status = read_status(directory)
+    if status is None:
+        return "before its status"
+    assert look(directory).state == INTERRUPTED
+    writing = [path.name.split(".")[1] for path in directory.rglob(".*.*.*") if path.is_file()]
+    return f"writing {writing[0]}" if writing else status.phase or status.state
+
+
+def kill_and_go_on(
+    config: dict[str, Any], draw: random.Random, *, seconds: float, at_least: float = 0.0
+) -> tuple[Path, Counter[str]]:
+    """Kill a run at random moments until it is done in spite of that.
+
+    Args:
+        config: of the run.
+        draw: draws the moments.
+        seconds: the longest that an attempt gets; twice that from the 40th on, so that a loaded machine ends too.
+        at_least: the shortest.
+
+    Returns:
+        Its directory, and how often it was killed in which phase.
+    """
+    directory, killed = directory_of(config), Counter[str]()
+    for number in range(200):
+        longest = seconds * (1 if number < 40 else 2)
+        if not attempt(config, kill_after=draw.uniform(at_least, longest))[0]:
+            return directory, killed
+        if not is_finished(directory):  # killed on its way out, it is done all the same
+            killed[assert_nothing_is_broken(directory)] += 1
+    raise AssertionError(f"not done after {number + 1} attempts: {dict(killed)}")
