@@ -34,10 +34,11 @@ SERVER.set_forkserver_preload(["tests.kills"])
 VICTIM = (
     *TINY,
     "model.dropout=0.3",
-    "trainer.max_steps=120",
+    "trainer.max_steps=60",
     "trainer.val_check_interval=15",
-    "data.validation_size=800",
-    "data.test_size=1600",
+    "data.train_size=900",
+    "data.validation_size=400",
+    "data.test_size=800",
     "loader.evaluation_batch_tokens=256",
 )
 """A run of some seconds, of which training, validation and test each have their share."""
@@ -66,6 +67,7 @@ def assert_same(one: Path, other: Path) -> None:
 def carry_out(config: dict[str, Any], log: Path) -> None:
     """One attempt at a run, in a process of its own."""
     os.setsid()  # so that what it starts can be told from others
+    multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)  # as outside of a server
     Reporter.EVERY = 0.0  # the status says what the run was killed at
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
@@ -134,25 +136,22 @@ def assert_nothing_is_broken(directory: Path) -> str:
     return f"writing {writing[0]}" if writing else status.phase or status.state
 
 
-def kill_and_go_on(
-    config: dict[str, Any], draw: random.Random, *, seconds: float, at_least: float = 0.0
-) -> tuple[Path, Counter[str]]:
+def kill_and_go_on(config: dict[str, Any], draw: random.Random, *, mean: float) -> tuple[Path, Counter[str]]:
     """Kill a run at random moments until it is done in spite of that.
 
     Args:
         config: of the run.
-        draw: draws the moments.
-        seconds: the longest that an attempt gets; twice that from the 40th on, so that a loaded machine ends too.
-        at_least: the shortest.
+        draw: draws the seconds that an attempt gets, exponentially: a kill is as likely at one moment as at any other,
+            and whatever has to be done in one go is done some time.
+        mean: of these seconds.
 
     Returns:
         Its directory, and how often it was killed in which phase.
     """
     directory, killed = directory_of(config), Counter[str]()
-    for number in range(200):
-        longest = seconds * (1 if number < 40 else 2)
-        if not attempt(config, kill_after=draw.uniform(at_least, longest))[0]:
+    for _ in range(500):
+        if not attempt(config, kill_after=draw.expovariate(1 / mean))[0]:
             return directory, killed
         if not is_finished(directory):  # killed on its way out, it is done all the same
             killed[assert_nothing_is_broken(directory)] += 1
-    raise AssertionError(f"not done after {number + 1} attempts: {dict(killed)}")
+    raise AssertionError(f"not done after {killed.total()} kills: {dict(killed)}")

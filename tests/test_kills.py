@@ -1,0 +1,84 @@
+"""Runs killed for real, by SIGKILL at random moments, end with the numbers of one that nobody touched."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from attnspan.checkpoints import read_checkpoint
+from attnspan.rundir import LOCK, TESTED
+from attnspan.status import TESTING, TRAINING, VALIDATING
+from tests.conftest import Compose
+from tests.kills import VICTIM, assert_same, attempt, directory_of, kill_and_go_on
+
+KILLS = 20
+SEED = int(os.environ.get("KILLS_SEED", "7"))
+
+
+def test_killed_at_random_moments(composed: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """At least twenty kills, of runs with and without workers, of which at least one hits each phase."""
+    draw, kills, rounds = random.Random(SEED), Counter[str](), itertools.count()
+    attempt(composed(*VICTIM) | {"runs_dir": str(tmp_path / "none")}, kill_after=0.0)  # the server has its imports
+    for overrides in (
+        ("decoder=bahdanau", "checkpoint_every=0.02"),
+        ("decoder=luong_general_feeding", "checkpoint_every=0.1", "loader.workers=2"),
+    ):
+        config = composed(*VICTIM, *overrides)
+        whole = config | {"runs_dir": str(tmp_path / overrides[0])}
+        _, seconds = attempt(whole)
+        enough = kills.total() + KILLS / 2
+        while kills.total() < enough:
+            killed = config | {"runs_dir": str(tmp_path / f"killed{next(rounds)}")}
+            directory, phases = kill_and_go_on(killed, draw, mean=seconds / 4)
+            assert_same(directory, directory_of(whole))
+            assert [path.name for path in directory.rglob(".*")] == [LOCK]
+            kills += phases
+    with capsys.disabled():
+        print(f" [{kills.total()} kills: {dict(kills)}]", end="")
+    assert {TRAINING, VALIDATING, TESTING} <= set(kills)
+
+
+def test_a_test_goes_on_where_it_was_killed(composed: Compose, tmp_path: Path) -> None:
+    """What was decoded before the kill is not decoded again, and the records are the same."""
+    config = composed(*VICTIM, "trainer.max_steps=3", "checkpoint_every=0")
+    attempt(config | {"runs_dir": str(tmp_path / "whole")})
+    config["runs_dir"] = str(tmp_path / "killed")
+    directory = directory_of(config)
+    decoded: list[set[int]] = []
+    for seconds in range(1, 40):
+        was_killed, _ = attempt(config, kill_after=0.25 * seconds)
+        if not was_killed:
+            break
+        if (directory / TESTED).exists():
+            decoded.append(set(read_checkpoint(directory / TESTED)["state_dict"]["records"]))
+    assert decoded
+    assert all(before <= after for before, after in itertools.pairwise(decoded))
+    assert_same(directory, directory_of(config | {"runs_dir": str(tmp_path / "whole")}))
+
+
+def test_workers_of_a_killed_run_do_not_live_on(composed: Compose, tmp_path: Path) -> None:
+    config = composed(*VICTIM, "trainer.max_steps=100000", "loader.workers=2") | {"runs_dir": str(tmp_path)}
+    before = _ours(tmp_path)
+    assert attempt(config, kill_after=4.0)[0]
+    deadline = time.monotonic() + 20  # workers look every five seconds whether their parent is there
+    while _ours(tmp_path) - before:
+        assert time.monotonic() < deadline, _ours(tmp_path) - before
+        time.sleep(0.1)
+
+
+def _ours(directory: Path) -> set[int]:
+    """Processes that write to the log of the attempts in ``directory``."""
+    found, log = set(), str(directory / "attempts.log")
+    for path in Path("/proc").glob("[0-9]*/fd/1"):
+        try:
+            if os.readlink(path) == log:
+                found.add(int(path.parts[2]))
+        except OSError:
+            continue
+    return found
