@@ -95,9 +95,8 @@ def _put_back(job: Job, number: int, put_back: Callable[[int, Any], None]) -> No
         put_back(number, None)
     except UncompletedJobError as error:  # it has been too often
         status = read_status(job.directory) or job.status(INTERRUPTED)
-        replace(status, state=INTERRUPTED, phase="", reason=f"{error} More hydra.launcher.timeout_min may help").write(
-            job.directory
-        )
+        more = "The same command goes on; more hydra.launcher.timeout_min or hydra.launcher.max_num_timeout may help"
+        replace(status, state=INTERRUPTED, phase="", remaining=None, reason=f"{error} {more}").write(job.directory)
         raise
 
 

@@ -48,7 +48,7 @@ class SlurmLauncher(OwnLauncher):
         """Submit the jobs and wait for them.
 
         Raises:
-            InputError: SLURM does not take them.
+            InputError: SLURM does not take them, or a number of the launcher's cannot be.
         """
         from attnspan.errors import InputError
         from attnspan.slurm import run_array
@@ -59,6 +59,12 @@ class SlurmLauncher(OwnLauncher):
             raise InputError(
                 f"hydra.launcher.cpus_per_task={cpus} is less than the threads of a run, threads={threads} in each of "
                 f"trainer.devices={devices}: leave it null"
+            )
+        limit, before = self._sbatch.get("timeout_min"), self._sbatch.get("signal_delay_s")
+        if isinstance(limit, int) and isinstance(before, int) and before >= limit * 60:
+            raise InputError(
+                f"hydra.launcher.signal_delay_s={before} is not less than hydra.launcher.timeout_min={limit}: each job "
+                "would be told to stop as soon as it starts"
             )
         run_array(
             plan.jobs,
