@@ -1,6 +1,7 @@
 # make study                  the long-sequence study, from nothing to reports/long_sequences/index.html
 # make study SWEEP=smoke      any other file in sweeps/
 # make test                   the tests
+# make soak                   kill runs and sweeps for half an hour, and compare them with untouched ones
 # make cluster-test           the tests that need a cluster, through a SLURM that it starts here (Debian; asks for root)
 # make check                  lint, formatting and types
 # make results                keep what the study printed in results/, for RESULTS.md to quote
@@ -9,7 +10,7 @@ PYTHON ?= python3
 SWEEP ?= long_sequences
 BIN = .venv/bin
 
-.PHONY: study test cluster-test check results clean
+.PHONY: study test soak cluster-test check results clean
 
 study: .venv/installed
 	@status=0; $(BIN)/attnspan-train sweep=$(SWEEP) || status=$$?; \
@@ -19,9 +20,13 @@ study: .venv/installed
 test: .venv/installed-dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile  # a file's runs are made once
 
+soak: .venv/installed-dev
+	$(BIN)/python -m tests.soak > benchmarks/soak.txt.new
+	mv benchmarks/soak.txt.new benchmarks/soak.txt
+
 cluster-test: .venv/installed-dev
 	tests/slurm/cluster.sh start .slurm
-	@status=0; SLURM_CONF=$(CURDIR)/.slurm/slurm.conf ATTNSPAN_CLUSTER_TEST=1 \
+	@trap : INT TERM; status=0; SLURM_CONF=$(CURDIR)/.slurm/slurm.conf ATTNSPAN_CLUSTER_TEST=1 \
 	$(BIN)/python -m pytest tests/test_slurm.py tests/test_ddp.py || status=$$?; \
 	tests/slurm/cluster.sh stop .slurm; exit $$status
 
