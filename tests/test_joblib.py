@@ -13,6 +13,7 @@ import pytest
 
 from attnspan.rundir import is_finished
 from attnspan.status import FAILED, FINISHED, INTERRUPTED, RUNNING, is_locked, look
+from attnspan.sweep import NOT_STARTED
 from tests.conftest import TINY
 
 pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
@@ -56,6 +57,18 @@ def test_every_failure_stays_where_it_is(tmp_path: Path, cache: Path) -> None:
     assert states == [FAILED] * 4 + [FINISHED]
 
 
+def test_fail_fast(tmp_path: Path, cache: Path) -> None:
+    """After the first that fails the running one is stopped, with its checkpoint, and no other is started."""
+    long = ("trainer.max_steps=100000", "trainer.val_check_interval=50000")
+    with start(tmp_path, cache, TROUBLE[0], "seed=1,2", "+optimizer.how=none,exit", *long, "fail_fast=true") as process:
+        printed, complaint = process.communicate(timeout=240)
+    assert process.returncode == 1, printed + complaint
+    assert all("how=exit" in line for line in printed.splitlines() if f" {FAILED} " in line)
+    assert sum(f" {NOT_STARTED} " in line for line in printed.splitlines()) >= 2
+    directories = [tmp_path / line for line in (tmp_path / "runs" / "mine.txt").read_text().split()]
+    assert not any(is_locked(directory) or is_finished(directory) for directory in directories)
+
+
 def test_ctrl_c_stops_all(tmp_path: Path, cache: Path) -> None:
     """What was running keeps its checkpoint, nobody is left behind, and the table says how it stands."""
     with start(
@@ -80,5 +93,5 @@ def test_ctrl_c_stops_all(tmp_path: Path, cache: Path) -> None:
         assert not is_locked(directory)
         assert look(directory).state == INTERRUPTED
         assert not is_finished(directory)
-    assert "not started" in printed
+    assert NOT_STARTED in printed
     assert any((directory / "checkpoints" / "last.ckpt").exists() for directory in directories)

@@ -20,7 +20,7 @@ from attnspan.preflight import refuse_unfit
 from attnspan.progress import duration
 from attnspan.rundir import is_finished
 from attnspan.status import FINISHED, Status, look
-from attnspan.sweep import GOOD, Job, command_of
+from attnspan.sweep import GOOD, Job, command_of, list_path
 from attnspan.threads import cores_of
 
 NEW = "new"
@@ -48,7 +48,7 @@ class Plan:
     @property
     def listed(self) -> Path:
         """The file that lists the run directories."""
-        return Path(self.settings["runs_dir"], f"{self.study}.txt")
+        return list_path(self.settings)
 
     @property
     def reports(self) -> list[tuple[str, str]]:

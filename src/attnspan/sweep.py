@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -142,7 +142,7 @@ def run_jobs(
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             while True:
-                while len(running) + sum(map(_is_here, elsewhere)) < at_a_time:
+                while len(running) + sum(_is_here(job.directory) for job in elsewhere) < at_a_time:
                     another = waiting.pop(0) if waiting else more()
                     if another is None:
                         break
@@ -220,9 +220,32 @@ def settle(jobs: Iterable[Job]) -> None:
             _give_up([job], NOT_STARTED)
 
 
+def list_path(config: dict[str, Any]) -> Path:
+    """The file that lists the run directories of the sweep of ``config``."""
+    return Path(config["runs_dir"], f"{config['study'] or 'sweep'}.txt")
+
+
 def write_list(path: Path, jobs: Sequence[Job]) -> None:
     """Write the run directories of a sweep, one a line: ``attnspan-report @path`` reads it."""
     write_text(path, "".join(f"{job.directory}\n" for job in jobs))
+
+
+def run_among(job: Job, directories: Sequence[Path], *, threads: int, fail_fast: bool) -> None:
+    """Run a job for a launcher that is not ours, each of whose jobs knows of the others only what stands in files.
+
+    Args:
+        job: filled in with how it ended.
+        directories: of all runs of the sweep; :func:`enqueue` has been told of them.
+        threads: CPU threads of the job.
+        fail_fast: if one of the sweep has failed, start none; if this one fails, stop the running ones.
+    """
+    if fail_fast and any(look(directory).state == FAILED for directory in directories):
+        job.outcome, job.reason = NOT_STARTED, "another failed, and fail_fast=true"
+        return
+    if start(job, threads):
+        wait(job)
+    if fail_fast and job.outcome == FAILED:
+        stop_all([directory for directory in directories if directory != job.directory])
 
 
 def print_outcomes(console: Console, jobs: Sequence[Job]) -> None:
@@ -320,12 +343,12 @@ def stop(jobs: Sequence[Job]) -> None:
             _write_end(job)
 
 
-def stop_left_behind(jobs: Sequence[Job]) -> None:
-    """Ask runs on this machine to write a checkpoint and to stop, and wait until they are: their launcher is gone."""
+def stop_all(directories: Sequence[Path]) -> None:
+    """Ask runs on this machine to write a checkpoint and to stop, whoever started them, and wait until they have."""
     asked: set[int] = set()
     deadline = time.monotonic() + _PATIENCE
-    while time.monotonic() < deadline and (alive := [job for job in jobs if _runs(job.directory) and _is_here(job)]):
-        for status in filter(None, (read_status(job.directory) for job in alive)):
+    while time.monotonic() < deadline and (alive := [path for path in directories if _runs(path) and _is_here(path)]):
+        for status in filter(None, map(read_status, alive)):
             if status.state == RUNNING and status.pid not in asked:
                 asked.add(status.pid)
                 with suppress(OSError):
@@ -344,9 +367,9 @@ def _runs(directory: Path) -> bool:
     return False
 
 
-def _is_here(job: Job) -> bool:
-    """Whether another process that works on the run does so on this machine."""
-    status = read_status(job.directory)
+def _is_here(directory: Path) -> bool:
+    """Whether the process that works on the run does so on this machine."""
+    status = read_status(directory)
     return status is not None and status.host == socket.gethostname()
 
 

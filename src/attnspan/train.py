@@ -76,11 +76,11 @@ def _hydra_main(composed: DictConfig) -> None:
 def _run_apart(config: dict[str, Any], job: Any) -> None:
     """Carry out one job in a process of its own: whatever becomes of it, the launcher goes on to the next."""
     from attnspan.plan import job_for
-    from attnspan.sweep import start, wait
+    from attnspan.sweep import list_path, run_among
 
     run = job_for(config, job.overrides.task, next(iter(_own_configs(job)[1:]), None))
-    if start(run, config["threads"]):
-        wait(run)
+    directories = [Path(line) for line in list_path(config).read_text(encoding="utf-8").splitlines()]
+    run_among(run, directories, threads=config["threads"], fail_fast=config["fail_fast"])
     print(f"{run.label}: {run.outcome}{f' ({run.reason})' if run.reason else ''}", flush=True)
 
 

@@ -44,7 +44,7 @@ class AllJobsSweeper(BasicSweeper):
         launcher: Launcher = self.launcher
 
         def run(plan: Plan, console: Console) -> None:
-            from attnspan.sweep import is_under_way, stop_left_behind
+            from attnspan.sweep import is_under_way, stop_all
 
             waiting = [job for job in plan.jobs if not job.outcome]
             ours = [job for job in waiting if not is_under_way(job)]
@@ -53,7 +53,7 @@ class AllJobsSweeper(BasicSweeper):
 
                 def interrupt(number: int, frame: object) -> None:
                     signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
-                    stop_left_behind(ours)  # before joblib hears of it, which would kill them
+                    stop_all([job.directory for job in ours])  # before joblib hears of it, which would kill them
                     raise KeyboardInterrupt
 
                 before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
