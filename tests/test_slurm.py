@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from attnspan.rundir import LAST, LOG, STATUS, is_finished, read_json
-from attnspan.status import FAILED, FINISHED, INTERRUPTED, QUEUED, TRAINING, Status, read_status
+from attnspan.status import FAILED, FINISHED, INTERRUPTED, QUEUED, RUNNING, TRAINING, Status, read_status
 from tests.conftest import TINY, Compose
 from tests.kills import assert_same
 from tests.test_resume import run
@@ -107,7 +107,7 @@ def scontrol(*words: str) -> str:
 
 
 def trains_beyond(update: int) -> Callable[[Status], bool]:
-    return lambda status: status.phase == TRAINING and status.update > update
+    return lambda status: status.state == RUNNING and status.phase == TRAINING and status.update > update
 
 
 def parent_of(pid: int) -> int:
@@ -218,7 +218,11 @@ def test_threads_of_a_job_are_its_cpus(tmp_path: Path, cache: Path) -> None:
 def test_what_slurm_does_not_take_is_one_line(tmp_path: Path, cache: Path) -> None:
     for words, complaint in (
         (("hydra.launcher.partition=nowhere",), "Invalid partition"),
-        (("+hydra.launcher.partitoin=main",), "partitoin"),
+        (
+            ("+hydra.launcher.partitoin=main",),
+            "hydra.launcher.partitoin: submitit does not know it; did you mean 'partition'?",
+        ),
+        (("hydra.launcher.timeout_min=1",), "signal_delay_s=90 is not less than"),
     ):
         done = subprocess.run(
             command("-m", "seed=1", "decoder=plain", *TINY, *SLURM, *words),

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from attnspan.errors import InputError
+from attnspan.errors import InputError, nearest
 from attnspan.progress import ProgressDisplay
 from attnspan.rundir import is_finished
 from attnspan.slurm_job import RunJob
@@ -172,7 +172,12 @@ class _Tasks:
                 }
             )
             submitted = executor.map_array(RunJob(), jobs, [threads] * len(jobs))
-        except (FailedJobError, FailedSubmissionError, NameError, RuntimeError, TypeError, ValueError) as error:
+        except NameError as error:  # its first line: Unknown argument 'x' for ... Valid arguments: a, b
+            what, _, valid = str(error).partition("\n")[0].partition(" Valid arguments: ")
+            key = what.split("'")[1] if "'" in what else what
+            hint = nearest(key, {*_EVERYWHERE, *filter(None, valid.split(", "))})
+            raise InputError(f"hydra.launcher.{key}: submitit does not know it; {hint}") from error
+        except (AssertionError, FailedJobError, FailedSubmissionError, RuntimeError, TypeError, ValueError) as error:
             *_, words = str(error).strip().splitlines() or [type(error).__name__]
             raise InputError(f"hydra/launcher=submitit_slurm: {words}") from error
         self._submitted = {one.job_id: one for one in submitted}
