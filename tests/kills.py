@@ -12,6 +12,7 @@ import random
 import signal
 import time
 from collections import Counter
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +65,14 @@ def assert_same(one: Path, other: Path) -> None:
         assert a[name] == b[name], name
 
 
-def carry_out(config: dict[str, Any], log: Path) -> None:
+DEFAULT_METHOD = multiprocessing.get_all_start_methods()[0]
+"""How a process starts others, where nobody says anything."""
+
+
+def carry_out(config: dict[str, Any], log: Path, start_method: str) -> None:
     """One attempt at a run, in a process of its own."""
-    os.setsid()  # so that what it starts can be told from others
-    multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)  # as outside of a server
+    os.setsid()
+    multiprocessing.set_start_method(start_method, force=True)  # the server has set its own
     Reporter.EVERY = 0.0  # the status says what the run was killed at
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
@@ -90,17 +95,23 @@ def directory_of(config: dict[str, Any]) -> Path:
     return run_directory(config, data_fingerprint=prepared.fingerprint)
 
 
+def begin(config: dict[str, Any], *, start_method: str = DEFAULT_METHOD) -> tuple[BaseProcess, Path]:
+    """Start the run of ``config``, or what is left of it; returns its process, and where its output goes."""
+    log = Path(config["runs_dir"], "attempts.log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    process = SERVER.Process(target=carry_out, args=(config, log, start_method))
+    process.start()
+    return process, log
+
+
 def attempt(config: dict[str, Any], *, kill_after: float | None = None) -> tuple[bool, float]:
     """Start the run of ``config``, or what is left of it, and kill it after so many seconds.
 
     Returns:
         Whether it was killed, rather than done before; and the seconds that it had.
     """
-    log = Path(config["runs_dir"], "attempts.log")
-    log.parent.mkdir(parents=True, exist_ok=True)
-    process = SERVER.Process(target=carry_out, args=(config, log))
     began = time.monotonic()
-    process.start()
+    process, log = begin(config)
     process.join(kill_after)
     if process.exitcode is None:
         assert process.pid is not None

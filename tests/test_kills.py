@@ -7,15 +7,16 @@ import os
 import random
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from attnspan.checkpoints import read_checkpoint
 from attnspan.rundir import LOCK, TESTED
-from attnspan.status import TESTING, TRAINING, VALIDATING
+from attnspan.status import TESTING, TRAINING, VALIDATING, read_status
 from tests.conftest import Compose
-from tests.kills import VICTIM, assert_same, attempt, directory_of, kill_and_go_on
+from tests.kills import VICTIM, assert_same, attempt, begin, directory_of, kill_and_go_on
 
 KILLS = 20
 SEED = int(os.environ.get("KILLS_SEED", "7"))
@@ -62,22 +63,30 @@ def test_a_test_goes_on_where_it_was_killed(composed: Compose, tmp_path: Path) -
     assert_same(directory, directory_of(config | {"runs_dir": str(tmp_path / "whole")}))
 
 
-def test_workers_of_a_killed_run_do_not_live_on(composed: Compose, tmp_path: Path) -> None:
+@pytest.mark.parametrize("start_method", ["fork", "forkserver"])
+def test_workers_of_a_killed_run_do_not_live_on(composed: Compose, tmp_path: Path, start_method: str) -> None:
     config = composed(*VICTIM, "trainer.max_steps=100000", "loader.workers=2") | {"runs_dir": str(tmp_path)}
-    before = _ours(tmp_path)
-    assert attempt(config, kill_after=4.0)[0]
-    deadline = time.monotonic() + 20  # workers look every five seconds whether their parent is there
-    while _ours(tmp_path) - before:
-        assert time.monotonic() < deadline, _ours(tmp_path) - before
-        time.sleep(0.1)
+    process, log = begin(config, start_method=start_method)
+    directory = directory_of(config)
+    _wait(lambda: (status := read_status(directory)) is not None and status.update > 0)
+    assert len(_that_write_to(log)) >= 3
+    process.kill()
+    _wait(lambda: not _that_write_to(log))
 
 
-def _ours(directory: Path) -> set[int]:
-    """Processes that write to the log of the attempts in ``directory``."""
-    found, log = set(), str(directory / "attempts.log")
+def _wait(until: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 90
+    while not until():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _that_write_to(log: Path) -> set[int]:
+    """Processes whose output goes there."""
+    found = set()
     for path in Path("/proc").glob("[0-9]*/fd/1"):
         try:
-            if os.readlink(path) == log:
+            if os.readlink(path) == str(log):
                 found.add(int(path.parts[2]))
         except OSError:
             continue

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -276,7 +279,20 @@ def loader(split: EncodedSplit, rows: list[NDArray[np.int64]], *, workers: int, 
         pin_memory=pin_memory,
         # Without its own, a loader takes a number from the global generator for its workers.
         generator=torch.Generator(),
+        worker_init_fn=_end_with_the_run,
     )
+
+
+def _end_with_the_run(worker: int) -> None:
+    """Let a worker end when its run is killed: torch's own look after whose child it is finds a fork server alive."""
+    run = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if run is not None:
+            run.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _as_it_is(batch: Any) -> Any:
