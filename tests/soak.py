@@ -103,6 +103,8 @@ def kill_sweep(kills: int, draw: random.Random, place: Path) -> tuple[Counter[st
         directories = [runs / path.relative_to(place / "whole") for path in finished(place / "whole")]
         for _ in range(100):
             sweep = launch(runs)
+            while sweep.poll() is None and not at_work(directories):
+                time.sleep(0.02)
             with suppress(subprocess.TimeoutExpired):
                 sweep.wait(draw.expovariate(1 / mean))
             pids = at_work(directories)
@@ -115,7 +117,8 @@ def kill_sweep(kills: int, draw: random.Random, place: Path) -> tuple[Counter[st
             for pid in victims:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            killed[what] += bool(victims)
+            if victims:
+                killed[what] += 1
             sweep.wait()  # when one of its runs was killed, the others go on
             for directory in directories:
                 if what == "all at once" and not is_finished(directory) and not at_work([directory]):

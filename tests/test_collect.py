@@ -199,6 +199,12 @@ def test_other_configs_are_variants_named_by_what_differs(tmp_path):
     assert labels(tmp_path) == ["bahdanau", "plain model.hidden_size=128", "plain model.hidden_size=64"]
 
 
+def test_a_class_is_a_variant_by_its_name(tmp_path):
+    for cell in ("GRU", "LSTM"):
+        run(tmp_path, config={"rnn.cell._target_": f"torch.nn.{cell}"})
+    assert labels(tmp_path) == ["plain GRU", "plain LSTM"]
+
+
 def test_runs_with_other_seeds_and_another_config_are_variants_too(tmp_path):
     run(tmp_path, seed=0, config={"optimizer.lr": 0.01})
     run(tmp_path, seed=1)

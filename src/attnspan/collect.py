@@ -219,9 +219,14 @@ def name_variants(runs: Sequence[Run]) -> list[Run]:
         differing = differing_keys(same)
         configs = [_flat(run.config) for run in same]
         for run, config in zip(same, configs, strict=True):
-            settings = [f"{key}={config.get(key, 'unset')}" for key in differing]
+            settings = [_setting(key, config.get(key, "unset")) for key in differing]
             named.append(replace(run, label=" ".join([arm, *settings])))
     return named
+
+
+def _setting(key: str, value: str) -> str:
+    """A setting as a reader would say it: a class needs no key beside its name."""
+    return value.rpartition(".")[2] if key.endswith("._target_") else f"{key}={value}"
 
 
 def differing_keys(runs: Sequence[Run]) -> list[str]:
