@@ -200,9 +200,9 @@ def test_other_configs_are_variants_named_by_what_differs(tmp_path):
 
 
 def test_a_class_is_a_variant_by_its_name(tmp_path):
-    for cell in ("GRU", "LSTM"):
-        run(tmp_path, config={"rnn.cell._target_": f"torch.nn.{cell}"})
-    assert labels(tmp_path) == ["plain GRU", "plain LSTM"]
+    for optimizer in ("Adam", "SGD"):
+        run(tmp_path, config={"optimizer._target_": f"torch.optim.{optimizer}"})
+    assert labels(tmp_path) == ["plain Adam", "plain SGD"]
 
 
 def test_runs_with_other_seeds_and_another_config_are_variants_too(tmp_path):

@@ -443,7 +443,8 @@ def _notes(arms: Sequence[Arm], compared: dict[str, str]) -> list[str]:
 
 def _unequal_settings(arms: Sequence[Arm]) -> list[str]:
     """A comparison is fair if arms differ in their decoder only; where more differs, say what."""
-    own = ("decoder.", *(f"{word.partition('=')[0]}" for arm in arms for word in arm.label.split()[1:]))
+    variants = [[arm.runs[0] for arm in arms if arm.name == name] for name in {arm.name for arm in arms}]
+    own = ("decoder.", *(key for runs in variants for key in differing_keys(runs)))  # a variant's label has said it
     differing = [key for key in differing_keys([arm.runs[0] for arm in arms]) if not key.startswith(own)]
     return [f"Besides the decoder, the arms differ in {', '.join(differing)}."] if differing else []
 
