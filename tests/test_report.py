@@ -288,6 +288,15 @@ def test_text_from_outside_is_escaped(tmp_path):
     assert "<script>" not in (tmp_path / "out" / "index.html").read_text()
 
 
+def test_a_command_works_on_another_machine(tmp_path):
+    command = "attnspan-train 'runs_dir=/some where' decoder=plain 'data.train_lengths=[5,60]' cache_dir=/there"
+    fake_run(tmp_path / "runs", "plain", 0, [example(n, 5) for n in range(30)], [1] * 30, command=command)
+    assert report.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    assert (
+        "\nattnspan-train decoder=plain 'data.train_lengths=[5,60]'\n" in (tmp_path / "out" / "report.md").read_text()
+    )
+
+
 def test_latex_tables_are_whole_and_escaped(made):
     text = (made / "tables.tex").read_text()
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,6 +160,16 @@ def _styles(study: Study) -> dict[str, plots.Style]:
     return plots.styles([arm.label for arm in study.arms])
 
 
+def _anywhere(command: str) -> str:
+    """A run's command without the places on the machine that it ran on, which change no number."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # no command
+        return command
+    kept = [word for word in words if not word.startswith(("runs_dir=", "cache_dir="))]
+    return shlex.join(kept) if len(kept) < len(words) else command
+
+
 def _run_line(study: Study, arm: Arm, index: int, out: Path) -> RunLine:
     run = arm.runs[index]
     summary = run.summary
@@ -170,7 +181,7 @@ def _run_line(study: Study, arm: Arm, index: int, out: Path) -> RunLine:
         run_id=run.run_id,
         directory=str(run.directory),
         config=Path(config).as_posix(),
-        command=str(summary.get("command", "")),
+        command=_anywhere(str(summary.get("command", ""))),
         updates=f"{summary['updates']:,}" if summary.get("updates") is not None else "–",
         loss=number(summary["best_validation_loss"]) if summary.get("best_validation_loss") is not None else "–",
         wall=duration(summary.get("wall_seconds")),
