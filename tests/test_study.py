@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from attnspan import tables
 from attnspan.collect import collect
 from attnspan.errors import InputError
 from attnspan.study import EXTRAPOLATION, IN_RANGE, Study, build_study
@@ -191,6 +192,21 @@ def test_each_arm_is_in_range_up_to_its_own_training_lengths(tmp_path):
     assert sides["plain data.max_length=8", "9–12"] == EXTRAPOLATION
     assert sides["plain data.max_length=12", "9–12"] == IN_RANGE
     assert any("longest source seen in training differs" in note for note in study.notes)
+
+    rows = tables.by_length(study, "error_rate").rows
+    headings, heading = {}, ""
+    for row in rows:
+        heading = row.cells[0] if row.kind == "heading" else heading
+        headings[row.cells[0]] = heading
+    assert headings["5–8"] == "in range of every arm"
+    assert headings["9–12"] == "longer than any seen by arms trained up to 8 tokens"
+    assert headings["13–16"] == "longer than any arm has seen"
+    totals = {row.cells[0]: row.cells[2:] for row in rows if row.kind == "total"}
+    assert set(totals) == {
+        "all in range, 1–8", "all extrapolation, 9–16", "all in range, 1–12", "all extrapolation, 13–16"
+    }  # fmt: skip
+    for name, cells in totals.items():  # each total is of one arm here
+        assert [cell != "–" for cell in cells] == [name.endswith(("1–8", " 9–16")), name.endswith(("1–12", "13–16"))]
 
 
 def test_no_quality_on_the_shortest_gives_no_spans(tmp_path):

@@ -262,7 +262,8 @@ def _legend(figure: Figure, study: Study, narrow: bool, chosen: Sequence[str] | 
         for label, style in styles(labels).items()
         if chosen is None or label in chosen
     ]
-    columns = 1 if max(map(len, labels)) > (18 if narrow else 34) else 2 if narrow else 4
+    inches = 0.6 + 0.067 * max(map(len, labels))  # a handle, and letters of 8 points
+    columns = min(max(int(figure.get_figwidth() / inches), 1), 2 if narrow else 4)
     figure.legend(handles=handles, loc="outside upper left", ncols=columns, fontsize=8, handlelength=3.2)
 
 

@@ -46,10 +46,10 @@ def _by_length(study: Study, points: Sequence[Point], caption: str, cell: Callab
     arms = list(dict.fromkeys(point.arm for point in points))
     cells = {(point.arm, _key(point.region)): cell(point) for point in points}
     rows = []
-    for side, regions in _sides(study):
-        rows.append(Row((_heading(side),), "heading"))
+    for heading, regions in _sections(study):
+        rows.append(Row((heading,), "heading"))
         for region in regions:
-            label = f"all {side}" if region.total else region.label
+            label = _total_label(study, region) if region.total else region.label
             values = [cells.get((arm, _key(region)), NONE) for arm in arms]
             rows.append(Row((label, f"{region.examples:,}", *values), "total" if region.total else ""))
     return Table(caption, ("source tokens", "examples", *arms), tuple(rows), labels=1)
@@ -59,11 +59,36 @@ def _heading(side: str) -> str:
     return {IN_RANGE: "in range: lengths seen in training", EXTRAPOLATION: "extrapolation: longer than any seen"}[side]
 
 
-def _sides(study: Study) -> list[tuple[str, list[Region]]]:
-    """Regions by side, as the baseline sees them; totals last."""
-    regions = study.regions(study.arms[0].training_max)
-    sides = [(side, [region for region in regions if region.side == side]) for side in (IN_RANGE, EXTRAPOLATION)]
-    return [(side, of_side) for side, of_side in sides if of_side]
+def _sections(study: Study) -> list[tuple[str, list[Region]]]:
+    """Regions under headings that say who saw sources so long in training; the totals last.
+
+    Where arms were trained up to different lengths, a bin may be in range for one and not for the other.
+    """
+    walls = sorted({arm.training_max for arm in study.arms})
+    each = [region for wall in walls for region in study.regions(wall)]
+    if len(walls) == 1:
+        sections = [(_heading(side), [region for region in each if region.side == side]) for side in _SIDES]
+    else:
+        bins = [region for region in study.regions(walls[0]) if not region.total]
+        sections = [("in range of every arm", [region for region in bins if region.up_to <= walls[0]])]
+        for k, wall in enumerate(walls, start=1):
+            longest = walls[k] if k < len(walls) else math.inf
+            trained = f"{', '.join(map(str, walls[: k - 1]))} or {wall}" if k > 1 else str(wall)
+            heading = f"longer than any seen by arms trained up to {trained} tokens"
+            inside = [region for region in bins if wall < region.up_to <= longest]
+            sections.append((heading if k < len(walls) else "longer than any arm has seen", inside))
+        totals = {_key(region): region for region in each if region.total}
+        sections.append(("each arm over lengths that it saw, and over longer ones", list(totals.values())))
+    return [(heading, regions) for heading, regions in sections if regions]
+
+
+_SIDES = (IN_RANGE, EXTRAPOLATION)
+
+
+def _total_label(study: Study, region: Region) -> str:
+    """What a table calls a whole side; with its lengths where sides differ from arm to arm."""
+    alike = len({arm.training_max for arm in study.arms}) == 1
+    return f"all {region.side}" + ("" if alike else f", {region.above + 1}–{region.up_to}")
 
 
 def _key(region: Region) -> tuple[bool, int, int]:
@@ -204,17 +229,25 @@ def degradation_blocks(study: Study) -> list[Table]:
     metric = "error_rate"
     points = {(point.arm, _key(point.region)): point.metrics[metric] for point in study.curve}
     blocks = []
-    for side, regions in _sides(study):
+    for heading, regions in _sections(study):
         for start in range(0, len(regions), 9):
             some = regions[start : start + 9]
-            columns = ("arm", *("all" if region.total else region.label for region in some))
+            columns = ("arm", *(_column(region, study) for region in some))
             counts = Row(("examples", *(f"{region.examples:,}" for region in some)), "total")
             rows = [
                 Row((arm.label, *(_short(points.get((arm.label, _key(region)))) for region in some)))
                 for arm in study.arms
             ]
-            blocks.append(Table(f"Error rate by source length, {_heading(side)}", columns, (counts, *rows)))
+            blocks.append(Table(f"Error rate by source length, {heading}", columns, (counts, *rows)))
     return blocks
+
+
+def _column(region: Region, study: Study) -> str:
+    """A region over its numbers, in few letters."""
+    if not region.total:
+        return region.label
+    _, _, lengths = _total_label(study, region).partition(", ")
+    return lengths or "all"
 
 
 def _short(estimate: Any) -> str:
