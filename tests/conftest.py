@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from attnspan.settings import conf_directory, plain_config
 
 os.environ["WANDB_MODE"] = "offline"
 os.environ["OMP_NUM_THREADS"] = "1"
+# A shell that starts us in the background has us, and all that we start, ignore Ctrl-C, which tests send to processes.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)
 
 ARMS = sorted(path.stem for path in (conf_directory() / "decoder").glob("*.yaml"))
