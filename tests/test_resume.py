@@ -145,7 +145,7 @@ def test_killed_some_time_after_the_checkpoint(
 @pytest.mark.parametrize("choose_by", ["loss", "sequence_error_rate"])
 def test_patience_goes_on(composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choose_by: str) -> None:
     unlearning = ("trainer.max_steps=60", "optimizer.lr=1.0", "schedule.warmup_steps=0")
-    config = composed(*TINY, *DROPOUT, *unlearning, "patience=2", f"choose_by={choose_by}")
+    config = composed(*TINY, *DROPOUT, *unlearning, "patience=1", f"choose_by={choose_by}")
     directory, said = run(config | {"runs_dir": str(tmp_path / "killed"), "checkpoint_every": 1000})
     monkeypatch.undo()
     whole, _ = run(config | {"runs_dir": str(tmp_path / "whole")})
