@@ -29,6 +29,7 @@ from attnspan.rundir import (
     LOCK,
     METRICS,
     PREVIOUS,
+    RECORDS,
     STATUS,
     SUMMARY,
     is_finished,
@@ -195,6 +196,23 @@ def test_begins_anew_where_nothing_is_left_to_go_on(interrupted: tuple[dict[str,
         (directory / name).write_bytes(b"nonsense")
     _, said = run(config)
     assert len(said) == 2
+    assert_same(directory, untouched)
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_what_was_half_written_is_removed(
+    interrupted: tuple[dict[str, Any], Path], untouched: Path, finished: bool
+) -> None:
+    """By the next attempt, which goes on, or finds the run done."""
+    config, directory = interrupted
+    if finished:
+        run(config)
+    half = [directory / f".{name}.abc" for name in (STATUS, SUMMARY, RECORDS)]
+    half.append(directory / CHECKPOINTS / ".last.ckpt.abc")
+    for path in half:
+        path.write_text("{", encoding="utf-8")
+    run(config)
+    assert not [path for path in half if path.exists()]
     assert_same(directory, untouched)
 
 

@@ -52,6 +52,7 @@ from attnspan.rundir import (
     METRICS,
     PREVIOUS,
     RECORDS,
+    STATUS,
     SUMMARY,
     TESTED,
     TOKENIZERS,
@@ -162,6 +163,7 @@ def execute(
             stack.enter_context(_alone(directory))
             stack.enter_context(teller)
         if rank == 0 and is_finished(directory) and not config["rerun"]:  # by who held the lock until now
+            _remove_half_written(directory)  # it may have been killed when all was done but its last status
             say("finished meanwhile, skipped")
             return read_json(directory / SUMMARY)
         stack.enter_context(_state_on_exit(tell, say) if rank == 0 else suppress(Interrupted))
@@ -326,7 +328,12 @@ def _clear(directory: Path, *, all_of_it: bool) -> None:
         (directory / name).unlink(missing_ok=True)
     if all_of_it:
         shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
-    for name in (*WHOLE, ATTENTION, BEST, LAST, TESTED):  # half-written ones
+    _remove_half_written(directory)
+
+
+def _remove_half_written(directory: Path) -> None:
+    """Remove what an attempt that was killed was just writing, beside the files that are whole."""
+    for name in (*WHOLE, STATUS, ATTENTION, BEST, LAST, TESTED):
         path = directory / name
         for temporary in path.parent.glob(f".{path.name}.*"):
             temporary.unlink(missing_ok=True)
