@@ -5,9 +5,9 @@
 *Runs* are killed as in ``tests/test_kills.py``: of a run a process is started, killed and started again until the run
 is done in spite of it. *Sweeps* are the real command; what is killed is one of its runs, the command itself, or
 everything at once (which is not a power cut: the system still writes what it holds). Then the same command again, until
-it ends well. After every kill that leaves a run without a process, each file that is there must be whole. Every run that
-comes out of this must have the weights, the records and the metrics of an untouched one, bit for bit. The first thing
-that is not so ends the soak.
+it ends well. After every kill that leaves a run without a process, each file that is there must be whole. Every run
+that comes out of this must have the weights, the records and the metrics of an untouched one, bit for bit. The first
+thing that is not so ends the soak.
 """
 
 from __future__ import annotations
