@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import yaml
 
+from attnspan.manifest import make_manifest
 from attnspan.records import Record, write_records
-from attnspan.rundir import CONFIG, METRICS, RECORDS, SUMMARY, write_json, write_text
+from attnspan.rundir import CONFIG, FILES, METRICS, NEEDED, RECORDS, SUMMARY, read_json, write_json, write_text
 
 CONFIG_BASE: dict[str, Any] = {
     "data_name": "pronunciation",
@@ -90,6 +91,8 @@ def fake_run(
     write_records(directory / RECORDS, change_records(records))
     write_text(directory / CONFIG, yaml.safe_dump(resolved))
     write_text(directory / METRICS, "step,loss\n1,2.0\n")
+    for name in {*NEEDED} - {RECORDS, CONFIG, METRICS}:
+        write_text(directory / name, "nobody reads it\n")
     content = {
         "run_id": run_id,
         "arm": arm,
@@ -119,10 +122,17 @@ def fake_run(
         "versions": {"attnspan": "0.1.0", "python": "3.11.7", "torch": "2.13.0"},
         "git_commit": "a1d2ba2",
         "finished_at": "2026-11-22T20:00:00+00:00",
+        FILES: make_manifest(directory, NEEDED),
         **summary,
     }
     write_json(directory / SUMMARY, content)
     return directory
+
+
+def sign(directory: Path) -> None:
+    """Have the summary say that the files are what the run wrote."""
+    summary = read_json(directory / SUMMARY)
+    write_json(directory / SUMMARY, summary | {FILES: make_manifest(directory, NEEDED)})
 
 
 def fake_study(

@@ -21,7 +21,7 @@ import yaml
 
 from attnspan.build import build_corpus
 from attnspan.callbacks import Reporter
-from attnspan.checkpoints import read_checkpoint
+from attnspan.checkpoint_files import read_checkpoint
 from attnspan.data.prepare import prepare
 from attnspan.identity import run_directory
 from attnspan.run import execute

@@ -15,7 +15,9 @@ from datasets import Dataset
 from attnspan import lit
 from attnspan.build import build_corpus
 from attnspan.callbacks import Recorder
-from attnspan.checkpoints import Checkpoints, Curves, Stop, read_checkpoint
+from attnspan.checkpoint_files import read_checkpoint
+from attnspan.checkpoints import Checkpoints
+from attnspan.curves import Curves
 from attnspan.data.prepare import prepare
 from attnspan.errors import InputError
 from attnspan.identity import run_directory
@@ -24,6 +26,7 @@ from attnspan.models.search import Hypotheses
 from attnspan.records import read_records
 from attnspan.run import execute
 from attnspan.rundir import BEST, METRICS, RECORDS, SUMMARY, read_json
+from attnspan.stopping import Stop
 from tests.conftest import Compose
 
 NAN, INF = float("nan"), float("inf")

@@ -1,12 +1,13 @@
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from attnspan.collect import collect, collect_each, find_runs
 from attnspan.errors import InputError
-from tests.fake_runs import example, fake_run
+from tests.fake_runs import example, fake_run, sign
 
 EXAMPLES = [example(n, 5 + n % 20) for n in range(40)]
 EDITS = [n % 3 for n in range(40)]
@@ -54,7 +55,7 @@ def test_a_directory_without_runs(tmp_path):
 
 def test_only_unusable_runs(tmp_path):
     (run(tmp_path) / "summary.json").unlink()
-    with pytest.raises(InputError, match=r"none of the 1 run directories .*did not finish \(summary.json missing"):
+    with pytest.raises(InputError, match=r"none of the 1 run directories .*not finished \(summary.json missing"):
         collect([tmp_path])
 
 
@@ -72,12 +73,12 @@ def test_unfinished_is_left_out_by_name_with_its_last_state(tmp_path):
     bad = run(tmp_path, seed=1)
     (bad / "summary.json").unlink()
     (bad / "status.json").write_text('{"state": "running"}')
-    assert excluded_reason(tmp_path, bad) == "did not finish (summary.json missing; its last state was 'running')"
+    assert excluded_reason(tmp_path, bad) == "not finished (summary.json missing; its last state was 'running')"
 
 
 def test_a_summary_that_says_unfinished(tmp_path):
     run(tmp_path)
-    assert "did not finish" in excluded_reason(tmp_path, run(tmp_path, seed=1, finished=False))
+    assert "not finished" in excluded_reason(tmp_path, run(tmp_path, seed=1, finished=False))
 
 
 def test_nan_is_left_out_with_row_and_column(tmp_path):
@@ -99,7 +100,25 @@ def test_truncated_parquet_is_left_out(tmp_path):
     bad = run(tmp_path, seed=1)
     whole = (bad / "records.parquet").read_bytes()
     (bad / "records.parquet").write_bytes(whole[: len(whole) // 2])
-    assert "not a whole parquet file" in excluded_reason(tmp_path, bad)
+    assert f"records.parquet has {len(whole) // 2} bytes, and had {len(whole)}" in excluded_reason(tmp_path, bad)
+
+
+@pytest.mark.parametrize("name", ["records.parquet", "metrics.csv", "config.yaml"])
+def test_what_was_changed_since_is_left_out(tmp_path, name):
+    """One bit is enough; parquet itself would read over it."""
+    run(tmp_path)
+    bad = run(tmp_path, seed=1)
+    content = bytearray((bad / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (bad / name).write_bytes(content)
+    assert excluded_reason(tmp_path, bad).endswith(f"({name} is not what was written (its sha256 is another))")
+
+
+def test_weights_are_not_needed(tmp_path):
+    """Runs can be sent to somebody who makes a report, without their large files."""
+    directory = run(tmp_path)
+    shutil.rmtree(directory / "checkpoints")
+    assert len(collect([tmp_path]).runs) == 1
 
 
 def test_records_of_another_run_are_left_out(tmp_path):
@@ -107,6 +126,7 @@ def test_records_of_another_run_are_left_out(tmp_path):
     bad = run(tmp_path, seed=1)
     other = run(tmp_path / "other", seed=2)
     (bad / "records.parquet").write_bytes((other / "records.parquet").read_bytes())
+    sign(bad)
     assert "is of another run" in excluded_reason(tmp_path, bad)
 
 

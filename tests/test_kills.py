@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from attnspan.checkpoints import read_checkpoint
+from attnspan.checkpoint_files import read_checkpoint
 from attnspan.rundir import LOCK, TESTED
 from attnspan.status import TESTING, TRAINING, VALIDATING, read_status
 from tests.conftest import Compose

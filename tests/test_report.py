@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from attnspan import page, report
-from tests.fake_runs import example, fake_run, fake_study
+from tests.fake_runs import example, fake_run, fake_study, sign
 
 FILES = {
     "index.html", "curve.csv", "seeds.csv", "differences.csv", "spans.csv", "trends.csv", "report.md",
@@ -184,12 +184,13 @@ def test_bad_input_leaves_nothing_behind(runs, tmp_path, capsys):
 
 def change(run: Path, how: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
     how(pd.read_parquet(run / "records.parquet")).to_parquet(run / "records.parquet")
+    sign(run)
 
 
 BAD = {
-    "did not finish (summary.json missing)": lambda run: (run / "summary.json").unlink(),
+    "not finished (summary.json missing)": lambda run: (run / "summary.json").unlink(),
     "column 'nll' is nan": lambda run: change(run, lambda frame: frame.assign(nll=float("nan"))),
-    "not a whole parquet file": lambda run: (run / "records.parquet").write_bytes(b"PAR1 and no more"),
+    "records.parquet has 16 bytes": lambda run: (run / "records.parquet").write_bytes(b"PAR1 and no more"),
     "another test set than 5 other runs": lambda run: change(run, lambda frame: frame.iloc[:-1]),
 }
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 import random
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,13 +21,16 @@ import torch
 
 from attnspan.build import build_corpus
 from attnspan.callbacks import Reporter
-from attnspan.checkpoints import Checkpoints, find_checkpoint, read_checkpoint
+from attnspan.checkpoint_files import read_checkpoint
+from attnspan.checkpoints import Checkpoints, find_checkpoint
 from attnspan.data.prepare import prepare
 from attnspan.errors import InputError
 from attnspan.identity import run_directory
 from attnspan.run import execute
 from attnspan.rundir import (
+    BEST,
     CHECKPOINTS,
+    CONFIG,
     LAST,
     LOCK,
     METRICS,
@@ -32,10 +38,12 @@ from attnspan.rundir import (
     RECORDS,
     STATUS,
     SUMMARY,
+    UNUSABLE,
     is_finished,
     read_json,
 )
-from attnspan.status import TESTING, TRAINING, read_status
+from attnspan.status import FAILED, INTERRUPTED, TESTING, TRAINING, read_status
+from attnspan.stopping import Interrupted, Stop
 from tests.conftest import TINY, Compose
 from tests.kills import assert_same
 
@@ -137,7 +145,7 @@ def test_killed_some_time_after_the_checkpoint(
     )
     _, said = run(composed(*TINY, *DROPOUT, f"runs_dir={tmp_path}"))
     assert not left
-    assert [int(line.split()[4].strip(",")) for line in said] == [4, 8, 8, 12, 16, 20]
+    assert [int(line.split()[4].strip(",")) for line in said] == [3, 4, 11, 11, 12, 19, 20]
     (directory,) = (path.parent for path in tmp_path.rglob(SUMMARY))
     assert_same(directory, untouched)
 
@@ -190,13 +198,151 @@ def test_the_previous_checkpoint_serves_where_the_last_is_damaged(
     assert_same(directory, untouched)
 
 
-def test_begins_anew_where_nothing_is_left_to_go_on(interrupted: tuple[dict[str, Any], Path], untouched: Path) -> None:
+def test_begins_anew_where_nothing_is_left_to_go_on(
+    interrupted: tuple[dict[str, Any], Path], untouched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What could not be used is kept beside until the run is finished, or asked for anew."""
     config, directory = interrupted
-    for name in (LAST, PREVIOUS):
-        (directory / name).write_bytes(b"nonsense")
-    _, said = run(config)
-    assert len(said) == 2
+    aside = [(directory / name).with_name(f"{Path(name).name}{UNUSABLE}") for name in (LAST, PREVIOUS)]
+
+    def spoil_and_begin() -> list[str]:
+        for name in (LAST, PREVIOUS):
+            (directory / name).write_bytes(b"nonsense")
+        with monkeypatch.context() as patch:
+            die_at(patch, ("on_train_batch_end", 9))
+            _, said = run(config, once=True)
+        assert [path.read_bytes() for path in aside] == [b"nonsense"] * 2
+        return said
+
+    assert len(spoil_and_begin()) == 2
+    run(config)
     assert_same(directory, untouched)
+    assert not any(path.exists() for path in aside)
+
+
+def test_rerun_removes_what_was_set_aside(interrupted: tuple[dict[str, Any], Path], untouched: Path) -> None:
+    config, directory = interrupted
+    (directory / f"{LAST}{UNUSABLE}").write_bytes(b"nonsense")
+    run(config | {"rerun": True})
+    assert not list((directory / CHECKPOINTS).glob(f"*{UNUSABLE}"))
+
+
+TROUBLE = {
+    "too many open files": ((Path, "read_bytes"), OSError(errno.EMFILE, "Too many open files")),
+    "no memory": ((zipfile.ZipFile, "testzip"), MemoryError()),
+    "torch has no memory": (
+        (torch, "load"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory"),
+    ),
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLE)
+def test_trouble_with_reading_is_no_damage(
+    interrupted: tuple[dict[str, Any], Path], untouched: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    """It may pass: nothing is set aside, and the next attempt goes on."""
+    config, directory = interrupted
+    (place, name), error = TROUBLE[trouble]
+
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise error
+
+    before = {path: path.read_bytes() for path in (directory / CHECKPOINTS).iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(place, name, fail)
+        with pytest.raises(InputError if isinstance(error, OSError) else type(error)) as raised:
+            run(config)
+    if isinstance(error, OSError):
+        assert str(raised.value) == f"{directory / LAST}: cannot be read (Too many open files)"
+    status = read_status(directory)
+    assert status is not None
+    assert status.state == FAILED
+    assert {path: path.read_bytes() for path in (directory / CHECKPOINTS).iterdir()} == before
+    assert run(config)[1] == ["goes on at update 8"]
+    assert_same(directory, untouched)
+
+
+@pytest.mark.parametrize("best", ["damaged", "gone", "newer"])
+@pytest.mark.parametrize("when", ["in training", "before the test"])
+def test_the_best_weights_are_put_back(
+    composed: Compose, untouched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, best: str, when: str
+) -> None:
+    """Each checkpoint alone is enough to go on."""
+    config = composed(*TINY, *DROPOUT, f"runs_dir={tmp_path}")
+    with monkeypatch.context() as patch:
+        die_at(patch, ("on_train_batch_end", 10) if when == "in training" else ("on_test_batch_end", 20))
+        directory, _ = run(config, once=True)
+    path = directory / BEST
+    content = path.read_bytes()
+    if best == "damaged":
+        path.write_bytes(content[:-10])
+    elif best == "gone":
+        path.unlink()
+    else:
+        other = read_checkpoint(path)
+        other["state_dict"] = {name: tensor + 1 for name, tensor in other["state_dict"].items()}
+        torch.save(other, path)
+    _, said = run(config)
+    words = {"damaged": f"{path}: not a whole checkpoint", "gone": f"{path}: no such file; it is put back"}
+    assert ["put back" in line for line in said] == ([False] if best == "newer" else [True, False])
+    if best in words:
+        assert words[best] in said[0]
+    assert said[-1].startswith("goes on a")
+    assert_same(directory, untouched)
+
+
+def test_a_damaged_config_is_written_anew(interrupted: tuple[dict[str, Any], Path], untouched: Path) -> None:
+    """As after a power cut; it does not stand in the way of the other runs of a sweep."""
+    config, directory = interrupted
+    (directory / CONFIG).write_bytes(b"")
+    assert run(config)[1] == ["goes on at update 8"]
+    assert_same(directory, untouched)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_stop_in_a_validation(
+    composed: Compose, untouched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """It does not wait for the end of a validation, and loses the update before it at most, never the minute before."""
+    config = composed(*TINY, *DROPOUT, "loader.evaluation_batch_tokens=64", f"runs_dir={tmp_path}")
+    validated = Reporter.on_validation_batch_end
+    seen: list[int] = []
+
+    def ask(self: Reporter, trainer: L.Trainer, *arguments: Any, **named: Any) -> None:
+        validated(self, trainer, *arguments, **named)
+        seen.append(trainer.global_step)
+        if seen.count(8) == 1 and trainer.global_step == 8:
+            os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Reporter, "on_validation_batch_end", ask)
+        with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit):
+            run(config)
+    assert seen.count(8) < seen.count(4)
+    (directory,) = (path.parent for path in tmp_path.rglob(STATUS))
+    status = read_status(directory)
+    assert status is not None
+    assert (status.state, status.reason) == (INTERRUPTED, f"by {number.name}")
+    assert run(config)[1][-1] == "goes on at update 7"
+    assert_same(directory, run(config | {"runs_dir": str(tmp_path / "whole")})[0])
+
+
+def test_a_signal_that_was_ignored_stays_so() -> None:
+    """As under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        stop = Stop()
+        with stop.listening():
+            stop.listen()
+            os.kill(os.getpid(), signal.SIGHUP)
+            stop.check()
+            os.kill(os.getpid(), signal.SIGTERM)
+            with pytest.raises(Interrupted):
+                stop.check()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("finished", [False, True])

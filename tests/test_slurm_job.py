@@ -16,9 +16,9 @@ import pytest
 from rich.console import Console
 
 from attnspan import slurm, slurm_job
-from attnspan.checkpoints import Interrupted, Stop
 from attnspan.progress import ProgressDisplay
 from attnspan.status import FAILED, INTERRUPTED, RUNNING, read_status
+from attnspan.stopping import Interrupted, Stop
 from attnspan.sweep import Job
 
 pytest.importorskip("submitit")

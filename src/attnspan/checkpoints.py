@@ -1,142 +1,34 @@
 """Checkpoints: the best model, and all that a run needs to go on, bit for bit, where it was stopped.
 
 ``best.ckpt`` holds the weights that did best on validation, by the criterion that the run chose. ``last.ckpt`` holds
-weights, optimizer, schedule, place in the data, generators, curves and counters between two updates, and
-``previous.ckpt`` the same a while before. ``tested.ckpt`` holds the records of the test so far. All are tensors and
-plain types, written whole or not at all.
+weights, optimizer, schedule, place in the data, generators, curves, counters and the best weights between two updates,
+and ``previous.ckpt`` the same a while before: each alone is enough to go on. ``tested.ckpt`` holds the records of the
+test so far. All are tensors and plain types, written whole or not at all.
 """
 
 from __future__ import annotations
 
-import io
 import math
-import os
 import random
-import signal
-import threading
 import time
-import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.plugins import TorchCheckpointIO
 from torch import Tensor
 
 from attnspan.callbacks import Cost, Recorder
+from attnspan.checkpoint_files import DamagedError, checkpoint_bytes, read_checkpoint
+from attnspan.curves import Curves
 from attnspan.data.batching import Batch
 from attnspan.errors import InputError
 from attnspan.ranks import gather, rank
-from attnspan.rundir import BEST, LAST, PREVIOUS, TESTED, write_text, write_whole
-
-
-class Interrupted(BaseException):
-    """The run was asked to stop, and has; not a KeyboardInterrupt, because Lightning would exit on that by itself."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number = number
-
-
-class Stop:
-    """Remembers that SIGINT or SIGTERM came, so that the run can stop between two updates. The second stops at once.
-
-    Of a cluster's job every process gets the signal, and the one that started us passes it on: what comes within
-    ``ONE_REQUEST`` seconds is the first one again.
-
-    Args:
-        follows: this process stops when rank 0 says so, not by itself.
-    """
-
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
-    ONE_REQUEST = 2.0
-
-    def __init__(self, *, follows: bool = False) -> None:
-        self.number: int | None = None
-        self._first = math.inf
-        self._follows = follows
-        self._pid = os.getpid()
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Listen for the signals, and let those listen afterwards who did before."""
-        before = [(number, signal.getsignal(number)) for number in self.SIGNALS]
-        self.listen()
-        try:
-            yield
-        finally:
-            if threading.current_thread() is threading.main_thread():
-                for number, handler in before:
-                    signal.signal(number, handler)
-
-    def listen(self) -> None:
-        """Listen again: Lightning puts its own listeners in place when it begins to train or to test."""
-        if threading.current_thread() is threading.main_thread():
-            for number in self.SIGNALS:
-                signal.signal(number, self._note)
-
-    def check(self) -> None:
-        """Stop here if a signal came.
-
-        Raises:
-            Interrupted: it did.
-        """
-        if self.number is not None:
-            raise Interrupted(self.number)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._follows or os.getpid() != self._pid:  # the latter in a worker of a loader: the run itself stops it
-            return
-        if self.number is None:
-            self._first = time.monotonic()
-        self.number = number
-        if time.monotonic() - self._first > self.ONE_REQUEST:
-            raise Interrupted(number)
-
-
-class Curves(CSVLogger):
-    """``metrics.csv``, which can be put back to what it was at a checkpoint."""
-
-    def __init__(self, directory: Path) -> None:
-        super().__init__(directory, name="", version="")
-
-    def content(self) -> str:
-        """All that is in the file so far."""
-        if rank() != 0:
-            return ""
-        path = Path(self.experiment.metrics_file_path)
-        return path.read_bytes().decode() if path.exists() else ""
-
-    def put_back(self, content: str) -> None:
-        """Make the file hold ``content``, and go on behind it."""
-        if rank() != 0:
-            return
-        path = Path(self.experiment.metrics_file_path)
-        if content:
-            write_text(path, content)
-            self.experiment.metrics_keys = content.splitlines()[0].split(",")
-        else:
-            path.unlink(missing_ok=True)
-
-
-class WholeFiles(TorchCheckpointIO):
-    """Writes Lightning's checkpoint whole or not at all, beside the one before, which stays as ``previous.ckpt``."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write ``checkpoint`` to ``path``.
-
-        Raises:
-            InputError: the directory cannot be written (read-only, full).
-        """
-        last = Path(path)
-        write_whole(last, _bytes(checkpoint), keep_old_as=last.with_name(Path(PREVIOUS).name))
+from attnspan.rundir import BEST, LAST, PREVIOUS, TESTED, UNUSABLE, write_whole
+from attnspan.stopping import Interrupted, Stop
 
 
 class Checkpoints(Checkpoint):
@@ -149,8 +41,8 @@ class Checkpoints(Checkpoint):
         directory: of the run.
         choose_by: ``loss``, or another of the validation's measures that is best where it is least.
         patience: ends the training after so many validations without a better checkpoint; None for never.
-        every: seconds after which ``last.ckpt`` is written anew; it is also written after every validation. In the
-            test, those after which ``tested.ckpt`` is.
+        every: seconds after which ``last.ckpt`` is written anew; it is also written after every validation, and before
+            the update that a validation follows. In the test, those after which ``tested.ckpt`` is.
         curves: what was logged, which must go on with the rest.
         stop: tells whether to stop.
         recorder: has the records of the test.
@@ -181,6 +73,7 @@ class Checkpoints(Checkpoint):
         self.best_update: int | None = None
         self.best = (math.inf, math.inf)
         """``choose_by`` and loss of the best checkpoint."""
+        self._best_file = torch.empty(0, dtype=torch.uint8)  # no copy of it on the disk can be the only one
         self._without_better = 0
         self._saved_update = 0
         self._saved_at = 0.0
@@ -193,6 +86,7 @@ class Checkpoints(Checkpoint):
             "complete": self.complete,
             "best_update": self.best_update,
             "best": self.best,
+            "best_file": self._best_file,
             "without_better": self._without_better,
             "generators": gather(_generators()),
             "curves": self._curves.content(),
@@ -204,7 +98,7 @@ class Checkpoints(Checkpoint):
         A process that was not there when they were saved, because the run goes on with more of them, keeps its own.
         """
         self.complete = state["complete"]
-        self.best_update, self.best = state["best_update"], state["best"]
+        self.best_update, self.best, self._best_file = state["best_update"], state["best"], state["best_file"]
         self._without_better = state["without_better"]
         self._generators = dict(enumerate(state["generators"])).get(rank())
         self._curves.put_back(state["curves"])
@@ -229,6 +123,7 @@ class Checkpoints(Checkpoint):
             return  # half an update: its gradients would be lost
         number = self._stop.number
         due = number is not None or self._validated or time.monotonic() - self._saved_at >= self._every
+        due |= _is_followed_by_validation(trainer)  # which may be long, and nothing can be saved in it
         due, number = trainer.strategy.broadcast((due, number))  # every process does as rank 0 does
         if due and trainer.global_step > self._saved_update:
             self._save(trainer)
@@ -238,7 +133,7 @@ class Checkpoints(Checkpoint):
     def on_validation_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Do not let a long validation keep the run from stopping.
+        """Do not let a long validation keep the run from stopping. It goes on before the update that led to it.
 
         Raises:
             Interrupted: the run was asked to stop.
@@ -255,8 +150,9 @@ class Checkpoints(Checkpoint):
             return
         self.best_update, self.best, self._without_better = trainer.global_step, (value, loss), 0
         if trainer.is_global_zero:
-            content = {"state_dict": pl_module.state_dict(), "global_step": self.best_update}
-            write_whole(self._directory / BEST, _bytes(content))
+            content = checkpoint_bytes({"state_dict": pl_module.state_dict(), "global_step": self.best_update})
+            write_whole(self._directory / BEST, content)
+            self._best_file = torch.frombuffer(content, dtype=torch.uint8)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save that only the test is left to do."""
@@ -279,12 +175,16 @@ class Checkpoints(Checkpoint):
         due = self._stop.number is not None or time.monotonic() - self._saved_at >= self._every
         if due and self._recorder.rows and trainer.world_size == 1:
             content = {"state_dict": {**self._recorder.decoded(), "test_seconds": self._cost.test_seconds}}
-            write_whole(self._directory / TESTED, _bytes(content))
+            write_whole(self._directory / TESTED, checkpoint_bytes(content))
             self._saved_at = time.monotonic()
         self._stop.check()
 
     def go_on_testing(self, say: Callable[[str], None]) -> None:
-        """Take up what was decoded before the run was interrupted, if that was kept and is whole."""
+        """Take up what was decoded before the run was interrupted, if that was kept and is whole.
+
+        Raises:
+            InputError: it cannot be read now.
+        """
         path = self._directory / TESTED
         if not path.exists():
             return
@@ -292,8 +192,8 @@ class Checkpoints(Checkpoint):
             state = read_checkpoint(path)["state_dict"]
             self._recorder.go_on_with(state)
             self._cost.test_seconds = state["test_seconds"]
-        except (InputError, KeyError, TypeError) as error:
-            say(f"{error if isinstance(error, InputError) else f'{path}: of another version'}; the test begins anew")
+        except (DamagedError, KeyError, TypeError) as error:
+            say(f"{error if isinstance(error, DamagedError) else f'{path}: of another version'}; the test begins anew")
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Take Lightning's counters back to before the batch that it has just fetched.
@@ -318,35 +218,16 @@ class Checkpoints(Checkpoint):
         self._saved_update, self._saved_at, self._validated = trainer.global_step, time.monotonic(), False
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint; nothing in it can run code, and every byte is checked.
-
-    Raises:
-        InputError: it is not there, or not whole.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # torch reads over a flipped bit in a tensor
-        if damaged is not None:
-            raise ValueError(f"{damaged} is damaged")
-        content = torch.load(path, weights_only=True, map_location="cpu")
-        if not isinstance(content, dict) or "state_dict" not in content:
-            raise ValueError("it holds no weights")
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except Exception as error:  # zipfile and torch raise many kinds for a file that is no checkpoint
-        raise InputError(
-            f"{path}: not a whole checkpoint ({(str(error) or type(error).__name__).splitlines()[0]})"
-        ) from error
-    return content
-
-
 def find_checkpoint(directory: Path, say: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
     """Find the newest whole checkpoint from which the run in ``directory`` can go on, None if there is none.
 
     Args:
         directory: of the run.
-        say: is told of those that cannot be used; damaged ones are removed.
+        say: is told of those that cannot be used; they are set aside, not removed.
+
+    Raises:
+        InputError: one cannot be read now, which says nothing about what it holds.
+        MemoryError: likewise; torch raises a RuntimeError instead.
     """
     for name in (LAST, PREVIOUS):
         path = directory / name
@@ -354,33 +235,48 @@ def find_checkpoint(directory: Path, say: Callable[[str], None]) -> tuple[Path, 
             continue
         try:
             content = read_checkpoint(path)
-        except InputError as error:
-            say(f"{error}; it is removed")
-            path.unlink(missing_ok=True)
-            continue
-        state = content.get("callbacks", {}).get(Checkpoints.__qualname__)
-        if state is None:
-            say(f"{path}: was written by another version of attnspan, and is not used")
-            continue
-        try:
-            if state["best_update"] is not None:
-                read_checkpoint(directory / BEST)
-        except InputError as error:
-            say(f"{error}; without it the run cannot go on, and begins anew")
-            return None
-        return path, content
+        except DamagedError as error:
+            why = str(error)
+        else:
+            state = content.get("callbacks", {}).get(Checkpoints.__qualname__, {})
+            if "best_file" in state:
+                return path, content
+            why = f"{path}: was written by another version of attnspan"
+        aside = path.with_name(f"{path.name}{UNUSABLE}")
+        path.replace(aside)
+        say(f"{why}; it is set aside as {aside.name}")
     return None
+
+
+def put_back_best(directory: Path, checkpoint: dict[str, Any], say: Callable[[str], None]) -> None:
+    """Make ``best.ckpt`` what it was when ``checkpoint`` was written: it may be newer, damaged or gone.
+
+    Args:
+        directory: of the run.
+        checkpoint: from which it goes on.
+        say: is told if it was damaged.
+    """
+    path = directory / BEST
+    content = checkpoint["callbacks"][Checkpoints.__qualname__]["best_file"].numpy().tobytes()
+    if not content or (path.exists() and path.read_bytes() == content):
+        return
+    try:
+        read_checkpoint(path)
+    except InputError as error:
+        say(f"{error}; it is put back")
+    write_whole(path, content)
+
+
+def _is_followed_by_validation(trainer: L.Trainer) -> bool:
+    """Whether a validation comes after the update that begins with the batch just fetched."""
+    every = trainer.val_check_batch
+    assert every is not None
+    return -trainer.fit_loop.epoch_loop.batch_progress.total.ready % every < trainer.accumulate_grad_batches
 
 
 def _number(value: Tensor) -> float:
     """The value, and infinity for one that is not a number: it is worse than any other."""
     return math.inf if math.isnan(value) else float(value)
-
-
-def _bytes(content: dict[str, Any]) -> memoryview:
-    buffer = io.BytesIO()  # torch does not tell a full disk from other trouble; writing bytes does
-    torch.save(content, buffer)
-    return buffer.getbuffer()
 
 
 def _generators() -> dict[str, Any]:

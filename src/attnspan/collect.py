@@ -170,15 +170,12 @@ def read_run(directory: Path) -> Run:
     Raises:
         InputError: it did not finish, or cannot be trusted; says why.
     """
-    missing = [name for name in rundir.WHOLE if not (directory / name).is_file()]
-    if missing:
-        raise InputError(f"{directory}: did not finish ({', '.join(missing)} missing{_last_state(directory)})")
+    if why := rundir.why_unfinished(directory, needed=rundir.RESULTS):  # weights are not needed, and are large to share
+        raise InputError(f"{directory}: not finished ({why}{_last_state(directory)})")
     summary = rundir.read_json(directory / rundir.SUMMARY)
     for key in _NEEDED:
         if summary.get(key) is None:
             raise InputError(f"{directory / rundir.SUMMARY}: key '{key}' is missing")
-    if summary.get("finished") is not True:
-        raise InputError(f"{directory}: did not finish (its {rundir.SUMMARY} says so)")
     records = read_records(directory / rundir.RECORDS)
     _check(records, summary, directory / rundir.RECORDS)
     records = records.sort_values(["source_length", "example_id"], kind="stable", ignore_index=True)

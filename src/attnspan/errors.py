@@ -26,3 +26,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'? " if near else ""
     return f"{hint}known: {', '.join(known)}" if known else "none are known"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` tells of too little memory; torch says so in a RuntimeError of its own words."""
+    words = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in words or "can't allocate memory" in words

@@ -63,9 +63,11 @@ def claim(directory: Path, config: dict[str, Any], *, data_fingerprint: str) -> 
     Raises:
         InputError: it holds another run.
     """
-    if not (directory / CONFIG).exists():
+    try:
+        config_there = read_config(directory)
+    except InputError:  # none, or damaged: it does not count as a finished run, and the next attempt writes it anew
         return
-    found = run_id(read_config(directory), data_fingerprint=data_fingerprint)
+    found = run_id(config_there, data_fingerprint=data_fingerprint)
     if found != directory.name:
         raise InputError(f"{directory}: already holds another run (its {CONFIG} has the id {found}); move it away")
 

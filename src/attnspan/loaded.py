@@ -12,7 +12,7 @@ from torch import Tensor
 
 from attnspan.assemble import assemble_model
 from attnspan.build import build, refuse_foreign_targets
-from attnspan.checkpoints import read_checkpoint
+from attnspan.checkpoint_files import read_checkpoint
 from attnspan.data.tokenization import PAD, Tokenizer
 from attnspan.errors import InputError
 from attnspan.lit import SPECIALS

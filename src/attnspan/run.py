@@ -31,14 +31,17 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from attnspan.assemble import assemble_module, check_optimizer
 from attnspan.attended import shown_examples, write_attended
 from attnspan.callbacks import Cost, Recorder, Reporter, parameter_count, peak_memory_mb
-from attnspan.checkpoints import Checkpoints, Curves, Interrupted, Stop, WholeFiles, find_checkpoint, read_checkpoint
+from attnspan.checkpoint_files import WholeFiles, read_checkpoint
+from attnspan.checkpoints import Checkpoints, find_checkpoint, put_back_best
+from attnspan.curves import Curves
 from attnspan.data.module import DataModule
 from attnspan.data.prepare import Prepared
-from attnspan.errors import InputError, UnderWayError
+from attnspan.errors import InputError, UnderWayError, is_out_of_memory
 from attnspan.heatmap import Heatmap
 from attnspan.identity import claim
 from attnspan.lit import Seq2SeqModule
 from attnspan.loaded import LoadedRun
+from attnspan.manifest import make_manifest
 from attnspan.models.search import LengthLimit
 from attnspan.ranks import ending_together
 from attnspan.records import Record, write_records
@@ -47,16 +50,18 @@ from attnspan.rundir import (
     BEST,
     CHECKPOINTS,
     CONFIG,
+    FILES,
     LAST,
     LOCK,
     METRICS,
+    NEEDED,
     PREVIOUS,
     RECORDS,
     STATUS,
     SUMMARY,
     TESTED,
     TOKENIZERS,
-    WHOLE,
+    UNUSABLE,
     cannot_write,
     is_finished,
     read_json,
@@ -64,6 +69,7 @@ from attnspan.rundir import (
     write_text,
 )
 from attnspan.status import FAILED, FINISHED, INTERRUPTED, PREPARING, RUNNING, Status, Teller, read_status
+from attnspan.stopping import Interrupted, Stop
 from attnspan.wandb_logging import wandb_run
 
 VERSIONS = (
@@ -104,8 +110,9 @@ def execute(
     Raises:
         InputError: the directory holds another run, or one that is under way; the config does not fit.
         NotFiniteError: training diverged.
-        KeyboardInterrupt: SIGINT came, and all that was done is in a checkpoint.
-        SystemExit: SIGTERM came, likewise.
+        KeyboardInterrupt: SIGINT came. All that was done is in a checkpoint; if it came in a validation, all before the
+            update that this followed.
+        SystemExit: SIGTERM or SIGHUP came, likewise.
     """
     began = time.monotonic()
     claim(directory, config, data_fingerprint=prepared.fingerprint)
@@ -174,7 +181,9 @@ def execute(
         path, checkpoint = found or (None, {})
         updates, states = checkpoint.get("global_step", 0), checkpoint.get("callbacks", {})
         if rank == 0:
-            _clear(directory, all_of_it=found is None)
+            _clear(directory, all_of_it=found is None, unusable_too=config["rerun"])
+            if found:
+                put_back_best(directory, checkpoint, say)
             tell(Status(phase=PREPARING, update=updates, updates=config["trainer"]["max_steps"]))
             write_text(directory / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
             for side, tokenizer in (("source", prepared.source_tokenizer), ("target", prepared.target_tokenizer)):
@@ -207,6 +216,8 @@ def execute(
                 raise RuntimeError(f"{len(records)} of {prepared.test.num_rows} test examples were decoded")
             write_records(directory / RECORDS, records)
             _keep_attention(directory, config, module, prepared)
+            curves.keep()
+            results = [*NEEDED, *([ATTENTION] if (directory / ATTENTION).exists() else [])]
             value, loss = checkpoints.best
             summary = {
                 **_identity(config, directory),
@@ -233,12 +244,12 @@ def execute(
                 "devices": ranks,
                 **surroundings,
                 "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+                FILES: make_manifest(directory, results),
             }
             for logger in loggers:
                 logger.log_metrics({f"test/{name}": value for name, value in summary["test"].items()})
             write_json(directory / SUMMARY, summary)
-            for name in (PREVIOUS, TESTED):
-                (directory / name).unlink(missing_ok=True)
+            _remove_spare_checkpoints(directory)
     return summary
 
 
@@ -309,31 +320,39 @@ def _why(error: BaseException) -> str:
     words = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     if isinstance(error, SystemExit):
         return f"sys.exit({words})"
-    if isinstance(error, MemoryError) or "out of memory" in words.lower() or "can't allocate memory" in words:
+    if is_out_of_memory(error):
         return f"out of memory ({words or type(error).__name__}); less loader.batch_tokens or at_a_time may help"
     if type(error).__module__.startswith("attnspan."):
         return words
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
-def _clear(directory: Path, *, all_of_it: bool) -> None:
+def _clear(directory: Path, *, all_of_it: bool, unusable_too: bool) -> None:
     """Remove what an earlier attempt left, the summary first: without one nobody takes the rest for a result.
 
     Args:
         directory: of the run.
         all_of_it: also what is needed to go on.
+        unusable_too: also checkpoints that were set aside.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    for name in (SUMMARY, RECORDS, ATTENTION, *((METRICS, CONFIG) if all_of_it else ())):
+    needed = (METRICS, CONFIG, BEST, LAST, PREVIOUS, TESTED) if all_of_it else ()
+    for name in (SUMMARY, RECORDS, ATTENTION, *needed):
         (directory / name).unlink(missing_ok=True)
-    if all_of_it:
+    if unusable_too:
         shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
     _remove_half_written(directory)
 
 
+def _remove_spare_checkpoints(directory: Path) -> None:
+    """Remove what nobody needs of a run that is finished."""
+    for path in (directory / PREVIOUS, directory / TESTED, *(directory / CHECKPOINTS).glob(f"*{UNUSABLE}")):
+        path.unlink(missing_ok=True)
+
+
 def _remove_half_written(directory: Path) -> None:
     """Remove what an attempt that was killed was just writing, beside the files that are whole."""
-    for name in (*WHOLE, STATUS, ATTENTION, BEST, LAST, TESTED):
+    for name in (*NEEDED, SUMMARY, STATUS, ATTENTION, LAST, TESTED):
         path = directory / name
         for temporary in path.parent.glob(f".{path.name}.*"):
             temporary.unlink(missing_ok=True)

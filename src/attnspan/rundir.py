@@ -7,7 +7,7 @@
 ``metrics.csv``           training and validation curves
 ``records.parquet``       one row per test example, see :mod:`attnspan.records`
 ``attention.parquet``     where attention went on a few of them, see :mod:`attnspan.attended`; not every arm has any
-``summary.json``          counts, times, versions; written last, so a run with one is finished
+``summary.json``          counts, times, versions, and what the other files were; written last
 ``status.json``           state and progress, see :mod:`attnspan.status`
 ``run.log``               what the run printed, when a sweep started it
 ``tokenizers/``           ``source.json`` and ``target.json``
@@ -22,13 +22,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from attnspan.errors import InputError
+from attnspan.manifest import find_damage
 
 CONFIG = "config.yaml"
 METRICS = "metrics.csv"
@@ -44,20 +45,27 @@ BEST = "checkpoints/best.ckpt"
 LAST = "checkpoints/last.ckpt"
 PREVIOUS = "checkpoints/previous.ckpt"
 TESTED = "checkpoints/tested.ckpt"
+UNUSABLE = ".unusable"
+"""Ends the name of a checkpoint from which a run could not go on."""
 
-WHOLE = (CONFIG, METRICS, RECORDS, SUMMARY)
-"""A run is finished if and only if these are there and whole."""
+RESULTS = (CONFIG, METRICS, RECORDS)
+"""What a study reads of a run, with the summary."""
+NEEDED = (*RESULTS, BEST, *(f"{TOKENIZERS}/{side}.json" for side in ("source", "target")))
+"""A run is finished if and only if its summary says so, and these are what the summary says that they were."""
+FILES = "files"
+"""The summary's key with the manifest of the files."""
 
-_PARQUET = b"PAR1"
 
-
-def write_whole(path: Path, content: bytes | memoryview, *, keep_old_as: Path | None = None) -> None:
+def write_whole(
+    path: Path, content: bytes | memoryview, *, keep_old_as: Path | None = None, durable: bool = True
+) -> None:
     """Write ``content`` to a temporary neighbour of ``path``, then rename it: a reader never sees half a file.
 
     Args:
         path: of the file; its directory is made if it is not there.
         content: all of it.
         keep_old_as: where the file that was there before goes.
+        durable: have it on the disk before anybody sees it, so that a power cut leaves the old file or the new one.
 
     Raises:
         InputError: the file cannot be written (read-only, full); names it, and what a full disk lacks. What was there
@@ -72,14 +80,30 @@ def write_whole(path: Path, content: bytes | memoryview, *, keep_old_as: Path | 
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.chmod(0o644)
         if keep_old_as is not None and path.exists():
             path.replace(keep_old_as)
         temporary.replace(path)
+        if durable:
+            _sync_directory(path.parent)
     except OSError as error:
         raise cannot_write(path, error, need=len(content)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync_directory(directory: Path) -> None:
+    """Have the names in ``directory`` on the disk, where the system can do that."""
+    if os.name != "posix":
+        return
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def cannot_write(path: Path, error: OSError, *, need: int | None = None) -> InputError:
@@ -101,9 +125,9 @@ def size(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count} bytes"
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8, whole or not at all."""
-    write_whole(path, text.encode())
+def write_text(path: Path, text: str, *, durable: bool = True) -> None:
+    """Write ``text`` as UTF-8, as :func:`write_whole` does."""
+    write_whole(path, text.encode(), durable=durable)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -146,21 +170,40 @@ def read_config(directory: Path) -> dict[str, Any]:
     return content
 
 
-def is_finished(directory: Path) -> bool:
-    """Whether every file of a finished run is there and whole."""
-    return all((directory / name).is_file() for name in WHOLE) and _is_whole(directory)
+def is_finished(directory: Path, *, hashes: bool = True) -> bool:
+    """Whether the run in ``directory`` is finished, and its files are what they were then.
+
+    Args:
+        directory: of the run.
+        hashes: read the files through; without, only their sizes are looked at.
+    """
+    return (directory / SUMMARY).is_file() and why_unfinished(directory, hashes=hashes) is None
 
 
-def _is_whole(directory: Path) -> bool:
-    """Whether the summary is JSON, and the records have the beginning and the end of a parquet file."""
+def why_unfinished(directory: Path, *, needed: Sequence[str] = NEEDED, hashes: bool = True) -> str | None:
+    """Say in words why the run in ``directory`` does not count as finished; None if it does.
+
+    Args:
+        directory: of the run.
+        needed: the files that count, beside the summary and, where the arm has any, the attention.
+        hashes: read the files through; without, only their sizes are looked at.
+    """
+    if missing := [name for name in (*needed, SUMMARY) if not (directory / name).is_file()]:
+        return f"{', '.join(missing)} missing"
     try:
-        read_json(directory / SUMMARY)
-        with (directory / RECORDS).open("rb") as file:
-            first = file.read(len(_PARQUET))
-            file.seek(-len(_PARQUET), os.SEEK_END)
-            return first == file.read() == _PARQUET
-    except (InputError, OSError):
-        return False
+        summary = read_json(directory / SUMMARY)
+    except InputError:
+        return f"{SUMMARY} is damaged"
+    if summary.get("finished") is not True:
+        return f"its {SUMMARY} says so"
+    manifest = summary.get(FILES)
+    if not isinstance(manifest, dict) or (unknown := [name for name in needed if name not in manifest]):
+        return f"its {SUMMARY} does not say what {unknown[0] if isinstance(manifest, dict) else 'its files'} was"
+    kept = [*needed, *([ATTENTION] if ATTENTION in manifest else [])]
+    try:
+        return find_damage(directory, {name: manifest[name] for name in kept}, hashes=hashes)
+    except OSError as error:
+        return f"{error.filename} cannot be read ({error.strerror})"
 
 
 def find_runs(paths: Iterable[Path]) -> list[Path]:
