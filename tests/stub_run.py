@@ -15,16 +15,16 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from attnspan.errors import UnderWayError
+from attnspan.manifest import make_manifest
 from attnspan.rundir import (
     CONFIG,
+    FILES,
     LOCK,
-    METRICS,
-    RECORDS,
+    NEEDED,
     SUMMARY,
     is_finished,
     write_json,
     write_text,
-    write_whole,
 )
 from attnspan.status import FAILED, FINISHED, INTERRUPTED, RUNNING, TRAINING, Status, Teller
 
@@ -37,11 +37,12 @@ def write_results(
     """The files of a finished run."""
     if not (directory / CONFIG).exists():
         write_text(directory / CONFIG, "arm: plain\n")
-    write_text(directory / METRICS, "step\n")
-    write_whole(directory / RECORDS, b"PAR1PAR1")
+    for name in {*NEEDED} - {CONFIG}:
+        write_text(directory / name, "step\n")
     run = {"arm": arm, "data": "reverse", "seed": SEED, "run_id": directory.name}
     scores = {"test": {"error_rate": 0.25}, "best_validation_loss": loss}
-    write_json(directory / SUMMARY, {**run, **scores, "wall_seconds": seconds, "updates": updates})
+    facts = {"finished": True, FILES: make_manifest(directory, NEEDED)}
+    write_json(directory / SUMMARY, {**run, **scores, **facts, "wall_seconds": seconds, "updates": updates})
 
 
 def main() -> None:

@@ -55,7 +55,7 @@ def test_a_directory_without_runs(tmp_path):
 
 def test_only_unusable_runs(tmp_path):
     (run(tmp_path) / "summary.json").unlink()
-    with pytest.raises(InputError, match=r"none of the 1 run directories .*not finished \(summary.json missing"):
+    with pytest.raises(InputError, match=r"none of the 1 run directories .*is not finished \(summary.json missing"):
         collect([tmp_path])
 
 
@@ -73,12 +73,12 @@ def test_unfinished_is_left_out_by_name_with_its_last_state(tmp_path):
     bad = run(tmp_path, seed=1)
     (bad / "summary.json").unlink()
     (bad / "status.json").write_text('{"state": "running"}')
-    assert excluded_reason(tmp_path, bad) == "not finished (summary.json missing; its last state was 'running')"
+    assert excluded_reason(tmp_path, bad) == "is not finished (summary.json missing; its last state was 'running')"
 
 
 def test_a_summary_that_says_unfinished(tmp_path):
     run(tmp_path)
-    assert "not finished" in excluded_reason(tmp_path, run(tmp_path, seed=1, finished=False))
+    assert "is not finished" in excluded_reason(tmp_path, run(tmp_path, seed=1, finished=False))
 
 
 def test_nan_is_left_out_with_row_and_column(tmp_path):

@@ -49,6 +49,31 @@ def test_a_read_only_disk_is_named(small: Path) -> None:
     assert (small / "a.txt").read_text(encoding="utf-8") == "before"
 
 
+def test_a_power_cut_leaves_the_old_file_or_the_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system may write names before contents: the new content is on the disk before its name, and then that too."""
+    path, old = tmp_path / "a.ckpt", tmp_path / "old.ckpt"
+    write_whole(path, b"before")
+    done: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def note_sync(handle: int) -> None:
+        synced = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        done.append(f"sync {'directory' if synced == tmp_path else synced.read_text(encoding='utf-8')}")
+        fsync(handle)
+
+    def note_replace(self: Path, target: Path) -> Path:
+        done.append(f"rename to {target.name}")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(Path, "replace", note_replace)
+    write_whole(path, b"after", keep_old_as=old)
+    assert done == ["sync after", "rename to old.ckpt", "rename to a.ckpt", "sync directory"]
+    done.clear()
+    write_whole(path, b"status", durable=False)
+    assert done == ["rename to a.ckpt"]
+
+
 def test_a_file_that_may_not_grow(tmp_path: Path) -> None:
     """As under a quota of the system's: one line, and the old file is there."""
     path = tmp_path / "a.txt"

@@ -252,7 +252,7 @@ def test_a_run_that_did_not_finish_says_its_state(
     (directory / "status.json").write_text('{"state": "training"}')
     line = refused(capsys, directory, "1 2", "--out", tmp_path / "plots")
     assert line == (
-        f"attnspan-inspect: {directory}: not finished (summary.json missing; its last state was 'training')\n"
+        f"attnspan-inspect: {directory}: is not finished (summary.json missing; its last state was 'training')\n"
     )
     assert not (tmp_path / "plots").exists()
 

@@ -188,7 +188,7 @@ def change(run: Path, how: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
 
 
 BAD = {
-    "not finished (summary.json missing)": lambda run: (run / "summary.json").unlink(),
+    "is not finished (summary.json missing)": lambda run: (run / "summary.json").unlink(),
     "column 'nll' is nan": lambda run: change(run, lambda frame: frame.assign(nll=float("nan"))),
     "records.parquet has 16 bytes": lambda run: (run / "records.parquet").write_bytes(b"PAR1 and no more"),
     "another test set than 5 other runs": lambda run: change(run, lambda frame: frame.iloc[:-1]),

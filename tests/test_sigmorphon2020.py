@@ -185,7 +185,7 @@ def test_a_run_that_did_not_finish(tmp_path: Path, capsys: pytest.CaptureFixture
     grid(tmp_path / "runs")
     unfinished = sorted((tmp_path / "runs" / "sigmorphon2020_ice" / "plain").iterdir())[0]
     (unfinished / "summary.json").unlink()
-    assert f"{unfinished} did not finish" in refused(capsys, tmp_path)
+    assert f"{unfinished} is not finished" in refused(capsys, tmp_path)
 
 
 @pytest.mark.parametrize("odd", ["vie", "bahdanau"])

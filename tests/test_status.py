@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from attnspan import status as module
 from attnspan.errors import InputError
-from attnspan.rundir import LOCK, RECORDS, STATUS, SUMMARY, is_finished
+from attnspan.rundir import BEST, FILES, LOCK, NEEDED, STATUS, SUMMARY, is_finished, read_json, write_json
 from attnspan.status import (
     FAILED,
     FINISHED,
@@ -128,15 +128,40 @@ def test_finished_is_what_its_files_say(tmp_path: Path) -> None:
     write(tmp_path, state=RUNNING, pid=dead_pid())
     assert look(tmp_path).state == FINISHED
     write(tmp_path, state=FINISHED)
-    for name, content in ((RECORDS, b"PAR1 and no end"), (RECORDS, b""), (SUMMARY, b'{"cut": ')):
+    for name in (*NEEDED, SUMMARY):
+        for content in (b'{"cut": ', b"", None):
+            write_results(tmp_path)
+            assert is_finished(tmp_path)
+            (tmp_path / name).unlink()
+            if content is not None:
+                (tmp_path / name).write_bytes(content)
+            assert not is_finished(tmp_path)
+            seen = look(tmp_path)
+            assert seen.state == INTERRUPTED
+            assert seen.reason is not None
+            assert seen.reason.startswith("it was finished, and then ")
+            assert name in seen.reason
+
+
+def test_one_bit_makes_a_run_unfinished(tmp_path: Path) -> None:
+    """Whoever would skip the run reads its files through; who only shows it looks at their sizes."""
+    for name in NEEDED:
         write_results(tmp_path)
-        assert is_finished(tmp_path)
-        (tmp_path / name).write_bytes(content)
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(bytes([content[0] ^ 1]) + content[1:])
         assert not is_finished(tmp_path)
-        assert (look(tmp_path).state, look(tmp_path).reason) == (
-            INTERRUPTED,
-            "files of the finished run are missing or damaged",
-        )
+        assert look(tmp_path).state == FINISHED
+
+
+def test_a_summary_that_does_not_say_finished(tmp_path: Path) -> None:
+    write_results(tmp_path)
+    summary = read_json(tmp_path / SUMMARY)
+    without_weights = {name: was for name, was in summary[FILES].items() if name != BEST}
+    for changed in ({"finished": False}, {FILES: None}, {FILES: []}, {FILES: without_weights}):
+        write_json(tmp_path / SUMMARY, summary | changed)
+        assert not is_finished(tmp_path)
+    write_json(tmp_path / SUMMARY, {})
+    assert not is_finished(tmp_path)
 
 
 def test_the_heart_beats_while_there_is_nothing_to_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,7 +171,7 @@ def read_run(directory: Path) -> Run:
         InputError: it did not finish, or cannot be trusted; says why.
     """
     if why := rundir.why_unfinished(directory, needed=rundir.RESULTS):  # weights are not needed, and are large to share
-        raise InputError(f"{directory}: not finished ({why}{_last_state(directory)})")
+        raise InputError(f"{directory}: is not finished ({why}{_last_state(directory)})")
     summary = rundir.read_json(directory / rundir.SUMMARY)
     for key in _NEEDED:
         if summary.get(key) is None:

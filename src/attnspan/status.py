@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from attnspan.errors import InputError
-from attnspan.rundir import LOCK, STATUS, is_finished, read_json, write_text
+from attnspan.rundir import LOCK, STATUS, is_finished, read_json, why_unfinished, write_text
 
 QUEUED, RUNNING, FINISHED, FAILED, INTERRUPTED = "queued", "running", "finished", "failed", "interrupted"
 STATES = (QUEUED, RUNNING, FINISHED, FAILED, INTERRUPTED)
@@ -186,7 +186,7 @@ def look(directory: Path) -> Status:
         return replace(status, state=FINISHED, phase="", remaining=None, reason=None, traceback=None)
     status = load_status(directory)
     if status.state == FINISHED:
-        return _gone(status, "files of the finished run are missing or damaged")
+        return _gone(status, f"it was finished, and then {why_unfinished(directory, hashes=False)}")
     if status.state in (QUEUED, RUNNING) and not is_alive(directory, status):
         return _gone(status, "its sweep is gone" if status.state == QUEUED else "its process is gone")
     return status
