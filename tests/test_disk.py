@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from attnspan.curves import Curves
 from attnspan.errors import InputError
 from attnspan.rundir import cannot_write, write_whole
 from tests.conftest import TINY
@@ -38,6 +40,20 @@ def test_a_full_disk_leaves_what_was_whole(small: Path) -> None:
         write_whole(path, b"y" * 150_000, keep_old_as=small / "old.ckpt")
     assert path.read_bytes() == b"x" * 100_000
     assert [one.name for one in small.iterdir()] == ["a.ckpt"]  # nothing half-written stays
+
+
+def test_curves_on_a_full_disk(small: Path) -> None:
+    """Lightning writes them, and names no file."""
+    curves = Curves(small)
+    curves.log_metrics({"train/loss": 1.0}, step=1)
+    curves.save()
+    (small / "filler").write_bytes(b"x" * (shutil.disk_usage(small).free))
+    for step in range(2, 1000):
+        curves.log_metrics({"train/loss": 1.0}, step=step)
+    with pytest.raises(
+        InputError, match=rf"{small}/metrics\.csv: cannot be written \(No space left on device; 0 bytes"
+    ):
+        curves.save()
 
 
 def test_a_read_only_disk_is_named(small: Path) -> None:

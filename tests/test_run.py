@@ -25,6 +25,7 @@ from attnspan.records import SCHEMA, read_records
 from attnspan.run import execute
 from attnspan.rundir import BEST, LOCK, is_finished, read_json
 from tests.conftest import TINY, Compose
+from tests.kills import assert_same
 
 STUDY = ("plain", "bahdanau", "luong_general")
 """The arms that are run whole: one of each wiring. The suites in tests/models take all."""
@@ -116,15 +117,6 @@ def weights(directory: Path) -> dict[str, torch.Tensor]:
     return torch.load(directory / BEST, weights_only=True)["state_dict"]
 
 
-def assert_same_numbers(one: Path, other: Path) -> None:
-    a, b = weights(one), weights(other)
-    assert a.keys() == b.keys()
-    for name in a:
-        assert torch.equal(a[name], b[name]), name
-    pd.testing.assert_frame_equal(read_records(one / "records.parquet"), read_records(other / "records.parquet"))
-    pd.testing.assert_frame_equal(pd.read_csv(one / "metrics.csv"), pd.read_csv(other / "metrics.csv"))
-
-
 @pytest.mark.parametrize("overrides", [(), ("model.dropout=0.3", "label_smoothing=0.1"), ("loader.workers=2",)])
 def test_again_is_the_same_bit_for_bit(
     composed: Compose, finished: dict[str, Path], tmp_path: Path, overrides: tuple[str, ...]
@@ -136,7 +128,7 @@ def test_again_is_the_same_bit_for_bit(
     torch.rand(17)  # the global generator stands elsewhere
     again = run(composed, tmp_path / "again", "decoder=bahdanau", *overrides)
     assert once.name == again.name
-    assert_same_numbers(once, again)
+    assert_same(once, again)
 
 
 def test_seeds_are_replicates(composed: Compose, finished: dict[str, Path], tmp_path: Path) -> None:

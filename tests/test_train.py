@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import pandas as pd
 import pytest
-import torch
 import yaml
 from filelock import FileLock
 
 from attnspan.plan import Plan
-from attnspan.rundir import BEST, LOCK
+from attnspan.rundir import LOCK
 from attnspan.settings import conf_directory
-from attnspan.status import TRAINING, read_status
+from attnspan.status import FAILED, TRAINING, read_status
 from attnspan.sweep import Job
 from attnspan.train import main
 from tests.conftest import TINY
+from tests.kills import assert_same
 
+ROOT = Path(__file__).parents[1]
 SINGLE = ("decoder=plain", *TINY)
 
 
@@ -84,10 +85,7 @@ def test_alone_as_third_in_a_sweep(swept: Path, tmp_path: Path, cache: Path) -> 
     done = train("decoder=bahdanau", "seed=1", *TINY, cwd=tmp_path, cache=cache)
     assert done.returncode == 0, done.stderr
     alone = tmp_path / "runs" / "reverse" / "bahdanau" / third.name
-    a, b = (torch.load(path / BEST, weights_only=True)["state_dict"] for path in (third, alone))
-    assert all(torch.equal(a[name], b[name]) for name in a)
-    frames = [pd.read_parquet(path / "records.parquet") for path in (third, alone)]
-    pd.testing.assert_frame_equal(*frames)
+    assert_same(alone, third)
 
 
 def test_what_is_finished_is_skipped(swept: Path, cache: Path) -> None:
@@ -175,6 +173,38 @@ def test_configs_of_ones_own(tmp_path: Path, cache: Path) -> None:
     assert summary.parent.parent.name == "mine"
 
 
+def test_out_of_memory_is_one_line(tmp_path: Path, cache: Path) -> None:
+    """A run alone, not only one of a sweep; torch tells of it in an error of its own kind."""
+    trouble = ("optimizer._target_=tests.troubles.Trouble", "+optimizer.how=memory")
+    done = train(*SINGLE, *trouble, cwd=tmp_path, cache=cache, PYTHONPATH=str(ROOT))
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("attnspan-train: plain seed 1: out of memory (")
+    assert "allocate" in line
+    assert "loader.batch_tokens" in line
+    (directory,) = (path.parent for path in tmp_path.rglob("status.json"))
+    assert str(directory.relative_to(tmp_path)) in line
+    status = read_status(directory)
+    assert status is not None
+    assert status.state == FAILED
+
+
+def test_what_reads_the_output_may_go_away(tmp_path: Path, cache: Path) -> None:
+    """``attnspan-train ... | head -1``: the run is not done for what it prints, and goes on to its end."""
+    words = shlex.join([sys.executable, "-m", "attnspan.train", *SINGLE, "trainer.max_steps=60"])
+    done = subprocess.run(
+        ["bash", "-c", f"{words} | head -n 1; exit ${{PIPESTATUS[0]}}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"ATTNSPAN_CACHE": str(cache)},
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    assert len(list(tmp_path.rglob("summary.json"))) == 1
+
+
 BAD = {
     "an unknown arm": (("decoder=bahdanu",), ("decoder=bahdanu", "did you mean 'bahdanau'", "plain")),
     "an unknown dataset": (("data=pronounciation",), ("did you mean 'pronunciation'",)),
@@ -206,6 +236,7 @@ BAD = {
     "a project that is a path": (("logger=wandb", "logger.wandb.project='a/b c'"), ("logger.wandb.project", "a/b c")),
     "nowhere to write": (("runs_dir=null",), ("runs_dir: must be a path",)),
     "a group of nothing": (("optimizer=null",), ("optimizer",)),
+    "a sweep of nothing": (("sweep=null",), ("sweep=null: leave it out",)),
     "an optimizer's bad setting": (("optimizer.betas=[1.5,2]",), ("optimizer", "1.5")),
     "an optimizer's bad word": (("optimizer.eps=abc",), ("optimizer",)),
     "a list where one value is meant": (("decoder=plain,bahdanau",), ("decoder=plain,bahdanau",)),

@@ -28,6 +28,18 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"{hint}known: {', '.join(known)}" if known else "none are known"
 
 
+def reason_of(error: BaseException) -> str:
+    """Why something failed, in one line."""
+    words = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    if isinstance(error, SystemExit):
+        return f"sys.exit({words})"
+    if is_out_of_memory(error):
+        return f"out of memory ({words or type(error).__name__}); less loader.batch_tokens or at_a_time may help"
+    if type(error).__module__.startswith("attnspan."):
+        return words
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` tells of too little memory; torch says so in a RuntimeError of its own words."""
     words = str(error).lower()

@@ -36,7 +36,7 @@ from attnspan.checkpoints import Checkpoints, find_checkpoint, put_back_best
 from attnspan.curves import Curves
 from attnspan.data.module import DataModule
 from attnspan.data.prepare import Prepared
-from attnspan.errors import InputError, UnderWayError, is_out_of_memory
+from attnspan.errors import InputError, UnderWayError, reason_of
 from attnspan.heatmap import Heatmap
 from attnspan.identity import claim
 from attnspan.lit import Seq2SeqModule
@@ -310,21 +310,9 @@ def _state_on_exit(tell: Callable[[Status], None], say: Callable[[str], None]) -
         say(f"interrupted by {interrupted}; the same command goes on")
         sys.exit(128 + interrupted.number)
     except BaseException as error:
-        end(FAILED, _why(error), traceback.format_exc())
+        end(FAILED, reason_of(error), traceback.format_exc())
         raise
     end(FINISHED)
-
-
-def _why(error: BaseException) -> str:
-    """The reason of a failure in one line."""
-    words = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    if isinstance(error, SystemExit):
-        return f"sys.exit({words})"
-    if is_out_of_memory(error):
-        return f"out of memory ({words or type(error).__name__}); less loader.batch_tokens or at_a_time may help"
-    if type(error).__module__.startswith("attnspan."):
-        return words
-    return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
 def _clear(directory: Path, *, all_of_it: bool, unusable_too: bool) -> None:

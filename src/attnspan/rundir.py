@@ -20,6 +20,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -106,11 +107,22 @@ def _sync_directory(directory: Path) -> None:
         os.close(handle)
 
 
-def cannot_write(path: Path, error: OSError, *, need: int | None = None) -> InputError:
-    """What to say of a file that cannot be written, with the bytes it needs where the disk is full."""
-    why = error.strerror or str(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        why += f"; {size(free_bytes(path))} are free" + (f", it needs {size(need)}" if need is not None else "")
+def cannot_write(path: Path, error: OSError, *, need: int | None = None, at_least: bool = False) -> InputError:
+    """What to say of a file that cannot be written, with the bytes it needs where the disk is full.
+
+    Args:
+        path: of the file.
+        error: that the system raised.
+        need: its bytes, where they are known.
+        at_least: they are only those known so far.
+    """
+    number = error.errno
+    if number is None and (said := re.search(r"\[errno (\d+)\]", str(error))):  # by arrow
+        number = int(said[1])
+    why = os.strerror(number) if number is not None else str(error)
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        needed = "" if need is None else f", it needs {'more than ' if at_least else ''}{size(need)}"
+        why += f"; {size(free_bytes(path))} are free{needed}"
     return InputError(f"{path}: cannot be written ({why})")
 
 

@@ -6,6 +6,9 @@ import argparse
 import io
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
 
 from rich.console import Console
 
@@ -26,6 +29,38 @@ def open_console(*, wide: bool = False) -> Console:
     columns = os.environ.get("COLUMNS", "")
     width = int(columns) if columns.isdecimal() and int(columns) else _WIDE if wide else _WIDTH_WITHOUT_TERMINAL
     return Console(highlight=False, width=None if sys.stdout.isatty() else width)
+
+
+class _Lasting(io.FileIO):
+    """Takes what is written where nobody reads it any more."""
+
+    def write(self, content: Any, /) -> int:
+        try:
+            return super().write(content) or 0
+        except BrokenPipeError:
+            return memoryview(content).nbytes
+
+
+@contextmanager
+def unbreakable(stream: TextIO) -> Iterator[TextIO]:
+    """A stream to where ``stream`` goes, whose reader may go away (``| head``): what is written then is lost."""
+    try:
+        number = stream.fileno()
+    except (OSError, ValueError):  # it is no file
+        yield stream
+        return
+    stream.flush()
+    lasting = io.TextIOWrapper(
+        io.BufferedWriter(_Lasting(number, "w", closefd=False)),
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=stream.isatty(),
+        write_through=stream is sys.stderr,
+    )
+    try:
+        yield lasting
+    finally:
+        lasting.flush()
 
 
 class ListParser(argparse.ArgumentParser):

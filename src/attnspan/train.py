@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 import warnings
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,24 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from attnspan.errors import InputError, UnderWayError
+from attnspan.errors import InputError, UnderWayError, is_out_of_memory, reason_of
 from attnspan.help import GROUPS, print_help
 from attnspan.ranks import rank
 from attnspan.settings import conf_directory, explain, plain_config
+from attnspan.terminal import unbreakable
 from attnspan.threads import thread_environment
 
 
 def main() -> None:
     """Run the command line."""
-    # Of a run's processes one speaks for all.
-    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(sys.stdout if rank() == 0 else nowhere):
+    # Of a run's processes one speaks for all; and it works on where nobody listens any more.
+    with (
+        open(os.devnull, "w", encoding="utf-8") as nowhere,
+        unbreakable(sys.stdout) as out,
+        unbreakable(sys.stderr) as err,
+        redirect_stdout(out if rank() == 0 else nowhere),
+        redirect_stderr(err),
+    ):
         _main()
 
 
@@ -132,8 +139,10 @@ def _run_one(config: dict[str, Any], command: str) -> None:
                 )
             except NotFiniteError as error:
                 raise InputError(str(error)) from error
-            except MemoryError as error:
-                raise InputError(f"{label}: out of memory ({error})") from error
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise InputError(f"{label}: {reason_of(error)} ({directory})") from error
         if summary is None:
             return
     test = summary["test"]
@@ -168,7 +177,9 @@ def _refuse_empty_groups(arguments: list[str]) -> None:
     """Refuse ``decoder=null`` and its like, over which Hydra stumbles."""
     for word in arguments:
         group, _, choice = word.partition("=")
-        if choice == "null" and group in GROUPS and group != "sweep":
+        if choice == "null" and group == "sweep":
+            raise InputError("sweep=null: leave it out, and there is no sweep")
+        if choice == "null" and group in GROUPS:
             raise InputError(f"{group}=null: a run needs one of its group's choices; --help lists them")
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import subprocess
@@ -126,6 +127,39 @@ def test_a_failure_leaves_nothing(tmp_path: Path, files: Callable[..., Files]) -
     assert built(tmp_path / "cache") == []
 
 
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        *itertools.product(["train.arrow", "test.arrow", "source.json"], ["a bit", "cut", "gone"]),
+        ("prepared.json", "cut"),
+        ("prepared.json", "gone"),
+    ],
+)
+def test_a_damaged_cache_is_made_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, damage: str
+) -> None:
+    """And said so: a flipped bit in the data would change a run's numbers, and not its id."""
+    whole = prepare(reverse(), cache_dir=tmp_path)
+    path = tmp_path / whole.fingerprint / name
+    rows, content = whole.train[:], path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    else:
+        at = len(content) // 2
+        flipped = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+        path.write_bytes(flipped if damage == "a bit" else content[:-5])
+    again = prepare(reverse(), cache_dir=tmp_path)
+    assert again.fingerprint == whole.fingerprint
+    assert again.train[:] == rows
+    assert path.read_bytes() == content
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert name in printed
+    assert printed.endswith("; the data is prepared anew\n")
+    prepare(reverse(), cache_dir=tmp_path)
+    assert not capsys.readouterr().err
+
+
 def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file/cache: cannot be written"):
@@ -137,7 +171,9 @@ def test_a_full_disk_is_named_and_nothing_is_left(tmp_path: Path, monkeypatch: p
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(prepare_module, "write_dataset", full)
-    with pytest.raises(InputError, match=r"cache: cannot be written \(No space left on device\)$"):
+    with pytest.raises(
+        InputError, match=r"cache: cannot be written \(No space left on device; .* are free, it needs more than "
+    ):
         prepare(reverse(), cache_dir=tmp_path / "cache")
     assert built(tmp_path / "cache") == []
 

@@ -2,7 +2,7 @@
 
 The cache of a corpus lies in ``<cache_dir>/<fingerprint>/``::
 
-    prepared.json                              counts and lengths; a cache with one is whole
+    prepared.json                              counts and lengths, and what the other files were when they were written
     source.json  target.json                   the tokenizers
     train.arrow  validation.arrow  test.arrow  id, source, target, source_ids, target_ids; test perhaps alignment
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +31,8 @@ from attnspan.data.arrow import ROWS, map_dataset, quiet, read_rows, write_datas
 from attnspan.data.corpus import COLUMNS, LIMITED, SPLITS, TEST, TRAIN, Corpus
 from attnspan.data.tokenization import Tokenizer
 from attnspan.errors import InputError
-from attnspan.rundir import read_json, write_json
+from attnspan.manifest import find_damage, make_manifest
+from attnspan.rundir import FILES, cannot_write, read_json, write_json
 
 FACTS = "prepared.json"
 FORMAT = 2
@@ -59,7 +61,7 @@ class Prepared:
 
 
 def prepare(corpus: Corpus, *, cache_dir: Path) -> Prepared:
-    """Open the cache of ``corpus``, after making it if there is none.
+    """Open the cache of ``corpus``, after making it if there is none; one that is damaged is made anew.
 
     Raises:
         InputError: the corpus or a file of it cannot be used; nothing is left in the cache then.
@@ -67,9 +69,11 @@ def prepare(corpus: Corpus, *, cache_dir: Path) -> Prepared:
     fingerprint = fingerprint_of(corpus)
     with quiet():
         directory = cache_dir / fingerprint
-        if not (directory / FACTS).is_file():
+        if _find_damage(directory):
             with _lock(cache_dir, fingerprint):
-                if not (directory / FACTS).is_file():
+                if damage := _find_damage(directory):  # nobody else has made it meanwhile
+                    if directory.exists():
+                        print(f"{directory}: {damage}; the data is prepared anew", file=sys.stderr)
                     _make(corpus, cache_dir, directory)
         return _open(directory, fingerprint)
 
@@ -107,6 +111,20 @@ def _lock(cache_dir: Path, fingerprint: str) -> Iterator[None]:
         lock.release()
 
 
+def _find_damage(directory: Path) -> str | None:
+    """Say in words why the cache in ``directory`` cannot be opened, None if it can.
+
+    Every byte is read: one that has flipped would change the numbers of each run on this data, and no run id.
+    """
+    try:
+        facts = read_json(directory / FACTS)
+        return find_damage(directory, facts.get(FILES, {FACTS: {}}))
+    except InputError:
+        return f"{FACTS} is missing or damaged"
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from error
+
+
 def _open(directory: Path, fingerprint: str) -> Prepared:
     facts = read_json(directory / FACTS)
     train, validation, test = (map_dataset(directory / f"{split}.arrow") for split in SPLITS)
@@ -134,7 +152,8 @@ def _make(corpus: Corpus, cache_dir: Path, directory: Path) -> None:
         _fill(work, corpus)
         work.rename(directory)
     except OSError as error:
-        raise InputError(f"{cache_dir}: cannot be written ({error.strerror or error})") from error
+        written = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
+        raise cannot_write(cache_dir, error, need=written, at_least=True) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -170,7 +189,8 @@ def _fill(directory: Path, corpus: Corpus) -> None:
         "test_fingerprint": _content(written[TEST]),
     }
     shutil.rmtree(work)
-    write_json(directory / FACTS, facts)
+    files = sorted(path.name for path in directory.iterdir())
+    write_json(directory / FACTS, facts | {FILES: make_manifest(directory, files)})
 
 
 def _encode(corpus: Corpus, split: str, dataset: Dataset, tokenizers: dict[str, Tokenizer]) -> Iterator[dict[str, Any]]:
