@@ -21,6 +21,7 @@ import torch
 from datasets import Dataset
 from lightning.pytorch.strategies.launchers import subprocess_script
 
+from attnspan.checkpoint_files import read_checkpoint
 from attnspan.data.batching import Batch, EncodedSplit
 from attnspan.rundir import METRICS, RECORDS, STATUS, SUMMARY, is_finished, read_json
 from attnspan.status import INTERRUPTED, TRAINING, read_status
@@ -157,6 +158,42 @@ def test_killed_on_two_processes(composed: Compose, tmp_path: Path, monkeypatch:
     code, whole = carry_out("whole")
     assert code == 0
     assert_same(directory, whole)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks, to be quick")
+def test_killed_in_the_test_on_two_processes(
+    composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What each process has decoded is not decoded again: a hypothesis changed where it was kept is the result's."""
+    small = ("data.test_size=400", "loader.evaluation_batch_tokens=16", "checkpoint_every=0", "trainer.max_steps=5")
+    config = composed(*TINY, *TWO, "decoder=bahdanau", *small, f"runs_dir={tmp_path}")
+    fork_instead(monkeypatch, config)
+    alive, theirs = os.pipe()
+    process = fork.Process(target=run, args=(config,))
+    process.start()
+    os.close(theirs)
+    while len(kept := list(tmp_path.rglob("tested-?-of-2.ckpt"))) < 2:
+        assert process.is_alive()
+        time.sleep(0.01)
+    os.kill(process.pid or 0, signal.SIGKILL)
+    assert select.select([alive], [], [], 60)[0], "a process stayed behind"
+    (directory,) = (path.parent for path in tmp_path.rglob(STATUS))
+    changed = {}
+    for path in kept:
+        content = read_checkpoint(path)
+        row, record = next(iter(content["state_dict"]["records"].items()))
+        record["hypothesis"] = changed[row] = f"kept in {path.name}"
+        torch.save(content, path)
+    fork_instead(monkeypatch, config)
+    process = fork.Process(target=run, args=(config,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    records = pd.read_parquet(directory / RECORDS)
+    assert len(records) == 400
+    assert len(changed) == 2
+    assert {row: records["hypothesis"][row] for row in changed} == changed
+    assert not list(tmp_path.rglob("tested-*"))
 
 
 def _trains(directory: Path, pid: int | None) -> bool:

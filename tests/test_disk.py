@@ -45,15 +45,18 @@ def test_a_full_disk_leaves_what_was_whole(small: Path) -> None:
 def test_curves_on_a_full_disk(small: Path) -> None:
     """Lightning writes them, and names no file."""
     curves = Curves(small)
-    curves.log_metrics({"train/loss": 1.0}, step=1)
-    curves.save()
-    (small / "filler").write_bytes(b"x" * (shutil.disk_usage(small).free))
-    for step in range(2, 1000):
-        curves.log_metrics({"train/loss": 1.0}, step=step)
+
+    def log(first: int, last: int) -> None:
+        for step in range(first, last):
+            curves.log_metrics({"train/loss": 1.0}, step=step)
+        curves.save()
+
+    log(1, 2)
+    (small / "filler").write_bytes(b"x" * shutil.disk_usage(small).free)
     with pytest.raises(
         InputError, match=rf"{small}/metrics\.csv: cannot be written \(No space left on device; 0 bytes"
     ):
-        curves.save()
+        log(2, 2000)
 
 
 def test_a_read_only_disk_is_named(small: Path) -> None:

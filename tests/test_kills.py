@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from attnspan.checkpoint_files import read_checkpoint
-from attnspan.rundir import LOCK, TESTED
+from attnspan.rundir import LOCK, decoded_file
 from attnspan.status import TESTING, TRAINING, VALIDATING, read_status
 from tests.conftest import Compose
 from tests.kills import VICTIM, assert_same, attempt, begin, directory_of, kill_and_go_on
@@ -56,8 +56,8 @@ def test_a_test_goes_on_where_it_was_killed(composed: Compose, tmp_path: Path) -
         was_killed, _ = attempt(config, kill_after=0.25 * seconds)
         if not was_killed:
             break
-        if (directory / TESTED).exists():
-            decoded.append(set(read_checkpoint(directory / TESTED)["state_dict"]["records"]))
+        if (directory / decoded_file(0, 1)).exists():
+            decoded.append(set(read_checkpoint(directory / decoded_file(0, 1))["state_dict"]["records"]))
     assert decoded
     assert all(before <= after for before, after in itertools.pairwise(decoded))
     assert_same(directory, directory_of(config | {"runs_dir": str(tmp_path / "whole")}))

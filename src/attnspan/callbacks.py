@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -240,9 +240,9 @@ class Recorder(L.Callback):
         self.decoded_tokens = decoded["decoded_tokens"]
 
     @property
-    def rows(self) -> Collection[int]:
-        """Rows of the test split that have a record."""
-        return self._records.keys()
+    def has_records(self) -> bool:
+        """Whether there is anything to keep."""
+        return bool(self._records)
 
     def on_test_batch_end(
         self,
@@ -278,7 +278,8 @@ class Recorder(L.Callback):
         for row, name, source, source_ids, target, target_ids, hypothesis, cut, nll, correct, exact, seen in columns:
             # A symbol that training never had equals nothing, the unknown symbol of a hypothesis included.
             reference = [_NOTHING if token == UNK else token for token in target_ids]
-            self.decoded_tokens += len(hypothesis)
+            if row not in self._records:  # another process may not have had its share of the batch kept
+                self.decoded_tokens += len(hypothesis)
             self._records[row] = Record(
                 **self._run,
                 example_id=name,

@@ -2,8 +2,8 @@
 
 ``best.ckpt`` holds the weights that did best on validation, by the criterion that the run chose. ``last.ckpt`` holds
 weights, optimizer, schedule, place in the data, generators, curves, counters and the best weights between two updates,
-and ``previous.ckpt`` the same a while before: each alone is enough to go on. ``tested.ckpt`` holds the records of the
-test so far. All are tensors and plain types, written whole or not at all.
+and ``previous.ckpt`` the same a while before: each alone is enough to go on. ``tested-*.ckpt`` hold the records of the
+test so far, one a process. All are tensors and plain types, written whole or not at all.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from attnspan.curves import Curves
 from attnspan.data.batching import Batch
 from attnspan.errors import InputError
 from attnspan.ranks import gather, rank
-from attnspan.rundir import BEST, LAST, PREVIOUS, TESTED, UNUSABLE, write_whole
+from attnspan.rundir import BEST, LAST, PREVIOUS, UNUSABLE, decoded_file, write_whole
 from attnspan.stopping import Interrupted, Stop
 
 
@@ -42,11 +42,12 @@ class Checkpoints(Checkpoint):
         choose_by: ``loss``, or another of the validation's measures that is best where it is least.
         patience: ends the training after so many validations without a better checkpoint; None for never.
         every: seconds after which ``last.ckpt`` is written anew; it is also written after every validation, and before
-            the update that a validation follows. In the test, those after which ``tested.ckpt`` is.
+            the update that a validation follows. In the test, those after which ``tested-*.ckpt`` are.
         curves: what was logged, which must go on with the rest.
         stop: tells whether to stop.
         recorder: has the records of the test.
         cost: has the seconds that they took.
+        ranks: processes of the run.
     """
 
     def __init__(
@@ -60,7 +61,9 @@ class Checkpoints(Checkpoint):
         stop: Stop,
         recorder: Recorder,
         cost: Cost,
+        ranks: int = 1,
     ) -> None:
+        self._ranks = ranks
         self._directory = directory
         self._criteria = (f"validation/{choose_by}", "validation/loss")
         self._patience = patience
@@ -167,33 +170,44 @@ class Checkpoints(Checkpoint):
     def on_test_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Save what is decoded, if it is time to. Each of several processes has a part of it: they test as a whole.
+        """Save what is decoded, if it is time to; each of several processes saves its part.
 
         Raises:
             Interrupted: the run was asked to stop.
         """
         due = self._stop.number is not None or time.monotonic() - self._saved_at >= self._every
-        if due and self._recorder.rows and trainer.world_size == 1:
+        if due and self._recorder.has_records:
             content = {"state_dict": {**self._recorder.decoded(), "test_seconds": self._cost.test_seconds}}
-            write_whole(self._directory / TESTED, checkpoint_bytes(content))
+            write_whole(self._directory / decoded_file(rank(), self._ranks), checkpoint_bytes(content))
             self._saved_at = time.monotonic()
         self._stop.check()
 
-    def go_on_testing(self, say: Callable[[str], None]) -> None:
+    def go_on_testing(self, say: Callable[[str], None]) -> set[int]:
         """Take up what was decoded before the run was interrupted, if that was kept and is whole.
+
+        A run that goes on with another number of processes begins its test anew.
+
+        Returns:
+            Rows of the test split that are decoded, by this process or another.
 
         Raises:
             InputError: it cannot be read now.
         """
-        path = self._directory / TESTED
-        if not path.exists():
-            return
-        try:
-            state = read_checkpoint(path)["state_dict"]
-            self._recorder.go_on_with(state)
-            self._cost.test_seconds = state["test_seconds"]
-        except (DamagedError, KeyError, TypeError) as error:
-            say(f"{error if isinstance(error, DamagedError) else f'{path}: of another version'}; the test begins anew")
+        rows: set[int] = set()
+        for each in range(self._ranks):
+            path = self._directory / decoded_file(each, self._ranks)
+            if not path.exists():
+                continue
+            try:
+                state = read_checkpoint(path)["state_dict"]
+                if each == rank():
+                    self._recorder.go_on_with(state)
+                    self._cost.test_seconds = state["test_seconds"]
+                rows.update(state["records"])
+            except (DamagedError, KeyError, TypeError) as error:
+                why = str(error) if isinstance(error, DamagedError) else f"{path}: of another version"
+                say(f"{why}; the test begins anew")
+        return rows
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Take Lightning's counters back to before the batch that it has just fetched.

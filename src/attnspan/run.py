@@ -163,6 +163,7 @@ def execute(
         stop=stop,
         recorder=recorder,
         cost=cost,
+        ranks=ranks,
     )
     summary, loggers = None, list[Logger]()
     with ExitStack() as stack:
@@ -199,9 +200,7 @@ def execute(
             say(f"goes on after update {updates}, the last: only the test is left")
             for callback in (cost, checkpoints):
                 callback.load_state_dict(states[callback.state_key])
-            if ranks == 1:
-                checkpoints.go_on_testing(say)
-                loaders.leave_out(recorder.rows)
+            loaders.leave_out(checkpoints.go_on_testing(say))
         else:
             if found:
                 say(f"goes on at update {updates}")
@@ -326,7 +325,8 @@ def _clear(directory: Path, *, all_of_it: bool, unusable_too: bool) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     needed = (METRICS, CONFIG, BEST, LAST, PREVIOUS, TESTED) if all_of_it else ()
     for name in (SUMMARY, RECORDS, ATTENTION, *needed):
-        (directory / name).unlink(missing_ok=True)
+        for path in directory.glob(name):
+            path.unlink()
     if unusable_too:
         shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
     _remove_half_written(directory)
@@ -334,8 +334,9 @@ def _clear(directory: Path, *, all_of_it: bool, unusable_too: bool) -> None:
 
 def _remove_spare_checkpoints(directory: Path) -> None:
     """Remove what nobody needs of a run that is finished."""
-    for path in (directory / PREVIOUS, directory / TESTED, *(directory / CHECKPOINTS).glob(f"*{UNUSABLE}")):
-        path.unlink(missing_ok=True)
+    for name in (PREVIOUS, TESTED, f"{CHECKPOINTS}/*{UNUSABLE}"):
+        for path in directory.glob(name):
+            path.unlink()
 
 
 def _remove_half_written(directory: Path) -> None:

@@ -11,7 +11,7 @@
 ``status.json``           state and progress, see :mod:`attnspan.status`
 ``run.log``               what the run printed, when a sweep started it
 ``tokenizers/``           ``source.json`` and ``target.json``
-``checkpoints/``          ``best.ckpt``; ``last.ckpt``, ``previous.ckpt`` and ``tested.ckpt`` to go on from
+``checkpoints/``          ``best.ckpt``; ``last.ckpt``, ``previous.ckpt`` and ``tested-*.ckpt`` to go on from
 ========================  ==========================================================================
 """
 
@@ -45,7 +45,8 @@ CHECKPOINTS = "checkpoints"
 BEST = "checkpoints/best.ckpt"
 LAST = "checkpoints/last.ckpt"
 PREVIOUS = "checkpoints/previous.ckpt"
-TESTED = "checkpoints/tested.ckpt"
+TESTED = "checkpoints/tested-*.ckpt"
+"""Pattern of the names that :func:`decoded_file` makes."""
 UNUSABLE = ".unusable"
 """Ends the name of a checkpoint from which a run could not go on."""
 
@@ -180,6 +181,11 @@ def read_config(directory: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds no config")
     return content
+
+
+def decoded_file(rank: int, ranks: int) -> str:
+    """Name of the file with what process ``rank`` of ``ranks`` has decoded of the test so far."""
+    return TESTED.replace("*", f"{rank}-of-{ranks}")
 
 
 def is_finished(directory: Path, *, hashes: bool = True) -> bool:
