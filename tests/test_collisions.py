@@ -10,7 +10,9 @@ from pathlib import Path
 
 from attnspan.rundir import is_finished
 from attnspan.status import FINISHED, look
-from tests.conftest import TINY
+from tests.conftest import TINY, Compose
+from tests.kills import assert_same
+from tests.test_resume import run
 
 ROOT = Path(__file__).parents[1]
 LAUNCHES = 20
@@ -46,3 +48,21 @@ def test_twenty_launches_of_one_sweep(tmp_path: Path) -> None:
         json.loads((directory / "summary.json").read_text(encoding="utf-8"))
     assert len((tmp_path / "cache" / "prepared").read_text(encoding="utf-8").splitlines()) == 1
     assert not list((tmp_path / "cache").glob(".*.making"))
+
+
+def test_three_real_launches_of_one_sweep(composed: Compose, tmp_path: Path) -> None:
+    """Nothing is a stub: the runs train, each once, and their numbers are those of a run alone."""
+    command = [sys.executable, "-m", "attnspan.train", "-m", "decoder=plain", "seed=1,2", "study=mine", *TINY]
+    together = [
+        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(3)
+    ]
+    printed = [process.communicate(timeout=240)[0] for process in together]
+    assert [process.returncode for process in together] == [0, 0, 0], "\n".join(printed)
+    listed = (tmp_path / "runs" / "mine.txt").read_text(encoding="utf-8").split()
+    assert len(listed) == 2
+    for seed, line in enumerate(listed, start=1):
+        directory = tmp_path / line
+        alone, _ = run(composed(*TINY, "decoder=plain", f"seed={seed}", f"runs_dir={tmp_path / 'alone'}"))
+        assert_same(directory, alone)
+        assert (directory / "run.log").read_text(encoding="utf-8").count("results: ") == 1
