@@ -73,6 +73,8 @@ def main() -> None:
             time.sleep(0.05)
         if what == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
+        if what == "realtime":
+            os.kill(os.getpid(), signal.SIGRTMIN + 6)
         if what == "exit":
             sys.exit(3)
         if what == "memory":

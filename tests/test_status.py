@@ -28,10 +28,13 @@ from attnspan.status import (
     TRAINING,
     Status,
     Teller,
+    amend,
+    birth,
     is_locked,
     load_status,
     look,
     read_status,
+    unqueued,
 )
 from tests.stub_run import write_results
 
@@ -106,11 +109,97 @@ def test_a_process_that_starts_has_no_lock_yet(tmp_path: Path) -> None:
     assert look(tmp_path).state == QUEUED
 
 
-def test_another_host_lives_as_long_as_its_heart_beats(tmp_path: Path) -> None:
-    write(tmp_path, state=RUNNING, host="elsewhere", heartbeat=time.time() - module.STALE / 2)
-    assert look(tmp_path).state == RUNNING
-    write(tmp_path, state=RUNNING, host="elsewhere", heartbeat=time.time() - module.STALE * 2)
+WAITING = ({"state": QUEUED}, {"state": RUNNING, "phase": STARTING})
+"""What a process says that holds no lock."""
+
+
+@pytest.mark.parametrize("waits", WAITING)
+def test_a_pid_that_was_given_away_runs_nothing(tmp_path: Path, waits: dict[str, str]) -> None:
+    """After a reboot, or when the numbers have gone round, it is another process's."""
+    boot, _, ticks = (birth(os.getpid()) or "").partition("/")
+    for born in (f"{boot}/{int(ticks) + 1}", f"another boot/{ticks}"):
+        write(tmp_path, **waits, born=born)
+        assert look(tmp_path).state == INTERRUPTED
+    write(tmp_path, **waits, heartbeat=time.time() - module.STALE * 2)
+    assert look(tmp_path).state == waits["state"]  # it is the same process, however long it takes
+
+
+@pytest.mark.parametrize("waits", WAITING)
+def test_where_births_are_not_known_the_heart_must_beat(
+    tmp_path: Path, waits: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without /proc, and in files of before; there a pid alone is believed for a while, and not for ever."""
+    for kind in ("no /proc", "an old file"):
+        if kind == "no /proc":
+            monkeypatch.setattr(module, "birth", lambda pid: None)
+        for age, state in ((module.STALE / 2, waits["state"]), (module.STALE * 2, INTERRUPTED)):
+            write(tmp_path, **waits, heartbeat=time.time() - age)
+            if kind == "an old file":
+                content = read_json(tmp_path / STATUS)
+                del content["born"]
+                write_json(tmp_path / STATUS, content)
+            assert look(tmp_path).state == state, kind
+        monkeypatch.undo()
+
+
+def test_a_birth_is_read_whatever_a_process_is_called() -> None:
+    code = (
+        "import os, attnspan.status as s; before = s.birth(os.getpid()); open('/proc/self/comm', 'w').write('a) R 1');"
+        "print(s.birth(os.getpid()) == before, len(before.split('/')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "2"]
+    assert birth(dead_pid()) is None
+    assert birth(2**70) is None
+
+
+@pytest.mark.parametrize("says", [*WAITING, {"state": RUNNING}])
+def test_another_host_lives_as_long_as_its_heart_beats(tmp_path: Path, says: dict[str, str]) -> None:
+    write(tmp_path, **says, host="elsewhere", heartbeat=time.time() - module.STALE / 2)
+    assert look(tmp_path).state == says["state"]
+    write(tmp_path, **says, host="elsewhere", heartbeat=time.time() - module.STALE * 2)
     assert look(tmp_path).state == INTERRUPTED
+
+
+def test_what_somebody_is_at_work_on_is_not_amended(tmp_path: Path) -> None:
+    write(tmp_path, state=RUNNING, phase=TRAINING, update=5)
+    with FileLock(tmp_path / LOCK):
+        assert not amend(tmp_path, lambda status: Status(state=QUEUED))
+    assert load_status(tmp_path).state == RUNNING
+    assert amend(tmp_path, lambda status: None)
+    assert load_status(tmp_path).update == 5
+    assert amend(tmp_path / "new", lambda status: Status(state=QUEUED) if status is None else None)
+    assert load_status(tmp_path / "new").state == QUEUED
+    with pytest.raises(InputError, match="cannot be written"):
+        amend(Path("/proc/attnspan"), lambda status: Status())
+
+
+def test_what_a_queued_run_was_before(tmp_path: Path) -> None:
+    """Its sweep is killed before it begins: what was known of it is known still."""
+    write(tmp_path, state=QUEUED, before=FAILED, reason="why", traceback="where", update=5, pid=dead_pid())
+    seen = look(tmp_path)
+    assert (seen.state, seen.before, seen.reason, seen.traceback, seen.update) == (FAILED, None, "why", "where", 5)
+    never = unqueued(Status(state=QUEUED), "so it is")
+    assert (never.state, never.reason) == (INTERRUPTED, "so it is")
+
+
+def test_finished_and_to_be_computed_again(tmp_path: Path) -> None:
+    write_results(tmp_path)
+    for waits in WAITING:
+        write(tmp_path, **waits, update=20, updates=20)
+        seen = look(tmp_path)
+        assert (seen.state, seen.update) == (waits["state"], 0)
+        write(tmp_path, **waits, update=20, pid=dead_pid())
+        assert look(tmp_path).state == FINISHED
+
+
+def test_who_started_a_run_says_of_which_job_it_is(tmp_path: Path) -> None:
+    for pid, slurm in ((os.getpid(), "7_1"), (dead_pid(), None)):
+        write(tmp_path, state=RUNNING, phase=STARTING, slurm="7_1", pid=pid)
+        with Teller(tmp_path, arm="plain", data="reverse", seed=2, command="attnspan-train seed=2") as teller:
+            teller.tell(Status(phase=TRAINING))
+        told = load_status(tmp_path)
+        assert (told.slurm, told.command) == (slurm, "attnspan-train seed=2")
 
 
 def test_asking_for_the_lock_disturbs_nobody_and_writes_nothing(tmp_path: Path) -> None:

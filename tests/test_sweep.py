@@ -11,14 +11,30 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from rich.console import Console
 
 from attnspan import sweep
-from attnspan.rundir import LOG
-from attnspan.status import FAILED, FINISHED, INTERRUPTED, QUEUED, is_locked, load_status, look, read_status
+from attnspan.plan import Plan, print_plan
+from attnspan.rundir import LOCK, LOG
+from attnspan.status import (
+    FAILED,
+    FINISHED,
+    INTERRUPTED,
+    QUEUED,
+    RUNNING,
+    STARTING,
+    TRAINING,
+    Status,
+    is_locked,
+    load_status,
+    look,
+    read_status,
+)
 from attnspan.sweep import ELSEWHERE, NOT_STARTED, SKIPPED, Job, print_outcomes, run_jobs, settle
 from tests.stub_run import write_results
 
@@ -78,6 +94,12 @@ def test_every_failure_stays_where_it_is(tmp_path: Path) -> None:
     assert load_status(jobs[3].directory).traceback == "Traceback ..."
 
 
+def test_a_signal_without_a_name(tmp_path: Path) -> None:
+    one = job(tmp_path, "one", "realtime")
+    run([one])
+    assert (one.outcome, one.reason) == (FAILED, f"killed by signal {signal.SIGRTMIN + 6}")
+
+
 def test_a_command_that_cannot_start(tmp_path: Path) -> None:
     bad, good = job(tmp_path, "bad"), job(tmp_path, "good", "good")
     bad.command = ["/no/such/command"]
@@ -99,6 +121,162 @@ def test_all_jobs_are_queued_first(tmp_path: Path) -> None:
             1,
             20,
         )
+
+
+STOPPED = Status(state=INTERRUPTED, reason="by SIGTERM", update=7, updates=20, loss=1.5, seconds=9.0)
+BROKEN = Status(state=FAILED, reason="the loss is nan", traceback="Traceback ...", update=8, updates=20, loss=2.5)
+
+
+@pytest.mark.parametrize("before", [STOPPED, BROKEN])
+def test_what_a_run_had_reached_is_kept(tmp_path: Path, before: Status) -> None:
+    """Through the queue, and back when the sweep ends before the run begins; a start keeps what it goes on from."""
+    one = job(tmp_path, "one", "good")
+
+    def ends_as_before(status: Status) -> bool:
+        names = ("state", "before", "reason", "traceback", "update", "updates", "loss", "seconds")
+        return all(getattr(status, name) == getattr(before, name) for name in names)
+
+    before.write(one.directory)
+    sweep.enqueue([one], rerun=False)
+    queued = load_status(one.directory)
+    assert (queued.state, queued.before, queued.update, queued.loss) == (
+        QUEUED,
+        before.state,
+        before.update,
+        before.loss,
+    )
+    assert ends_as_before(look_when_its_sweep_is_gone(one))
+    sweep.enqueue([one], rerun=False)  # twice is like once
+    settle([one])
+    assert (one.outcome, one.reason) == (NOT_STARTED, "")
+    assert ends_as_before(look(one.directory))
+    sweep.enqueue([one], rerun=False)
+    one.command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    assert sweep.start(one, 1)
+    started = look(one.directory)
+    assert (started.state, started.phase, started.update, started.loss) == (
+        RUNNING,
+        STARTING,
+        before.update,
+        before.loss,
+    )
+    assert started.reason is None
+    sweep.stop([one])
+
+
+def look_when_its_sweep_is_gone(one: Job) -> Status:
+    status = load_status(one.directory)
+    replace(status, born="another process").write(one.directory)
+    seen = look(one.directory)
+    status.write(one.directory)
+    return seen
+
+
+def test_a_dry_run_counts_what_is_done(tmp_path: Path) -> None:
+    """Also after a sweep that had the run on its list, and was killed before it began."""
+    done, half = job(tmp_path / "reverse" / "plain", "done"), job(tmp_path / "reverse" / "plain", "half")
+    write_results(done.directory, seconds=100.0, updates=20)
+    replace(STOPPED, update=15).write(half.directory)
+    sweep.enqueue([half], rerun=False)
+    out = io.StringIO()
+    plan = Plan(jobs=[done, half], settings={"runs_dir": str(tmp_path), "rerun": False}, at_a_time=1)
+    print_plan(Console(file=out, width=10_000), plan)
+    row = next(line for line in out.getvalue().splitlines() if line.startswith("half"))
+    assert row.split()[-2:] == [QUEUED, "00:25"]
+
+
+def test_what_is_to_be_computed_again_is_queued(tmp_path: Path) -> None:
+    one = job(tmp_path, "one", "good")
+    write_results(one.directory)
+    sweep.enqueue([one], rerun=True)
+    assert look(one.directory).state == QUEUED
+    settle([one])
+    assert one.outcome == NOT_STARTED
+    assert look(one.directory).state == FINISHED
+    assert load_status(one.directory).state == FINISHED
+
+
+def test_a_run_on_another_list_stays_there(tmp_path: Path) -> None:
+    one = job(tmp_path, "one", "good")
+    for age, pid in ((0.0, 1), (1e6, os.getpid())):
+        Status(state=QUEUED, host="elsewhere", pid=1).write(one.directory)
+        status = one.directory / "status.json"
+        heartbeat = load_status(one.directory).heartbeat
+        text = status.read_text(encoding="utf-8").replace(repr(heartbeat), repr(heartbeat - age))
+        status.write_text(text, encoding="utf-8")
+        sweep.enqueue([one], rerun=False)
+        assert load_status(one.directory).pid == pid
+
+
+def test_who_comes_second_leaves_the_first_ones_status(tmp_path: Path) -> None:
+    """Both saw nobody at work; it is not even for a moment that the loser's process stands in the file."""
+    one = job(tmp_path, "one", "good")
+    Status(state=RUNNING, phase=TRAINING, update=9).write(one.directory)
+    before = (one.directory / "status.json").read_bytes()
+    with FileLock(one.directory / LOCK):
+        assert sweep.start(one, 1)
+        assert (one.directory / "status.json").read_bytes() == before
+        sweep.wait(one)
+        assert one.outcome == ELSEWHERE
+        one.command = ["/no/such/command"]
+        assert not sweep.start(one, 1)
+        assert (one.directory / "status.json").read_bytes() == before
+    assert "No such file" in one.reason
+
+
+def heartbeats(directory: Path, *, state: str, count: int = 3) -> set[float]:
+    """Wait until so many heartbeats of a run in that state were seen."""
+    seen: set[float] = set()
+    deadline = time.monotonic() + 20
+    while len(seen) < count:
+        assert time.monotonic() < deadline, seen
+        status = load_status(directory)
+        assert status.state == state
+        seen.add(status.heartbeat)
+        time.sleep(0.01)
+    return seen
+
+
+def test_what_waits_has_a_heartbeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "_RENEW", 0.05)
+    one, theirs, begun = (job(tmp_path, name) for name in ("one", "theirs", "begun"))
+    sweep.enqueue([one, begun], rerun=False)
+    Status(state=QUEUED, host="elsewhere").write(theirs.directory)
+    with sweep.keeping_queued([one, theirs, begun]), FileLock(begun.directory / LOCK):
+        still = [load_status(other.directory).heartbeat for other in (theirs, begun)]
+        heartbeats(one.directory, state=QUEUED)
+        assert [load_status(other.directory).heartbeat for other in (theirs, begun)] == still
+    last = load_status(one.directory).heartbeat
+    time.sleep(0.2)
+    assert load_status(one.directory).heartbeat == last
+
+
+@pytest.mark.parametrize("how", ["in a sweep", "alone"])
+def test_what_starts_has_a_heartbeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """Loading torch from a slow disk may take longer than a heart may stand still."""
+    monkeypatch.setattr(sweep, "BEAT", 0.05)
+    one = job(tmp_path, "one")
+    one.command = [sys.executable, "-c", "import time; time.sleep(60)"]
+
+    def watch() -> None:
+        try:
+            while not one.directory.exists() or (read_status(one.directory) or Status()).phase != STARTING:
+                time.sleep(0.02)
+            seen.update(heartbeats(one.directory, state=RUNNING))
+        finally:
+            assert one.process is not None
+            one.process.kill()
+
+    seen: set[float] = set()
+    thread = threading.Thread(target=watch)
+    thread.start()
+    if how == "alone":
+        sweep.start(one, 1)
+        sweep.wait(one)
+    else:
+        run([one])
+    thread.join()
+    assert len(seen) == 3
 
 
 def test_finished_runs_are_skipped_unless_told(tmp_path: Path) -> None:

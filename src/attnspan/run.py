@@ -119,7 +119,7 @@ def execute(
     surroundings = _surroundings()  # now: the checkout may move on while the run trains
     _prepare_machine(config)
 
-    teller = Teller(directory, arm=config["arm"], data=config["data_name"], seed=config["seed"])
+    teller = Teller(directory, arm=config["arm"], data=config["data_name"], seed=config["seed"], command=command)
 
     def tell(status: Status) -> None:
         teller.tell(status)

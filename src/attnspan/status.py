@@ -21,13 +21,16 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from filelock import FileLock, Timeout
+
 from attnspan.errors import InputError
-from attnspan.rundir import LOCK, STATUS, is_finished, read_json, why_unfinished, write_text
+from attnspan.rundir import LOCK, STATUS, cannot_write, is_finished, read_json, why_unfinished, write_text
 
 QUEUED, RUNNING, FINISHED, FAILED, INTERRUPTED = "queued", "running", "finished", "failed", "interrupted"
 STATES = (QUEUED, RUNNING, FINISHED, FAILED, INTERRUPTED)
@@ -37,7 +40,22 @@ TRAINING, VALIDATING, TESTING = "training", "validating", "testing"
 BEAT = 10.0
 """Seconds after which a heartbeat is renewed, whatever the run is busy with."""
 STALE = 120.0
-"""Seconds without a heartbeat after which a run on another host counts as interrupted."""
+"""Seconds without a heartbeat after which a process that cannot be asked, on another host, counts as gone."""
+_MOMENT = 0.2
+"""Seconds to wait for a lock that is only being looked at."""
+
+
+def birth(pid: int) -> str | None:
+    """The boot of this machine and the time since then at which a process began: a pid may be given away, this not.
+
+    None if there is no such process, or no ``/proc`` to tell.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    return f"{boot}/{stat.rpartition(')')[2].split()[19]}"  # the 22nd field; the 2nd, a name, may hold anything
 
 
 @dataclass(kw_only=True)
@@ -56,11 +74,15 @@ class Status:
         remaining: estimated seconds to the end of the phase, None where nobody knows.
         reason: why it failed, or what interrupted it, one line.
         traceback: where it failed.
+        before: how a queued run had ended before it was queued, if it had; reason and traceback are then of that.
         arm: of the run.
         data: of the run.
         seed: of the run.
+        command: that starts it, for people.
+        slurm: SLURM's job for it, by its id in the array; None if there is none.
         host: where it runs; where its sweep runs, if it is queued.
         pid: the process there.
+        born: its :func:`birth`.
         heartbeat: when this was last known to be true, seconds since the epoch.
     """
 
@@ -75,11 +97,15 @@ class Status:
     remaining: float | None = None
     reason: str | None = None
     traceback: str | None = None
+    before: str | None = None
     arm: str = ""
     data: str = ""
     seed: int | None = None
+    command: str = ""
+    slurm: str | None = None
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
+    born: str | None = field(default_factory=lambda: birth(os.getpid()))
     heartbeat: float = field(default_factory=time.time)
 
     def write(self, directory: Path) -> None:
@@ -92,6 +118,11 @@ class Status:
         # It is written every second, and after a power cut nobody is at work: it need not be on the disk.
         write_text(directory / STATUS, json.dumps(asdict(self), indent=2) + "\n", durable=False)
 
+    @property
+    def is_mine(self) -> bool:
+        """Whether this process is the one that it names."""
+        return (self.host, self.pid, self.born) == (socket.gethostname(), os.getpid(), birth(os.getpid()))
+
 
 class Teller:
     """Writes the status of one run, and renews its heartbeat while there is nothing new to say.
@@ -101,17 +132,21 @@ class Teller:
         arm: of the run.
         data: of the run.
         seed: of the run.
+        command: that starts it.
     """
 
-    def __init__(self, directory: Path, *, arm: str, data: str, seed: int) -> None:
+    def __init__(self, directory: Path, *, arm: str, data: str, seed: int, command: str = "") -> None:
         self._directory = directory
-        self._run: dict[str, Any] = {"arm": arm, "data": data, "seed": seed}
+        self._run: dict[str, Any] = {"arm": arm, "data": data, "seed": seed, "command": command}
         self._last: Status | None = None
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
+        started = read_status(self._directory)
+        if started is not None and started.is_mine:  # who started this process knows of which job of SLURM's it is
+            self._run["slurm"] = started.slurm
         self._thread.start()
         return self
 
@@ -164,7 +199,8 @@ def load_status(directory: Path) -> Status:
             raise InputError(f"{path}: {name} is {value!r}")
     if content.get("state") not in STATES:
         raise InputError(f"{path}: state is {content.get('state')!r}, none of {', '.join(STATES)}")
-    return Status(**{name: value for name, value in content.items() if name in known})
+    # Who wrote before births were known has written none, and it is not ours.
+    return Status(**{"born": None} | {name: value for name, value in content.items() if name in known})
 
 
 def read_status(directory: Path) -> Status | None:
@@ -175,6 +211,35 @@ def read_status(directory: Path) -> Status | None:
         return None
 
 
+def amend(directory: Path, change: Callable[[Status | None], Status | None]) -> bool:
+    """Write a status in the place of the one that is there, for a run that no process is at work on.
+
+    The run's lock is held meanwhile, so that what a run writes that has just begun is not overwritten. So ``change``
+    must not :func:`look` at the run: it would find the lock held.
+
+    Args:
+        directory: of the run; made if it is not there.
+        change: the status that is there, if it is whole, to the one to write; None to leave it.
+
+    Returns:
+        Whether nobody was at work.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with FileLock(directory / LOCK, timeout=_MOMENT, poll_interval=_MOMENT / 10):
+            status = change(read_status(directory))
+            if status is not None:
+                status.write(directory)
+    except Timeout:
+        return False
+    except OSError as error:
+        raise cannot_write(directory, error) from error
+    return True
+
+
 def look(directory: Path) -> Status:
     """Find out how a run is really getting on, from its files alone; nothing is written and nobody is disturbed.
 
@@ -183,23 +248,35 @@ def look(directory: Path) -> Status:
     """
     if is_finished(directory, hashes=False):
         status = read_status(directory) or Status(host="", pid=0)
-        return replace(status, state=FINISHED, phase="", remaining=None, reason=None, traceback=None)
+        if (status.state == QUEUED or status.phase == STARTING) and is_alive(directory, status):
+            return replace(status, update=0, loss=None)  # it is to be computed again
+        return replace(status, state=FINISHED, phase="", remaining=None, before=None, reason=None, traceback=None)
     status = load_status(directory)
     if status.state == FINISHED:
         return _gone(status, f"it was finished, and then {why_unfinished(directory, hashes=False)}")
-    if status.state in (QUEUED, RUNNING) and not is_alive(directory, status):
-        return _gone(status, "its sweep is gone" if status.state == QUEUED else "its process is gone")
+    if status.state == QUEUED and not is_alive(directory, status):
+        return unqueued(status, "its sweep is gone")
+    if status.state == RUNNING and not is_alive(directory, status):
+        return _gone(status, "its process is gone")
     return status
+
+
+def unqueued(status: Status, reason: str) -> Status:
+    """What a queued run is when nobody has it on a list any more: what it was before, or interrupted by ``reason``."""
+    if status.before is None:
+        return _gone(status, reason)
+    return replace(status, state=status.before, before=None)
 
 
 def is_alive(directory: Path, status: Status) -> bool:
     """Whether the process that wrote ``status`` still works on the run, or still has it on its list."""
     if status.host != socket.gethostname():
-        return status.state == QUEUED or time.time() - status.heartbeat < STALE
-    if not _exists(status.pid):
-        return False
-    # A pid may have been given to another process since; a lock cannot.
-    return status.state == QUEUED or status.phase == STARTING or is_locked(directory)
+        return _beats(status)
+    if status.state == RUNNING and status.phase != STARTING:
+        return _exists(status.pid) and is_locked(directory)
+    if status.born is not None:
+        return birth(status.pid) == status.born
+    return _exists(status.pid) and _beats(status)
 
 
 def is_locked(directory: Path) -> bool:
@@ -215,6 +292,10 @@ def is_locked(directory: Path) -> bool:
     finally:
         os.close(handle)
     return False
+
+
+def _beats(status: Status) -> bool:
+    return time.time() - status.heartbeat < STALE
 
 
 def _exists(pid: int) -> bool:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
@@ -22,15 +24,20 @@ from attnspan.errors import InputError, UnderWayError
 from attnspan.progress import ProgressDisplay, duration
 from attnspan.rundir import LOG, SUMMARY, cannot_write, free_bytes, is_finished, read_json, size, write_text
 from attnspan.status import (
+    BEAT,
     FAILED,
     FINISHED,
     INTERRUPTED,
     QUEUED,
     RUNNING,
+    STALE,
     STARTING,
     Status,
+    amend,
+    birth,
     look,
     read_status,
+    unqueued,
 )
 from attnspan.threads import thread_environment
 
@@ -41,6 +48,7 @@ GOOD = (FINISHED, SKIPPED)
 _POLL = 0.2  # seconds
 _PATIENCE = 60.0  # seconds that a run has to reach its next update and stop
 _FULL = 2**20  # bytes
+_RENEW = STALE / 4  # seconds between two heartbeats of what is queued; there may be thousands
 
 
 @dataclass(kw_only=True)
@@ -59,6 +67,7 @@ class Job:
         outcome: how it ended; empty while it has not.
         reason: why it failed, one line.
         seconds: how long it took.
+        slurm: SLURM's job for it, by its id in the array.
     """
 
     arm: str
@@ -72,6 +81,7 @@ class Job:
     outcome: str = ""
     reason: str = ""
     seconds: float | None = None
+    slurm: str | None = None
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     began: float = 0.0
 
@@ -81,17 +91,35 @@ class Job:
         return " ".join(word for word in (self.arm, f"seed {self.seed}", self.varied) if word)
 
     def status(self, state: str, *, phase: str = "", reason: str | None = None) -> Status:
-        """A status of the run, by who started it."""
+        """A status of the run, by who started it; what it had reached before is kept."""
+        reached = read_status(self.directory) or Status()
+        pid = self.process.pid if self.process else os.getpid()
         return Status(
             state=state,
             phase=phase,
-            reason=reason,
+            update=reached.update,
             updates=self.updates,
+            loss=reached.loss,
+            reason=reason,
             arm=self.arm,
             data=self.data,
             seed=self.seed,
-            pid=self.process.pid if self.process else os.getpid(),
+            command=shlex.join(["attnspan-train", *self.overrides]),
+            slurm=self.slurm,
+            pid=pid,
+            born=birth(pid),
         )
+
+    def queued(self) -> Status:
+        """The status of the run by who has it on a list: with how it ended before, if it had begun."""
+        status = self.status(QUEUED)
+        with suppress(InputError):
+            last = look(self.directory)
+            status.slurm = last.slurm
+            if last.state in (FINISHED, FAILED, INTERRUPTED):
+                status.before, status.seconds = last.state, last.seconds
+                status.reason, status.traceback = last.reason, last.traceback
+        return status
 
 
 def run_jobs(
@@ -191,14 +219,55 @@ def run_jobs(
 def enqueue(jobs: Iterable[Job], *, rerun: bool) -> None:
     """Write into each run's directory that it is on the list, and skip those that are finished unless ``rerun``.
 
+    What another process is at work on, or has on its own list, is left as it is.
+
     Raises:
         InputError: a directory cannot be written.
     """
     for job in jobs:
         if is_finished(job.directory) and not rerun:
             job.outcome = SKIPPED
-        elif not _runs(job.directory):
-            job.status(QUEUED).write(job.directory)
+        elif not _is_taken(job.directory):
+            _queue(job)
+
+
+def _queue(job: Job) -> None:
+    status = job.queued()
+    amend(job.directory, lambda before: status)
+
+
+def _is_taken(directory: Path) -> bool:
+    with suppress(InputError):
+        return look(directory).state in (QUEUED, RUNNING)
+    return False
+
+
+@contextmanager
+def keeping_queued(jobs: Sequence[Job]) -> Iterator[None]:
+    """Renew the heartbeats of those jobs that this process has on its list, while they wait.
+
+    On another host nothing else tells whether this process is there.
+    """
+    over = threading.Event()
+
+    def renew() -> None:
+        while not over.wait(_RENEW):
+            for job in jobs:
+                if _is_queued_here(read_status(job.directory)):
+                    with suppress(InputError):  # who comes to the run will meet it
+                        amend(job.directory, lambda status: status if _is_queued_here(status) else None)
+
+    thread = threading.Thread(target=renew, name="queue", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _is_queued_here(status: Status | None) -> bool:
+    return status is not None and status.state == QUEUED and status.is_mine
 
 
 def settle(jobs: Iterable[Job]) -> None:
@@ -217,6 +286,7 @@ def settle(jobs: Iterable[Job]) -> None:
         elif status.state == RUNNING:
             job.outcome, job.reason = ELSEWHERE, f"process {status.pid} on {status.host}"
         elif status.state == QUEUED:
+            job.reason = ""
             _give_up([job], NOT_STARTED)
 
 
@@ -292,14 +362,28 @@ def start(job: Job, threads: int) -> bool:
             job.process = subprocess.Popen(
                 job.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
             )
-        job.status(RUNNING, phase=STARTING).write(job.directory)
+        # Not if a process has the run's lock: it may be another's, who was quicker, and says itself how it is.
+        amend(job.directory, lambda status: job.status(RUNNING, phase=STARTING))
     except (InputError, OSError) as error:
         stop([job])
         job.outcome, job.reason = FAILED, str(error)
         with suppress(InputError):
-            job.status(FAILED, reason=job.reason).write(job.directory)
+            amend(job.directory, lambda status: job.status(FAILED, reason=job.reason))
         return False
     return True
+
+
+def keep_starting(job: Job) -> None:
+    """Renew the heartbeat of a job that was started, until its process has loaded what it needs and does so itself."""
+
+    def is_due(status: Status | None) -> bool:
+        if status is None or job.process is None or status.pid != job.process.pid:
+            return False
+        return status.phase == STARTING and time.time() - status.heartbeat >= BEAT
+
+    if is_due(read_status(job.directory)):
+        with suppress(InputError):
+            amend(job.directory, lambda status: status if is_due(status) else None)
 
 
 def _open_log(directory: Path) -> IO[bytes]:
@@ -314,7 +398,10 @@ def wait(job: Job) -> None:
     """Wait for a job that was started, and fill in how it ended."""
     assert job.process is not None
     try:
-        job.process.wait()
+        while job.process.poll() is None:
+            with suppress(subprocess.TimeoutExpired):
+                job.process.wait(timeout=BEAT)
+            keep_starting(job)
     except BaseException:
         stop([job])
         raise
@@ -395,6 +482,7 @@ def _still_runs(job: Job, display: ProgressDisplay) -> bool:
     status = read_status(job.directory)
     if status is not None and status.pid == job.process.pid and status.state == RUNNING:
         display.show(job.label, status)
+        keep_starting(job)
     return True
 
 
@@ -422,11 +510,18 @@ def _why(job: Job, code: int) -> str:
     if code == -signal.SIGKILL:
         return "killed (out of memory?)"
     if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
+        return f"killed by {_signal_name(-code)}"
     free = free_bytes(job.directory)
     if free < _FULL:
         return f"exit code {code}; the disk of {job.directory} is full ({size(free)} are free)"
     return _last_line(job.directory / LOG) or f"exit code {code}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most realtime signals have none
+        return f"signal {number}"
 
 
 def _write_end(job: Job) -> None:
@@ -443,10 +538,14 @@ def _give_up(jobs: Iterable[Job], outcome: str) -> None:
     """Leave jobs to others, or to the next command; none is on our list any more."""
     for job in jobs:
         job.outcome = outcome
-        status = read_status(job.directory)
-        if status is not None and status.state == QUEUED and status.pid == os.getpid():
-            with suppress(InputError):
-                job.status(INTERRUPTED, reason="its sweep ended before it began").write(job.directory)
+        with suppress(InputError):
+            amend(job.directory, _give_back)
+
+
+def _give_back(status: Status | None) -> Status | None:
+    if status is None or not _is_queued_here(status):
+        return None
+    return unqueued(status, "its sweep ended before it began")
 
 
 def _end(job: Job, outcome: str, display: ProgressDisplay) -> None:

@@ -64,7 +64,7 @@ def carry_out(
         SystemExit: a job did not finish.
     """
     from attnspan.plan import make_plan, print_plan
-    from attnspan.sweep import enqueue, print_outcomes, settle, write_list
+    from attnspan.sweep import enqueue, keeping_queued, print_outcomes, settle, write_list
     from attnspan.terminal import open_console
 
     console = open_console(wide=True)
@@ -81,7 +81,8 @@ def carry_out(
     write_list(plan.listed, plan.jobs)
     enqueue(plan.jobs, rerun=plan.settings["rerun"])
     try:
-        run(plan, console)
+        with keeping_queued(plan.jobs):
+            run(plan, console)
     finally:
         settle(plan.jobs)
         print_outcomes(console, plan.jobs)
