@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,9 @@ from filelock import FileLock
 from attnspan import overview
 from attnspan.estimate import Times, makespan
 from attnspan.overview import main, survey
-from attnspan.rundir import LOCK, SUMMARY, write_text
-from attnspan.status import FAILED, QUEUED, RUNNING, TRAINING, Status
+from attnspan.rundir import LOCK, SUMMARY, read_json, write_json, write_text
+from attnspan.status import FAILED, FINISHED, INTERRUPTED, QUEUED, RUNNING, TRAINING, Status
+from attnspan.sweep import Job, enqueue
 from tests.stub_run import write_results
 
 ROOT = Path(__file__).parents[1]
@@ -93,6 +95,77 @@ def test_no_number_that_json_lacks(runs: Path, capsys: pytest.CaptureFixture[str
     (run,) = json.loads(capsys.readouterr().out)["runs"]
     assert run["loss"] is None
     assert run["remaining_seconds"] is None
+
+
+def test_variants_of_an_arm_can_be_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By what their command lines set, as in the sweep's own table; in whatever state they are."""
+    plain, other = tmp_path / "reverse" / "plain", tmp_path / "reverse" / "bahdanau"
+    common = "decoder=plain seed=1 data.symbols=6 study=mine hydra.mode=RUN"
+    write_results(plain / "a")
+    summary = read_json(plain / "a" / SUMMARY)
+    write_json(plain / "a" / SUMMARY, summary | {"command": f"attnspan-train {common} model.hidden_size=64"})
+    tell(plain / "b", state=FAILED, command=f"attnspan-train {common} model.hidden_size=128 '+hooks=[a, b]' threads=2")
+    job = Job(
+        arm="plain", data="reverse", seed=1, updates=9, directory=plain / "c", overrides=common.split(), command=()
+    )
+    enqueue([job], rerun=False)
+    tell(plain / "d", state=FAILED)  # nobody knows, and the others still differ
+    tell(plain / "e", state=FAILED, command="attnspan-train 'model.hidden_size=")
+    tell(other / "f", state=FAILED, command="attnspan-train decoder=bahdanau seed=1 model.hidden_size=32")
+    main([str(tmp_path), "--json"])
+    told = {run["run_id"]: run["overrides"] for run in json.loads(capsys.readouterr().out)["runs"]}
+    assert told == {
+        "a": "model.hidden_size=64",
+        "b": "model.hidden_size=128 +hooks=[a, b]",
+        "c": None,
+        "d": None,
+        "e": None,
+        "f": None,
+    }
+    main([str(tmp_path)])
+    _, header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split()[:5] == ["arm", "data", "seed", "overrides", "state"]
+    assert any("1  model.hidden_size=128 +hooks=[a, b]  failed" in row for row in rows)
+
+
+def test_a_run_that_lies_nowhere_in_particular(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no data and arm above it, so nobody knows how long it takes."""
+    monkeypatch.setattr(overview, "look", lambda directory: Status(state=QUEUED, updates=9))
+    for path in ("/run", "/"):
+        monkeypatch.setattr(overview, "find_runs", lambda paths, path=path: [Path(path)])
+        found = survey([tmp_path])
+        assert (found.rows[0].state, found.remaining_seconds) == (QUEUED, None)
+
+
+def test_what_is_to_be_computed_again(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is queued, and no update of it is done; what it was before can be read."""
+    job = Job(
+        arm="plain", data="reverse", seed=1, updates=100, directory=runs / "reverse/plain/a", overrides=(), command=()
+    )
+    tell(job.directory, state=FINISHED, update=100)
+    failed = replace(job, directory=runs / "reverse/plain/d")
+    enqueue([job, failed], rerun=True)
+    main([str(job.directory), str(failed.directory), "--json"])
+    document = json.loads(capsys.readouterr().out)
+    assert document["counts"][QUEUED] == 2
+    assert document["remaining_seconds"] == 80  # a took 40 s
+    assert [(run["update"], run["reason"]) for run in document["runs"]] == [
+        (0, "finished before"),
+        (0, "failed before: the loss is nan"),
+    ]
+
+
+def test_jobs_of_slurms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, state in (("a", QUEUED), ("b", INTERRUPTED), ("c", FAILED)):
+        tell(tmp_path / "reverse" / "plain" / name, state=state, slurm="7_1")
+    main([str(tmp_path)])
+    shown = capsys.readouterr().out
+    assert "queued; SLURM's job 7_1; " in shown
+    assert "interrupted; SLURM's job 7_1 may still be there; " in shown
+    assert "failed; /" in shown
+    main([str(tmp_path), "--json"])
+    found = json.loads(capsys.readouterr().out)["runs"]
+    assert [run["slurm_job"] for run in found] == ["7_1", "7_1", None]
 
 
 @pytest.mark.parametrize("kind", ["nothing there", "an empty directory", "a file", "a list of nothing"])

@@ -13,6 +13,7 @@ and those of a run
 =====================  ========================================================================================
 ``run_id``             name of its directory
 ``arm, data, seed``    null where its files do not say
+``overrides``          what its command line sets, unlike that of others of its arm and data here; null if nothing
 ``state``              ``queued``, ``running``, ``finished``, ``failed``, ``interrupted``; ``unknown`` if damaged
 ``phase``              what a running run is at: starting, preparing, training, validating, testing; else null
 ``update, updates``    updates done, and in all
@@ -20,7 +21,9 @@ and those of a run
 ``seconds``            since the run, or its last part, began; a finished run's in all
 ``remaining_seconds``  estimated seconds to the end of a running run's phase; null where nobody knows
 ``error_rate``         of a finished run, on test
-``reason``             why it failed, what interrupted it, or what is damaged; else null
+``reason``             why it failed, what interrupted it, or what is damaged; of a queued run, how it ended before
+                       it was queued; else null
+``slurm_job``          SLURM's job for it; null if it has none, or is over and said so
 ``host, pid``          of its process; of its sweep's if it is queued; else null
 ``heartbeat``          when the run last said so, seconds since the epoch; else null
 ``directory, log``     paths; the log is null if there is none
@@ -32,10 +35,11 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +51,7 @@ from rich.text import Text
 
 from attnspan.errors import InputError
 from attnspan.estimate import Times, makespan
+from attnspan.identity import CHANGES_NOTHING
 from attnspan.progress import duration
 from attnspan.rundir import LOG, SUMMARY, find_runs, read_json
 from attnspan.status import FAILED, FINISHED, INTERRUPTED, QUEUED, RUNNING, STATES, look
@@ -56,6 +61,8 @@ UNKNOWN = "unknown"
 EVERY = 2.0
 """Seconds between two looks."""
 
+_TOLD_OTHERWISE = ("decoder", "data", "seed", *CHANGES_NOTHING)
+"""Overrides that the table need not show."""
 _COLORS = {RUNNING: "cyan", FINISHED: "green", FAILED: "red", INTERRUPTED: "yellow", QUEUED: "dim", UNKNOWN: "red"}
 _FIRST = (RUNNING, FAILED, UNKNOWN, INTERRUPTED, QUEUED, FINISHED)
 """What is shown where not all runs fit."""
@@ -69,6 +76,7 @@ class Row:
     arm: str | None
     data: str | None
     seed: int | None
+    overrides: str | None = None
     state: str
     phase: str | None = None
     update: int = 0
@@ -78,6 +86,7 @@ class Row:
     remaining_seconds: float | None = None
     error_rate: float | None = None
     reason: str | None = None
+    slurm_job: str | None = None
     host: str | None = None
     pid: int | None = None
     heartbeat: float | None = None
@@ -140,11 +149,25 @@ def survey(paths: Sequence[Path]) -> Overview:
         InputError: a path is not there, or there is no run in or below it.
     """
     directories = find_runs(paths)
-    rows = [_row(directory) for directory in directories]
+    rows = _told_apart(*zip(*map(_row, directories), strict=True))
     return Overview(rows=rows, remaining_seconds=_remaining(rows, directories))
 
 
-def _row(directory: Path) -> Row:
+def _told_apart(rows: Sequence[Row], overrides: Sequence[list[str] | None]) -> list[Row]:
+    """The rows, each with those of its ``overrides`` that not all of its arm and data have."""
+    shared: dict[tuple[str | None, str | None], set[str]] = {}
+    for row, own in zip(rows, overrides, strict=True):
+        if own is not None:
+            shared[row.arm, row.data] = shared.get((row.arm, row.data), {*own}).intersection(own)
+    found = []
+    for row, own in zip(rows, overrides, strict=True):
+        differing = [word for word in own or () if word not in shared[row.arm, row.data]]
+        found.append(replace(row, overrides=" ".join(differing) or None))
+    return found
+
+
+def _row(directory: Path) -> tuple[Row, list[str] | None]:
+    """One run, and what its command line sets, where that is known."""
     log = str(directory / LOG) if (directory / LOG).exists() else None
     # <data>/<arm>/<run id>: what the path says of a run, where its files say nothing
     path: dict[str, Any] = {"run_id": directory.name, "directory": str(directory), "log": log}
@@ -152,8 +175,11 @@ def _row(directory: Path) -> Row:
         status = look(directory)
         summary = read_json(directory / SUMMARY) if status.state == FINISHED else {}
     except InputError as error:
-        return Row(arm=None, data=None, seed=None, state=UNKNOWN, reason=str(error), **path)
-    return Row(
+        return Row(arm=None, data=None, seed=None, state=UNKNOWN, reason=str(error), **path), None
+    reason = status.reason
+    if status.state == QUEUED and status.before is not None:
+        reason = f"{status.before} before{f': {reason}' if reason else ''}"
+    row = Row(
         arm=summary.get("arm") or status.arm or None,
         data=summary.get("data") or status.data or None,
         seed=summary.get("seed", status.seed),
@@ -165,12 +191,26 @@ def _row(directory: Path) -> Row:
         seconds=_finite(summary.get("wall_seconds", status.seconds)),
         remaining_seconds=_finite(status.remaining),
         error_rate=_finite(summary.get("test", {}).get("error_rate")),
-        reason=status.reason,
+        reason=reason,
+        slurm_job=status.slurm if status.state in (QUEUED, RUNNING, INTERRUPTED) else None,
         host=status.host or None,
         pid=status.pid or None,
         heartbeat=status.heartbeat if status.pid else None,
         **path,
     )
+    return row, _overrides(summary.get("command") or status.command)
+
+
+def _overrides(command: str) -> list[str] | None:
+    """What a command line sets that can tell runs of an arm apart; None where the command is not known."""
+    if not command:
+        return None
+    try:
+        words = shlex.split(command)
+    except ValueError:  # an open quotation: nobody of ours wrote it
+        return None
+    keys = {word: word.lstrip("+~").partition("=")[0] for word in words if "=" in word and not word.startswith("-")}
+    return [word for word, key in keys.items() if key not in _TOLD_OTHERWISE and not key.startswith("hydra")]
 
 
 def _finite(value: Any) -> float | None:
@@ -186,9 +226,11 @@ def _remaining(rows: Sequence[Row], directories: Sequence[Path]) -> float | None
     for row, directory in zip(rows, directories, strict=True):
         if row.state not in (RUNNING, QUEUED):
             continue
-        runs_dir = directory.absolute().parents[2]
-        known = times.setdefault(runs_dir, Times(runs_dir))
-        whole = known.expected(data=row.data or "", arm=row.arm or "", updates=row.updates)
+        whole = None
+        above = directory.absolute().parents
+        if len(above) > 2:  # else it is in no <runs_dir>/<data>/<arm>, and has no like
+            known = times.setdefault(above[2], Times(above[2]))
+            whole = known.expected(data=row.data or "", arm=row.arm or "", updates=row.updates)
         seconds = row.remaining_seconds
         if seconds is None and whole is not None:
             seconds = whole * (1 - min(1.0, row.update / row.updates if row.updates else 0.0))
@@ -234,7 +276,9 @@ def _headline(overview: Overview) -> Text:
 def _table(rows: Sequence[Row], *, wide: bool) -> Table:
     """One line a run; with ``wide`` more, where a reason is long."""
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("arm", "data", "seed", "state", "update", "loss", "left", "error rate", "where, why"):
+    with_overrides = any(row.overrides for row in rows)
+    told = ["arm", "data", "seed", *(["overrides"] if with_overrides else [])]
+    for name in (*told, "state", "update", "loss", "left", "error rate", "where, why"):
         right = name in ("seed", "update", "loss", "left", "error rate")
         table.add_column(name, justify="right" if right else "left", no_wrap=name != "where, why")
     for row in rows:
@@ -242,6 +286,7 @@ def _table(rows: Sequence[Row], *, wide: bool) -> Table:
             escape(row.arm or "?"),
             escape(row.data or "?"),
             "?" if row.seed is None else str(row.seed),
+            *([escape(row.overrides or "")] if with_overrides else []),
             Text(row.phase or row.state, style=_COLORS[row.state]),
             f"{row.update}/{row.updates}" if row.updates else "",
             f"{row.loss:.3f}" if row.loss is not None else "",
@@ -254,9 +299,14 @@ def _table(rows: Sequence[Row], *, wide: bool) -> Table:
 
 def _where(row: Row) -> str:
     """What to read or whom to ask next."""
+    if row.state == FINISHED:
+        return row.directory
+    job = f"SLURM's job {row.slurm_job}" if row.slurm_job else ""
     if row.state == RUNNING:
-        return f"process {row.pid} on {row.host}"
-    return f"{row.reason or row.state}; {row.log or row.directory}" if row.state != FINISHED else row.directory
+        return ", ".join(filter(None, [f"process {row.pid} on {row.host}", job]))
+    if job and row.state == INTERRUPTED:  # asking squeue is no reading of files
+        job += " may still be there"
+    return "; ".join(filter(None, [row.reason or row.state, job, row.log or row.directory]))
 
 
 def _parser() -> argparse.ArgumentParser:
