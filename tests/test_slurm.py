@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from attnspan.rundir import LAST, LOG, STATUS, is_finished, read_json
-from attnspan.status import FAILED, FINISHED, INTERRUPTED, QUEUED, RUNNING, TRAINING, Status, read_status
+from attnspan.status import FAILED, FINISHED, INTERRUPTED, QUEUED, RUNNING, TRAINING, Status, look, read_status
 from tests.conftest import TINY, Compose
 from tests.kills import assert_same
 from tests.test_resume import run
@@ -200,6 +200,31 @@ def test_what_is_killed_or_cancelled_is_missed(tmp_path: Path, cache: Path) -> N
     states = [read_json(sweep.directory(seed) / STATUS)["state"] for seed in (1, 2, 3, 4)]
     assert states == [FAILED, INTERRUPTED, FAILED, INTERRUPTED]
     assert not subprocess.run(["squeue", "--noheader"], capture_output=True, text=True, check=True).stdout
+
+
+def test_submitted_again_it_is_waited_for(tmp_path: Path, cache: Path) -> None:
+    """Whoever submitted is killed, the array lives: the same command submits nothing, and ends as all runs end."""
+    words = ("-m", "seed=1,2,3", *LONG, *SLURM, "hydra.launcher.array_parallelism=1")
+    with sweeping(*words, cwd=tmp_path, cache=cache) as sweep:
+        sweep.wait_for(1, trains_beyond(0))
+        sweep.process.kill()
+        sweep.process.wait()
+        waits = read_status(sweep.directory(2))
+        assert waits is not None
+        assert (waits.state, waits.slurm) == (QUEUED, sweep.job(2))
+        assert look(sweep.directory(2)).state == INTERRUPTED
+    with sweeping(*words, cwd=tmp_path, cache=cache) as sweep:
+        printed = sweep.end()
+        assert len(list(tmp_path.rglob("*_submission.sh"))) == 1
+        assert f"SLURM's job {sweep.job(2)}; this sweep waits for it" in printed
+    assert sweep.process.returncode == 0, printed
+    assert "submitted to SLURM" not in printed
+    assert "2 of 3 jobs wait in SLURM's queue: JobArrayTaskLimit" in printed
+    assert all(is_finished(directory) for directory in sweep.directories)
+
+
+def test_the_node_has_all_cores() -> None:
+    assert f"CPUTot={os.cpu_count()} " in scontrol("--oneliner", "show", "node")
 
 
 def test_threads_of_a_job_are_its_cpus(tmp_path: Path, cache: Path) -> None:

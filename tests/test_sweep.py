@@ -36,7 +36,10 @@ from attnspan.status import (
     read_status,
 )
 from attnspan.sweep import ELSEWHERE, NOT_STARTED, SKIPPED, Job, print_outcomes, run_jobs, settle
+from attnspan.train import main
+from tests.conftest import TINY
 from tests.stub_run import write_results
+from tests.stub_train import stubs
 
 ROOT = Path(__file__).parents[1]
 
@@ -249,6 +252,33 @@ def test_what_waits_has_a_heartbeat(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     last = load_status(one.directory).heartbeat
     time.sleep(0.2)
     assert load_status(one.directory).heartbeat == last
+
+
+def test_a_sweep_keeps_its_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the command on: one run at a time, and the one that waits has a heartbeat."""
+    words = ("-m", "hydra.launcher.at_a_time=1", "decoder=plain", "seed=1,2", "study=mine", *TINY[:7], "logger=none")
+    monkeypatch.setattr(sys, "argv", ["attnspan-train", *words])
+    monkeypatch.setattr(sweep, "_RENEW", 0.05)
+    for name, value in (("ATTNSPAN_CACHE", "cache"), ("PYTHONPATH", str(ROOT)), ("STUB_SECONDS", "3")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    seen: set[float] = set()
+
+    def watch() -> None:
+        listed = tmp_path / "runs" / "mine.txt"
+        while not listed.exists():
+            time.sleep(0.02)
+        first, second = (tmp_path / line for line in listed.read_text(encoding="utf-8").split())
+        while not (first / "status.json").exists() or look(first).phase != TRAINING:
+            time.sleep(0.02)
+        seen.update(heartbeats(second, state=QUEUED))
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    with stubs():
+        main()
+    thread.join(timeout=1)
+    assert len(seen) == 3
 
 
 @pytest.mark.parametrize("how", ["in a sweep", "alone"])

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 
@@ -24,8 +24,8 @@ from attnspan.errors import InputError, nearest
 from attnspan.progress import ProgressDisplay
 from attnspan.rundir import is_finished
 from attnspan.slurm_job import RunJob
-from attnspan.status import FAILED, FINISHED, INTERRUPTED, QUEUED, RUNNING, read_status
-from attnspan.sweep import ELSEWHERE, NOT_STARTED, Job, readable
+from attnspan.status import FAILED, FINISHED, INTERRUPTED, QUEUED, RUNNING, Status, amend, birth, read_status, unqueued
+from attnspan.sweep import ELSEWHERE, NOT_STARTED, SKIPPED, Job, is_under_way, readable, settle
 
 if TYPE_CHECKING:
     import submitit
@@ -45,6 +45,7 @@ _WORDS = {
 """SLURM's states of a job that has ended before its run, for people."""
 _INTERRUPTED = ("CANCELLED", "PREEMPTED", "TIMEOUT")
 _EXIT_UNDER_WAY = "75:0"
+_NO_REASON = ("None", "(null)")
 
 _EVERYWHERE = {
     "cpus_per_task",
@@ -74,7 +75,9 @@ def run_array(
 ) -> None:
     """Submit all jobs that have no outcome yet, wait until they are gone, and fill in how each ended.
 
-    Ctrl-C, or SIGTERM, cancels them, whereupon their runs write checkpoints, and comes back as KeyboardInterrupt.
+    What another process is at work on, or what SLURM has already from an earlier command, is not submitted but waited
+    for. Ctrl-C, or SIGTERM, cancels what was submitted here, whereupon the runs write checkpoints, and comes back as
+    KeyboardInterrupt.
 
     Args:
         jobs: of the sweep.
@@ -101,45 +104,74 @@ def run_array(
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         tasks = _Tasks()
         try:
-            tasks.submit(
-                waiting,
-                folder=folder,
-                max_num_timeout=max_num_timeout,
-                threads=threads,
-                parameters={
-                    **sbatch,
-                    "name": name,
-                    "array_parallelism": at_a_time,
-                    "cpus_per_task": cpus,
-                    "srun_args": [f"--cpus-per-task={cpus}"],  # which a step does not take over from its job
-                    "additional_parameters": _REQUEUE | dict(sbatch.get("additional_parameters", {})),
-                },
-            )
-            display.say(f"submitted to SLURM: {', '.join(tasks.names)}")
-            while tasks.left:
+            if ours := tasks.leave_to_others(waiting, display):
+                tasks.submit(
+                    ours,
+                    folder=folder,
+                    max_num_timeout=max_num_timeout,
+                    threads=threads,
+                    parameters={
+                        **sbatch,
+                        "name": name,
+                        "array_parallelism": at_a_time,
+                        "cpus_per_task": cpus,
+                        "srun_args": [f"--cpus-per-task={cpus}"],  # which a step does not take over from its job
+                        "additional_parameters": _REQUEUE | dict(sbatch.get("additional_parameters", {})),
+                    },
+                )
+                display.say(f"submitted to SLURM: {', '.join(tasks.names)}")
+            while tasks.left or tasks.elsewhere:
                 time.sleep(_LOOK)
                 if FAILED in tasks.look(display) and fail_fast:
                     display.say("fail_fast=true: the other jobs are cancelled")
                     tasks.cancel(display)
+                    break
         except BaseException:
             tasks.cancel(display)
             raise
         finally:
             signal.signal(signal.SIGTERM, before)
+            for job in tasks.elsewhere:
+                job.outcome = ELSEWHERE
 
 
 class _Tasks:
-    """The jobs of the sweep that SLURM has, each by its id in the array."""
+    """The jobs of the sweep that are not over.
+
+    Attributes:
+        left: those that were submitted here, by their ids in the array.
+        elsewhere: those that others are at work on, or that SLURM has from another command.
+    """
 
     def __init__(self) -> None:
         self.left: dict[str, Job] = {}
+        self.elsewhere: list[Job] = []
         self._absent: dict[str, int] = {}
         self._submitted: dict[str, submitit.Job[None]] = {}
+        self._why_pending: list[str] = []
 
     @property
     def names(self) -> list[str]:
         """What ``scancel`` takes: the array, or the only job."""
         return sorted({name.partition("_")[0] for name in self._submitted})
+
+    def leave_to_others(self, jobs: Sequence[Job], display: ProgressDisplay) -> list[Job]:
+        """Tell jobs that others are at work on from those that are to be submitted; the latter."""
+        queue = _queue() or {}
+        ours = []
+        for job in jobs:
+            if _is_elsewhere(job, queue):
+                self._leave(job, display)
+            else:
+                ours.append(job)
+        return ours
+
+    def _leave(self, job: Job, display: ProgressDisplay) -> None:
+        status = read_status(job.directory) or Status(host="", pid=0)
+        job.slurm = status.slurm
+        job.reason = f"SLURM's job {status.slurm}" if status.slurm else f"process {status.pid} on {status.host}"
+        display.say(f"{job.label}: {ELSEWHERE}, {job.reason}; this sweep waits for it")
+        self.elsewhere.append(job)
 
     def submit(
         self,
@@ -182,29 +214,49 @@ class _Tasks:
             raise InputError(f"hydra/launcher=submitit_slurm: {words}") from error
         self._submitted = {one.job_id: one for one in submitted}
         self.left = dict(zip(self._submitted, jobs, strict=True))
+        for name, job in self.left.items():
+            job.slurm = name
+            # Not if the job was quicker, and has begun.
+            amend(job.directory, lambda status, name=name: _with_job(status, name))  # type: ignore[misc]
 
     def look(self, display: ProgressDisplay) -> set[str]:
         """Show how the jobs are getting on, and fill in how those ended that are gone; the outcomes of these."""
         queue = _queue()
+        if queue is None:
+            return set()
+        self._say_why_pending(queue, display)
         ended = set()
-        for name, job in list(self.left.items() if queue is not None else ()):
-            assert queue is not None
+        for job in list(self.elsewhere):
             status = read_status(job.directory)
-            if name not in queue:
-                self._absent[name] = self._absent.get(name, 0) + 1
-                if self._absent[name] >= _ABSENT:
-                    ended.add(self._end(name, display))
-                continue
-            self._absent[name] = 0
-            if status is None:
-                continue
-            if status.state == RUNNING and queue[name] == "RUNNING":
+            if self._is_gone(str(job.directory), still_there=_is_elsewhere(job, queue)):
+                self.elsewhere.remove(job)
+                ended.add(_end_elsewhere(job, display))
+            elif status is not None and status.state == RUNNING:
                 display.show(job.label, status)
-            elif status.state in (RUNNING, INTERRUPTED) and queue[name] == "PENDING":
+        for name, job in list(self.left.items()):
+            status = read_status(job.directory)
+            if self._is_gone(name, still_there=name in queue):
+                ended.add(self._end(name, display))
+            elif name not in queue or status is None:
+                continue
+            elif status.state == RUNNING and queue[name].state == "RUNNING":
+                display.show(job.label, status)
+            elif queue[name].state == "PENDING" and _put_back(job, name):
                 display.say(f"{job.label}: put back into SLURM's queue at update {status.update}")
-                back = replace(status, state=QUEUED, phase="", remaining=None, reason="put back by SLURM")
-                replace(back, host=socket.gethostname(), pid=os.getpid()).write(job.directory)
         return ended
+
+    def _is_gone(self, name: str, *, still_there: bool) -> bool:
+        self._absent[name] = 0 if still_there else self._absent.get(name, 0) + 1
+        return self._absent[name] >= _ABSENT
+
+    def _say_why_pending(self, queue: Mapping[str, _Place], display: ProgressDisplay) -> None:
+        """Say why SLURM lets jobs wait, as often as that is something else."""
+        names = [*self.left, *(job.slurm for job in self.elsewhere if job.slurm is not None)]
+        pending = [queue[name] for name in names if name in queue and queue[name].state == "PENDING"]
+        why = sorted({place.reason for place in pending} - {*_NO_REASON})
+        if why and why != self._why_pending:
+            display.say(f"{len(pending)} of {len(names)} jobs wait in SLURM's queue: {', '.join(why)}")
+            self._why_pending = why
 
     def cancel(self, display: ProgressDisplay) -> None:
         """Cancel the jobs, whose runs write checkpoints, and wait until they are gone."""
@@ -220,38 +272,92 @@ class _Tasks:
         job, record = self.left.pop(name), _record(name)
         status = read_status(job.directory)
         exit_code, state = record.get("ExitCode"), record.get("JobState", "UNKNOWN")
-        if is_finished(job.directory) and exit_code in (None, "0:0"):
+        if exit_code == _EXIT_UNDER_WAY:  # when it came to it, another process was at work on the run
+            self._leave(job, display)
+            return ELSEWHERE
+        if status is not None and status.state == QUEUED and state == "CANCELLED":
+            job.outcome, job.reason = NOT_STARTED, ""
+        elif is_finished(job.directory) and exit_code in (None, "0:0"):
             job.outcome, job.reason = FINISHED, ""
             job.seconds = status.seconds if status is not None else None
-        elif exit_code == _EXIT_UNDER_WAY:
-            job.outcome, job.reason = ELSEWHERE, "another process was at work on it"
         elif status is not None and status.state in (FAILED, INTERRUPTED):
             job.outcome, job.reason, job.seconds = status.state, status.reason or "", status.seconds
-        elif status is not None and status.state == QUEUED and state == "CANCELLED":
-            job.outcome, job.reason = NOT_STARTED, ""
         else:
             job.outcome = INTERRUPTED if state in _INTERRUPTED else FAILED
             log = readable(Path(self._submitted[name].paths.stderr))
             job.reason = f"{_WORDS.get(state, f'its job is gone, and SLURM says {state}')}; {log}"
-        if status is not None and status.state in (QUEUED, RUNNING) and job.outcome not in (FINISHED, ELSEWHERE):
-            state = INTERRUPTED if job.outcome == NOT_STARTED else job.outcome
-            reason = job.reason or "its sweep ended before it began"
+        if job.outcome != FINISHED:
             with suppress(InputError):
-                replace(status, state=state, phase="", remaining=None, reason=reason).write(job.directory)
-        why = f" ({job.reason})" if job.reason else ""
-        display.end(job.label, f"{job.outcome}{why}", seconds=job.seconds)
+                amend(job.directory, lambda status: _without_job(status, job))
+        _say_end(job, display)
         return job.outcome
 
 
-def _queue() -> dict[str, str] | None:
-    """The ids of our jobs that are not over, and their states; None where SLURM does not answer just now."""
-    columns = ["--noheader", "--array", "--format=%i %T"]
+def _put_back(job: Job, name: str) -> bool:
+    """Put a run whose job SLURM has put back on our list; False if it is there already, or is at work."""
+    status = read_status(job.directory)
+    if status is None or status.state not in (RUNNING, INTERRUPTED):
+        return False
+    back = replace(status, state=QUEUED, phase="", remaining=None, before=INTERRUPTED, reason="put back by SLURM")
+    pid = os.getpid()
+    back = replace(back, slurm=name, host=socket.gethostname(), pid=pid, born=birth(pid))
+    return amend(job.directory, lambda status: back)
+
+
+def _without_job(status: Status | None, job: Job) -> Status | None:
+    """The status of a run that SLURM has no more, and that did not finish."""
+    if status is None:
+        return None
+    if job.outcome == NOT_STARTED:
+        status = unqueued(status, "its sweep ended before it began")
+    elif status.state in (QUEUED, RUNNING):
+        status = replace(status, state=job.outcome, phase="", remaining=None, reason=job.reason)
+    return replace(status, before=None, slurm=None)
+
+
+def _with_job(status: Status | None, name: str) -> Status | None:
+    """The status of a run that we have queued, and that SLURM has now."""
+    is_queued_here = status is not None and status.state == QUEUED and status.is_mine
+    return replace(status, slurm=name) if status is not None and is_queued_here else None
+
+
+def _is_elsewhere(job: Job, queue: Mapping[str, _Place]) -> bool:
+    """Whether another process is at work on the run, or SLURM has a job for it that was submitted before."""
+    status = read_status(job.directory)
+    return is_under_way(job) or (status is not None and status.slurm in queue)
+
+
+def _end_elsewhere(job: Job, display: ProgressDisplay) -> str:
+    if is_finished(job.directory):
+        job.outcome, job.reason = SKIPPED, ""
+    else:
+        settle([job])
+    _say_end(job, display)
+    return job.outcome
+
+
+def _say_end(job: Job, display: ProgressDisplay) -> None:
+    why = f" ({job.reason})" if job.reason else ""
+    display.end(job.label, f"{job.outcome}{why}", seconds=job.seconds)
+
+
+class _Place(NamedTuple):
+    """What ``squeue`` says of a job, and why it does not run yet."""
+
+    state: str
+    reason: str = _NO_REASON[0]
+
+
+def _queue() -> dict[str, _Place] | None:
+    """Our jobs that are not over, by their ids; None where SLURM does not answer just now."""
+    columns = ["--noheader", "--array", "--format=%i %T %r"]
     asked = subprocess.run(
         ["squeue", f"--user={getpass.getuser()}", *columns], capture_output=True, text=True, check=False
     )
     if asked.returncode:
         return None
-    return dict(line.split() for line in asked.stdout.splitlines() if line.strip())
+    lines = (line.split(maxsplit=2) for line in asked.stdout.splitlines() if line.strip())
+    return {name: _Place(state, *reason) for name, state, *reason in lines}
 
 
 def _record(name: str) -> dict[str, str]:

@@ -19,7 +19,7 @@ from typing import Any
 from attnspan.errors import InputError, UnderWayError
 from attnspan.rundir import is_finished
 from attnspan.status import FINISHED, INTERRUPTED, RUNNING, look, read_status
-from attnspan.sweep import ELSEWHERE, Job, start, stop, wait
+from attnspan.sweep import ELSEWHERE, Job, keep_starting, start, stop, wait
 
 _EARLY = (signal.SIGUSR1, signal.SIGUSR2)
 _POLL = 0.2  # seconds
@@ -40,7 +40,7 @@ class RunJob:
         """
         from submitit import JobEnvironment
 
-        job = replace(job)  # the one that came is what submitit hands over again next time
+        job = replace(job, slurm=own_name())  # the one that came is what submitit hands over again next time
         put_back: Any = signal.getsignal(getattr(signal, f"SIG{JobEnvironment.USR_SIG}"))
         asked: list[int] = []
         if not int(os.environ.get("SLURM_RESTART_COUNT", 0)):
@@ -57,6 +57,7 @@ class RunJob:
             sys.exit(1)
         while not asked and job.process.poll() is None:
             time.sleep(_POLL)
+            keep_starting(job)
         if job.process.poll() is None:
             stop([job])
             if not is_finished(job.directory):
@@ -71,6 +72,12 @@ class RunJob:
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, *arguments)
+
+
+def own_name() -> str | None:
+    """The id of the job of SLURM's in which this process is, as ``squeue`` writes it; None if it is in none."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
 
 def _refuse_what_is_under_way(job: Job) -> None:
