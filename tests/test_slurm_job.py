@@ -238,6 +238,7 @@ def test_cancelled_before_it_began_it_is_what_it_was(job: Job, monkeypatch: pyte
             (job.directory / "summary.json").unlink()
             Status(state=FAILED, reason="why").write(job.directory)
         sweep.enqueue([job], rerun=True)
+        sweep.replace(load_status(job.directory), slurm="7").write(job.directory)
         answer = Answers(job, monkeypatch, ExitCode="0:0", JobState="CANCELLED")
         assert not answer({})
         assert answer({}) == {NOT_STARTED}
@@ -341,7 +342,7 @@ class TestWhatAnEarlierCommandHasSubmitted:
         assert f"other: {ELSEWHERE}, process 5 on elsewhere; this sweep waits for it" in shown
 
     def test_how_it_ended_is_said(self, jobs: list[Job], submitted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        Status(state=FAILED, reason="why", slurm="7_0").write(jobs[0].directory)
+        sweep.replace(load_status(jobs[0].directory), state=FAILED, reason="why").write(jobs[0].directory)
         self.run(jobs, [{"7_0": "RUNNING"}, {}], monkeypatch)
         assert (jobs[0].outcome, jobs[0].reason) == (FAILED, "why")
 

@@ -194,8 +194,8 @@ def test_finished_and_to_be_computed_again(tmp_path: Path) -> None:
 
 
 def test_who_started_a_run_says_of_which_job_it_is(tmp_path: Path) -> None:
-    for pid, slurm in ((os.getpid(), "7_1"), (dead_pid(), None)):
-        write(tmp_path, state=RUNNING, phase=STARTING, slurm="7_1", pid=pid)
+    for changes, slurm in (({}, "7_1"), ({"pid": dead_pid()}, None), ({"born": "another boot/1"}, None)):
+        write(tmp_path, **({"state": RUNNING, "phase": STARTING, "slurm": "7_1"} | changes))
         with Teller(tmp_path, arm="plain", data="reverse", seed=2, command="attnspan-train seed=2") as teller:
             teller.tell(Status(phase=TRAINING))
         told = load_status(tmp_path)
