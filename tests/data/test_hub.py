@@ -70,13 +70,17 @@ def test_changed_content_is_read_anew(directory: Path, ready: Ready) -> None:
     assert (before.train.num_rows, after.train.num_rows) == (3, 2)
 
 
+def test_a_directory_takes_the_place_of_a_pinned_dataset(directory: Path, ready: Ready) -> None:
+    """``data.path`` alone leads to a copy: its content says what it is, not the revision it was pinned to."""
+    assert ready(hub(directory, revision=COMMIT)).fingerprint == ready(hub(directory)).fingerprint
+
+
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"name": "de"}, "data.name: {}: BuilderConfig 'de' not found. Available: ['default']"),
     ({"test": "tset"}, "data.test: {}: Unknown split \"tset\". Should be one of ['train', 'validation', 'test']"),
     ({"source": "translation.fr"}, "{} split 'train': there is no column 'translation.fr'; did you mean 'translation."),
     ({"source": "n"}, "{} split 'train' row 1: column 'n' holds no text but a number: 0"),
     ({"source": "translation"}, "{} split 'train' row 1: column 'translation' holds no text but an object"),
-    ({"revision": "main"}, "data.revision: {} is a directory, which has no revisions"),
 ]
 
 

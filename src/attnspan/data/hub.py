@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnspan.data.cells import check_schema, text_cell
-from attnspan.data.corpus import COLUMNS, SPLITS, Corpus, example_id
+from attnspan.data.cells import check_schema
+from attnspan.data.corpus import Workshop
 from attnspan.data.files import sha256
 from attnspan.data.tables import ENDINGS, check_file, read_table
+from attnspan.data.texts import RawRow, TextCorpus
 from attnspan.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,22 +29,25 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hub(Corpus):
-    """Pairs of texts from two columns of what ``datasets.load_dataset`` finds."""
+class Hub(TextCorpus):
+    """Pairs of texts from two columns of what ``datasets.load_dataset`` finds.
+
+    A dot in the name of a column leads into nested ones, as in ``translation.en``.
+    """
 
     path: str
     """Name on the hub, ``owner/name``, or a directory."""
     name: str | None = None
     """Which of the dataset's configs."""
     revision: str | None = None
-    """Branch, tag or commit. A whole commit needs no network once the data is prepared."""
+    """Branch, tag or commit. A whole commit needs no network once the data is prepared.
+
+    A directory has none: its content says what it is, so a revision that a config pins stays behind with the hub.
+    """
     train: str = "train"
     validation: str = "validation"
     test: str = "test"
     """What the dataset calls its splits; ``train[:10000]`` takes a part."""
-    source: str
-    target: str
-    """Columns; a dot leads into nested ones, as in ``translation.en``."""
 
     def check(self) -> None:
         """Refuse a path that is neither a directory nor a name.
@@ -54,29 +58,24 @@ class Hub(Corpus):
         super().check()
         if not self._is_local and not _HUB_NAME.fullmatch(str(self.path)):
             raise InputError(f"data.path: {self.path}: no such directory, and no name that the hub could know")
-        if self._is_local and self.revision is not None:
-            raise InputError(f"data.revision: {self.path} is a directory, which has no revisions; leave it null")
 
     def identity(self) -> dict[str, Any]:
         """The fields, with the content of a directory, or the commit that the revision stands for now."""
         if self._is_local:
-            return super().identity() | {"path": _content(Path(self.path))}
+            return super().identity() | {"path": _content(Path(self.path)), "revision": None}
         return super().identity() | {"revision": self._commit()}
 
-    def where(self, split: str, row: int | None = None) -> str:
-        """The dataset, its split, and the row in it."""
-        place = f"{self.path} split '{getattr(self, split)}'"
-        return place if row is None else f"{place} row {row + 1}"
+    def place(self, split: str) -> str:
+        """The dataset and what it calls the split."""
+        return f"{self.path} split '{getattr(self, split)}'"
 
-    def load(self, work: Path) -> dict[str, Dataset]:
+    def load(self, workshop: Workshop) -> dict[str, Dataset]:
         """Download what is not there yet, read and check all rows."""
         from huggingface_hub import constants
 
-        from attnspan.data.arrow import write_dataset
-
         if not self._is_local and not constants.HF_HUB_OFFLINE:
             self._info()  # says at once what `load_dataset` takes half a minute to say
-        return {split: write_dataset(work / split, COLUMNS, self._rows(split, work)) for split in SPLITS}
+        return super().load(workshop)
 
     @property
     def _is_local(self) -> bool:
@@ -131,18 +130,14 @@ class Hub(Corpus):
             return f"data.{split}: {self.path}"
         return f"data.path: {self.path}"
 
-    def _rows(self, split: str, work: Path) -> Iterator[dict[str, Any]]:
+    def raw_rows(self, split: str, workshop: Workshop) -> Iterator[RawRow]:
+        """The rows of the dataset."""
         from attnspan.data.arrow import read_rows
 
-        dataset = self._read(split, work)
-        needed = check_schema(dataset.features.arrow_schema, (self.source, self.target), self.where(split))
+        dataset = self._read(split, workshop.work)
+        needed = check_schema(dataset.features.arrow_schema, self.wanted(split).values(), self.place(split))
         for number, row in enumerate(read_rows(dataset.select_columns(needed))):
-            where = self.where(split, number)
-            yield {
-                "id": example_id(split, number),
-                "source": text_cell(row, self.source, where),
-                "target": text_cell(row, self.target, where),
-            }
+            yield f"{self.place(split)} row {number + 1}", row
 
 
 def _content(directory: Path) -> str:

@@ -28,9 +28,9 @@ from datasets import Dataset
 from filelock import FileLock
 
 from attnspan.data.arrow import ROWS, map_dataset, quiet, read_rows, write_dataset
-from attnspan.data.corpus import COLUMNS, LIMITED, SPLITS, TEST, TRAIN, Corpus
-from attnspan.data.tokenization import Tokenizer
-from attnspan.errors import InputError
+from attnspan.data.corpus import COLUMNS, LIMITED, SPLITS, TEST, TRAIN, Corpus, Workshop
+from attnspan.data.tokenization import SIZED, Tokenizer
+from attnspan.errors import BadRowError, InputError
 from attnspan.manifest import find_damage, make_manifest
 from attnspan.rundir import FILES, cannot_write, read_json, write_json
 
@@ -50,6 +50,8 @@ class Prepared:
     target_tokenizer: Tokenizer
     dropped: dict[str, int]
     """Split to pairs left out because they are longer than ``data.limits``; only ``train`` can lose any."""
+    skipped: dict[str, int]
+    """Split to rows left out because they could not be used, which only ``data.on_bad_row=skip`` allows."""
     overlap: int
     """Test examples whose source and target both occur, as a pair, in training."""
     training_lengths: tuple[int, int]
@@ -87,8 +89,10 @@ def fingerprint_of(corpus: Corpus) -> str:
     corpus.check()
     with quiet():
         identity: dict[str, Any] = {"format": FORMAT, **corpus.identity()}
-    if "bpe" in (corpus.source_tokens, corpus.target_tokens):
-        identity["tokenizers"] = version("tokenizers")  # another release may choose other merges
+    if not {*corpus.kinds().values()}.isdisjoint(SIZED):
+        identity["tokenizers"] = version(
+            "tokenizers"
+        )  # another release may choose other merges, or cut words otherwise
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
@@ -135,6 +139,7 @@ def _open(directory: Path, fingerprint: str) -> Prepared:
         source_tokenizer=Tokenizer.load(directory / "source.json"),
         target_tokenizer=Tokenizer.load(directory / "target.json"),
         dropped=facts["dropped"],
+        skipped=facts.get("skipped", {}),
         overlap=facts["overlap"],
         training_lengths=(facts["training_lengths"][0], facts["training_lengths"][1]),
         fingerprint=fingerprint,
@@ -159,61 +164,79 @@ def _make(corpus: Corpus, cache_dir: Path, directory: Path) -> None:
 
 
 def _fill(directory: Path, corpus: Corpus) -> None:
-    work = directory / "work"
-    work.mkdir()
-    splits = corpus.load(work)
+    workshop = Workshop(work=directory / "work", kept=directory.with_name(f"{directory.name}.kept"))
+    workshop.work.mkdir()
+    splits = corpus.load(workshop)
     for split in SPLITS:
         if splits[split].num_rows == 0:
-            raise InputError(f"{corpus.where(split)}: the {split} split is empty")
-    kinds = {"source": corpus.source_tokens, "target": corpus.target_tokens}
-    tokenizers = {
-        side: Tokenizer.train(kind, (row[side] for row in read_rows(splits[TRAIN])), corpus.vocabulary_size)
-        for side, kind in kinds.items()
-    }
+            raise InputError(f"{corpus.place(split)}: the {split} split is empty")
+    tokenizers = corpus.train_tokenizers(splits[TRAIN])
     for side, tokenizer in tokenizers.items():
         tokenizer.save(directory / f"{side}.json")
-    written = {}
+    written, dropped = {}, Counter({TRAIN: 0})
     for split in SPLITS:
         columns = [*splits[split].column_names, "source_ids", "target_ids"]
-        rows = _encode(corpus, split, splits[split], tokenizers)
+        rows = _encode(corpus, split, splits[split], tokenizers, workshop, dropped)
         written[split] = write_dataset(directory / f"{split}.arrow", columns, rows)
         if written[split].num_rows == 0:
-            raise InputError(f"{corpus.where(split)}: no pair is within data.limits.{LIMITED[split]}")
+            raise InputError(f"{corpus.place(split)}: no pair is within data.limits.{LIMITED[split]}")
     lengths = pc.min_max(pc.list_value_length(written[TRAIN].data["source_ids"])).as_py()
     facts = {
         "identity": corpus.identity(),
         "examples": {split: dataset.num_rows for split, dataset in written.items()},
-        "dropped": {TRAIN: splits[TRAIN].num_rows - written[TRAIN].num_rows},
+        "dropped": dict(dropped),
         "overlap": _overlap(written[TRAIN], written[TEST]),
         "training_lengths": [lengths["min"], lengths["max"]],
         "test_fingerprint": _content(written[TEST]),
     }
-    shutil.rmtree(work)
+    if workshop.skipped:
+        facts["skipped"] = dict(workshop.skipped)
+    shutil.rmtree(workshop.work)
     files = sorted(path.name for path in directory.iterdir())
     write_json(directory / FACTS, facts | {FILES: make_manifest(directory, files)})
+    shutil.rmtree(workshop.kept, ignore_errors=True)
 
 
-def _encode(corpus: Corpus, split: str, dataset: Dataset, tokenizers: dict[str, Tokenizer]) -> Iterator[dict[str, Any]]:
-    """The rows of ``dataset`` that are within the limits, with their token ids."""
-    for first, batch in zip(range(0, dataset.num_rows, ROWS), dataset.with_format("arrow").iter(ROWS), strict=True):
+def _encode(
+    corpus: Corpus,
+    split: str,
+    dataset: Dataset,
+    tokenizers: dict[str, Tokenizer],
+    workshop: Workshop,
+    dropped: Counter[str],
+) -> Iterator[dict[str, Any]]:
+    """The rows of ``dataset`` that are within the limits, with their token ids; the others are counted."""
+    for batch in dataset.with_format("arrow").iter(ROWS):
         ids = {side: tokenizer.encode_batch(batch[side].to_pylist()) for side, tokenizer in tokenizers.items()}
         for number, row in enumerate(batch.to_pylist()):
             row |= {f"{side}_ids": ids[side][number] for side in ids}
-            if _fits(corpus, split, first + number, row):
+            try:
+                fits = _fits(corpus, split, row)
+            except BadRowError as error:
+                corpus.skip(split, workshop, error)
+                continue
+            if fits:
                 yield row
+            else:
+                dropped[split] += 1
 
 
-def _fits(corpus: Corpus, split: str, number: int, row: dict[str, Any]) -> bool:
+def _fits(corpus: Corpus, split: str, row: dict[str, Any]) -> bool:
+    """Whether training may have the row; a row that validation and test may not have is an error.
+
+    Raises:
+        BadRowError: a side has no token, or more than validation and test may have.
+    """
     for side in ("source", "target"):
         length = len(row[f"{side}_ids"])
         if length == 0:
-            raise InputError(f"{corpus.where(split, number)}: the {side} holds no token")
+            raise BadRowError(f"{corpus.where(split, row['id'])}: the {side} holds no token")
         limit = corpus.limit(split, side)
         if limit is not None and length > limit:
             if split == TRAIN:
                 return False
-            raise InputError(
-                f"{corpus.where(split, number)}: the {side} has {length} tokens, "
+            raise BadRowError(
+                f"{corpus.where(split, row['id'])}: the {side} has {length} tokens, "
                 f"more than data.limits.{LIMITED[split]}.{side}={limit}"
             )
     return True
