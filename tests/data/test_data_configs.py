@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import MISSING, fields
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from attnspan.errors import InputError
 CONFIGS = sorted((Path(__file__).parents[2] / "conf/data").glob("*.yaml"))
 GIVEN = {
     "files": {"train": "a.csv", "validation": "b.csv", "test": "c.csv", "source": "s", "target": "t"},
+    "parallel": {"train": "a", "validation": "b", "test": "c", "source": "de", "target": "en"},
     "hub": {"path": "./nowhere", "source": "s", "target": "t"},
     "sigmorphon2020": {"root": "./nowhere", "language": "fre"},
 }
@@ -47,6 +49,25 @@ def test_every_config_makes_a_corpus(path: Path) -> None:
     else:
         corpus.check()
         corpus.identity()
+
+
+PUBLISHED = [path for path in CONFIGS if load(path)["_target_"].endswith(".Hub") and path.stem != "hub"]
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
+def test_a_published_dataset_is_pinned_and_says_its_licence(path: Path) -> None:
+    """Asked for by its commit it cannot change under its name, and once prepared needs no network."""
+    config = load(path)
+    assert re.fullmatch(r"[0-9a-f]{40}", config.revision)
+    assert config.source != config.target
+    header = path.read_text().split("_target_:")[0]
+    assert "\n# Licence: " in header
+    assert config.path in header
+    assert "data.path=DIRECTORY" in header.replace("\n# ", " ")
+
+
+def test_there_are_published_datasets() -> None:
+    assert {path.stem for path in PUBLISHED} >= {"multi30k", "wmt14", "iwslt2017", "opus_books", "opus100"}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -71,8 +71,8 @@ class TestOptions:
                 "data.joint_vocabulary: one vocabulary cannot be of characters and of symbols",
             ),
             (
-                {"normalization": "nkfc"},
-                "data.normalization: 'nkfc' is no normal form; did you mean 'nfkc'? known: nfc",
+                {"normalization": "nfk"},
+                "data.normalization: 'nfk' is no normal form; did you mean 'nfkc'? known: nfc",
             ),
             ({"concat": 0}, "data.concat: must be a whole number above 0, not 0"),
             ({"minimum_count": 0}, "data.minimum_count: must be a whole number above 0, not 0"),

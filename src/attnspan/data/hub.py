@@ -6,17 +6,17 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnspan.data.cells import check_schema
-from attnspan.data.corpus import Workshop
+from attnspan.data.corpus import Workshop, option
 from attnspan.data.files import sha256
 from attnspan.data.tables import ENDINGS, check_file, read_table
 from attnspan.data.texts import RawRow, TextCorpus
-from attnspan.errors import InputError
+from attnspan.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -39,6 +39,8 @@ class Hub(TextCorpus):
     """Name on the hub, ``owner/name``, or a directory."""
     name: str | None = None
     """Which of the dataset's configs."""
+    folder: str | None = option(None)
+    """Which of the dataset's folders, where it has one for each pair of languages and no configs."""
     revision: str | None = None
     """Branch, tag or commit. A whole commit needs no network once the data is prepared.
 
@@ -58,6 +60,8 @@ class Hub(TextCorpus):
         super().check()
         if not self._is_local and not _HUB_NAME.fullmatch(str(self.path)):
             raise InputError(f"data.path: {self.path}: no such directory, and no name that the hub could know")
+        if self._is_local and self.folder is not None:
+            self._check_folder(entry.name for entry in Path(self.path).iterdir() if entry.is_dir())
 
     def identity(self) -> dict[str, Any]:
         """The fields, with the content of a directory, or the commit that the revision stands for now."""
@@ -74,8 +78,17 @@ class Hub(TextCorpus):
         from huggingface_hub import constants
 
         if not self._is_local and not constants.HF_HUB_OFFLINE:
-            self._info()  # says at once what `load_dataset` takes half a minute to say
+            info = self._info()  # says at once what `load_dataset` takes half a minute to say
+            if self.folder is not None:
+                self._check_folder(name.rfilename.rpartition("/")[0].partition("/")[0] for name in info.siblings)
         return super().load(workshop)
+
+    def _check_folder(self, known: Iterable[str]) -> None:
+        known = {name for name in known if name and not name.startswith(".")}
+        if str(self.folder).partition("/")[0] not in known:
+            raise InputError(
+                f"data.folder: {self.path} has no folder '{self.folder}'; {nearest(str(self.folder), known)}"
+            )
 
     @property
     def _is_local(self) -> bool:
@@ -111,6 +124,7 @@ class Hub(TextCorpus):
             return datasets.load_dataset(
                 os.fspath(self.path),
                 self.name,
+                data_dir=self.folder,
                 split=getattr(self, split),
                 revision=None if self._is_local else self._commit(),
                 cache_dir=str(work / "hub"),
