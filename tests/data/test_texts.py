@@ -194,6 +194,30 @@ class TestConcat:
             ready(files(**splits(*PAIRS), concat=2, limits=limits))
 
 
+class TestUnknown:
+    def test_the_rate_is_told_by_split_and_side(self, files: Make, ready: Ready) -> None:
+        """Training has each word of its own twice but one; the test has one new word of four, twice."""
+        given = splits(("a b", "x"), ("a b", "x"), ("c", "y")) | {
+            "test": ("test.jsonl", table(("a b", "x z"), ("a d", "x"))[1])
+        }
+        prepared = ready(files(**given, source_tokens="words", target_tokens="words", minimum_count=2))
+        assert prepared.unknown("train") == {"source": 1 / 5, "target": 1 / 3}
+        assert prepared.unknown("test") == {"source": 1 / 4, "target": 1 / 3}
+        assert prepared.remarks() == [
+            "test: 25.00% of the source's tokens are unknown to the vocabulary",
+            "test: 33.33% of the target's tokens are unknown to the vocabulary",
+        ]
+
+    def test_what_else_is_remarked(self, files: Make, ready: Ready) -> None:
+        limits = {"train": {"source": 7, "target": None}, "evaluation": ANY_LENGTH["evaluation"]}
+        given = splits(*PAIRS) | {"train": ("train.jsonl", table(*PAIRS, (None, "x"))[1])}
+        assert ready(files(**given, limits=limits, on_bad_row="skip")).remarks() == [
+            "train: 2 pairs are longer than data.limits.train and were dropped",
+            "train: 1 rows could not be used and were skipped",
+            "test: 3 examples are in training too, word for word",
+        ]
+
+
 class TestBadRows:
     BAD: tuple[tuple[Any, str], ...] = (
         ((None, "x"), "column 'source' is null"),

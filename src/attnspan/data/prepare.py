@@ -29,7 +29,7 @@ from filelock import FileLock
 
 from attnspan.data.arrow import ROWS, map_dataset, quiet, read_rows, write_dataset
 from attnspan.data.corpus import COLUMNS, LIMITED, SPLITS, TEST, TRAIN, Corpus, Workshop
-from attnspan.data.tokenization import SIZED, Tokenizer
+from attnspan.data.tokenization import SIZED, UNK, Tokenizer
 from attnspan.errors import BadRowError, InputError
 from attnspan.manifest import find_damage, make_manifest
 from attnspan.rundir import FILES, cannot_write, read_json, write_json
@@ -60,6 +60,25 @@ class Prepared:
     """sha256 of all that determines the data and its tokens."""
     test_fingerprint: str
     """sha256 of the test examples' ids, sources and targets: equal wherever the test set is."""
+
+    def unknown(self, split: str) -> dict[str, float]:
+        """Side to the share of its tokens in ``split`` that the vocabulary lacks, from 0 to 1; reads all of them."""
+        return {side: _share_unknown(getattr(self, split), f"{side}_ids") for side in ("source", "target")}
+
+    def remarks(self) -> list[str]:
+        """What to know about the data before believing numbers from it, a line each."""
+        lines = [
+            f"{split}: {count} pairs are longer than data.limits.{split} and were dropped"
+            for split, count in self.dropped.items()
+            if count
+        ]
+        lines += [f"{split}: {count} rows could not be used and were skipped" for split, count in self.skipped.items()]
+        if self.overlap:
+            lines.append(f"test: {self.overlap} examples are in training too, word for word")
+        for side, share in self.unknown(TEST).items():
+            if share:
+                lines.append(f"test: {share:.2%} of the {side}'s tokens are unknown to the vocabulary")
+        return lines
 
 
 def prepare(corpus: Corpus, *, cache_dir: Path) -> Prepared:
@@ -240,6 +259,13 @@ def _fits(corpus: Corpus, split: str, row: dict[str, Any]) -> bool:
                 f"more than data.limits.{LIMITED[split]}.{side}={limit}"
             )
     return True
+
+
+def _share_unknown(dataset: Dataset, column: str) -> float:
+    """The share of ``UNK`` among the ids of a column, which are read where they lie, piece by piece."""
+    pieces = [chunk.flatten().to_numpy() for chunk in dataset.data[column].chunks]
+    tokens = sum(len(piece) for piece in pieces)
+    return sum(int((piece == UNK).sum()) for piece in pieces) / tokens
 
 
 def _overlap(train: Dataset, test: Dataset) -> int:
