@@ -24,6 +24,7 @@ _TYPES = {
     "source_ids": pa.list_(pa.int32()),
     "target_ids": pa.list_(pa.int32()),
     "alignment": pa.string(),
+    "row": pa.string(),
 }
 
 

@@ -7,13 +7,15 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnspan.data.cells import check_schema
-from attnspan.data.corpus import Workshop, option
+from attnspan.data.corpus import SPLITS, Workshop, option
 from attnspan.data.files import sha256
+from attnspan.data.stream import fetched, streamed_rows
 from attnspan.data.tables import ENDINGS, check_file, read_table
 from attnspan.data.texts import RawRow, TextCorpus
 from attnspan.errors import InputError, nearest
@@ -50,6 +52,11 @@ class Hub(TextCorpus):
     validation: str = "validation"
     test: str = "test"
     """What the dataset calls its splits; ``train[:10000]`` takes a part."""
+    streaming: bool = False
+    """Take the rows as they come from the hub, without a copy of its files on this disk; :mod:`attnspan.data.stream`.
+
+    The examples are the same, so it is no part of the identity.
+    """
 
     def check(self) -> None:
         """Refuse a path that is neither a directory nor a name.
@@ -60,14 +67,23 @@ class Hub(TextCorpus):
         super().check()
         if not self._is_local and not _HUB_NAME.fullmatch(str(self.path)):
             raise InputError(f"data.path: {self.path}: no such directory, and no name that the hub could know")
+        if not isinstance(self.streaming, bool):
+            raise InputError(f"data.streaming: must be true or false, not {self.streaming}")
+        for split in SPLITS:
+            if self.streaming and "[" in getattr(self, split):
+                raise InputError(
+                    f"data.{split}: '{getattr(self, split)}' is a part, and a stream has none; leave out data.streaming"
+                )
         if self._is_local and self.folder is not None:
             self._check_folder(entry.name for entry in Path(self.path).iterdir() if entry.is_dir())
 
     def identity(self) -> dict[str, Any]:
         """The fields, with the content of a directory, or the commit that the revision stands for now."""
+        identity = super().identity()
+        del identity["streaming"]
         if self._is_local:
-            return super().identity() | {"path": _content(Path(self.path)), "revision": None}
-        return super().identity() | {"revision": self._commit()}
+            return identity | {"path": _content(Path(self.path)), "revision": None}
+        return identity | {"revision": self._commit()}
 
     def place(self, split: str) -> str:
         """The dataset and what it calls the split."""
@@ -117,10 +133,10 @@ class Hub(TextCorpus):
                 f"data.path: {self.path}: no such directory, and the hub is out of reach ({_line(error)})"
             ) from error
 
-    def _read(self, split: str, work: Path) -> Dataset:
+    def _read(self, split: str, work: Path, *, streaming: bool = False) -> Any:
         import datasets
 
-        try:
+        with self._explained(split):
             return datasets.load_dataset(
                 os.fspath(self.path),
                 self.name,
@@ -128,13 +144,20 @@ class Hub(TextCorpus):
                 split=getattr(self, split),
                 revision=None if self._is_local else self._commit(),
                 cache_dir=str(work / "hub"),
+                streaming=streaming,
             )
+
+    @contextmanager
+    def _explained(self, split: str, hint: Callable[[], str] = str) -> Iterator[None]:
+        """Turn what `datasets` raises into one line; ``hint`` gives its end."""
+        try:
+            yield
         except InputError:
             raise
         except Exception as error:  # every builder raises its own
             if self._is_local:
                 _refuse_bad_files(Path(self.path))
-            raise InputError(f"{self._blame(split, error)}: {_line(error)}") from error
+            raise InputError(f"{self._blame(split, error)}: {_line(error)}{hint()}") from error
 
     def _blame(self, split: str, error: Exception) -> str:
         """The key that is most likely wrong."""
@@ -148,10 +171,26 @@ class Hub(TextCorpus):
         """The rows of the dataset."""
         from attnspan.data.arrow import read_rows
 
+        if self.streaming:
+            yield from self._streamed(split, workshop)
+            return
         dataset = self._read(split, workshop.work)
         needed = check_schema(dataset.features.arrow_schema, self.wanted(split).values(), self.place(split))
         for number, row in enumerate(read_rows(dataset.select_columns(needed))):
             yield f"{self.place(split)} row {number + 1}", row
+
+    def _streamed(self, split: str, workshop: Workshop) -> Iterator[RawRow]:
+        directory = workshop.kept / split
+        rows = streamed_rows(directory, lambda: self._read(split, workshop.work, streaming=True))
+        hint = lambda: f"; {fetched(directory)} rows are here, the same command goes on behind them"  # noqa: E731
+        number = 0
+        while True:
+            with self._explained(split, hint):
+                row = next(rows, None)
+            if row is None:
+                return
+            number += 1
+            yield f"{self.place(split)} row {number}", row
 
 
 def _content(directory: Path) -> str:
