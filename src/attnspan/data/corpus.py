@@ -94,8 +94,7 @@ class Corpus(ABC):
 
     def where(self, split: str, name: str) -> str:
         """Words for the row, or rows, of ``split`` that the example called ``name`` was made of."""
-        first, last = rows_of(name)
-        return f"{self.place(split)} " + (f"row {first + 1}" if first == last else f"rows {first + 1} to {last + 1}")
+        return f"{self.place(split)} {row_words(name)}"
 
     def skip(self, split: str, workshop: Workshop, error: BadRowError) -> None:
         """Raise what is wrong with a row; a corpus may count it in the ``workshop`` instead, and go on without it."""
@@ -214,6 +213,12 @@ def rows_of(name: str) -> tuple[int, int]:
     """The numbers (from 0) of the first and the last row of the example that :func:`example_id` called ``name``."""
     first, *last = name.split("-")[1:]
     return int(first), int(last[0] if last else first)
+
+
+def row_words(name: str) -> str:
+    """The same in words, where rows count from 1: ``row 13``, ``rows 13 to 15``."""
+    first, last = rows_of(name)
+    return f"row {first + 1}" if first == last else f"rows {first + 1} to {last + 1}"
 
 
 def check_count(key: str, value: object) -> None:

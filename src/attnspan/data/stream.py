@@ -53,10 +53,9 @@ def _fetch(directory: Path, open_stream: Callable[[], IterableDataset]) -> int:
     from attnspan.data.arrow import write_dataset
 
     directory.mkdir(parents=True, exist_ok=True)
-    known = (directory / POSITION).is_file()
-    position: dict[str, Any] = (
-        read_json(directory / POSITION) if known else {"parts": 0, "rows": 0, "state": None, "ended": False}
-    )
+    position: dict[str, Any] = {"parts": 0, "rows": 0, "state": None, "ended": False}
+    if (directory / POSITION).is_file():
+        position = read_json(directory / POSITION)
     if not position["ended"]:
         stream = open_stream()
         if position["state"] is not None:
