@@ -23,12 +23,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 from filelock import FileLock
 
-from attnspan.data.arrow import ROWS, map_dataset, quiet, read_rows, write_dataset
+from attnspan.data.arrow import map_dataset, quiet, read_rows, write_pieces
 from attnspan.data.corpus import COLUMNS, LIMITED, SPLITS, TEST, TRAIN, Corpus, Workshop
+from attnspan.data.encode import Task, encode
 from attnspan.data.tokenization import SIZED, UNK, Tokenizer
 from attnspan.errors import BadRowError, InputError
 from attnspan.manifest import find_damage, make_manifest
@@ -192,18 +194,18 @@ def _fill(directory: Path, corpus: Corpus) -> None:
     tokenizers = corpus.train_tokenizers(splits[TRAIN])
     for side, tokenizer in tokenizers.items():
         tokenizer.save(directory / f"{side}.json")
-    written, dropped = {}, Counter({TRAIN: 0})
+    written, dropped = {}, Counter[str]()
     for split in SPLITS:
         columns = [*splits[split].column_names, "source_ids", "target_ids"]
-        rows = _encode(corpus, split, splits[split], tokenizers, workshop, dropped)
-        written[split] = write_dataset(directory / f"{split}.arrow", columns, rows)
+        pieces = _encoded(corpus, split, splits[split], directory, workshop, dropped)
+        written[split] = write_pieces(directory / f"{split}.arrow", columns, pieces)
         if written[split].num_rows == 0:
             raise InputError(f"{corpus.place(split)}: no pair is within data.limits.{LIMITED[split]}")
     lengths = pc.min_max(pc.list_value_length(written[TRAIN].data["source_ids"])).as_py()
     facts = {
         "identity": corpus.identity(),
         "examples": {split: dataset.num_rows for split, dataset in written.items()},
-        "dropped": dict(dropped),
+        "dropped": {TRAIN: dropped[TRAIN]},
         "overlap": _overlap(written[TRAIN], written[TEST]),
         "training_lengths": [lengths["min"], lengths["max"]],
         "test_fingerprint": _content(written[TEST]),
@@ -216,49 +218,25 @@ def _fill(directory: Path, corpus: Corpus) -> None:
     shutil.rmtree(workshop.kept, ignore_errors=True)
 
 
-def _encode(
-    corpus: Corpus,
-    split: str,
-    dataset: Dataset,
-    tokenizers: dict[str, Tokenizer],
-    workshop: Workshop,
-    dropped: Counter[str],
-) -> Iterator[dict[str, Any]]:
-    """The rows of ``dataset`` that are within the limits, with their token ids; the others are counted."""
-    for batch in dataset.with_format("arrow").iter(ROWS):
-        ids = {side: tokenizer.encode_batch(batch[side].to_pylist()) for side, tokenizer in tokenizers.items()}
-        for number, row in enumerate(batch.to_pylist()):
-            row |= {f"{side}_ids": ids[side][number] for side in ids}
-            try:
-                fits = _fits(corpus, split, row)
-            except BadRowError as error:
-                corpus.skip(split, workshop, error)
-                continue
-            if fits:
-                yield row
-            else:
-                dropped[split] += 1
-
-
-def _fits(corpus: Corpus, split: str, row: dict[str, Any]) -> bool:
-    """Whether training may have the row; a row that validation and test may not have is an error.
+def _encoded(
+    corpus: Corpus, split: str, dataset: Dataset, directory: Path, workshop: Workshop, dropped: Counter[str]
+) -> Iterator[pa.RecordBatch]:
+    """The rows of ``dataset`` that are within the limits, with their token ids; the others are counted.
 
     Raises:
-        BadRowError: a side has no token, or more than validation and test may have.
+        InputError: a row that validation and test cannot have; names it.
     """
-    for side in ("source", "target"):
-        length = len(row[f"{side}_ids"])
-        if length == 0:
-            raise BadRowError(f"{corpus.where(split, row['id'])}: the {side} holds no token")
-        limit = corpus.limit(split, side)
-        if limit is not None and length > limit:
-            if split == TRAIN:
-                return False
-            raise BadRowError(
-                f"{corpus.where(split, row['id'])}: the {side} has {length} tokens, "
-                f"more than data.limits.{LIMITED[split]}.{side}={limit}"
-            )
-    return True
+    task = Task(
+        rows=dataset.cache_files[0]["filename"],
+        tokenizers={side: str(directory / f"{side}.json") for side in ("source", "target")},
+        limits={side: corpus.limit(split, side) for side in ("source", "target")},
+        long_is_bad=split != TRAIN,
+    )
+    for piece in encode(task, workshop.work):
+        for name, wrong in piece.bad:
+            corpus.skip(split, workshop, BadRowError(f"{corpus.where(split, name)}: {wrong}"))
+        dropped[split] += piece.long
+        yield piece.batch
 
 
 def _share_unknown(dataset: Dataset, column: str) -> float:
