@@ -2,8 +2,8 @@
 
     python benchmarks/scale.py [--pairs N ...] > benchmarks/scale.txt
 
-Pairs of about 20 words, drawn with a seed by a law like Zipf's from 30,000, in two plain text files a split; BPE of 8,000
-entries for both sides together. Each number is from a process of its own: the most anonymous memory that it, and those
+Pairs of about 20 words, drawn with a seed by a law like Zipf's from 30,000, in two plain text files a split; BPE of
+8,000 entries for both sides together. Each number is from a process of its own: the most anonymous memory that it, and those
 that it starts, held at a time above what its imports take. Files that lie mapped into memory are not counted, for the
 system takes their pages back when it needs them; of those of the training split the share that was in memory when the
 first batch was there is given. Linux only.
@@ -132,11 +132,8 @@ def main() -> None:
             found: dict[str, float] = {}
             for _ in ("prepare", "first batch"):
                 found |= json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-            print(
-                f"{pairs:14,}   {found['cached']:14,.0f} MB   {found['making']:7,.0f} MB   {found['batch']:11,.0f} MB   "
-                f"{found['touched']:34.0%}",
-                flush=True,
-            )
+            needs = f"{found['making']:7,.0f} MB   {found['batch']:11,.0f} MB"
+            print(f"{pairs:14,}   {found['cached']:14,.0f} MB   {needs}   {found['touched']:34.0%}", flush=True)
 
 
 if __name__ == "__main__":
