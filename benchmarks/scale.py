@@ -3,11 +3,11 @@
     python benchmarks/scale.py [--pairs N ...] > benchmarks/scale.txt
 
 Pairs of about 20 words, drawn with a seed by a law like Zipf's from 30,000, in two plain text files a split; BPE of
-8,000 entries for both sides together. Each number is from a process of its own: the most anonymous memory that it, and
-those that it starts, held at a time above what its imports take. From 100,000 pairs on, two processes cut the texts into
-tokens on two cores, and their imports are counted. Files that lie mapped into memory are not, for the system takes their
-pages back when it needs them; of the training split's the share is given that was mapped in for the first batch. Before
-that the cache is read through once, to see that it is whole. Linux only.
+8,000 entries for both sides together. Each number is from a process of its own: the most anonymous memory that it,
+and those that it starts, held at a time above what its imports take. From 100,000 pairs on, two processes cut the
+texts into tokens on two cores, and their imports are counted. Files that lie mapped into memory are not, for the
+system takes their pages back when it needs them; of the training split's the share is given that was mapped in for
+the first batch. Before that the cache is read through once, to see that it is whole. Linux only.
 """
 
 from __future__ import annotations
