@@ -22,6 +22,7 @@ CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((conf_direc
 SWEEPS = sorted((conf_directory() / "sweep").glob("*.yaml"))
 NEEDS = {
     "files": ("data.train=a.csv", "data.validation=b.csv", "data.test=c.csv", "data.source=a", "data.target=b"),
+    "parallel": ("data.train=a", "data.validation=b", "data.test=c", "data.source=de", "data.target=en"),
     "hub": ("data.path=owner/name", "data.source=a", "data.target=b"),
     "sigmorphon2020": ("data.root=a", "data.language=fre"),
 }

@@ -14,6 +14,10 @@ class InputError(Exception):
     """
 
 
+class BadRowError(InputError):
+    """One row of the user's data cannot be used, whatever may be with the others."""
+
+
 class UnderWayError(InputError):
     """Another process is at work on the run. Commands exit with code 75, the system's word for "try again later"."""
 

@@ -20,7 +20,7 @@ from attnspan.heatmap_plot import draw, small_png
 from attnspan.measures import ERROR_RATE, GOLD_ATTENTION, METRICS
 from attnspan.rundir import CONFIG
 from attnspan.study import Arm, Study
-from attnspan.texts import TEXT_METRICS, signature
+from attnspan.texts import PERPLEXITIES, signature
 from attnspan.wording import duration, findings, joined, number
 
 
@@ -83,6 +83,7 @@ def html_page(
     )
 
 
+TEXT_NAMES = {"bleu": "BLEU", "chrf": "chrF", "ter": "TER"}
 _FAILURES = {
     "empty": "Empty: no token",
     "truncated": "Cut at the length limit",
@@ -131,7 +132,9 @@ def _common(study: Study, out: Path, command: str) -> dict[str, object]:
         "quality": tables.by_length(study, ERROR_RATE),
         "others": [tables.by_length(study, metric) for metric in METRICS if metric != ERROR_RATE][:3],
         "texts": text_tables(study),
-        "signatures": [signature(metric) for metric in TEXT_METRICS] if study.text else [],
+        "texts_named": joined(TEXT_NAMES[metric] for metric in study.text_metrics) if study.text else "",
+        "signatures": [signature(metric) for metric in study.text_metrics],
+        "perplexities": [tables.by_length(study, metric) for metric in PERPLEXITIES] if study.text else [],
         "looking": [tables.by_length(study, metric) for metric in study.attention_metrics],
         "gold_known": GOLD_ATTENTION in study.attention_metrics,
         "differences": tables.differences(study),
@@ -144,7 +147,7 @@ def _common(study: Study, out: Path, command: str) -> dict[str, object]:
         "excluded": study.collection.excluded,
         "test_examples": len(study.lengths),
         "lengths": (int(study.lengths.min()), int(study.lengths.max())),
-        "dropped": _dropped(study.arms),
+        "about_data": [*_dropped(study.arms), *_about_test(study.collection.runs)],
         "seeds": sorted({arm.seeds for arm in study.arms}, key=len),
         "command": command,
         "made_on": made_on(study.collection.runs),
@@ -152,8 +155,8 @@ def _common(study: Study, out: Path, command: str) -> dict[str, object]:
 
 
 def text_tables(study: Study) -> list[tables.Table]:
-    """BLEU and chrF, where the target is text."""
-    return [tables.by_length(study, metric) for metric in TEXT_METRICS] if study.text else []
+    """The corpus scores, where the target is text."""
+    return [tables.by_length(study, metric) for metric in study.text_metrics]
 
 
 def _styles(study: Study) -> dict[str, plots.Style]:
@@ -213,13 +216,27 @@ class _Known(dict[str, Any]):
         return "–"
 
 
-def _dropped(arms: Sequence[Arm]) -> str:
+def _dropped(arms: Sequence[Arm]) -> list[str]:
     """Training examples that were too long, as the runs counted them."""
     counts = {arm.label: {run.summary.get("dropped", {}).get("train", 0) for run in arm.runs} for arm in arms}
     if not any(any(some) for some in counts.values()):
-        return ""
+        return []
     every = set().union(*counts.values())
     if len(every) == 1:
-        return f"{every.pop():,} training examples were too long and left out in training, by every run."
+        return [f"{every.pop():,} training examples were too long and left out in training, by every run."]
     each = joined(f"{label} {joined(sorted(some))}" for label, some in counts.items())
-    return f"Training examples left out for their length: {each}."
+    return [f"Training examples left out for their length: {each}."]
+
+
+def _about_test(runs: Sequence[Run]) -> list[str]:
+    """What the runs say about the data's rows and tokens: all of them have the same test examples."""
+    said: dict[str, None] = {}  # in their order, each once: data with other vocabularies have other rates
+    for run in runs:
+        for split, count in run.summary.get("skipped", {}).items():
+            said[f"{count:,} rows of {split} could not be used and were skipped."] = None
+        if overlap := run.summary.get("overlap"):
+            said[f"{overlap:,} test examples are in training too, word for word."] = None
+        for side, share in run.summary.get("unknown", {}).get("test", {}).items():
+            if share:
+                said[f"{share:.2%} of the test's {side} tokens are unknown to the vocabulary."] = None
+    return list(said)

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         refuse_foreign(out)
         collections, excluded = collect_each([Path(run) for run in options.runs])
         settings = {"baseline": options.baseline, "edges": edges, "keep": options.keep, "text": options.text}
-        settings["loss"] = options.loss
+        settings |= {"loss": options.loss, "ter": options.ter}
         studies = [build_study(collection, **settings) for collection in collections]
         for one in excluded:
             print(f"left out: {one.directory}: {one.reason}", file=sys.stderr)
@@ -102,8 +102,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--text",
         action=argparse.BooleanOptionalAction,
-        help="the target is text: give corpus BLEU and chrF too (default: where the target is cut into subwords)",
+        help="the target is text: give corpus BLEU, chrF and perplexity too (default: where the target is cut into "
+        "subwords, or words and signs)",
     )
+    parser.add_argument("--ter", action="store_true", help="of text, give TER too, which takes minutes")
     return parser
 
 

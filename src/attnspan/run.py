@@ -34,6 +34,7 @@ from attnspan.callbacks import Cost, Recorder, Reporter, parameter_count, peak_m
 from attnspan.checkpoint_files import WholeFiles, read_checkpoint
 from attnspan.checkpoints import Checkpoints, find_checkpoint, put_back_best
 from attnspan.curves import Curves
+from attnspan.data.corpus import SPLITS
 from attnspan.data.module import DataModule
 from attnspan.data.prepare import Prepared
 from attnspan.errors import InputError, UnderWayError, reason_of
@@ -417,6 +418,8 @@ def _identity(config: dict[str, Any], directory: Path) -> dict[str, Any]:
 def _data_facts(prepared: Prepared) -> dict[str, Any]:
     return {
         "dropped": prepared.dropped,
+        "skipped": prepared.skipped,
+        "unknown": {split: prepared.unknown(split) for split in SPLITS},
         "overlap": prepared.overlap,
         "examples": {
             "train": prepared.train.num_rows,

@@ -141,6 +141,8 @@ class Study:
     """The share of quality that ends a span."""
     text: bool = False
     """Whether the target is text, so that BLEU and chrF say something."""
+    ter: bool = False
+    """Whether TER is given beside BLEU and chrF."""
     loss: float | None = None
     """The validation loss to which training is timed; None for the least that every run came down to."""
     notes: tuple[str, ...] = field(default=())
@@ -197,9 +199,14 @@ class Study:
         """What is known of the attention of any arm."""
         return [metric for metric in ATTENTION_METRICS if any(metric in point.metrics for point in self.attention)]
 
+    @property
+    def text_metrics(self) -> list[str]:
+        """The corpus scores that are given; none where the target is no text."""
+        return [metric for metric in texts.TEXT_METRICS if self.text and (self.ter or metric != "ter")]
+
     @cached_property
     def translation(self) -> list[Point]:
-        """Corpus BLEU and chrF of every arm in every region, where the target is text."""
+        """Corpus scores and perplexities of every arm in every region, where the target is text."""
         return [point for arm in self.arms for point in self._texts_of(arm)] if self.text else []
 
     def _texts_of(self, arm: Arm) -> list[Point]:
@@ -207,12 +214,17 @@ class Study:
         members = self._members(regions)
         rates = {
             metric: texts.measure([texts.statistics(run.records, metric) for run in arm.runs], metric, members)
-            for metric in texts.TEXT_METRICS
+            for metric in self.text_metrics
         }
+        records = [run.records for run in arm.runs]
+        rates |= {metric: texts.perplexity(records, metric, members) for metric in texts.PERPLEXITIES}
         return [
             Point(
                 arm.label, region, arm.seeds,
-                {metric: rate.estimate(_unit(k, len(regions))).clipped(0.0, 100.0) for metric, rate in rates.items()},
+                {
+                    metric: rate.estimate(_unit(k, len(regions))).clipped(*texts.possible(metric))
+                    for metric, rate in rates.items()
+                },
                 {metric: rate.by_seed[:, k] for metric, rate in rates.items()},
             )
             for k, region in enumerate(regions)
@@ -352,6 +364,7 @@ def build_study(
     edges: Sequence[int] | None = None,
     keep: float = 0.5,
     text: bool | None = None,
+    ter: bool = False,
     loss: float | None = None,
 ) -> Study:
     """Put runs together.
@@ -361,12 +374,16 @@ def build_study(
         baseline: an arm, or the label of a variant; left out it is ``plain`` if there is one, else the first arm.
         edges: of the length bins; left out they are even, with an edge on the longest training length.
         keep: the share of the best arm's quality on the shortest sources that ends a span.
-        text: whether the target is text; left out, it is if it is cut into subwords.
+        text: whether the target is text; left out, it is if it is cut into subwords, or words and signs.
+        ter: whether to give TER too.
         loss: the validation loss to which training is timed; left out, the least that every run came down to.
 
     Raises:
-        InputError: there is no such arm.
+        InputError: there is no such arm, or TER is asked for of what is no text.
     """
+    is_text = all(map(texts.is_text, collection.runs)) if text is None else text
+    if ter and not is_text:
+        raise InputError("--ter: edits of words say something about text only; if the target is text, add --text")
     if not 0 < keep < 1:
         raise InputError(f"--keep {keep:g}: a share of quality lies between 0 and 1")
     labels = sorted({run.label for run in collection.runs}, key=_natural)
@@ -384,7 +401,8 @@ def build_study(
         compared=compared,
         bins=bins,
         keep=keep,
-        text=all(map(texts.is_text, collection.runs)) if text is None else text,
+        text=is_text,
+        ter=ter,
         loss=loss,
         notes=(*_notes(arms, compared), *bins.notes),
     )

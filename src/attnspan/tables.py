@@ -12,7 +12,7 @@ import pandas as pd
 
 from attnspan.pace import common_loss, reached, validations
 from attnspan.study import EXTRAPOLATION, IN_RANGE, Arm, Point, Region, Study
-from attnspan.texts import TEXT_METRICS
+from attnspan.texts import PERPLEXITIES, TEXT_METRICS
 from attnspan.wording import METRIC_NAMES, NONE, duration, number, p_value, span_interval, with_interval
 
 
@@ -37,7 +37,7 @@ class Table:
 def by_length(study: Study, metric: str) -> Table:
     """One metric, length bins x the arms of which it is known."""
     points = [point for point in (*study.curve, *study.attention, *study.translation) if metric in point.metrics]
-    digits = 1 if metric in TEXT_METRICS else 3
+    digits = 1 if metric in TEXT_METRICS else 2 if metric in PERPLEXITIES else 3
     style: Callable[[Point], str] = lambda point: with_interval(point.metrics[metric], digits)  # noqa: E731
     return _by_length(study, points, f"{METRIC_NAMES[metric]} by source length, with 95% intervals", style)
 

@@ -1,7 +1,7 @@
-"""Corpus BLEU and chrF, computed by sacrebleu from the texts of a bin.
+"""Corpus BLEU, chrF and TER, computed by sacrebleu from the texts of a bin, and perplexity per token and character.
 
 They say something where the target is text that people write, and nothing about phones or digits, so a study shows
-them where the target is ``bpe`` (nothing but text is cut into subwords) or where it is told to.
+them where the target is ``bpe`` or ``words`` (nothing but text is cut so) or where it is told to.
 
 A corpus score is no sum over a sum, but a smooth function of sums over examples (n-gram matches, lengths). Its seeds
 are replicates like any other; the influence of an example is found by leaving it out (the jackknife), which for a rate
@@ -16,18 +16,33 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.metrics import BLEU, CHRF, TER
 
 from attnspan.collect import Run
 from attnspan.statistics import Floats, Rates
 
-TEXT_METRICS: dict[str, Any] = {"bleu": BLEU, "chrf": CHRF}
-"""Corpus scores from 0 to 100, each by the class of sacrebleu that computes it with its defaults."""
+TEXT_METRICS: dict[str, Any] = {"bleu": BLEU, "chrf": CHRF, "ter": TER}
+"""Corpus scores in percent, each by the class of sacrebleu that computes it with its defaults.
+
+TER counts edits, so less is better, and more than 100 is possible. It is slow, and given where it is asked for.
+"""
+
+PERPLEXITY, CHARACTER_PERPLEXITY = "perplexity", "character_perplexity"
+PERPLEXITIES = (PERPLEXITY, CHARACTER_PERPLEXITY)
+"""Teacher-forced. Per token (<eos> counted) it depends on what a token is; per character (the end counted) it does not,
+as long as no token is unknown: an unknown token is cheap, and stands for whatever was to be spelled."""
+
+
+def possible(metric: str) -> tuple[float, float]:
+    """The least and the greatest value of a corpus score, or of a perplexity."""
+    if metric in PERPLEXITIES:
+        return 1.0, np.inf
+    return 0.0, np.inf if metric == "ter" else 100.0
 
 
 def is_text(run: Run) -> bool:
     """Whether the run's target is sure to be text."""
-    return (run.config.get("data") or {}).get("target_tokens") == "bpe"
+    return (run.config.get("data") or {}).get("target_tokens") in ("bpe", "words")
 
 
 def signature(metric: str) -> str:
@@ -68,3 +83,19 @@ def measure(of_seeds: Sequence[NDArray[np.int64]], metric: str, members: NDArray
                 moved = by_seed[s, m] - np.array([score(total - part) for part in parts[inside]])
                 influence[s, m, inside] = (moved - moved.mean()) * np.sqrt((n - 1) / n)
     return Rates(by_seed, influence, members.sum(axis=1))
+
+
+def perplexity(of_seeds: Sequence[pd.DataFrame], metric: str, members: NDArray[np.bool_]) -> Rates:
+    """Perplexity of sets of examples with S seeds: exp of the negative log-likelihood per token, or per character.
+
+    Args:
+        of_seeds: S times the records of the same N examples.
+        metric: of :data:`PERPLEXITIES`.
+        members: M x N, True where a set has the example.
+    """
+    records = of_seeds[0]
+    per = records["target_tokens"] if metric == PERPLEXITY else records["reference"].str.len() + 1
+    nll = np.stack([one["nll"].to_numpy() for one in of_seeds]).astype(np.float64)
+    rates = Rates.measure(nll, np.asarray(per, dtype=np.float64), members)
+    values = np.exp(rates.by_seed)
+    return Rates(values, rates.influence * values[:, :, None], rates.counts)  # d exp(x) = exp(x) dx

@@ -117,11 +117,8 @@ def _run_one(config: dict[str, Any], command: str) -> None:
         summary = read_json(directory / SUMMARY)
         print(f"{label}: finished before, skipped (rerun=true computes it again)")
     else:
-        for split, count in prepared.dropped.items():
-            if count:
-                print(f"{split}: {count} pairs are longer than data.limits.{split} and were dropped")
-        if prepared.overlap:
-            print(f"test: {prepared.overlap} examples are in training too, word for word")
+        for line in prepared.remarks():
+            print(line)
         # Torch takes seconds to start: what is wrong with the data, or finished before, was told without it.
         from attnspan.callbacks import NotFiniteError
         from attnspan.progress import ProgressDisplay

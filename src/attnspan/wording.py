@@ -22,6 +22,9 @@ METRIC_NAMES = {
     "alignment_error_rate": "Alignment error rate of teacher-forced attention",
     "bleu": "Corpus BLEU (0 to 100)",
     "chrf": "Corpus chrF (0 to 100)",
+    "ter": "Corpus TER (edits in percent of words, less is better)",
+    "perplexity": "Perplexity per token, teacher-forced",
+    "character_perplexity": "Perplexity per character, teacher-forced",
 }
 NONE = "–"
 

@@ -113,6 +113,18 @@ def test_every_row_once_within_the_budget_and_as_many_batches_in_every_epoch(
 
 @settings(deadline=None)
 @given(lengths, st.integers(31, 200))
+def test_batches_are_cut_where_a_plain_loop_cuts_them(lengths: Lengths, batch_tokens: int) -> None:
+    longer = np.sort(np.maximum(lengths[0], lengths[1] + 1))
+    cuts = [0]
+    for row, length in enumerate(longer.tolist()):
+        if (row + 1 - cuts[-1]) * length > batch_tokens:
+            cuts.append(row)
+    sizes = [len(batch) for batch in plan(lengths, batch_tokens).in_order()]
+    assert np.cumsum([0, *sizes]).tolist() == [*cuts, len(longer)]
+
+
+@settings(deadline=None)
+@given(lengths, st.integers(31, 200))
 def test_evaluation_goes_by_length(lengths: Lengths, batch_tokens: int) -> None:
     rows = all_rows(plan(lengths, batch_tokens).in_order())
     longer = np.maximum(lengths[0], lengths[1] + 1)[rows]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import MISSING, fields
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from attnspan.errors import InputError
 CONFIGS = sorted((Path(__file__).parents[2] / "conf/data").glob("*.yaml"))
 GIVEN = {
     "files": {"train": "a.csv", "validation": "b.csv", "test": "c.csv", "source": "s", "target": "t"},
+    "parallel": {"train": "a", "validation": "b", "test": "c", "source": "de", "target": "en"},
     "hub": {"path": "./nowhere", "source": "s", "target": "t"},
     "sigmorphon2020": {"root": "./nowhere", "language": "fre"},
 }
@@ -31,8 +33,9 @@ def test_every_config_names_all_keys_of_its_corpus_and_no_other(path: Path) -> N
     known = {field.name: field for field in fields(get_class(config["_target_"]))}
     assert set(map(str, config)) - {"_target_"} <= set(known)
     unset = set(known) - set(map(str, config))
-    # which say something only where a side is bpe, and where links are given
-    assert unset <= {"vocabulary_size", "alignment"}
+    # which say something only where a side is bpe or words, where links are given, and of texts that people write
+    texts = {"lowercase", "normalization", "joint_vocabulary", "minimum_count", "concat", "on_bad_row"}
+    assert unset <= {"vocabulary_size", "alignment"} | (texts if path.stem == "sigmorphon2020" else set())
     assert all(known[name].default is not MISSING for name in unset)
 
 
@@ -46,6 +49,25 @@ def test_every_config_makes_a_corpus(path: Path) -> None:
     else:
         corpus.check()
         corpus.identity()
+
+
+PUBLISHED = [path for path in CONFIGS if load(path)["_target_"].endswith(".Hub") and path.stem != "hub"]
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
+def test_a_published_dataset_is_pinned_and_says_its_licence(path: Path) -> None:
+    """Asked for by its commit it cannot change under its name, and once prepared needs no network."""
+    config = load(path)
+    assert re.fullmatch(r"[0-9a-f]{40}", config.revision)
+    assert config.source != config.target
+    header = path.read_text().split("_target_:")[0]
+    assert "\n# Licence: " in header
+    assert config.path in header
+    assert "data.path=DIRECTORY" in header.replace("\n# ", " ")
+
+
+def test_there_are_published_datasets() -> None:
+    assert {path.stem for path in PUBLISHED} >= {"multi30k", "wmt14", "iwslt2017", "opus_books", "opus100"}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

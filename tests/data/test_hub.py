@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
@@ -26,7 +27,7 @@ COMMIT = "0123456789" * 4
 
 
 def write(directory: Path, **splits: list[Any]) -> Path:
-    directory.mkdir(exist_ok=True)
+    directory.mkdir(parents=True, exist_ok=True)
     for split, rows in splits.items():
         (directory / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return directory
@@ -63,11 +64,36 @@ def test_splits_can_have_other_names_and_be_parts(directory: Path, ready: Ready)
     assert (prepared.validation.num_rows, prepared.test.num_rows) == (2, 1)
 
 
+def test_a_folder_of_a_directory(tmp_path: Path, ready: Ready) -> None:
+    """Where each pair of languages has its folder, with one more for each split, as the hub's parquet has it."""
+    root = tmp_path / "corpus"
+    for pair, rows in (("de-en", ROWS), ("de-fr", ROWS[:1])):
+        for split in ("train", "validation", "test"):
+            write(root / pair / split, **{"0000": rows})
+    assert ready(hub(root, folder="de-en")).train.num_rows == 3
+    assert ready(hub(root, folder="de-fr")).train.num_rows == 1
+    with pytest.raises(InputError) as error:
+        hub(root, folder="de-es").check()
+    assert str(error.value) == f"data.folder: {root} has no folder 'de-es'; did you mean 'de-en'? known: de-en, de-fr"
+
+
+def test_a_folder_that_the_hub_does_not_have(monkeypatch: pytest.MonkeyPatch, ready: Ready) -> None:
+    files = [SimpleNamespace(rfilename=name) for name in (".gitattributes", "de-en/train/0000.parquet")]
+    monkeypatch.setattr(HfApi, "dataset_info", lambda *_, **__: SimpleNamespace(sha=COMMIT, siblings=files))
+    with pytest.raises(InputError, match=r"^data\.folder: owner/name has no folder 'de-xx'; .*known: de-en$"):
+        ready(hub("owner/name", revision=COMMIT, folder="de-xx"))
+
+
 def test_changed_content_is_read_anew(directory: Path, ready: Ready) -> None:
     before = ready(hub(directory))
     write(directory, train=ROWS[:2])
     after = ready(hub(directory))
     assert (before.train.num_rows, after.train.num_rows) == (3, 2)
+
+
+def test_a_directory_takes_the_place_of_a_pinned_dataset(directory: Path, ready: Ready) -> None:
+    """``data.path`` alone leads to a copy: its content says what it is, not the revision it was pinned to."""
+    assert ready(hub(directory, revision=COMMIT)).fingerprint == ready(hub(directory)).fingerprint
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
@@ -76,7 +102,6 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"source": "translation.fr"}, "{} split 'train': there is no column 'translation.fr'; did you mean 'translation."),
     ({"source": "n"}, "{} split 'train' row 1: column 'n' holds no text but a number: 0"),
     ({"source": "translation"}, "{} split 'train' row 1: column 'translation' holds no text but an object"),
-    ({"revision": "main"}, "data.revision: {} is a directory, which has no revisions"),
 ]
 
 

@@ -82,11 +82,19 @@ def test_budgets_hold(prepared: Prepared) -> None:
             assert len(batch.index) * max(batch.source.shape[1], batch.target_output.shape[1]) <= budget
 
 
-def test_a_budget_that_is_too_small_names_its_key(prepared: Prepared) -> None:
-    with pytest.raises(InputError, match=r"loader\.batch_tokens=12 is less than the longest example, 13"):
-        module(prepared, batch_tokens=12)
-    with pytest.raises(InputError, match=r"loader\.evaluation_batch_tokens=20 is less than the longest example, 21"):
-        module(prepared, evaluation_batch_tokens=20)
+@pytest.mark.parametrize(
+    ("key", "budget", "rest"),
+    [
+        ("batch_tokens", 12, "13 tokens (train row 10)"),
+        ("evaluation_batch_tokens", 20, "21 tokens (test row 18)"),
+    ],
+)
+def test_a_budget_that_is_too_small_names_its_key_and_the_row(
+    prepared: Prepared, key: str, budget: int, rest: str
+) -> None:
+    with pytest.raises(InputError) as error:
+        module(prepared, **{key: budget})
+    assert str(error.value) == f"loader.{key}={budget} is less than the longest example, {rest}"
 
 
 def test_order_depends_on_the_seed_only(prepared: Prepared) -> None:

@@ -170,7 +170,7 @@ def test_a_full_disk_is_named_and_nothing_is_left(tmp_path: Path, monkeypatch: p
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(prepare_module, "write_dataset", full)
+    monkeypatch.setattr(prepare_module, "write_pieces", full)
     with pytest.raises(
         InputError, match=r"cache: cannot be written \(No space left on device; .* are free, it needs more than "
     ):

@@ -24,6 +24,7 @@ _TYPES = {
     "source_ids": pa.list_(pa.int32()),
     "target_ids": pa.list_(pa.int32()),
     "alignment": pa.string(),
+    "row": pa.string(),
 }
 
 
@@ -31,9 +32,17 @@ def write_dataset(path: Path, columns: Sequence[str], rows: Iterable[dict[str, A
     """Write ``rows`` to an Arrow file, at most :data:`ROWS` of them in memory, and map it."""
     schema = pa.schema([(column, _TYPES[column]) for column in columns])
     rows = iter(rows)
+    pieces = iter(lambda: list(islice(rows, ROWS)), [])
+    return write_pieces(path, columns, (pa.RecordBatch.from_pylist(some, schema) for some in pieces))
+
+
+def write_pieces(path: Path, columns: Sequence[str], pieces: Iterable[pa.RecordBatch]) -> Dataset:
+    """Write rows that are record batches already, and map them."""
+    schema = pa.schema([(column, _TYPES[column]) for column in columns])
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
-        while some := list(islice(rows, ROWS)):
-            writer.write_batch(pa.RecordBatch.from_pylist(some, schema))
+        for piece in pieces:
+            if piece.num_rows:
+                writer.write_batch(piece)
     return map_dataset(path)
 
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from attnspan.data.corpus import row_words
 from attnspan.data.tokenization import BOS, EOS, PAD
 from attnspan.errors import InputError
 
@@ -85,14 +87,19 @@ class EncodedSplit:
         self._target = _IdColumn(dataset, "target_ids")
 
     @property
-    def source_lengths(self) -> NDArray[np.int64]:
+    def source_lengths(self) -> NDArray[np.int32]:
         """[N] tokens of each source."""
         return self._source.lengths
 
     @property
-    def target_lengths(self) -> NDArray[np.int64]:
+    def target_lengths(self) -> NDArray[np.int32]:
         """[N] tokens of each target, ``<eos>`` not counted."""
         return self._target.lengths
+
+    def place(self, row: int) -> str:
+        """Words by which the owner of the data finds what row number ``row`` was made of."""
+        name = self._dataset[row]["id"]
+        return f"{name.partition('-')[0]} {row_words(name)}"
 
     def __len__(self) -> int:
         return len(self._source.lengths)
@@ -140,13 +147,13 @@ class _IdColumn:
         self._values = [chunk.values.to_numpy() for chunk in chunks]
         self._offsets = [chunk.offsets.to_numpy() for chunk in chunks]
         self._first = np.cumsum([0, *(len(chunk) for chunk in chunks)])
-        self.lengths: NDArray[np.int64] = np.concatenate([np.diff(o) for o in self._offsets]).astype(np.int64)
+        self.lengths: NDArray[np.int32] = np.concatenate([np.diff(o) for o in self._offsets])
 
     def padded(self, index: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Lengths [B] and ids [B, longest] of the rows ``index``."""
         chunks = np.searchsorted(self._first, index, side="right") - 1
         within = index - self._first[chunks]
-        lengths = self.lengths[index]
+        lengths = self.lengths[index].astype(np.int64)
         ids = np.full((len(index), lengths.max()), PAD, dtype=np.int64)
         ids[np.arange(ids.shape[1]) < lengths[:, None]] = np.concatenate(
             [
@@ -168,8 +175,8 @@ class TokenBudgetBatches:
     def __init__(
         self,
         *,
-        source_lengths: NDArray[np.int64],
-        target_lengths: NDArray[np.int64],
+        source_lengths: NDArray[np.integer[Any]],
+        target_lengths: NDArray[np.integer[Any]],
         batch_tokens: int,
         key: str = "batch_tokens",
     ) -> None:
@@ -208,11 +215,13 @@ class TokenBudgetBatches:
         return [rows[first:last] for first, last in zip(self._cuts[:-1], self._cuts[1:], strict=True)]
 
 
-def _cuts(lengths: NDArray[np.int64], batch_tokens: int) -> list[int]:
+def _cuts(lengths: NDArray[np.integer[Any]], batch_tokens: int) -> list[int]:
     """Where to cut rows of these ascending ``lengths``, so that each batch is as large as the budget allows."""
     cuts = [0]
-    for row, length in enumerate(lengths.tolist()):
-        if (row + 1 - cuts[-1]) * length > batch_tokens:
+    steps = np.flatnonzero(np.diff(lengths)) + 1
+    for first, end in pairwise([0, *steps.tolist(), len(lengths)]):  # rows of one length
+        most = batch_tokens // int(lengths[first])
+        while (row := max(first, cuts[-1] + most)) < end:
             cuts.append(row)
     return [*cuts, len(lengths)]
 
@@ -221,11 +230,14 @@ def plan_batches(split: EncodedSplit, batch_tokens: int, key: str) -> TokenBudge
     """The batches of ``split``; ``key`` is what the budget is called in the config.
 
     Raises:
-        InputError: one example alone is over the budget.
+        InputError: one example alone is over the budget; names its split and row.
     """
-    return TokenBudgetBatches(
-        source_lengths=split.source_lengths, target_lengths=split.target_lengths, batch_tokens=batch_tokens, key=key
-    )
+    source, target = split.source_lengths, split.target_lengths
+    try:
+        return TokenBudgetBatches(source_lengths=source, target_lengths=target, batch_tokens=batch_tokens, key=key)
+    except InputError as error:
+        longest = int(np.maximum(source, target + 1).argmax())
+        raise InputError(f"{error} ({split.place(longest)})") from None
 
 
 class TrainingLoader:

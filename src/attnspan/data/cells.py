@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from attnspan.errors import InputError, nearest
+from attnspan.errors import BadRowError, InputError, nearest
 
 
 def text_cell(row: Mapping[str, Any], column: str, where: str) -> str:
@@ -19,20 +19,21 @@ def text_cell(row: Mapping[str, Any], column: str, where: str) -> str:
         where: names the row in an error.
 
     Raises:
-        InputError: there is no such column, or its cell is null, empty or not text.
+        InputError: there is no such column.
+        BadRowError: its cell is null, empty or not text.
     """
     cell = _find(row, column, where)
     if cell is None:
-        raise InputError(f"{where}: column '{column}' is null")
+        raise BadRowError(f"{where}: column '{column}' is null")
     if not isinstance(cell, str):
-        raise InputError(f"{where}: column '{column}' holds no text but {_kind(cell)}: {_short(cell)}")
+        raise BadRowError(f"{where}: column '{column}' holds no text but {_kind(cell)}: {_short(cell)}")
     if not cell.strip():
-        raise InputError(f"{where}: column '{column}' is empty")
+        raise BadRowError(f"{where}: column '{column}' is empty")
     if not cell.isascii():
         try:
             cell.encode()
         except UnicodeEncodeError:
-            raise InputError(f"{where}: column '{column}' holds half a surrogate pair: {_short(cell)}") from None
+            raise BadRowError(f"{where}: column '{column}' holds half a surrogate pair: {_short(cell)}") from None
     return cell
 
 

@@ -3,7 +3,7 @@
 An example is a row of a Hugging Face dataset with the columns
 
 ==============  =========  ====================================================================================
-``id``          str        stable name, ``test-00012``
+``id``          str        stable name, ``test-00012``; ``test-00012-00014`` where rows 12 to 14 were joined
 ``source``      str        the text that goes in
 ``target``      str        the text that must come out
 ``alignment``   str        gold links in Pharaoh format, see :mod:`attnspan.alignment`; in test, where they are known
@@ -13,13 +13,14 @@ An example is a row of a Hugging Face dataset with the columns
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from attnspan.data.tokenization import KINDS, SYMBOLS
-from attnspan.errors import InputError, nearest
+from attnspan.data.tokenization import KINDS, SYMBOLS, Tokenizer
+from attnspan.errors import BadRowError, InputError, nearest
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -32,6 +33,26 @@ LIMITED = {TRAIN: "train", VALIDATION: "evaluation", TEST: "evaluation"}
 """Which part of ``limits`` holds for a split."""
 
 
+def option(default: Any) -> Any:
+    """A field of a corpus that is no part of its identity while it has its default.
+
+    So a corpus to which nobody applies it is called what it was called before the option was there.
+    """
+    return field(default=default, metadata={"option": True})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workshop:
+    """Where a corpus is loaded, and what was found on the way."""
+
+    work: Path
+    """A directory that is there and empty, and goes when the corpus is tokenized."""
+    kept: Path
+    """A directory that may be made. It outlives a process that is killed or fails, and goes when the cache is whole."""
+    skipped: Counter[str] = field(default_factory=Counter)
+    """Split to rows that were left out because they could not be used."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Corpus(ABC):
     """What every ``conf/data/*.yaml`` describes.
@@ -40,11 +61,11 @@ class Corpus(ABC):
     """
 
     source_tokens: str
-    """``characters``, ``symbols`` (split at white space) or ``bpe``."""
+    """``characters``, ``symbols`` (split at white space), ``words`` (and signs, cut apart) or ``bpe``."""
     target_tokens: str
     """As ``source_tokens``, for the other side."""
     vocabulary_size: int = 8000
-    """Most entries that the vocabulary of a ``bpe`` side may have, the four special ones included."""
+    """Most entries that the vocabulary of a ``bpe`` or ``words`` side may have, the four special ones included."""
     limits: Mapping[str, Mapping[str, int | None]]
     """``{train: {source, target}, evaluation: {source, target}}``: the longest a side may be, in tokens; null for any.
 
@@ -52,8 +73,8 @@ class Corpus(ABC):
     """
 
     @abstractmethod
-    def load(self, work: Path) -> dict[str, Dataset]:
-        """The three splits, checked; ``work`` is an empty directory for their files, there until they are tokenized.
+    def load(self, workshop: Workshop) -> dict[str, Dataset]:
+        """The three splits, checked, in files in the ``workshop``.
 
         Raises:
             InputError: something that the user gave cannot be used.
@@ -62,12 +83,35 @@ class Corpus(ABC):
     def identity(self) -> dict[str, Any]:
         """All that determines the examples and their tokens, as JSON: two corpora with one identity share a cache."""
         return {"corpus": f"{type(self).__module__}.{type(self).__qualname__}"} | {
-            field.name: plain(getattr(self, field.name)) for field in fields(self)
+            one.name: plain(value)
+            for one in fields(self)
+            if (value := getattr(self, one.name)) != one.default or not one.metadata.get("option")
         }
 
-    def where(self, split: str, row: int | None = None) -> str:
-        """Words for row number ``row`` (from 0) of ``split``, or for all of it, by which its owner can find it."""
-        return split if row is None else f"{split} row {row + 1}"
+    def place(self, split: str) -> str:
+        """Words for all of ``split``, by which its owner can find it."""
+        return split
+
+    def where(self, split: str, name: str) -> str:
+        """Words for the row, or rows, of ``split`` that the example called ``name`` was made of."""
+        return f"{self.place(split)} {row_words(name)}"
+
+    def skip(self, split: str, workshop: Workshop, error: BadRowError) -> None:
+        """Raise what is wrong with a row; a corpus may count it in the ``workshop`` instead, and go on without it."""
+        raise error
+
+    def kinds(self) -> dict[str, str]:
+        """Side to its kind of tokens."""
+        return {"source": self.source_tokens, "target": self.target_tokens}
+
+    def train_tokenizers(self, train: Dataset) -> dict[str, Tokenizer]:
+        """Side to its tokenizer, learned from the training split and nothing else."""
+        from attnspan.data.arrow import read_rows
+
+        return {
+            side: Tokenizer.train(kind, (row[side] for row in read_rows(train)), self.vocabulary_size)
+            for side, kind in self.kinds().items()
+        }
 
     def limit(self, split: str, side: str) -> int | None:
         """The longest ``side`` that ``split`` may hold, in tokens."""
@@ -115,13 +159,13 @@ class GeneratedCorpus(Corpus):
     aligned: ClassVar[bool] = False
     """Whether the examples come with their gold ``alignment``, between symbols."""
 
-    def load(self, work: Path) -> dict[str, Dataset]:
+    def load(self, workshop: Workshop) -> dict[str, Dataset]:
         """Draw the three splits."""
         from attnspan.data.arrow import write_dataset
 
         links = [ALIGNMENT] if self.aligned and self.source_tokens == self.target_tokens == SYMBOLS else []
         columns = {split: [*COLUMNS, *(links if split == TEST else [])] for split in SPLITS}
-        return {split: write_dataset(work / split, columns[split], self._rows(split)) for split in SPLITS}
+        return {split: write_dataset(workshop.work / split, columns[split], self._rows(split)) for split in SPLITS}
 
     def size(self, split: str) -> int:
         """Number of examples in ``split``."""
@@ -160,9 +204,21 @@ class GeneratedCorpus(Corpus):
             yield {"id": example_id(split, row)} | example
 
 
-def example_id(split: str, row: int) -> str:
-    """The stable name of row number ``row`` (from 0) of ``split``."""
-    return f"{split}-{row:05d}"
+def example_id(split: str, row: int, last: int | None = None) -> str:
+    """The stable name of row number ``row`` (from 0) of ``split``, or of rows ``row`` to ``last`` joined."""
+    return f"{split}-{row:05d}" if last in (None, row) else f"{split}-{row:05d}-{last:05d}"
+
+
+def rows_of(name: str) -> tuple[int, int]:
+    """The numbers (from 0) of the first and the last row of the example that :func:`example_id` called ``name``."""
+    first, *last = name.split("-")[1:]
+    return int(first), int(last[0] if last else first)
+
+
+def row_words(name: str) -> str:
+    """The same in words, where rows count from 1: ``row 13``, ``rows 13 to 15``."""
+    first, last = rows_of(name)
+    return f"row {first + 1}" if first == last else f"rows {first + 1} to {last + 1}"
 
 
 def check_count(key: str, value: object) -> None:

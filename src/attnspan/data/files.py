@@ -6,30 +6,27 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attnspan.alignment import Gold
-from attnspan.data.cells import text_cell
-from attnspan.data.corpus import ALIGNMENT, SPLITS, TEST, Corpus, example_id, plain
+from attnspan.data.corpus import ALIGNMENT, SPLITS, TEST, Workshop, plain
 from attnspan.data.tables import check_file, read_table
+from attnspan.data.texts import RawRow, TextCorpus
 from attnspan.data.tokenization import SYMBOLS, count_symbols
-from attnspan.errors import InputError
-
-if TYPE_CHECKING:
-    from datasets import Dataset
+from attnspan.errors import BadRowError, InputError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Files(Corpus):
-    """Pairs of texts from two columns of a file for each split. What decides the format is the file's ending."""
+class Files(TextCorpus):
+    """Pairs of texts from two columns of a file for each split. What decides the format is the file's ending.
+
+    A dot in the name of a column leads into nested ones, as in ``translation.en``.
+    """
 
     train: str
     validation: str
     test: str
     """Paths."""
-    source: str
-    target: str
-    """Columns; a dot leads into nested ones, as in ``translation.en``."""
     columns: Sequence[str] | None = None
     """Names of the columns of csv and tsv files that have no header line."""
     quotes: bool = True
@@ -55,46 +52,41 @@ class Files(Corpus):
                     f"data.alignment: links count tokens between white space, so data.{side}_tokens must be "
                     f"'{SYMBOLS}', not '{kind}'"
                 )
+        if self.alignment is not None and self.concat > 1:
+            raise InputError(f"data.concat={self.concat}: the links of data.alignment are of pairs that are not joined")
 
     def identity(self) -> dict[str, Any]:
         """The fields, with the content of each file in place of its path."""
         files = {split: {"ending": self.file(split).suffix, "sha256": sha256(self.file(split))} for split in SPLITS}
         return super().identity() | files
 
-    def where(self, split: str, row: int | None = None) -> str:
-        """The file, and its row as :mod:`attnspan.data.tables` counts."""
-        return f"{self.file(split)}" if row is None else f"{self.file(split)} row {row + 1}"
-
-    def load(self, work: Path) -> dict[str, Dataset]:
-        """Read and check all rows."""
-        from attnspan.data.arrow import write_dataset
-
-        return {split: write_dataset(work / split, ["id", *self._wanted(split)], self._rows(split)) for split in SPLITS}
+    def place(self, split: str) -> str:
+        """The file, whose rows are counted as :mod:`attnspan.data.tables` counts."""
+        return f"{self.file(split)}"
 
     def file(self, split: str) -> Path:
         """The file of ``split``."""
         return Path(getattr(self, split))
 
-    def _rows(self, split: str) -> Iterator[dict[str, Any]]:
-        wanted = self._wanted(split)
-        rows = read_table(self.file(split), wanted=list(wanted.values()), names=plain(self.columns), quotes=self.quotes)
-        for number, (where, row) in enumerate(rows):
-            cells = {name: text_cell(row, column, where) for name, column in wanted.items()}
-            if ALIGNMENT in cells:
-                Gold.read(
-                    cells[ALIGNMENT],
-                    where=f"{where}: column '{self.alignment}'",
-                    source_length=count_symbols(cells["source"]),
-                    target_length=count_symbols(cells["target"]),
-                )
-            yield {"id": example_id(split, number)} | cells
+    def raw_rows(self, split: str, workshop: Workshop) -> Iterator[RawRow]:
+        """The rows of the file."""
+        wanted = list(self.wanted(split).values())
+        return read_table(self.file(split), wanted=wanted, names=plain(self.columns), quotes=self.quotes)
 
-    def _wanted(self, split: str) -> dict[str, str]:
-        """What to read, and from which column."""
-        wanted = {"source": self.source, "target": self.target}
-        if split == TEST and self.alignment is not None:
-            wanted[ALIGNMENT] = self.alignment
-        return wanted
+    def refuse(self, split: str, cells: dict[str, str], where: str) -> None:
+        """Refuse links that lead nowhere."""
+        if ALIGNMENT not in cells:
+            return
+        lengths = {f"{side}_length": count_symbols(cells[side]) for side in ("source", "target")}
+        try:
+            Gold.read(cells[ALIGNMENT], where=f"{where}: column '{self.alignment}'", **lengths)
+        except InputError as error:
+            raise BadRowError(str(error)) from error
+
+    def wanted(self, split: str) -> dict[str, str]:
+        """Source and target, and the links of the test split where they are given."""
+        links = {ALIGNMENT: self.alignment} if split == TEST and self.alignment is not None else {}
+        return super().wanted(split) | links
 
 
 def sha256(path: Path) -> str:

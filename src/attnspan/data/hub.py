@@ -6,16 +6,19 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnspan.data.cells import check_schema, text_cell
-from attnspan.data.corpus import COLUMNS, SPLITS, Corpus, example_id
+from attnspan.data.cells import check_schema
+from attnspan.data.corpus import SPLITS, Workshop, option
 from attnspan.data.files import sha256
+from attnspan.data.stream import fetched, streamed_rows
 from attnspan.data.tables import ENDINGS, check_file, read_table
-from attnspan.errors import InputError
+from attnspan.data.texts import RawRow, TextCorpus
+from attnspan.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -28,22 +31,32 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hub(Corpus):
-    """Pairs of texts from two columns of what ``datasets.load_dataset`` finds."""
+class Hub(TextCorpus):
+    """Pairs of texts from two columns of what ``datasets.load_dataset`` finds.
+
+    A dot in the name of a column leads into nested ones, as in ``translation.en``.
+    """
 
     path: str
     """Name on the hub, ``owner/name``, or a directory."""
     name: str | None = None
     """Which of the dataset's configs."""
+    folder: str | None = option(None)
+    """Which of the dataset's folders, where it has one for each pair of languages and no configs."""
     revision: str | None = None
-    """Branch, tag or commit. A whole commit needs no network once the data is prepared."""
+    """Branch, tag or commit. A whole commit needs no network once the data is prepared.
+
+    A directory has none: its content says what it is, so a revision that a config pins stays behind with the hub.
+    """
     train: str = "train"
     validation: str = "validation"
     test: str = "test"
     """What the dataset calls its splits; ``train[:10000]`` takes a part."""
-    source: str
-    target: str
-    """Columns; a dot leads into nested ones, as in ``translation.en``."""
+    streaming: bool = False
+    """Take the rows as they come from the hub, without a copy of its files on this disk; :mod:`attnspan.data.stream`.
+
+    The examples are the same, so it is no part of the identity.
+    """
 
     def check(self) -> None:
         """Refuse a path that is neither a directory nor a name.
@@ -54,29 +67,44 @@ class Hub(Corpus):
         super().check()
         if not self._is_local and not _HUB_NAME.fullmatch(str(self.path)):
             raise InputError(f"data.path: {self.path}: no such directory, and no name that the hub could know")
-        if self._is_local and self.revision is not None:
-            raise InputError(f"data.revision: {self.path} is a directory, which has no revisions; leave it null")
+        if not isinstance(self.streaming, bool):
+            raise InputError(f"data.streaming: must be true or false, not {self.streaming}")
+        for split in SPLITS:
+            if self.streaming and "[" in getattr(self, split):
+                raise InputError(
+                    f"data.{split}: '{getattr(self, split)}' is a part, and a stream has none; leave out data.streaming"
+                )
+        if self._is_local and self.folder is not None:
+            self._check_folder(entry.name for entry in Path(self.path).iterdir() if entry.is_dir())
 
     def identity(self) -> dict[str, Any]:
         """The fields, with the content of a directory, or the commit that the revision stands for now."""
+        identity = super().identity()
+        del identity["streaming"]
         if self._is_local:
-            return super().identity() | {"path": _content(Path(self.path))}
-        return super().identity() | {"revision": self._commit()}
+            return identity | {"path": _content(Path(self.path)), "revision": None}
+        return identity | {"revision": self._commit()}
 
-    def where(self, split: str, row: int | None = None) -> str:
-        """The dataset, its split, and the row in it."""
-        place = f"{self.path} split '{getattr(self, split)}'"
-        return place if row is None else f"{place} row {row + 1}"
+    def place(self, split: str) -> str:
+        """The dataset and what it calls the split."""
+        return f"{self.path} split '{getattr(self, split)}'"
 
-    def load(self, work: Path) -> dict[str, Dataset]:
+    def load(self, workshop: Workshop) -> dict[str, Dataset]:
         """Download what is not there yet, read and check all rows."""
         from huggingface_hub import constants
 
-        from attnspan.data.arrow import write_dataset
-
         if not self._is_local and not constants.HF_HUB_OFFLINE:
-            self._info()  # says at once what `load_dataset` takes half a minute to say
-        return {split: write_dataset(work / split, COLUMNS, self._rows(split, work)) for split in SPLITS}
+            info = self._info()  # says at once what `load_dataset` takes half a minute to say
+            if self.folder is not None:
+                self._check_folder(name.rfilename.rpartition("/")[0].partition("/")[0] for name in info.siblings)
+        return super().load(workshop)
+
+    def _check_folder(self, known: Iterable[str]) -> None:
+        known = {name for name in known if name and not name.startswith(".")}
+        if str(self.folder).partition("/")[0] not in known:
+            raise InputError(
+                f"data.folder: {self.path} has no folder '{self.folder}'; {nearest(str(self.folder), known)}"
+            )
 
     @property
     def _is_local(self) -> bool:
@@ -105,23 +133,31 @@ class Hub(Corpus):
                 f"data.path: {self.path}: no such directory, and the hub is out of reach ({_line(error)})"
             ) from error
 
-    def _read(self, split: str, work: Path) -> Dataset:
+    def _read(self, split: str, work: Path, *, streaming: bool = False) -> Any:
         import datasets
 
-        try:
+        with self._explained(split):
             return datasets.load_dataset(
                 os.fspath(self.path),
                 self.name,
+                data_dir=self.folder,
                 split=getattr(self, split),
                 revision=None if self._is_local else self._commit(),
                 cache_dir=str(work / "hub"),
+                streaming=streaming,
             )
+
+    @contextmanager
+    def _explained(self, split: str, hint: Callable[[], str] = str) -> Iterator[None]:
+        """Turn what `datasets` raises into one line; ``hint`` gives its end."""
+        try:
+            yield
         except InputError:
             raise
         except Exception as error:  # every builder raises its own
             if self._is_local:
                 _refuse_bad_files(Path(self.path))
-            raise InputError(f"{self._blame(split, error)}: {_line(error)}") from error
+            raise InputError(f"{self._blame(split, error)}: {_line(error)}{hint()}") from error
 
     def _blame(self, split: str, error: Exception) -> str:
         """The key that is most likely wrong."""
@@ -131,18 +167,30 @@ class Hub(Corpus):
             return f"data.{split}: {self.path}"
         return f"data.path: {self.path}"
 
-    def _rows(self, split: str, work: Path) -> Iterator[dict[str, Any]]:
+    def raw_rows(self, split: str, workshop: Workshop) -> Iterator[RawRow]:
+        """The rows of the dataset."""
         from attnspan.data.arrow import read_rows
 
-        dataset = self._read(split, work)
-        needed = check_schema(dataset.features.arrow_schema, (self.source, self.target), self.where(split))
+        if self.streaming:
+            yield from self._streamed(split, workshop)
+            return
+        dataset = self._read(split, workshop.work)
+        needed = check_schema(dataset.features.arrow_schema, self.wanted(split).values(), self.place(split))
         for number, row in enumerate(read_rows(dataset.select_columns(needed))):
-            where = self.where(split, number)
-            yield {
-                "id": example_id(split, number),
-                "source": text_cell(row, self.source, where),
-                "target": text_cell(row, self.target, where),
-            }
+            yield f"{self.place(split)} row {number + 1}", row
+
+    def _streamed(self, split: str, workshop: Workshop) -> Iterator[RawRow]:
+        directory = workshop.kept / split
+        rows = streamed_rows(directory, lambda: self._read(split, workshop.work, streaming=True))
+        hint = lambda: f"; {fetched(directory)} rows are here, the same command goes on behind them"  # noqa: E731
+        number = 0
+        while True:
+            with self._explained(split, hint):
+                row = next(rows, None)
+            if row is None:
+                return
+            number += 1
+            yield f"{self.place(split)} row {number}", row
 
 
 def _content(directory: Path) -> str:

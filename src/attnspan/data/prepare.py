@@ -23,14 +23,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 from filelock import FileLock
 
-from attnspan.data.arrow import ROWS, map_dataset, quiet, read_rows, write_dataset
-from attnspan.data.corpus import COLUMNS, LIMITED, SPLITS, TEST, TRAIN, Corpus
-from attnspan.data.tokenization import Tokenizer
-from attnspan.errors import InputError
+from attnspan.data.arrow import map_dataset, quiet, read_rows, write_pieces
+from attnspan.data.corpus import COLUMNS, LIMITED, SPLITS, TEST, TRAIN, Corpus, Workshop
+from attnspan.data.encode import Task, encode
+from attnspan.data.tokenization import SIZED, UNK, Tokenizer
+from attnspan.errors import BadRowError, InputError
 from attnspan.manifest import find_damage, make_manifest
 from attnspan.rundir import FILES, cannot_write, read_json, write_json
 
@@ -50,6 +52,8 @@ class Prepared:
     target_tokenizer: Tokenizer
     dropped: dict[str, int]
     """Split to pairs left out because they are longer than ``data.limits``; only ``train`` can lose any."""
+    skipped: dict[str, int]
+    """Split to rows left out because they could not be used, which only ``data.on_bad_row=skip`` allows."""
     overlap: int
     """Test examples whose source and target both occur, as a pair, in training."""
     training_lengths: tuple[int, int]
@@ -58,6 +62,25 @@ class Prepared:
     """sha256 of all that determines the data and its tokens."""
     test_fingerprint: str
     """sha256 of the test examples' ids, sources and targets: equal wherever the test set is."""
+
+    def unknown(self, split: str) -> dict[str, float]:
+        """Side to the share of its tokens in ``split`` that the vocabulary lacks, from 0 to 1; reads all of them."""
+        return {side: _share_unknown(getattr(self, split), f"{side}_ids") for side in ("source", "target")}
+
+    def remarks(self) -> list[str]:
+        """What to know about the data before believing numbers from it, a line each."""
+        lines = [
+            f"{split}: {count} pairs are longer than data.limits.{split} and were dropped"
+            for split, count in self.dropped.items()
+            if count
+        ]
+        lines += [f"{split}: {count} rows could not be used and were skipped" for split, count in self.skipped.items()]
+        if self.overlap:
+            lines.append(f"test: {self.overlap} examples are in training too, word for word")
+        for side, share in self.unknown(TEST).items():
+            if share:
+                lines.append(f"test: {share:.2%} of the {side}'s tokens are unknown to the vocabulary")
+        return lines
 
 
 def prepare(corpus: Corpus, *, cache_dir: Path) -> Prepared:
@@ -87,8 +110,10 @@ def fingerprint_of(corpus: Corpus) -> str:
     corpus.check()
     with quiet():
         identity: dict[str, Any] = {"format": FORMAT, **corpus.identity()}
-    if "bpe" in (corpus.source_tokens, corpus.target_tokens):
-        identity["tokenizers"] = version("tokenizers")  # another release may choose other merges
+    if not {*corpus.kinds().values()}.isdisjoint(SIZED):
+        identity["tokenizers"] = version(
+            "tokenizers"
+        )  # another release may choose other merges, or cut words otherwise
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
@@ -135,6 +160,7 @@ def _open(directory: Path, fingerprint: str) -> Prepared:
         source_tokenizer=Tokenizer.load(directory / "source.json"),
         target_tokenizer=Tokenizer.load(directory / "target.json"),
         dropped=facts["dropped"],
+        skipped=facts.get("skipped", {}),
         overlap=facts["overlap"],
         training_lengths=(facts["training_lengths"][0], facts["training_lengths"][1]),
         fingerprint=fingerprint,
@@ -159,64 +185,65 @@ def _make(corpus: Corpus, cache_dir: Path, directory: Path) -> None:
 
 
 def _fill(directory: Path, corpus: Corpus) -> None:
-    work = directory / "work"
-    work.mkdir()
-    splits = corpus.load(work)
+    workshop = Workshop(work=directory / "work", kept=directory.with_name(f"{directory.name}.kept"))
+    workshop.work.mkdir()
+    splits = corpus.load(workshop)
     for split in SPLITS:
         if splits[split].num_rows == 0:
-            raise InputError(f"{corpus.where(split)}: the {split} split is empty")
-    kinds = {"source": corpus.source_tokens, "target": corpus.target_tokens}
-    tokenizers = {
-        side: Tokenizer.train(kind, (row[side] for row in read_rows(splits[TRAIN])), corpus.vocabulary_size)
-        for side, kind in kinds.items()
-    }
+            raise InputError(f"{corpus.place(split)}: the {split} split is empty")
+    tokenizers = corpus.train_tokenizers(splits[TRAIN])
     for side, tokenizer in tokenizers.items():
         tokenizer.save(directory / f"{side}.json")
-    written = {}
+    written, dropped = {}, Counter[str]()
     for split in SPLITS:
         columns = [*splits[split].column_names, "source_ids", "target_ids"]
-        rows = _encode(corpus, split, splits[split], tokenizers)
-        written[split] = write_dataset(directory / f"{split}.arrow", columns, rows)
+        pieces = _encoded(corpus, split, splits[split], directory, workshop, dropped)
+        written[split] = write_pieces(directory / f"{split}.arrow", columns, pieces)
         if written[split].num_rows == 0:
-            raise InputError(f"{corpus.where(split)}: no pair is within data.limits.{LIMITED[split]}")
+            raise InputError(f"{corpus.place(split)}: no pair is within data.limits.{LIMITED[split]}")
     lengths = pc.min_max(pc.list_value_length(written[TRAIN].data["source_ids"])).as_py()
     facts = {
         "identity": corpus.identity(),
         "examples": {split: dataset.num_rows for split, dataset in written.items()},
-        "dropped": {TRAIN: splits[TRAIN].num_rows - written[TRAIN].num_rows},
+        "dropped": {TRAIN: dropped[TRAIN]},
         "overlap": _overlap(written[TRAIN], written[TEST]),
         "training_lengths": [lengths["min"], lengths["max"]],
         "test_fingerprint": _content(written[TEST]),
     }
-    shutil.rmtree(work)
+    if workshop.skipped:
+        facts["skipped"] = dict(workshop.skipped)
+    shutil.rmtree(workshop.work)
     files = sorted(path.name for path in directory.iterdir())
     write_json(directory / FACTS, facts | {FILES: make_manifest(directory, files)})
+    shutil.rmtree(workshop.kept, ignore_errors=True)
 
 
-def _encode(corpus: Corpus, split: str, dataset: Dataset, tokenizers: dict[str, Tokenizer]) -> Iterator[dict[str, Any]]:
-    """The rows of ``dataset`` that are within the limits, with their token ids."""
-    for first, batch in zip(range(0, dataset.num_rows, ROWS), dataset.with_format("arrow").iter(ROWS), strict=True):
-        ids = {side: tokenizer.encode_batch(batch[side].to_pylist()) for side, tokenizer in tokenizers.items()}
-        for number, row in enumerate(batch.to_pylist()):
-            row |= {f"{side}_ids": ids[side][number] for side in ids}
-            if _fits(corpus, split, first + number, row):
-                yield row
+def _encoded(
+    corpus: Corpus, split: str, dataset: Dataset, directory: Path, workshop: Workshop, dropped: Counter[str]
+) -> Iterator[pa.RecordBatch]:
+    """The rows of ``dataset`` that are within the limits, with their token ids; the others are counted.
+
+    Raises:
+        InputError: a row that validation and test cannot have; names it.
+    """
+    task = Task(
+        rows=dataset.cache_files[0]["filename"],
+        tokenizers={side: str(directory / f"{side}.json") for side in ("source", "target")},
+        limits={side: corpus.limit(split, side) for side in ("source", "target")},
+        long_is_bad=split != TRAIN,
+    )
+    for piece in encode(task, workshop.work):
+        for name, wrong in piece.bad:
+            corpus.skip(split, workshop, BadRowError(f"{corpus.where(split, name)}: {wrong}"))
+        dropped[split] += piece.long
+        yield piece.batch
 
 
-def _fits(corpus: Corpus, split: str, number: int, row: dict[str, Any]) -> bool:
-    for side in ("source", "target"):
-        length = len(row[f"{side}_ids"])
-        if length == 0:
-            raise InputError(f"{corpus.where(split, number)}: the {side} holds no token")
-        limit = corpus.limit(split, side)
-        if limit is not None and length > limit:
-            if split == TRAIN:
-                return False
-            raise InputError(
-                f"{corpus.where(split, number)}: the {side} has {length} tokens, "
-                f"more than data.limits.{LIMITED[split]}.{side}={limit}"
-            )
-    return True
+def _share_unknown(dataset: Dataset, column: str) -> float:
+    """The share of ``UNK`` among the ids of a column, which are read where they lie, piece by piece."""
+    pieces = [chunk.flatten().to_numpy() for chunk in dataset.data[column].chunks]
+    tokens = sum(len(piece) for piece in pieces)
+    return sum(int((piece == UNK).sum()) for piece in pieces) / tokens
 
 
 def _overlap(train: Dataset, test: Dataset) -> int:

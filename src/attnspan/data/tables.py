@@ -78,8 +78,12 @@ def check_file(path: Path, key: str) -> None:
         raise InputError(f"{key}: {path}: not what its ending '.parquet' says")
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """Lines with their ends, decoded one by one so that an error can name its line; a byte order mark is skipped."""
+def read_lines(path: Path) -> Iterator[str]:
+    """Lines with their ends, decoded one by one so that an error can name its line; a byte order mark is skipped.
+
+    Raises:
+        InputError: a line is no UTF-8.
+    """
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
@@ -115,7 +119,7 @@ def _separated(path: Path, separator: str, *, wanted: Sequence[str], names: Sequ
 def _records(path: Path, separator: str, quotes: bool) -> Iterator[tuple[int, list[str]]]:
     """(first line, cells) of each record."""
     reader = csv.reader(
-        _lines(path), delimiter=separator, quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE, strict=True
+        read_lines(path), delimiter=separator, quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE, strict=True
     )
     line = 1
     try:
@@ -138,7 +142,7 @@ def _check_header(names: Sequence[str], wanted: Sequence[str], head: str) -> Non
 
 def _json_lines(path: Path, wanted: Sequence[str]) -> Rows:
     blank: int | None = None
-    for number, line in enumerate(_lines(path), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         where = f"{path} line {number}"
         if not line.strip():
             blank = blank or number

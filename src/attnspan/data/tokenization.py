@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
 from attnspan.errors import InputError, nearest
@@ -25,12 +25,42 @@ _STORED = tuple(f"{name} " for name in SPECIALS)
 _AT_WHITE_SPACE = pre_tokenizers.WhitespaceSplit()
 
 SYMBOLS = "symbols"
-KINDS = ("bpe", "characters", SYMBOLS)
+WORDS = "words"
+KINDS = ("bpe", "characters", SYMBOLS, WORDS)
+SIZED = ("bpe", WORDS)
+"""Kinds whose vocabulary has a size."""
+
+# Numbers with their points and commas, words with apostrophes and hyphens inside, and each other sign by itself: joined
+# by spaces they are cut by sacrebleu's 13a into what it cuts the text into, but for abbreviations and the like.
+_WORD = r"\p{N}+(?:[.,]\p{N}+)+|[\p{L}\p{M}\p{N}_]+(?:['’-][\p{L}\p{M}\p{N}_]+)*|[^\s\p{L}\p{M}\p{N}_]"
+_WORDS_AND_SIGNS = pre_tokenizers.Split(Regex(_WORD), behavior="removed", invert=True)
+
+NORMALIZATIONS = {"nfc": normalizers.NFC, "nfkc": normalizers.NFKC}
+"""Unicode's normal forms: ``nfc`` writes one letter one way, ``nfkc`` also turns ligatures, wide forms and the like."""
 
 
 def count_symbols(text: str) -> int:
     """The tokens that :data:`SYMBOLS` cut ``text`` into."""
     return len(_AT_WHITE_SPACE.pre_tokenize_str(text))
+
+
+class Normalizer:
+    """How text is changed before it is cut into tokens; what it has made of a text it leaves as it is."""
+
+    def __init__(self, *, normalization: str | None, lowercase: bool) -> None:
+        """Compose the steps.
+
+        Args:
+            normalization: a key of :data:`NORMALIZATIONS`, or None.
+            lowercase: afterwards, write everything in lower case.
+        """
+        steps = [NORMALIZATIONS[normalization]()] if normalization else []
+        steps += [normalizers.Lowercase()] if lowercase else []
+        self.backend = normalizers.Sequence(steps) if steps else None
+
+    def __call__(self, text: str) -> str:
+        """The changed text."""
+        return text if self.backend is None else str(self.backend.normalize_str(text))
 
 
 class Tokenizer:
@@ -42,23 +72,37 @@ class Tokenizer:
         self._stored = [*SPECIALS, *(token for token, _ in vocabulary[len(SPECIALS) :])]
 
     @classmethod
-    def train(cls, kind: str, texts: Iterable[str], vocabulary_size: int | None = None) -> Tokenizer:
+    def train(
+        cls,
+        kind: str,
+        texts: Iterable[str],
+        vocabulary_size: int | None = None,
+        *,
+        minimum_count: int = 1,
+        normalizer: Normalizer | None = None,
+    ) -> Tokenizer:
         """Make the vocabulary of ``texts``.
 
         Characters and symbols get every one that occurs, the most frequent first and then in the order of their code
-        points. ``bpe`` gets all 256 bytes and as many merges as ``vocabulary_size`` leaves room for.
+        points. Words get, in the same order, those that occur ``minimum_count`` times, as many as ``vocabulary_size``
+        leaves room for. ``bpe`` gets all 256 bytes and as many merges as ``vocabulary_size`` leaves room for.
 
         Args:
-            kind: ``characters``, ``symbols`` or ``bpe``.
-            texts: the training split, and nothing else.
-            vocabulary_size: needed by ``bpe`` only, special tokens included.
+            kind: ``characters``, ``symbols``, ``words`` or ``bpe``.
+            texts: the training split, and nothing else; what ``normalizer`` makes of it.
+            vocabulary_size: special tokens included; needed by ``bpe``, a limit for ``words``.
+            minimum_count: how often a word must occur.
+            normalizer: what is done to every text before it is encoded.
 
         Raises:
-            InputError: an unknown kind, or a vocabulary too small for the bytes.
+            InputError: an unknown kind, a vocabulary too small for the bytes, or one without a word.
         """
         if kind not in _TRAIN:
             raise InputError(f"'{kind}' is no kind of tokens; {nearest(kind, KINDS)}")
-        return cls(_TRAIN[kind](texts, vocabulary_size))
+        backend = _TRAIN[kind](texts, vocabulary_size, minimum_count)
+        if normalizer is not None and normalizer.backend is not None:
+            backend.normalizer = normalizer.backend
+        return cls(backend)
 
     def encode(self, text: str) -> list[int]:
         """The ids of ``text``, without special tokens; what the vocabulary lacks becomes ``UNK``."""
@@ -119,27 +163,39 @@ class Tokenizer:
         return stored if "\ufffd" in text else text
 
 
-def _train_characters(texts: Iterable[str], vocabulary_size: int | None) -> Backend:
+def _train_characters(texts: Iterable[str], vocabulary_size: int | None, minimum_count: int) -> Backend:
     backend = _word_level(character for text in texts for character in text)
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
     backend.decoder = decoders.Fuse()
     return backend
 
 
-def _train_symbols(texts: Iterable[str], vocabulary_size: int | None) -> Backend:
+def _train_symbols(texts: Iterable[str], vocabulary_size: int | None, minimum_count: int) -> Backend:
     backend = _word_level(symbol for text in texts for symbol in text.split())
     backend.pre_tokenizer = _AT_WHITE_SPACE
     return backend
 
 
-def _word_level(tokens: Iterator[str]) -> Backend:
+def _train_words(texts: Iterable[str], vocabulary_size: int | None, minimum_count: int) -> Backend:
+    words = (word for text in texts for word, _ in _WORDS_AND_SIGNS.pre_tokenize_str(text))
+    backend = _word_level(words, vocabulary_size, minimum_count)
+    if backend.get_vocab_size() == len(SPECIALS):
+        keys = f"data.minimum_count={minimum_count}, data.vocabulary_size={vocabulary_size}"
+        raise InputError(f"{keys}: leave no word in the vocabulary")
+    backend.pre_tokenizer = _WORDS_AND_SIGNS
+    return backend
+
+
+def _word_level(tokens: Iterator[str], vocabulary_size: int | None = None, minimum_count: int = 1) -> Backend:
     counts = Counter(tokens)
-    known = sorted(counts, key=lambda token: (-counts[token], token))
+    known = sorted((token for token in counts if counts[token] >= minimum_count), key=lambda t: (-counts[t], t))
+    if vocabulary_size is not None:
+        known = known[: max(vocabulary_size - len(SPECIALS), 0)]
     vocabulary = {token: token_id for token_id, token in enumerate((*_STORED, *known))}
     return Backend(models.WordLevel(vocabulary, unk_token=_STORED[UNK]))
 
 
-def _train_bpe(texts: Iterable[str], vocabulary_size: int | None) -> Backend:
+def _train_bpe(texts: Iterable[str], vocabulary_size: int | None, minimum_count: int) -> Backend:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     smallest = len(SPECIALS) + len(alphabet)
     if vocabulary_size is None or vocabulary_size < smallest:
@@ -168,8 +224,9 @@ def _train_bpe(texts: Iterable[str], vocabulary_size: int | None) -> Backend:
     return backend
 
 
-_TRAIN: dict[str, Callable[[Iterable[str], int | None], Backend]] = {
+_TRAIN: dict[str, Callable[[Iterable[str], int | None, int], Backend]] = {
     "characters": _train_characters,
     SYMBOLS: _train_symbols,
+    WORDS: _train_words,
     "bpe": _train_bpe,
 }

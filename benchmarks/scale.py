@@ -1,0 +1,141 @@
+"""Memory against the size of a corpus: to prepare it, and from its cache to the first batch.
+
+    python benchmarks/scale.py [--pairs N ...] > benchmarks/scale.txt
+
+Pairs of about 20 words, drawn with a seed by a law like Zipf's from 30,000, in two plain text files a split; BPE of
+8,000 entries for both sides together. Each number is from a process of its own: the most anonymous memory that it,
+and those that it starts, held at a time above what its imports take. From 100,000 pairs on, two processes cut the
+texts into tokens on two cores, and their imports are counted. Files that lie mapped into memory are not, for the
+system takes their pages back when it needs them; of the training split's the share is given that was mapped in for
+the first batch. Before that the cache is read through once, to see that it is whole. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+PAIRS = [10_000, 100_000, 1_000_000]
+WORDS = 30_000
+MB = 2**20
+
+
+def write_corpus(directory: Path, pairs: int) -> None:
+    """Two files a split; validation and test are of 1,000 pairs."""
+    draw = np.random.default_rng(1)
+    letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
+    words = ["".join(draw.choice(letters, draw.integers(2, 12))) for _ in range(WORDS)]
+    for split, size in (("train", pairs), ("validation", 1000), ("test", 1000)):
+        for side in ("one", "two"):
+            with (directory / f"{split}.{side}").open("w", encoding="utf-8") as file:
+                for _ in range(size):
+                    ranks = draw.zipf(1.2, draw.integers(8, 33)) % WORDS
+                    file.write(" ".join(words[rank] for rank in ranks) + "\n")
+
+
+def measure(directory: Path) -> dict[str, float]:
+    """What this process needs to prepare the corpus, or, where that is done, up to the first batch."""
+    from attnspan.data.batching import EncodedSplit, TrainingLoader, plan_batches
+    from attnspan.data.parallel import Parallel
+    from attnspan.data.prepare import prepare
+
+    corpus = Parallel(
+        **{split: str(directory / split) for split in ("train", "validation", "test")},
+        source="one",
+        target="two",
+        source_tokens="bpe",
+        target_tokens="bpe",
+        joint_vocabulary=True,
+        limits={part: {"source": 1000, "target": 1000} for part in ("train", "evaluation")},
+    )
+    if not (directory / "cache").exists():
+        with most_anonymous() as making:
+            prepare(corpus, cache_dir=directory / "cache")
+        return {"making": making[0] / MB}
+    with most_anonymous() as batch:
+        prepared = prepare(corpus, cache_dir=directory / "cache")
+        split = EncodedSplit(prepared.train)
+        batches = plan_batches(split, 2048, "loader.batch_tokens")
+        next(iter(TrainingLoader(split=split, batches=batches, seed=1, workers=0, pin_memory=False)))
+    cache = Path(prepared.train.cache_files[0]["filename"])
+    size = cache.stat().st_size
+    return {"batch": batch[0] / MB, "cached": size / MB, "touched": resident(cache) / size}
+
+
+@contextmanager
+def most_anonymous() -> Iterator[list[float]]:
+    """The most anonymous memory, in bytes, above that at the start, as the first of a list."""
+    start, most, done = anonymous(), [0.0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.02):
+            most[0] = max(most[0], anonymous() - start)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        yield most
+    finally:
+        done.set()
+        watching.join()
+
+
+def anonymous() -> int:
+    """Anonymous memory of this process and of those that it has started, in bytes."""
+    children = " ".join(path.read_text() for path in Path("/proc/self/task").glob("*/children")).split()
+    return sum(held("RssAnon", name) for name in ("self", *children))
+
+
+def held(what: str, process: str = "self") -> int:
+    """A line of /proc/.../status, in bytes; 0 for a process that is gone."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{what}:")), 0)
+
+
+def resident(file: Path) -> int:
+    """Bytes of a mapped file that are in memory."""
+    size, ours = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        key, *rest = line.split()
+        if not key.endswith(":"):  # the head of a mapping
+            ours = line.endswith(str(file))
+        elif ours and key == "Rss:":
+            size += 1024 * int(rest[0])
+    return size
+
+
+def main() -> None:
+    """Measure each size, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", nargs="+", type=int, default=PAIRS)
+    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        print(json.dumps(measure(options.measure)))
+        return
+    print("training pairs   cache of training   to prepare   to first batch   share of the cache in memory then")
+    for pairs in options.pairs:
+        with tempfile.TemporaryDirectory() as directory:
+            write_corpus(Path(directory), pairs)
+            command = [sys.executable, __file__, "--measure", directory]
+            found: dict[str, float] = {}
+            for _ in ("prepare", "first batch"):
+                found |= json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+            needs = f"{found['making']:7,.0f} MB   {found['batch']:11,.0f} MB"
+            print(f"{pairs:14,}   {found['cached']:14,.0f} MB   {needs}   {found['touched']:34.0%}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
