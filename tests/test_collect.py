@@ -3,6 +3,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from attnspan.collect import collect, collect_each, find_runs
@@ -143,6 +145,52 @@ def test_a_summary_without_a_needed_key(tmp_path):
     del summary["training_lengths"]
     (bad / "summary.json").write_text(json.dumps(summary))
     assert "key 'training_lengths' is missing" in excluded_reason(tmp_path, bad)
+
+
+def test_numbers_that_are_none_are_left_out(tmp_path):
+    """NaN where attention is, which pandas would take for unknown; nulls; other types; less than nothing."""
+    run(tmp_path)
+    odd = {
+        "attention_entropy": ([[float("nan")]] * len(EXAMPLES), "holds numbers that are not finite"),
+        "exact_match": ([None] + [True] * (len(EXAMPLES) - 1), "row 0, column 'exact_match' is null (1 such rows)"),
+        "edits": (["two"] * len(EXAMPLES), "column 'edits' is"),
+        "truncated": ([None] * len(EXAMPLES), "column 'truncated'"),
+    }
+    for name, (values, words) in odd.items():
+        bad = run(tmp_path, seed=1)
+        path = bad / "records.parquet"
+        table = pq.read_table(path)
+        at = table.column_names.index(name)
+        pq.write_table(table.set_column(at, name, pa.array(values)), path)
+        sign(bad)
+        assert words in excluded_reason(tmp_path, bad)
+        shutil.rmtree(bad)
+    bad = run(
+        tmp_path,
+        seed=1,
+        change_records=lambda records: [dataclasses.replace(records[0], edits=-1), *records[1:]],
+    )
+    assert "row 0, column 'edits' is -1, less than 0" in excluded_reason(tmp_path, bad)
+    shutil.rmtree(bad)
+    bad = run(tmp_path, seed=1, training_lengths=[5])
+    assert "training_lengths is [5], not two whole numbers" in excluded_reason(tmp_path, bad)
+
+
+def test_where_none_can_be_used_each_is_named(tmp_path):
+    bad = [run(tmp_path, seed=seed) for seed in (0, 1)]
+    (bad[0] / "summary.json").unlink()
+    (bad[1] / "records.parquet").unlink()
+    with pytest.raises(InputError) as raised:
+        collect([tmp_path])
+    assert all(f"{directory}: is not finished (" in str(raised.value) for directory in bad)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_key_that_is_set_to_another_is_not_named_too(tmp_path):
+    """As ``encoder.hidden_size``, which is ``model.hidden_size`` unless somebody says otherwise."""
+    for size in (64, 128):
+        run(tmp_path, config={"model.hidden_size": size, "encoder.hidden_size": size})
+    assert labels(tmp_path) == ["plain model.hidden_size=128", "plain model.hidden_size=64"]
 
 
 def test_different_datasets_are_refused(tmp_path):

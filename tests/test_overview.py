@@ -97,8 +97,11 @@ def test_no_number_that_json_lacks(runs: Path, capsys: pytest.CaptureFixture[str
     assert run["remaining_seconds"] is None
 
 
-def test_variants_of_an_arm_can_be_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_variants_of_an_arm_can_be_told_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By what their command lines set, as in the sweep's own table; in whatever state they are."""
+    monkeypatch.delenv("COLUMNS", raising=False)  # pytest-xdist sets it
     plain, other = tmp_path / "reverse" / "plain", tmp_path / "reverse" / "bahdanau"
     common = "decoder=plain seed=1 data.symbols=6 study=mine hydra.mode=RUN"
     write_results(plain / "a")
@@ -155,7 +158,8 @@ def test_what_is_to_be_computed_again(runs: Path, capsys: pytest.CaptureFixture[
     ]
 
 
-def test_jobs_of_slurms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_jobs_of_slurms(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)  # pytest-xdist sets it
     for name, state in (("a", QUEUED), ("b", INTERRUPTED), ("c", FAILED)):
         tell(tmp_path / "reverse" / "plain" / name, state=state, slurm="7_1")
     main([str(tmp_path)])

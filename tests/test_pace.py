@@ -10,7 +10,7 @@ from attnspan import tables
 from attnspan.collect import collect, read_run
 from attnspan.pace import Reached, common_loss, reached, validations
 from attnspan.study import build_study
-from tests.fake_runs import example, fake_run
+from tests.fake_runs import example, fake_run, sign
 
 HEAD = "epoch,step,train/loss,validation/loss\n"
 
@@ -28,6 +28,7 @@ def trained(root: Path, arm: str, seed: int, losses: list[float], **summary: obj
     )
     lines = [f"0,{100 * n + 49},2.5,\n0,{100 * n + 99},,{loss}\n" for n, loss in enumerate(losses)]
     (directory / "metrics.csv").write_text(HEAD + "".join(lines))
+    sign(directory)
     return directory
 
 
@@ -73,6 +74,8 @@ def test_the_table(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "step,loss\n1,2.0\n", HEAD, HEAD + "x,y,z,w\n"])
 def test_without_losses_there_is_no_table(tmp_path: Path, content: str) -> None:
-    (trained(tmp_path, "plain", 1, [1.0]) / "metrics.csv").write_text(content)
+    directory = trained(tmp_path, "plain", 1, [1.0])
+    (directory / "metrics.csv").write_text(content)
+    sign(directory)
     assert cells(tmp_path, None) == {}
     assert cells(tmp_path, 1.0) == {}

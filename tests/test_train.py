@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -116,8 +117,9 @@ def test_one_bad_job_and_nothing_is_launched(tmp_path: Path, cache: Path) -> Non
     assert not list(tmp_path.rglob("config.yaml"))
 
 
-def test_a_sweep_that_is_stopped_takes_its_jobs_along(tmp_path: Path, cache: Path) -> None:
-    """SIGTERM, as Ctrl-C: the running jobs stop, the table says so, and the next command finds nobody at work."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_sweep_that_is_stopped_takes_its_jobs_along(tmp_path: Path, cache: Path, number: signal.Signals) -> None:
+    """Or its terminal closed, as by Ctrl-C: the running jobs stop, the table says so, and nobody stays at work."""
     sweep = ("-m", "decoder=plain", "seed=1,2,3", "study=mine", *TINY, "trainer.max_steps=100000")
     with subprocess.Popen(
         [sys.executable, "-m", "attnspan.train", *sweep],
@@ -131,7 +133,7 @@ def test_a_sweep_that_is_stopped_takes_its_jobs_along(tmp_path: Path, cache: Pat
         while not any(status is not None and status.phase == TRAINING for status in map(read_status, jobs(tmp_path))):
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        process.terminate()
+        process.send_signal(number)
         printed, complaint = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "interrupted; the same command goes on" in complaint

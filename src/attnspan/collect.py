@@ -120,7 +120,7 @@ def collect_each(paths: Sequence[Path]) -> tuple[list[Collection], tuple[Exclude
         else:
             runs[run.run_id] = run
     if not runs:
-        reasons = f" ({excluded[0].directory}: {excluded[0].reason})" if excluded else ""
+        reasons = f" ({'; '.join(f'{one.directory}: {one.reason}' for one in excluded)})" if excluded else ""
         raise InputError(f"none of the {len(excluded)} run directories given can be used{reasons}")
     collections = []
     for data in sorted({str(run.summary["data"]) for run in runs.values()}):
@@ -176,6 +176,9 @@ def read_run(directory: Path) -> Run:
     for key in _NEEDED:
         if summary.get(key) is None:
             raise InputError(f"{directory / rundir.SUMMARY}: key '{key}' is missing")
+    lengths = summary["training_lengths"]
+    if not (isinstance(lengths, list) and [type(length) for length in lengths] == [int, int]):
+        raise InputError(f"{directory / rundir.SUMMARY}: training_lengths is {lengths!r}, not two whole numbers")
     records = read_records(directory / rundir.RECORDS)
     _check(records, summary, directory / rundir.RECORDS)
     records = records.sort_values(["source_length", "example_id"], kind="stable", ignore_index=True)
@@ -198,6 +201,9 @@ def _check(records: pd.DataFrame, summary: dict[str, Any], path: Path) -> None:
             raise InputError(
                 f"{path}: row {row}, column '{column}' is {records[column].iloc[row]} ({bad.sum()} such rows)"
             )
+        if (records[column] < 0).any():
+            row = int(np.flatnonzero(records[column] < 0)[0])
+            raise InputError(f"{path}: row {row}, column '{column}' is {records[column].iloc[row]}, less than 0")
     for column in ("run_id", "arm", "data", "seed"):
         if (records[column] != summary[column]).any():
             raise InputError(
@@ -236,7 +242,13 @@ def differing_keys(runs: Sequence[Run]) -> list[str]:
         free = not of_data and any(key == free or key.startswith(f"{free}.") for free in _NO_VARIANT)
         if not free and not (of_data and same_data) and len({config.get(key) for config in configs}) > 1:
             differing.append(key)
-    return differing
+    return [key for key in differing if key == _shortest_twin(key, differing, configs)]
+
+
+def _shortest_twin(key: str, keys: Sequence[str], configs: Sequence[dict[str, str]]) -> str:
+    """Of the keys that have the value of ``key`` in every config, as where one is set to another, the shortest."""
+    twins = [other for other in keys if all(config.get(other) == config.get(key) for config in configs)]
+    return min(twins, key=lambda twin: (len(twin), twin))
 
 
 def _flat(config: dict[str, Any]) -> dict[str, str]:

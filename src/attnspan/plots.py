@@ -59,7 +59,7 @@ class Style:
 def styles(labels: Sequence[str]) -> dict[str, Style]:
     """A style for every arm, in order."""
     return {
-        label: Style(_COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)], _LINES[(i + i // 7) % len(_LINES)])
+        label: Style(_COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)], _LINES[i % len(_LINES)])
         for i, label in enumerate(labels)
     }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from attnspan.errors import InputError
@@ -96,7 +97,8 @@ def read_records(path: Path) -> pd.DataFrame:
     """Read the records of one run, one row an example.
 
     Raises:
-        InputError: the file is missing, is no whole parquet file, lacks a column or holds no row.
+        InputError: the file is missing, is no whole parquet file, lacks a column or holds no row; a column is of
+            another type, or has a null or a NaN where :class:`Record` has none.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
@@ -109,4 +111,15 @@ def read_records(path: Path) -> pd.DataFrame:
         raise InputError(f"{path}: column '{missing[0]}' is missing; there are {', '.join(table.column_names)}")
     if table.num_rows == 0:
         raise InputError(f"{path}: holds no record")
+    for field in SCHEMA:
+        column = table.column(field.name)
+        try:
+            column = column.cast(field.type)
+        except (pa.ArrowException, ValueError) as error:
+            raise InputError(f"{path}: column '{field.name}' is {column.type}, not {field.type}") from error
+        if pa.types.is_list(field.type) and pc.all(pc.is_finite(pc.list_flatten(column))).as_py() is False:
+            raise InputError(f"{path}: column '{field.name}' holds numbers that are not finite")
+        if not field.nullable and column.null_count:
+            row = pc.index(pc.is_null(column), True).as_py()
+            raise InputError(f"{path}: row {row}, column '{field.name}' is null ({column.null_count} such rows)")
     return table.select(SCHEMA.names).to_pandas()

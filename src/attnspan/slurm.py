@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import getpass
 import os
-import signal
 import socket
 import subprocess
 import time
@@ -25,6 +24,7 @@ from attnspan.progress import ProgressDisplay
 from attnspan.rundir import is_finished
 from attnspan.slurm_job import RunJob
 from attnspan.status import FAILED, FINISHED, INTERRUPTED, QUEUED, RUNNING, Status, amend, birth, read_status, unqueued
+from attnspan.stopping import interrupt_on_end
 from attnspan.sweep import ELSEWHERE, NOT_STARTED, SKIPPED, Job, is_under_way, readable, settle
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def run_array(
     """Submit all jobs that have no outcome yet, wait until they are gone, and fill in how each ended.
 
     What another process is at work on, or what SLURM has already from an earlier command, is not submitted but waited
-    for. Ctrl-C, or SIGTERM, cancels what was submitted here, whereupon the runs write checkpoints, and comes back as
+    for. Ctrl-C, SIGTERM or SIGHUP cancels what was submitted here, whereupon the runs write checkpoints, and comes back as
     KeyboardInterrupt.
 
     Args:
@@ -101,7 +101,7 @@ def run_array(
         waiting = [job for job in jobs if not job.outcome]
         if not waiting:
             return
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        listen_no_more = interrupt_on_end()
         tasks = _Tasks()
         try:
             if ours := tasks.leave_to_others(waiting, display):
@@ -130,7 +130,7 @@ def run_array(
             tasks.cancel(display)
             raise
         finally:
-            signal.signal(signal.SIGTERM, before)
+            listen_no_more()
             for job in tasks.elsewhere:
                 job.outcome = ELSEWHERE
 

@@ -12,11 +12,12 @@ such a table has three parts that the table itself tells apart (a two-way random
 sums; it is linearised first: each example's *influence* ``(edits - rate * tokens) / sum(tokens)`` takes the place of
 its value, and sums to zero within a bin.
 
-With 3 seeds V_seed has 2 degrees of freedom. Which quantile, then? Measured by ``benchmarks/coverage.py`` (its output
-is beside it):
+With 3 seeds V_seed has 2 degrees of freedom. Which quantile, then? All but the second were measured by
+``benchmarks/coverage.py`` (its output is beside it):
 
 - a percentile bootstrap over seeds and examples covers far too little, for 3 seeds are not a population;
-- t with S - 1 degrees of freedom for all of V covers near 100% where the examples dominate: honest, and useless;
+- t with S - 1 degrees of freedom for all of V must cover near 100% where the examples dominate: 4.30 times the standard
+  error with 3 seeds;
 - Satterthwaite's degrees of freedom cover too little with 2 seeds: where V_seed comes out small by luck, they trust it;
 - Cochran and Cox's quantile, the mean of t(S - 1) and t(n - 1) weighted by the two parts of V, holds at 2, 3, 5 and 10
   seeds whichever part dominates. It errs to the safe side where both parts are equal. This is the one used here.

@@ -1,4 +1,4 @@
-"""How a run is asked to stop, and stops between two updates."""
+"""How a run is asked to stop, and stops between two updates; and how a sweep is, which stops its runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -77,3 +77,21 @@ class Stop:
         self.number = number
         if time.monotonic() - self._first > self.ONE_REQUEST:
             raise Interrupted(number)
+
+
+def interrupt_on_end() -> Callable[[], None]:
+    """Have SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does, but for one that is ignored.
+
+    Returns:
+        What has them do again what they did before.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    heard = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
+    for number in heard:
+        signal.signal(number, signal.default_int_handler)
+
+    def undo() -> None:
+        for number, handler in heard.items():
+            signal.signal(number, handler)
+
+    return undo

@@ -172,7 +172,8 @@ class Study:
         described = []
         edges = self.bins.edges
         for b, label in enumerate(self.bins.labels):
-            side = IN_RANGE if edges[b + 1] <= training_max else EXTRAPOLATION
+            longest = min(edges[b + 1], int(self.lengths.max()))  # the last edge may lie beyond all sources
+            side = IN_RANGE if longest <= training_max else EXTRAPOLATION
             described.append((label, side, False, edges[b], edges[b + 1]))
         for side in (IN_RANGE, EXTRAPOLATION):
             of_side = [row for row in described if row[1] == side]

@@ -39,6 +39,7 @@ from attnspan.status import (
     read_status,
     unqueued,
 )
+from attnspan.stopping import interrupt_on_end
 from attnspan.threads import thread_environment
 
 SKIPPED = "finished before"
@@ -138,7 +139,7 @@ def run_jobs(
 
     What is finished already is not run again unless ``rerun``. What another process is at work on is waited for: it
     counts as finished when that process has finished it, and is run here if it does not. On this machine it takes up
-    one of the places meanwhile. A job that fails leaves the others alone. Ctrl-C, or SIGTERM, stops the running ones
+    one of the places meanwhile. A job that fails leaves the others alone. Ctrl-C, SIGTERM or SIGHUP stops the running ones
     and comes back as KeyboardInterrupt.
 
     Args:
@@ -167,7 +168,7 @@ def run_jobs(
             _end(job, outcome, display)
             ended(job)
 
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        listen_no_more = interrupt_on_end()
         try:
             while True:
                 while len(running) + sum(_is_here(job.directory) for job in elsewhere) < at_a_time:
@@ -211,7 +212,7 @@ def run_jobs(
             stop(running)
             raise
         finally:
-            signal.signal(signal.SIGTERM, before)
+            listen_no_more()
             _give_up(elsewhere, ELSEWHERE)
             _give_up(waiting, NOT_STARTED)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from attnspan.measures import ERROR_RATE
 from attnspan.spans import Span
 from attnspan.statistics import Estimate
 from attnspan.study import EXTRAPOLATION, IN_RANGE, Difference, Point, Study
@@ -110,8 +111,14 @@ def _at_the_end(study: Study, side: str) -> str:
             f"On sources of {last} tokens, {which}, {arm} makes {number(rate.value)} errors per reference token "
             f"(95% interval {_range(rate)}; {replicates(rate.seeds)})."
         )
-    own, its = (rates[label, best.region.label].value for label in (best.arm, best.baseline))
+    # Of the seeds that both have: the difference is of these, and must be that of the two numbers beside it.
+    own, its = (
+        float(study.rates(study.arm(label), best.seeds, ERROR_RATE, [best.region]).by_seed.mean())
+        for label in (best.arm, best.baseline)
+    )
     advantage = best.advantage
+    several = sum(one.region.label == best.region.label and one.region.side == side for one in study.differences)
+    chosen = f"; it is the best of {several} there, and its interval does not know that" if several > 1 else ""
     size = (
         f"{number(abs(advantage.value))} {'fewer' if advantage.value > 0 else 'more'}" if advantage.value else "as many"
     )
@@ -119,7 +126,7 @@ def _at_the_end(study: Study, side: str) -> str:
     return (
         f"On sources of {best.region.label} tokens, {which}, {best.arm} makes {number(own)} errors per reference token "
         f"and {best.baseline} {number(its)}: {size} (95% interval of the difference {_range(advantage)}; "
-        f"{replicates(advantage.seeds)}, {best.region.examples} examples{verdict})."
+        f"{replicates(advantage.seeds)}, {best.region.examples} examples{verdict}{chosen})."
     )
 
 
