@@ -76,8 +76,8 @@ def run_array(
     """Submit all jobs that have no outcome yet, wait until they are gone, and fill in how each ended.
 
     What another process is at work on, or what SLURM has already from an earlier command, is not submitted but waited
-    for. Ctrl-C, SIGTERM or SIGHUP cancels what was submitted here, whereupon the runs write checkpoints, and comes back as
-    KeyboardInterrupt.
+    for. Ctrl-C, SIGTERM or SIGHUP cancels what was submitted here, whereupon the runs write checkpoints, and comes back
+    as KeyboardInterrupt.
 
     Args:
         jobs: of the sweep.

@@ -139,8 +139,8 @@ def run_jobs(
 
     What is finished already is not run again unless ``rerun``. What another process is at work on is waited for: it
     counts as finished when that process has finished it, and is run here if it does not. On this machine it takes up
-    one of the places meanwhile. A job that fails leaves the others alone. Ctrl-C, SIGTERM or SIGHUP stops the running ones
-    and comes back as KeyboardInterrupt.
+    one of the places meanwhile. A job that fails leaves the others alone. Ctrl-C, SIGTERM or SIGHUP stops the running
+    ones and comes back as KeyboardInterrupt.
 
     Args:
         jobs: in the order in which to start them; :func:`enqueue` has been told of them.
