@@ -44,8 +44,10 @@ def study(tmp_path):
 
 def test_each_example_has_a_map_of_every_arm_or_says_why_not(study):
     short, long = attended(study)
-    assert (short.example_id, short.side, short.source_length) == ("e00000", "in range", 4)
-    assert (long.example_id, long.side, long.source) == ("e00030", "extrapolation", EXAMPLES[30]["source"])
+    assert (short.example_id, short.source_length) == ("e00000", 4)
+    assert short.seen == "within the lengths seen in training"
+    assert (long.example_id, long.source) == ("e00030", EXAMPLES[30]["source"])
+    assert long.seen == "longer than any seen in training"
     plain, bahdanau, luong = short.maps
     assert plain.missing == "has no attention"
     assert luong.missing == "kept no attention weights"
@@ -53,6 +55,16 @@ def test_each_example_has_a_map_of_every_arm_or_says_why_not(study):
     assert bahdanau.heatmap is not None
     assert bahdanau.heatmap.weights.tolist() == SHORT.weights.tolist()
     assert bahdanau.text == "A from b (2, 0.75), ␣ from d (4, 1.00)"
+
+
+def test_who_saw_an_example_where_arms_were_trained_differently(tmp_path):
+    same = {"examples": EXAMPLES, "edits": [1] * 60}
+    fake_run(tmp_path, "plain", 0, **same, training_lengths=(1, 8))
+    kept = fake_run(tmp_path, "bahdanau", 0, **same, seen=LOOKED, training_lengths=(1, 4))
+    write_attended(kept, {"e00000": SHORT, "e00030": dataclasses.replace(SHORT)})
+    short, long = attended(build_study(collect([tmp_path]), edges=[0, 4, 8]))
+    assert short.seen == "within the lengths seen in training"
+    assert long.seen == "seen by arms trained up to 8 tokens only"
 
 
 def test_an_output_that_is_empty_is_said_to_be(study):

@@ -12,7 +12,8 @@ from attnspan.collect import Run
 from attnspan.errors import InputError
 from attnspan.heatmap import Heatmap, visible
 from attnspan.measures import ATTENTION_ENTROPY, is_known
-from attnspan.study import EXTRAPOLATION, IN_RANGE, Arm, Region, Study
+from attnspan.study import Arm, Region, Study
+from attnspan.wording import joined
 
 DEGENERATE = ("empty", "truncated", "repeating")
 """The columns of records that say in which way an output is degenerate."""
@@ -46,7 +47,8 @@ class Attended:
     """One example, and where each arm looked."""
 
     example_id: str
-    side: str
+    seen: str
+    """In words, whether training saw sources so long."""
     source: str
     source_length: int
     reference: str
@@ -84,7 +86,7 @@ def attended(study: Study) -> list[Attended]:
     return [
         Attended(
             row["example_id"],
-            IN_RANGE if row["source_length"] <= study.arms[0].training_max else EXTRAPOLATION,
+            _seen(study, row["source_length"]),
             row["source"],
             row["source_length"],
             row["reference"],
@@ -92,6 +94,16 @@ def attended(study: Study) -> list[Attended]:
         )
         for row in rows
     ]
+
+
+def _seen(study: Study, length: int) -> str:
+    """Whether training saw sources of ``length`` tokens; where arms were trained up to different lengths, whose did."""
+    up_to = sorted({arm.training_max for arm in study.arms if arm.training_max >= length})
+    if not up_to:
+        return "longer than any seen in training"
+    if all(arm.training_max >= length for arm in study.arms):
+        return "within the lengths seen in training"
+    return f"seen by arms trained up to {joined(map(str, up_to))} tokens only"
 
 
 def _kept(arm: Arm) -> tuple[Run, dict[str, Heatmap], str]:

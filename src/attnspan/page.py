@@ -62,6 +62,7 @@ def html_page(
     """
     return template("report.html.j2").render(
         _common(study, out, command),
+        one_training=len({run.training_lengths for arm in study.arms for run in arm.runs}) == 1,
         styles=[(f"arm{i}", label, style) for i, (label, style) in enumerate(_styles(study).items())],
         degradation_text=plots.degradation_text(study),
         degradation=degradation.inline("d", plots.degradation_text(study)),

@@ -218,23 +218,20 @@ def _lengths(axes: Axes, study: Study, *, labels: bool, words: bool = True) -> N
     axes.set_xlim(edges[0], edges[-1])
     axes.set_xticks(edges)
     ranges = {run.training_lengths for arm in study.arms for run in arm.runs}
+    above: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "ha": "center", "va": "bottom", "fontsize": 7.5}
     if len(ranges) == 1:
         shortest, longest = ranges.pop()
         axes.axvspan(max(shortest - 1, edges[0]), min(longest, edges[-1]), color=SHADE, linewidth=0, zorder=-5)
         if not words:
             return
-        above: dict[str, Any] = {
-            "transform": axes.get_xaxis_transform(),
-            "ha": "center",
-            "va": "bottom",
-            "fontsize": 7.5,
-        }
         axes.text((max(shortest, edges[0]) + min(longest, edges[-1])) / 2, 1.01, "seen in training", **above)
         if labels and longest < edges[-1]:
             axes.text((longest + edges[-1]) / 2, 1.01, "longer than any seen", **above)
     else:
-        for label, style in styles([arm.label for arm in study.arms]).items():
-            axes.axvline(study.arm(label).training_max, color=style.colour, linestyle=":", linewidth=1.2)
+        for longest in sorted({longest for _, longest in ranges}):  # several arms may share one
+            axes.axvline(longest, color="#555555", linestyle=":", linewidth=1.0)
+            if words:
+                axes.text(longest, 1.01, f"trained to {longest}", **above)
 
 
 def _counts(axes: Axes, study: Study, *, numbers: bool) -> None:
