@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -240,6 +241,23 @@ def test_one_bit_makes_a_run_unfinished(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(bytes([content[0] ^ 1]) + content[1:])
         assert not is_finished(tmp_path)
         assert look(tmp_path).state == FINISHED
+
+
+@pytest.mark.parametrize("name", ["open", "read_text"])
+def test_trouble_with_reading_makes_no_run_unfinished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Or whoever comes by while too many files are open would throw its results away."""
+    write_results(tmp_path)
+
+    def fail(path: Path, *arguments: object, **options: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, name, fail)
+        with pytest.raises(InputError, match="Too many open files"):
+            is_finished(tmp_path)
+    assert is_finished(tmp_path)
 
 
 def test_a_summary_that_does_not_say_finished(tmp_path: Path) -> None:
