@@ -1,7 +1,7 @@
 """Do the report's 95% intervals hold what they promise? Simulated studies whose truth is known.
 
-Two arms, S seeds, five length bins of 40 to 200 sources. A token of example i, decoded by arm a with seed s, is wrong
-with a probability whose logit is
+Two arms (or four), S seeds, five length bins of 40 to 200 sources. A token of example i, decoded by arm a with seed s,
+is wrong with a probability whose logit is
 
     curve(a, length) + seed(a, s) * (0.5 + length / 60) + difficulty(i) + likes(a, i) + luck(a, s, i)
 
@@ -12,7 +12,9 @@ only the lengths are fixed; it is computed by quadrature.
     python benchmarks/coverage.py [repetitions] > benchmarks/coverage.txt
 
 Printed per world and number of seeds, in percent: how often the 95% intervals hold the truth (aim: 95, within 92 to
-98), and how often a difference is found where there is none (aim: 5, within 3 to 7; less is safe and costs power).
+98), and how often a difference is found where there is none (aim: 5, within 3 to 7; less is safe and costs power). Of
+two arms the first one's span is looked at. Of four, every arm's that has one: there, which arm is the best is chosen by
+the same results that its threshold comes from.
 """
 
 from __future__ import annotations
@@ -46,20 +48,22 @@ class World:
     name: str
     spread: float
     """Standard deviation of the seed effect, on the logit of being wrong."""
-    second_arm_is_better: bool
+    others: tuple[float | None, ...]
+    """All arms but the first: by how much their logits lie below its; None for an arm that length does no harm."""
+    keep: float
+    """The share of quality that puts the first arm's span well inside the lengths."""
     skewed: bool = False
     """Seed effects from a shifted exponential distribution: most seeds are good, some are bad."""
 
-    @property
-    def keep(self) -> float:
-        """The share of quality that puts the first arm's span well inside the lengths."""
-        return 0.6 if self.second_arm_is_better else 0.75
-
     def curves(self) -> Floats:
         """Logit of being wrong, arm x length."""
-        plain = -1.2 + 1.8 * (1 - np.exp(-AT / 25))
-        other = np.full(B, -2.0) if self.second_arm_is_better else plain
-        return np.stack([plain, other])
+        first = -1.2 + 1.8 * (1 - np.exp(-AT / 25))
+        return np.stack([first, *(np.full(B, -2.0) if gap is None else first - gap for gap in self.others)])
+
+    @property
+    def alike(self) -> bool:
+        """Whether all arms are."""
+        return not any(gap != 0 for gap in self.others)
 
     def truth(self) -> Floats:
         """Expected error rate, arm x length."""
@@ -75,7 +79,7 @@ class World:
         return np.einsum("abns,n,s->ab", expit(logits), weights, seed_weights)
 
     def draw(self, seeds: int, generator: np.random.Generator) -> list[Rates]:
-        """One study: the rates of both arms."""
+        """One study: the rates of every arm."""
         N = len(LENGTHS)
         hard = generator.normal(0, DIFFICULTY, N)
         arms = []
@@ -90,46 +94,64 @@ class World:
         return arms
 
 
-WORLDS = (
-    World("arms alike, seeds alike", 0.0, False),
-    World("arms alike, seeds differ a little", 0.1, False),
-    World("arms alike, seeds differ a lot", 0.4, False),
-    World("second arm better, seeds differ a little", 0.1, True),
-    World("second arm better, seeds differ a lot", 0.4, True),
-    World("second arm better, some seeds fail (skewed)", 0.3, True, True),
+OF_TWO = (
+    World("arms alike, seeds alike", 0.0, (0.0,), 0.75),
+    World("arms alike, seeds differ a little", 0.1, (0.0,), 0.75),
+    World("arms alike, seeds differ a lot", 0.4, (0.0,), 0.75),
+    World("second arm better, seeds differ a little", 0.1, (None,), 0.6),
+    World("second arm better, seeds differ a lot", 0.4, (None,), 0.6),
+    World("second arm better, some seeds fail (skewed)", 0.3, (None,), 0.6, skewed=True),
+)
+OF_FOUR = (
+    World("all alike, seeds alike", 0.0, (0.0, 0.0, 0.0), 0.75),
+    World("all alike, seeds differ a lot", 0.4, (0.0, 0.0, 0.0), 0.75),
+    World("all alike, seeds differ wildly", 1.0, (0.0, 0.0, 0.0), 0.75),
+    World("each a little better, seeds differ a little", 0.1, (0.1, 0.2, 0.3), 0.7),
+    World("each a little better, seeds differ a lot", 0.4, (0.1, 0.2, 0.3), 0.7),
+    World("each a little better, some seeds fail (skewed)", 0.3, (0.1, 0.2, 0.3), 0.7, skewed=True),
 )
 
 
-def span_of(rates: Rates, keep: float) -> Span | None:
-    """The span of the first arm; the second sets the threshold, as it is at least as good."""
-    return find_span(rates, arm=list(range(B)), best=B, at=AT, shortest=4, longest=60, keep=keep)
+def span_of(arms: list[Rates], which: int, keep: float, among: list[int]) -> Span | None:
+    """The span of one arm, where the best of ``among`` sets the threshold."""
+    rates = arms[0]
+    for other in arms[1:]:
+        rates = Rates.beside(rates, other)
+    return find_span(
+        rates,
+        arm=list(range(which * B, which * B + B)),
+        shortest_bins=[arm * B for arm in among],
+        at=AT,
+        shortest=4,
+        longest=60,
+        keep=keep,
+    )
 
 
-def true_span(truth: Floats, keep: float) -> float:
-    """The span of the first arm's true curve."""
-    known = Rates(truth.reshape(1, -1), np.zeros((1, 2 * B, 2)), np.full(2 * B, 30))
-    span = span_of(known, keep)
-    assert span is not None
-    assert not span.length.censored
-    return span.length.tokens
+def true_spans(truth: Floats, keep: float) -> list[float | None]:
+    """The span of each arm's true curve; None where it is beyond the lengths tested."""
+    known = [Rates(curve[None], np.zeros((1, B, 2)), np.full(B, 30)) for curve in truth]
+    spans = [span_of(known, arm, keep, list(range(len(truth)))) for arm in range(len(truth))]
+    return [None if span is None or span.length.censored else span.length.tokens for span in spans]
 
 
-def holds(span: Span, length: float) -> bool:
-    """Whether a span's interval holds a length; a censored end is open."""
+def misses(span: Span, length: float) -> tuple[bool, bool]:
+    """Whether a length lies below a span's interval, and whether above; a censored end is open."""
     low = -np.inf if span.low.censored == "<" else span.low.tokens
     high = np.inf if span.high.censored == ">" else span.high.tokens
-    return low - 0.1 <= length <= high + 0.1
+    return length < low - 0.1, length > high + 0.1
 
 
 def simulate(world: World, seeds: int, repetitions: int) -> dict[str, float]:
     """Shares of repetitions, in percent."""
-    generator = np.random.default_rng([seeds, WORLDS.index(world)])
+    generator = np.random.default_rng([seeds, OF_TWO.index(world)])
     truth = world.truth()
     unit = np.hstack([np.eye(B), -np.eye(B)])
     slope = (AT - AT.mean()) / ((AT - AT.mean()) ** 2).sum()
     growth = np.concatenate([slope, -slope])
     differences, interaction = unit @ truth.ravel(), growth @ truth.ravel()
-    span = true_span(truth, world.keep)
+    span = true_spans(truth, world.keep)[0]
+    assert span is not None
     hits: dict[str, list[float]] = {}
 
     def note(what: str, value: float) -> None:
@@ -142,12 +164,12 @@ def simulate(world: World, seeds: int, repetitions: int) -> dict[str, float]:
         note("levels", float(np.mean(np.abs(rates.mean - truth.ravel()) <= rates.half_widths(np.eye(2 * B)))))
         note("differences", float(np.mean(error <= rates.half_widths(unit))))
         note("growth", abs(growth @ rates.mean - interaction) <= rates.half_widths(growth[None])[0])
-        found = span_of(rates, world.keep)
-        note("spans", found is not None and holds(found, span))
+        found = span_of(arms, 0, world.keep, [0, 1])
+        note("spans", found is not None and not any(misses(found, span)))
         note("spans, both ends known", found is not None and not found.low.censored + found.high.censored)
         for other, half in other_methods(rates, unit[2], generator).items():
             note(other, error[2] <= half)
-        if not world.second_arm_is_better:
+        if world.alike:
             p = [rates.p_value(one) for one in unit]
             note("false: a bin", float(np.mean(np.array(p) < 0.05)))
             note("false: any bin, Holm", min(holm(p)) < 0.05)
@@ -156,6 +178,27 @@ def simulate(world: World, seeds: int, repetitions: int) -> dict[str, float]:
                 paired += MEMBERS.T @ ((arms[0].mean - arms[1].mean) / MEMBERS.sum(axis=1))
                 note("false: models", float(np.mean(randomisation(paired, MEMBERS, draws=499) < 0.05)))
     return {what: float(np.mean(values)) for what, values in hits.items()}
+
+
+def simulate_choice(world: World, seeds: int, repetitions: int) -> dict[str, float]:
+    """Shares of all spans of all repetitions, in percent."""
+    generator = np.random.default_rng([seeds, len(OF_TWO) + OF_FOUR.index(world)])
+    every = list(range(1 + len(world.others)))
+    spans = true_spans(world.truth(), world.keep)
+    missed: dict[str, list[tuple[bool, bool]]] = {"report": [], "apparent best": []}
+    for _ in range(repetitions):
+        arms = world.draw(seeds, generator)
+        apparent = min(every, key=lambda arm: float(arms[arm].mean[0]))
+        for arm, length in enumerate(spans):
+            if length is None:
+                continue
+            for method, among in (("report", every), ("apparent best", [apparent])):
+                found = span_of(arms, arm, world.keep, among)
+                missed[method].append((True, True) if found is None else misses(found, length))
+    below, above = (100 * np.mean(ends) for ends in zip(*missed["report"], strict=True))
+    alone = 100 * (1 - np.mean([any(ends) for ends in missed["apparent best"]]))
+    either = 100 * (1 - np.mean([any(ends) for ends in missed["report"]]))
+    return {"spans": either, "true one shorter": below, "longer": above, "against the apparent best alone": alone}
 
 
 def other_methods(rates: Rates, weights: Floats, generator: np.random.Generator) -> dict[str, float]:
@@ -192,13 +235,22 @@ COLUMNS = (
 OTHERS = ("t over seeds only", "Satterthwaite", "bootstrap", "examples only")
 
 
+CHOICE = ("spans", "true one shorter", "longer", "against the apparent best alone")
+SEEDS = (2, 3, 5, 10)
+
+
 def main() -> None:
-    """Print both tables."""
+    """Print the tables."""
     repetitions = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000
-    found = {(world, seeds): simulate(world, seeds, repetitions) for world in WORLDS for seeds in (2, 3, 5, 10)}
+    two = {(world, seeds): simulate(world, seeds, repetitions) for world in OF_TWO for seeds in SEEDS}
+    four = {(world, seeds): simulate_choice(world, seeds, repetitions // 2) for world in OF_FOUR for seeds in SEEDS}
     error = 100 * np.sqrt(0.95 * 0.05 / repetitions)
     print(f"{repetitions} repetitions; the standard error of a coverage of 95 is {error:.1f}.")
-    for title, columns in (("The report's intervals", COLUMNS), ("What other methods cover (a difference)", OTHERS)):
+    for title, found, columns in (
+        ("The report's intervals", two, COLUMNS),
+        (f"Spans where the best of four arms is chosen ({repetitions // 2} repetitions, all arms)", four, CHOICE),
+        ("What other methods cover (a difference)", two, OTHERS),
+    ):
         print(f"\n## {title}\n\n| world | seeds | {' | '.join(columns)} |\n|:--|--:|{'--:|' * len(columns)}")
         for (world, seeds), shares in found.items():
             cells = [f"{shares[column]:.1f}" if column in shares else "" for column in columns]
