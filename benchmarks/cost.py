@@ -1,12 +1,17 @@
-"""What attention costs by length: training and greedy decoding in target tokens a second, and memory.
+"""What attention costs by length and recurrent cell: tokens a second in training and greedy decoding, memory, learning.
 
-    python benchmarks/cost.py [--arms ARM ...] [--lengths S ...] [--rounds N] [--seconds X] > benchmarks/cost.txt
+    python benchmarks/cost.py [--arms ARM ...] [--rnn CELL ...] [--lengths S ...] [--rounds N] [--seconds X]
+                              [--loss NATS] [--updates N] > benchmarks/cost.txt
 
-Sources and targets are random and of one length S, in batches of the default size; all else is the default config, one
-thread. Every measurement is a process of its own, so that its peak of memory is its own: what stands here is by how
-much that lies above the same process after its imports. In each round all arms and lengths take turns, and a ratio
-compares two arms within a round; medians over the rounds. Decoding never says <eos>: it puts out S tokens for every
-source. Leave the machine alone meanwhile.
+The task is to say random sequences of one length S backwards, in batches of the default size; all else is the default
+config, one thread. First each arm learns, as often as there are rounds, with another seed each time: no batch comes
+twice, so a batch's loss before its update is a validation loss, and counted are the updates until the mean of ten falls
+to ``--loss`` (guessing would give ln 26 = 3.26), or ``--updates`` are over; the learning rate warms up as it does by
+default and then stays. Two of these go on at a time. Then speeds are measured one at a time: leave the machine alone.
+Each measurement is a process of its own, so that its peak of memory is its own: what stands here is by how much that
+lies above the same process after its imports. In each round all arms and lengths take turns, and a ratio compares two
+within a round; medians over the rounds. Decoding never says <eos>: it puts out S tokens for every source. The time to
+learn is the updates times the median time of one.
 """
 
 from __future__ import annotations
@@ -18,64 +23,131 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from torch import Tensor
+from torch.nn import functional as F
+
+from attnspan.assemble import assemble_model
+from attnspan.build import build
+from attnspan.data.tokenization import BOS, EOS, PAD
+from attnspan.models.search import Greedy, LengthLimit, Specials
+from attnspan.run import _processor
+from attnspan.settings import conf_directory, plain_config
 
 ARMS = ["plain", "bahdanau", "luong_general"]
+CELLS = ["gru", "lstm"]
 LENGTHS = [10, 25, 50, 100]
 SYMBOLS = 30
 """Vocabulary size on both sides, with the four special tokens."""
 
 
-def measure(arm: str, length: int, seconds: float) -> dict[str, float]:
-    """Tokens a second and MB of one arm at one length, in this process."""
-    import torch
-    from hydra import compose, initialize_config_dir
-    from torch.nn import functional as F
+@dataclass(frozen=True)
+class Case:
+    """What is measured."""
 
-    from attnspan.assemble import assemble_model
-    from attnspan.build import build
-    from attnspan.data.tokenization import BOS, EOS, PAD
-    from attnspan.models.search import Greedy, LengthLimit, Specials
-    from attnspan.settings import conf_directory, plain_config
+    length: int
+    rnn: str
+    arm: str
 
-    with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
-        found = compose("train", overrides=[f"decoder={arm}", "logger=none"], return_hydra_config=True)
-    config = plain_config(found, found.hydra.runtime.choices)
-    torch.set_num_threads(1)
-    torch.manual_seed(1)
+    def config(self) -> dict[str, Any]:
+        """The default one, of this arm and cell."""
+        overrides = [f"decoder={self.arm}", f"rnn={self.rnn}", "logger=none"]
+        with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
+            found = compose("train", overrides=overrides, return_hydra_config=True)
+        return plain_config(found, found.hydra.runtime.choices)
+
+
+class Pupil:
+    """A model with its optimiser, on the task.
+
+    Args:
+        case: which.
+        seed: of weights and sequences.
+    """
+
+    def __init__(self, case: Case, seed: int) -> None:
+        torch.manual_seed(seed)
+        config = case.config()
+        self.model = assemble_model(config, source_vocabulary_size=SYMBOLS, target_vocabulary_size=SYMBOLS)
+        self.optimizer = build(config, "optimizer")(self.model.parameters())
+        self.warmup_steps = int(config["schedule"]["warmup_steps"])
+        self._full_rate = float(self.optimizer.param_groups[0]["lr"])
+        self._largest_norm = config["trainer"]["gradient_clip_val"]
+        self._size = (config["loader"]["batch_tokens"] // (case.length + 1), case.length)
+        self.lengths = torch.full(self._size[:1], case.length)
+
+    @property
+    def tokens(self) -> int:
+        """Target tokens of a batch, <eos> included."""
+        return self._size[0] * (self._size[1] + 1)
+
+    def draw(self) -> Tensor:
+        """Sources [B, S]."""
+        return torch.randint(4, SYMBOLS, self._size)
+
+    def update(self, source: Tensor, share: float = 1.0) -> Tensor:
+        """One update with a share of the full learning rate. Returns the loss before it."""
+        target, edge = source.flip(1), torch.full((len(source), 1), BOS)
+        logits, _ = self.model(source, self.lengths, torch.cat([edge, target], dim=1))
+        expected = torch.cat([target, torch.full_like(edge, EOS)], dim=1)
+        loss = F.cross_entropy(logits.flatten(0, 1), expected.flatten())
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._largest_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = share * self._full_rate
+        self.optimizer.step()
+        return loss.detach()
+
+
+def learn(case: Case, seed: int, loss: float, most: int) -> int | None:
+    """Updates until the mean of ten losses is no more than ``loss``; None where ``most`` do not suffice."""
+    pupil = Pupil(case, seed)
+    last: deque[float] = deque(maxlen=10)
+    for update in range(1, most + 1):
+        last.append(float(pupil.update(pupil.draw(), min(1.0, update / pupil.warmup_steps))))
+        if len(last) == last.maxlen and statistics.mean(last) <= loss:
+            return update
+    return None
+
+
+def measure(case: Case, seconds: float) -> dict[str, float]:
+    """Tokens a second, seconds an update and MB of one arm at one length, in this process."""
     forget_peak()
     before = peak_mb()
-
-    model = assemble_model(config, source_vocabulary_size=SYMBOLS, target_vocabulary_size=SYMBOLS)
-    optimizer = build(config, "optimizer")(model.parameters())
-    B = config["loader"]["batch_tokens"] // (length + 1)
-    source = torch.randint(4, SYMBOLS, (B, length))
-    target = torch.randint(4, SYMBOLS, (B, length))
-    edge = torch.full((B, 1), BOS)
-    given, expected = torch.cat([edge, target], dim=1), torch.cat([target, torch.full_like(edge, EOS)], dim=1)
-    lengths = torch.full((B,), length)
+    pupil = Pupil(case, 1)
+    source = pupil.draw()
 
     def train() -> int:
-        logits, _ = model(source, lengths, given)
-        optimizer.zero_grad()
-        F.cross_entropy(logits.flatten(0, 1), expected.flatten()).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config["trainer"]["gradient_clip_val"])
-        optimizer.step()
-        return expected.numel()
+        pupil.update(source)
+        return pupil.tokens
 
     trained = rate(train, seconds)
-    model.eval()
+    pupil.model.eval()
     with torch.no_grad():
-        model.readout.bias[EOS] = -1e9
+        pupil.model.readout.bias[EOS] = -1e9
     search = Greedy(limit=LengthLimit(ratio=1.0, margin=0))
 
     def decode() -> int:
-        return int(search(model, source, lengths, specials=Specials(pad=PAD, bos=BOS, eos=EOS)).lengths.sum())
+        specials = Specials(pad=PAD, bos=BOS, eos=EOS)
+        return int(search(pupil.model, source, pupil.lengths, specials=specials).lengths.sum())
 
     decoded = rate(decode, seconds)
-    return {"training": trained, "decoding": decoded, "memory": peak_mb() - before}
+    return {
+        "training": trained,
+        "decoding": decoded,
+        "memory": peak_mb() - before,
+        "update": pupil.tokens / trained,
+    }
 
 
 def rate(work: Callable[[], int], seconds: float) -> float:
@@ -99,54 +171,83 @@ def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
-def in_process(arm: str, length: int, seconds: float) -> dict[str, float]:
-    """:func:`measure` in a process of its own."""
-    command = [sys.executable, __file__, "--measure", arm, str(length), str(seconds)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    measured: dict[str, float] = json.loads(done.stdout)
-    return measured
+def in_process(*arguments: object) -> Any:
+    """What this file prints with ``--one``, in a process of its own."""
+    command = [sys.executable, __file__, "--one", *map(str, arguments)]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def one(what: str, length: str, rnn: str, arm: str, *more: str) -> None:
+    """Print one measurement as JSON."""
+    torch.set_num_threads(1)
+    case = Case(int(length), rnn, arm)
+    if what == "learn":
+        seed, loss, most = more
+        print(json.dumps(learn(case, int(seed), float(loss), int(most))))
+    else:
+        print(json.dumps(measure(case, float(more[0]))))
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arms", nargs="+", default=ARMS, help="the first is what the others are compared to")
+    parser.add_argument("--rnn", nargs="+", default=CELLS, help="the first is what the others are compared to")
     parser.add_argument("--lengths", nargs="+", type=int, default=LENGTHS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0, help="of training, and of decoding, a measurement")
-    parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--loss", type=float, default=1.0, help="nats a token, to which the time is measured")
+    parser.add_argument("--updates", type=int, default=1_000, help="most updates to get there")
+    parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.measure:
-        arm, length, seconds = options.measure
-        print(json.dumps(measure(arm, int(length), float(seconds))))
+    if options.one:
+        one(*options.one)
         return
 
-    cells = [(length, arm) for length in options.lengths for arm in options.arms]
-    found: dict[tuple[int, str], list[dict[str, float]]] = {cell: [] for cell in cells}
-    for number in range(options.rounds):
-        for length, arm in cells if number % 2 == 0 else reversed(cells):
-            found[length, arm].append(in_process(arm, length, options.seconds))
+    cases = [Case(length, rnn, arm) for length in options.lengths for rnn in options.rnn for arm in options.arms]
+    seeds = range(1, options.rounds + 1)
+    with ThreadPoolExecutor(2) as pool:
+        tasks = {
+            (case, seed): pool.submit(
+                in_process, "learn", case.length, case.rnn, case.arm, seed, options.loss, options.updates
+            )
+            for case in cases
+            for seed in seeds
+        }
+        learned = {case: [tasks[case, seed].result() for seed in seeds] for case in cases}
+    found: dict[Case, list[dict[str, float]]] = {case: [] for case in cases}
+    for seed in seeds:
+        for case in cases if seed % 2 else reversed(cases):
+            found[case].append(in_process("measure", case.length, case.rnn, case.arm, options.seconds))
 
     from importlib.metadata import version
 
-    from attnspan.run import _processor
-
     print(f"{datetime.now(UTC):%Y-%m-%d}, {_processor()}, {platform.platform()}, python {platform.python_version()},")
-    print(f"torch {version('torch')}, one thread; medians of {options.rounds} rounds; x: over {options.arms[0]}")
+    print(f"torch {version('torch')}, one thread; medians of {options.rounds} rounds; x: over {options.arms[0]} with")
+    print(f"{options.rnn[0]}; loss {options.loss:g}: updates and seconds until a loss of {options.loss:g} nats a token")
     print()
-    head = f"{'training':>17} {'decoding':>17} {'peak':>14}"
-    unit = f"{'tokens/s':>10} {'x':>6} {'tokens/s':>10} {'x':>6} {'MB':>7} {'x':>6}"
-    wide = max(map(len, options.arms))
-    print(f"{'':6} {'':{wide}} {head}")
-    print(f"{'source':>6} {'arm':{wide}} {unit}")
-    for length, arm in cells:
-        row = f"{length:6} {arm:{wide}}"
-        for what, width in (("training", 10), ("decoding", 10), ("memory", 7)):
-            values = [one[what] for one in found[length, arm]]
-            base = [one[what] for one in found[length, options.arms[0]]]
+    wide, narrow = max(map(len, options.arms)), max(map(len, options.rnn))
+    print(f"{'':6} {'':{narrow}} {'':{wide}} {'training':>15} {'decoding':>15} {'peak':>11}   to loss {options.loss:g}")
+    print(
+        f"{'source':>6} {'':{narrow}} {'arm':{wide}} {'tokens/s':>9} {'x':>5} {'tokens/s':>9} {'x':>5}"
+        f" {'MB':>5} {'x':>5} {'updates':>8} {'s':>6}"
+    )
+    for case in cases:
+        row = f"{case.length:6} {case.rnn:{narrow}} {case.arm:{wide}}"
+        for what, width in (("training", 9), ("decoding", 9), ("memory", 5)):
+            values = [one[what] for one in found[case]]
+            base = [one[what] for one in found[Case(case.length, options.rnn[0], options.arms[0])]]
             ratio = statistics.median(mine / its for mine, its in zip(values, base, strict=True))
-            row += f" {statistics.median(values):{width},.0f} {ratio:6.2f}"
-        print(row)
+            row += f" {statistics.median(values):{width},.0f} {ratio:5.2f}"
+        print(row + to_loss(learned[case], statistics.median(one["update"] for one in found[case]), options.updates))
+
+
+def to_loss(updates: list[int | None], seconds: float, most: int) -> str:
+    """The median of the updates, and their time; a bound where it is not known."""
+    middle = statistics.median(most + 1 if one is None else one for one in updates)
+    if middle > most:
+        return f" {f'> {most:,}':>8} {f'> {most * seconds:.0f}':>6}"
+    return f" {middle:8,.0f} {middle * seconds:6.0f}"
 
 
 if __name__ == "__main__":
