@@ -143,6 +143,7 @@ def fake_study(
     lengths: Sequence[int] = range(5, 101),
     per_length: int = 40,
     attention: bool = False,
+    data: str = "pronunciation",
 ) -> list[Path]:
     """A study that looks like the real one: the plain arm fails with length, attention beyond the training lengths.
 
@@ -160,7 +161,7 @@ def fake_study(
             edits = generator.binomial(length, np.minimum(rate, 0.98))
             seen = [looked(int(S), min(r, 0.98), generator) for S, r in zip(length, rate, strict=True)]
             shown = attention and arm != "plain"
-            directories.append(fake_run(root, arm, seed, examples, edits, seen=seen if shown else None))
+            directories.append(fake_run(root, arm, seed, examples, edits, data=data, seen=seen if shown else None))
     return directories
 
 

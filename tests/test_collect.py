@@ -200,23 +200,23 @@ def test_different_datasets_are_refused(tmp_path):
         collect([tmp_path])
 
 
-def test_test_sets_with_other_examples_are_refused(tmp_path):
-    run(tmp_path)
-    run(tmp_path, "bahdanau", examples=EXAMPLES[:-2], edits=EDITS[:-2])
-    with pytest.raises(
-        InputError, match=r"different test sets: .*38 and 40 examples, 2 only in the second \(such as 'e00038'\)"
-    ):
-        collect([tmp_path])
+@pytest.mark.parametrize("larger", ["plain", "bahdanau"])
+def test_of_two_test_sets_of_as_many_runs_the_larger_stays(tmp_path, larger):
+    kept = run(tmp_path, larger)
+    run(tmp_path, "luong_dot", examples=EXAMPLES[:-2], edits=EDITS[:-2])
+    found = collect([tmp_path])
+    assert [one.directory for one in found.runs] == [kept]
+    (left,) = found.excluded
+    assert left.reason.startswith("another test set than 1 other run: ")
+    assert "40 and 38 examples, 2 only in the first (such as 'e00038')" in left.reason
 
 
-def test_test_sets_with_another_reference_are_refused(tmp_path):
-    run(tmp_path)
+def test_a_test_set_with_another_reference_is_another(tmp_path):
+    first = run(tmp_path)
     changed = [*EXAMPLES[:3], {**EXAMPLES[3], "reference": "another"}, *EXAMPLES[4:]]
-    run(tmp_path, "bahdanau", examples=changed)
-    with pytest.raises(
-        InputError, match=r"different test sets: .*example 'e00003' has reference 'another' in the first"
-    ):
-        collect([tmp_path])
+    other = run(tmp_path, "bahdanau", examples=changed)
+    (left,) = collect([other, first]).excluded
+    assert "example 'e00003' has reference 'another' in the" in left.reason
 
 
 def test_a_run_that_has_not_the_test_set_of_most_is_left_out(tmp_path):

@@ -68,8 +68,15 @@ def test_a_box_hides_its_arm_in_all_plots_and_brings_it_back(page: Page, made: P
     one, other = map(int, before.split("/"))
     assert one > 10
     assert other > 10
+    legend = "[...document.querySelectorAll('.wide svg text')].filter("
+    legend += "e => e.textContent.trim() == '{}' && e.checkVisibility()).length"
+    boxes = "[...document.querySelectorAll('.toggles label')].map(e => e.textContent.trim())"
+    names = page.evaluate(boxes)[1:3]
+    assert all(page.evaluate(legend.format(name)) >= 2 for name in names)
     page.click("#show-arm1")
     assert page.evaluate(shown) == f"0/{other}"
+    assert page.evaluate(legend.format(names[0])) == 0
+    assert page.evaluate(legend.format(names[1])) >= 2
     page.click("#show-arm1")
     assert page.evaluate(shown) == before
 
@@ -138,3 +145,5 @@ def test_it_prints(page: Page, made: Path, tmp_path: Path):
     page.call("Emulation.setEmulatedMedia", media="print")
     assert page.evaluate("getComputedStyle(document.querySelector('.toggles')).display") == "none"
     assert page.evaluate("document.querySelectorAll('details table')[0].getBoundingClientRect().height") > 100
+    assert not page.evaluate("[...document.querySelectorAll('details.screen')].some(e => e.checkVisibility())")
+    assert page.evaluate("document.querySelector('.print').checkVisibility()")

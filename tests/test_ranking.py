@@ -14,9 +14,22 @@ def arrays(*scores):
 def test_the_interquartile_mean_by_hand():
     # sorted 0 1 2 3 4 5 6 7: the lowest and highest two go, (2 + 3 + 4 + 5) / 4
     assert interquartile_mean(arrays([7, 0, 3, 4], [5, 2, 6, 1])) == 3.5
-    # 9 scores: int(9 / 4) = 2 go on each side
-    assert interquartile_mean(arrays([0, 0, 0], [1, 2, 3], [9, 9, 9])) == (0 + 1 + 2 + 3 + 9) / 5
-    assert interquartile_mean(arrays([1], [5])) == 3  # nothing to cut
+    # 9 scores: 2.25 go on each side, so of the third and of the seventh three quarters stay
+    by_hand = (0.75 * 0 + 1 + 2 + 3 + 0.75 * 9) / 4.5
+    assert interquartile_mean(arrays([0, 0, 0], [1, 2, 3], [9, 9, 9])) == pytest.approx(by_hand)
+    assert interquartile_mean(arrays([1], [5])) == 3
+
+
+def test_fewer_runs_of_the_same_scores_have_the_same_interquartile_mean():
+    few = interquartile_mean(arrays([0.2, 0.2], [0.9, 0.9], [1.0, 1.0]))
+    assert few == pytest.approx(interquartile_mean(arrays([0.2] * 3, [0.9] * 3, [1.0] * 3)))
+
+
+def test_the_interval_stands_around_the_value_where_data_sets_are_unevenly_hard():
+    scores = [arrays([0.2, 0.22, 0.21], [0.88, 0.9, 0.92], [0.98, 0.99, 1.0])]
+    one = estimate(lambda drawn: interquartile_mean(drawn[0]), scores)
+    assert one.low < one.value - 0.005
+    assert one.high > one.value + 0.005
 
 
 def test_the_probability_of_improvement_by_hand():

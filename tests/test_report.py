@@ -7,14 +7,17 @@ import resource
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from attnspan import page, report
+from attnspan import page, plots, report
+from attnspan.collect import collect
 from attnspan.plots import styles
+from attnspan.study import build_study
 from tests.fake_runs import example, fake_run, fake_study, sign
 
 FILES = {
@@ -170,11 +173,8 @@ def test_failing_at_the_very_end_leaves_the_old_report(tmp_path):
 
 
 def test_bad_input_leaves_nothing_behind(runs, tmp_path, capsys):
-    for length in (5, 6):
-        fake_run(tmp_path / "other" / f"{length}", "plain", length, [example(0, length)], [1])
     for arguments in (
         [str(tmp_path / "nowhere")],
-        [str(tmp_path / "other")],
         [str(runs), "--baseline", "transformer"],
         [str(runs), "--bins", "10,5"],
         [str(runs), "--keep", "2"],
@@ -431,3 +431,79 @@ def test_help_shows_the_options():
     )
     for word in ("--out", "--baseline", "--bins", "--keep", "@FILE"):
         assert word in done.stdout
+
+
+def test_an_arm_looks_the_same_in_every_study_of_a_report(tmp_path):
+    fake_study(tmp_path / "runs", arms=("plain", "bahdanau", "luong_dot"), per_length=3, data="one")
+    fake_study(tmp_path / "runs", arms=("plain", "luong_dot", "concat"), per_length=3, data="two")
+    assert report.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    colours = {}
+    for data in ("one", "two"):
+        page = (tmp_path / "out" / data / "index.html").read_text(encoding="utf-8")
+        names = dict(re.findall(r'id="show-(arm\d+)" checked> (\S+)</label>', page))
+        colours[data] = {
+            label: re.search(rf'<g class="{name}">.*?fill: (#\w+); fill-opacity', page, re.DOTALL)[1]
+            for name, label in names.items()
+        }
+    assert list(colours["one"]) == ["plain", "bahdanau", "luong_dot"]
+    assert {*colours["two"]} == {"plain", "luong_dot", "concat"}
+    assert colours["one"]["luong_dot"] == colours["two"]["luong_dot"]
+    assert len({*colours["one"].values(), *colours["two"].values()}) == 4
+
+
+def test_where_an_interval_goes_on_beyond_the_plot_a_triangle_says_so(tmp_path):
+    examples = [example(n, length) for length in (4, 8) for n in range(length * 10, length * 10 + 30)]
+    for seed, wrong in ((0, 0), (1, 4)):  # two seeds that differ: an interval from far below 0 to far above 1
+        fake_run(tmp_path, "plain", seed, examples, [wrong] * len(examples))
+        fake_run(tmp_path, "bahdanau", seed, examples, [1] * len(examples))
+    study = build_study(collect([tmp_path]), edges=[0, 5, 10])
+    for plot, markers in ((plots.degradation(study), {"^": 2}), (plots.advantage(study), {"^": 2, "v": 2})):
+        drawn = Counter()
+        for line in plot.figure.axes[0].lines:
+            if not line.get_clip_on():
+                drawn[line.get_marker()] += len(line.get_xdata())
+        assert {marker: count for marker, count in drawn.items() if count} == markers
+
+
+def test_runs_of_two_test_sets_stand_on_the_page_that_leaves_some_out(tmp_path, capsys):
+    examples = [example(n, 6) for n in range(40)]
+    first = fake_run(tmp_path, "plain", 0, examples, [1] * 40)
+    other = fake_run(tmp_path, "bahdanau", 0, examples[:-2], [1] * 38)
+    assert report.main([str(first), str(other), "--out", str(tmp_path / "out")]) == 0
+    reason = "another test set than 1 other run"
+    assert f"left out: {other}: {reason}" in capsys.readouterr().err
+    for name in ("report.md", "index.html"):
+        text = (tmp_path / "out" / name).read_text(encoding="utf-8")
+        assert other.name in text
+        assert reason in text
+
+
+def test_runs_of_two_machines_and_of_two_commits_are_said_to_be(tmp_path):
+    examples = [example(n, 6) for n in range(40)]
+    places = ((0, "Xeon", "a" * 40), (1, "Xeon", "a" * 40), (2, "EPYC", "b" * 40))
+    for seed, processor, commit in places:
+        fake_run(tmp_path, "plain", seed, examples, [1] * 40, machine={"processor": processor}, git_commit=commit)
+    notes = build_study(collect([tmp_path])).notes
+    assert any("several processors (2 on Xeon, 1 on EPYC)" in note for note in notes)
+    assert any("several commits of this code (2 by aaaaaaaaaaaa, 1 by bbbbbbbbbbbb)" in note for note in notes)
+    one_place = build_study(collect([next((tmp_path / "pronunciation" / "plain").iterdir())])).notes
+    assert not any("several" in note for note in one_place)
+
+
+def test_the_share_of_quality_lost_is_one_at_most(tmp_path):
+    examples = [example(n, length) for length in (4, 8) for n in range(length * 10, length * 10 + 30)]
+    for seed, wrong in ((0, 6), (1, 9)):
+        edits = [0] * 30 + [wrong] * 30
+        fake_run(tmp_path, "plain", seed, examples, edits)
+    (trend,) = build_study(collect([tmp_path]), edges=[0, 5, 10]).trends
+    assert trend.relative_drop.value < 1
+    assert trend.relative_drop.high == 1
+
+
+def test_an_arm_without_a_seed_of_the_best_is_named_beside_its_span(tmp_path):
+    examples = [example(n, 6) for n in range(40)]
+    for arm, seeds, wrong in (("bahdanau", (0, 1), 1), ("plain", (2, 3), 2)):
+        for seed in seeds:
+            fake_run(tmp_path, arm, seed, examples, [wrong] * 40)
+    notes = build_study(collect([tmp_path])).notes
+    assert any(note.startswith("plain has no seed in common with bahdanau, the best arm") for note in notes)

@@ -1,7 +1,7 @@
 """Run directories -> the runs that may be compared: finding, reading, refusing, naming.
 
-A run that cannot be trusted (unfinished, truncated, with NaN) is left out by name and never averaged in. Runs that are
-sound, but answer different questions (another dataset, another test set), are refused together.
+A run that cannot be trusted (unfinished, truncated, with NaN), or that has another test set, is left out by name and
+never averaged in. Runs that are sound, but of which nobody can say what they are together, are refused.
 """
 
 from __future__ import annotations
@@ -99,11 +99,12 @@ def collect(paths: Sequence[Path]) -> Collection:
 def collect_each(paths: Sequence[Path]) -> tuple[list[Collection], tuple[Excluded, ...]]:
     """Read the run directories in or below ``paths``: one collection a data set, by name, and all that was left out.
 
-    A run that has not the test set of most others is left out too.
+    A run that has not the test set of most others is left out too; of two test sets of as many runs, the larger one
+    stays.
 
     Raises:
-        InputError: a path is not there or holds no run; no run is usable; there are two test sets of one data set, and
-            as many runs of each; two runs of one arm and seed cannot be told apart.
+        InputError: a path is not there or holds no run; no run is usable; two runs of one arm and seed cannot be told
+            apart.
     """
     runs: dict[str, Run] = {}
     excluded = []
@@ -146,17 +147,12 @@ def _of_one_test_set(runs: Sequence[Run]) -> tuple[list[Run], list[Excluded]]:
             groups.append([run])
         else:
             same.append(run)
-    groups.sort(key=len, reverse=True)
+    groups.sort(key=lambda group: (len(group), len(group[0].records)), reverse=True)
     first, *others = groups
-    if others and len(others[0]) == len(first):
-        one, another = sorted((first[0], others[0][0]), key=runs.index)
-        raise InputError(
-            f"different test sets: {one.directory} and {another.directory}: {_difference(one.records, another.records)}"
-        )
     return first, [
         Excluded(
             run.directory,
-            f"another test set than {len(first)} other runs: {first[0].directory} and this one: "
+            f"another test set than {len(first)} other run{'s' * (len(first) > 1)}: {first[0].directory} and this one: "
             f"{_difference(first[0].records, run.records)}",
         )
         for group in others

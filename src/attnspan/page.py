@@ -63,7 +63,7 @@ def html_page(
     return template("report.html.j2").render(
         _common(study, out, command),
         one_training=len({run.training_lengths for arm in study.arms for run in arm.runs}) == 1,
-        styles=[(f"arm{i}", label, style) for i, (label, style) in enumerate(_styles(study).items())],
+        styles=[(style.name, label) for label, style in plots.looks(study).items()],
         degradation_text=plots.degradation_text(study),
         degradation=degradation.inline("d", plots.degradation_text(study)),
         degradation_narrow=plots.degradation(study, narrow=True).inline("dn", plots.degradation_text(study)),
@@ -158,10 +158,6 @@ def _common(study: Study, out: Path, command: str) -> dict[str, object]:
 def text_tables(study: Study) -> list[tables.Table]:
     """The corpus scores, where the target is text."""
     return [tables.by_length(study, metric) for metric in study.text_metrics]
-
-
-def _styles(study: Study) -> dict[str, plots.Style]:
-    return plots.styles([arm.label for arm in study.arms])
 
 
 def _anywhere(command: str) -> str:

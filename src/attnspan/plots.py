@@ -54,14 +54,22 @@ class Style:
     colour: str
     marker: str
     line: Any
+    name: str
+    """``arm0`` and so on, by which a page shows and hides all that is the arm's."""
 
 
 def styles(labels: Sequence[str]) -> dict[str, Style]:
     """A style for every arm, in order."""
     return {
-        label: Style(_COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)], _LINES[i % len(_LINES)])
+        label: Style(_COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)], _LINES[i % len(_LINES)], f"arm{i}")
         for i, label in enumerate(labels)
     }
+
+
+def looks(study: Study) -> dict[str, Style]:
+    """The styles of a study's arms: the same in every study of a report."""
+    every = styles(study.legend)
+    return {arm.label: every[arm.label] for arm in study.arms}
 
 
 @dataclass(frozen=True)
@@ -144,14 +152,16 @@ def attention(study: Study, *, narrow: bool = False) -> Plot:
 def _curves(axes: Axes, study: Study, metric: str, tips: list[str]) -> None:
     """One metric of every arm of which it is known; what their points may tell is put behind ``tips``."""
     top = 0.0
-    for index, (label, style) in enumerate(styles([arm.label for arm in study.arms]).items()):
+    bands: list[tuple[Style, np.ndarray, np.ndarray]] = []
+    for label, style in looks(study).items():
         points = _known(study, label, metric)
         at = np.array([point.region.mean_length for point in points])
         estimates = [point.metrics[metric] for point in points]
         values = np.array([one.value for one in estimates])
         low = np.array([np.nan_to_num(one.low, nan=one.value) for one in estimates])
         high = np.array([np.nan_to_num(one.high, nan=one.value) for one in estimates])
-        gid = f"arm{index}"
+        gid = style.name
+        bands.append((style, at, high))
         axes.fill_between(at, low, high, color=style.colour, alpha=0.16, linewidth=0, gid=gid)
         axes.plot(at, values, style.line, color=style.colour, linewidth=1.6, gid=gid)
         axes.plot(at, values, style.marker, color=style.colour, markersize=4.5, gid=gid)
@@ -163,6 +173,19 @@ def _curves(axes: Axes, study: Study, metric: str, tips: list[str]) -> None:
             axes.plot(x, one.value, "o", color=style.colour, markersize=12, alpha=0, gid=f"{gid}-tip{len(tips) - 1}")
             top = max(top, one.value, *dots, min(np.nan_to_num(one.high), max(1.0, 1.25 * one.value)))
     axes.set_ylim(0, max(top * 1.04, 0.05))
+    for style, at, high in bands:
+        _mark_cut(axes, style, at, high)
+
+
+def _mark_cut(axes: Axes, style: Style, at: np.ndarray, ends: np.ndarray) -> None:
+    """A triangle on the edge wherever an interval goes on beyond the plot; ``ends`` are those of its one side."""
+    bottom, top = axes.get_ylim()
+    for edge, beyond, marker in ((top, ends > top, "^"), (bottom, ends < bottom, "v")):
+        outside = at[beyond]
+        axes.plot(
+            outside, np.full(len(outside), edge), marker, color=style.colour, markersize=4.5, clip_on=False,
+            markeredgecolor="white", markeredgewidth=0.4, zorder=5, gid=style.name,
+        )  # fmt: skip
 
 
 def _known(study: Study, label: str, metric: str) -> list[Point]:
@@ -187,13 +210,16 @@ def advantage(study: Study, *, narrow: bool = False) -> Plot:
         compared = [label for label in labels if any(one.arm == label for one in study.differences)]
         width = min(high - low for low, high in zip(study.bins.edges, study.bins.edges[1:], strict=False))
         extremes = [0.0]
+        bars: list[tuple[Style, np.ndarray, np.ndarray, np.ndarray]] = []
         for order, label in enumerate(compared):
             ones = [one for one in study.differences if one.arm == label and not one.region.total]
             aside = (order - (len(compared) - 1) / 2) * 0.5 * width / max(len(compared), 1)
-            style, gid = styles(labels)[label], f"arm{labels.index(label)}"
+            style = looks(study)[label]
+            gid = style.name
             at = np.array([one.region.mean_length + aside for one in ones])
             values = np.array([one.advantage.value for one in ones])
             halves = np.array([np.nan_to_num(one.advantage.high - one.advantage.value) for one in ones])
+            bars.append((style, at, values - halves, values + halves))
             axes.vlines(at, values - halves, values + halves, color=style.colour, linewidth=1.3, gid=gid)
             axes.plot(at, values, style.line, color=style.colour, linewidth=0.9, alpha=0.8, gid=gid)
             axes.plot(at, values, style.marker, color=style.colour, markersize=4.5, gid=gid)
@@ -205,6 +231,9 @@ def advantage(study: Study, *, narrow: bool = False) -> Plot:
         axes.margins(y=0.08)
         room = 0.06 * (max(extremes) - min(extremes) or 0.1)
         axes.set_ylim(min(extremes) - room, max(extremes) + room)
+        for style, at, low, high in bars:
+            _mark_cut(axes, style, at, low)
+            _mark_cut(axes, style, at, high)
         axes.set_ylabel("advantage in error rate")
         _lengths(axes, study, labels=not narrow)
         axes.set_xlabel("source length (tokens)")
@@ -251,17 +280,20 @@ def _counts(axes: Axes, study: Study, *, numbers: bool) -> None:
 
 
 def _legend(figure: Figure, study: Study, narrow: bool, chosen: Sequence[str] | None = None) -> None:
-    labels = [arm.label for arm in study.arms]
+    shown = {label: style for label, style in looks(study).items() if chosen is None or label in chosen}
     handles = [
         mpl.lines.Line2D(
             [], [], color=style.colour, marker=style.marker, linestyle=style.line, label=label, markersize=4.5
         )
-        for label, style in styles(labels).items()
-        if chosen is None or label in chosen
+        for label, style in shown.items()
     ]
-    inches = 0.6 + 0.067 * max(map(len, labels))  # a handle, and letters of 8 points
+    inches = 0.6 + 0.067 * max(len(arm.label) for arm in study.arms)  # a handle, and letters of 8 points
     columns = min(max(int(figure.get_figwidth() / inches), 1), 2 if narrow else 4)
-    figure.legend(handles=handles, loc="outside upper left", ncols=columns, fontsize=8, handlelength=3.2)
+    legend = figure.legend(handles=handles, loc="outside upper left", ncols=columns, fontsize=8, handlelength=3.2)
+    for style, handle, text in zip(shown.values(), legend.legend_handles, legend.get_texts(), strict=True):
+        assert handle is not None
+        handle.set_gid(style.name)
+        text.set_gid(style.name)
 
 
 def _laid_out(figure: Figure) -> Figure:

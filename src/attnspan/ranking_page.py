@@ -99,8 +99,7 @@ def notes(studies: Sequence[Study]) -> list[str]:
 
 def ranking_plot(studies: Sequence[Study], rankings: Sequence[Ranking], *, narrow: bool = False) -> plots.Plot:
     """Interquartile means with their intervals, one panel a side, the arms in the order of the first."""
-    arms = [arm.label for arm in studies[0].arms]
-    looks = plots.styles(arms)
+    looks = plots.looks(studies[0])
     order = [one.arm for one in rankings[0].standings]
     with mpl.rc_context({**plots.RC, "axes.grid.axis": "x"}):
         each = 0.6 + 0.26 * len(order)
@@ -111,7 +110,8 @@ def ranking_plot(studies: Sequence[Study], rankings: Sequence[Ranking], *, narro
         tips: list[str] = []
         for axes, ranking in zip(panels, rankings, strict=True):
             for one in ranking.standings:
-                look, gid, y = looks[one.arm], f"arm{arms.index(one.arm)}", order.index(one.arm)
+                look, y = looks[one.arm], order.index(one.arm)
+                gid = look.name
                 low, high = np.nan_to_num([one.iqm.low, one.iqm.high], nan=one.iqm.value)
                 axes.hlines(y, low, high, color=look.colour, linewidth=2.2, gid=gid)
                 axes.plot(one.iqm.value, y, look.marker, color=look.colour, markersize=5.5, gid=gid)

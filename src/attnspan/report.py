@@ -26,7 +26,7 @@ from attnspan.errors import InputError
 from attnspan.latex import latex
 from attnspan.measures import ERROR_RATE
 from attnspan.ranking import Ranking, rank
-from attnspan.study import Study, build_study
+from attnspan.study import Study, build_study, with_one_legend
 from attnspan.terminal import ListParser, open_console
 from attnspan.wording import findings
 
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         collections, excluded = collect_each([Path(run) for run in options.runs])
         settings = {"baseline": options.baseline, "edges": edges, "keep": options.keep, "text": options.text}
         settings |= {"loss": options.loss, "ter": options.ter}
-        studies = [build_study(collection, **settings) for collection in collections]
+        studies = with_one_legend([build_study(collection, **settings) for collection in collections])
         for one in excluded:
             print(f"left out: {one.directory}: {one.reason}", file=sys.stderr)
         command = shlex.join(["attnspan-report", *arguments])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -136,6 +137,8 @@ class Study:
     baseline: str
     compared: dict[str, str]
     """Arm -> the arm it is compared to."""
+    legend: tuple[str, ...]
+    """Labels in the order of their colours, with those of arms that only other studies of the report have."""
     bins: Bins
     keep: float
     """The share of quality that ends a span."""
@@ -276,11 +279,10 @@ class Study:
     def spans(self) -> list[ArmSpan]:
         """The span of every arm; none if no arm has any quality in the shortest bin."""
         regions = self._bin_regions()
-        best = min(self.arms, key=lambda arm: self.rates(arm, arm.seeds, ERROR_RATE, regions[:1]).mean[0])
         B = len(regions)
         spans = []
         for arm in self.arms:
-            seeds = _common(arm, best) or arm.seeds
+            seeds = _common(arm, self._best) or arm.seeds
             rates = self.rates(arm, seeds, ERROR_RATE, regions)
             for other in self.arms:
                 rates = Rates.beside(rates, self._shortest_bin(other, seeds))
@@ -296,6 +298,21 @@ class Study:
             if span:
                 spans.append(ArmSpan(arm.label, seeds, self.arms[span.best].label, span))
         return spans
+
+    @cached_property
+    def _best(self) -> Arm:
+        """The arm that makes the fewest errors on the shortest sources."""
+        shortest = self._bin_regions()[:1]
+        return min(self.arms, key=lambda arm: self.rates(arm, arm.seeds, ERROR_RATE, shortest).mean[0])
+
+    def about_spans(self) -> list[str]:
+        """What a reader must know before believing the spans."""
+        alone = [arm.label for arm in self.arms if not _common(arm, self._best)]
+        return [
+            f"{label} has no seed in common with {self._best.label}, the best arm on the shortest sources, so the "
+            "quality that its span asks for is taken as known: that interval is too narrow."
+            for label in alone
+        ]
 
     def _shortest_bin(self, arm: Arm, seeds: Sequence[int]) -> Rates:
         """The error rate of the shortest bin beside ``seeds``; an arm that lacks one is taken as known by its own."""
@@ -396,18 +413,26 @@ def build_study(
     arms.sort(key=lambda arm: (arm.label not in {first, *compared.values()}, arm.name != chosen))
     lengths = collection.runs[0].records["source_length"].to_numpy()
     bins = make_bins(lengths, [arm.training_max for arm in arms], edges)
-    return Study(
+    study = Study(
         collection=collection,
         arms=tuple(arms),
         baseline=chosen,
         compared=compared,
+        legend=tuple(arm.label for arm in arms),
         bins=bins,
         keep=keep,
         text=is_text,
         ter=ter,
         loss=loss,
-        notes=(*_notes(arms, compared), *bins.notes),
     )
+    notes = (*_notes(arms, compared), *study.about_spans(), *_about_machines(collection.runs), *bins.notes)
+    return replace(study, notes=notes)
+
+
+def with_one_legend(studies: Sequence[Study]) -> list[Study]:
+    """The same studies, in which an arm has the same colour as in all others."""
+    every = tuple(dict.fromkeys(label for study in studies for label in study.legend))
+    return [replace(study, legend=every) for study in studies]
 
 
 def _of_label(collection: Collection, label: str) -> tuple[Run, ...]:
@@ -459,6 +484,23 @@ def _notes(arms: Sequence[Arm], compared: dict[str, str]) -> list[str]:
         lengths = ", ".join(f"{arm.label} {arm.training_max}" for arm in arms)
         notes.append(f"The longest source seen in training differs ({lengths}); each arm is in range up to its own.")
     return notes + _unequal_settings(arms)
+
+
+def _about_machines(runs: Sequence[Run]) -> list[str]:
+    """Where the runs were made, if not all in one place or not all by the same code."""
+    processors = Counter((run.summary.get("machine") or {}).get("processor") or "unknown" for run in runs)
+    commits = Counter(run.summary.get("git_commit") or "unknown" for run in runs)
+    notes = []
+    if len(processors) > 1:
+        on = ", ".join(f"{count} on {name}" for name, count in processors.most_common())
+        notes.append(
+            f"The runs were made on several processors ({on}): one run has the same numbers on one machine only, and "
+            "may differ in the third decimal between two."
+        )
+    if len(commits) > 1:
+        by = ", ".join(f"{count} by {name[:12]}" for name, count in commits.most_common())
+        notes.append(f"The runs were made by several commits of this code ({by}).")
+    return notes
 
 
 def _unequal_settings(arms: Sequence[Arm]) -> list[str]:
@@ -518,4 +560,4 @@ def _relative_drop(rates: Rates) -> Estimate:
         return NOTHING
     weights = np.zeros(len(rates.mean))
     weights[0], weights[-1] = -last / first**2, 1 / first
-    return rates.estimate(weights, float(1 - last / first))
+    return rates.estimate(weights, float(1 - last / first)).clipped(-np.inf, 1.0)  # quality is not below 0
