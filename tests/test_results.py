@@ -33,12 +33,9 @@ def test_links_and_pictures_are_there(page: str) -> None:
 @pytest.mark.parametrize("directory", RESULTS, ids=lambda path: path.relative_to(ROOT / "results").as_posix())
 def test_the_report_says_what_the_curve_says(directory: Path) -> None:
     """The table's error rates are the csv's, arm by arm and bin by bin."""
-    text = (directory / "report.md").read_text(encoding="utf-8")
-    lines = text.split("\n## Error rate by source length\n")[1].split("\n## ")[0].splitlines()
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    rows = table_of(directory, "Error rate by source length")
     table = {row[0]: dict(zip(rows[0], row, strict=False)) for row in rows}
-    with (directory / "curve.csv").open(encoding="utf-8", newline="") as file:
-        points = list(csv.DictReader(file))
+    points = csv_of(directory, "curve.csv")
     assert points
     for point in points:
         name = ("all " if point["total"] == "True" else "") + point["lengths"]
@@ -47,6 +44,54 @@ def test_the_report_says_what_the_curve_says(directory: Path) -> None:
         cell = row[point["arm"]]
         assert float(cell.split()[0]) == pytest.approx(float(point["error_rate"]), abs=0.00051)
         assert row["examples"].replace(",", "") == point["examples"]
+
+
+@pytest.mark.parametrize("directory", RESULTS, ids=lambda path: path.relative_to(ROOT / "results").as_posix())
+def test_the_report_says_what_the_spans_say(directory: Path) -> None:
+    _, _, *rows = table_of(directory, "Spans")
+    spans = csv_of(directory, "spans.csv")
+    assert [row[0] for row in rows] == [span["arm"] for span in spans]
+    for (_, length, interval, threshold, seeds), span in zip(rows, spans, strict=True):
+        ends = interval.split(" to ")
+        for printed, name in ((length, "span"), (ends[0], "low"), (ends[-1], "high")):
+            *sign, tokens = printed.split()
+            assert sign == span[f"{name}_censored"].split()
+            assert float(tokens) == pytest.approx(float(span[name]), abs=0.501)
+        assert float(threshold) == pytest.approx(float(span["threshold"]), abs=0.00051)
+        assert seeds == span["seeds"]
+
+
+@pytest.mark.parametrize("directory", RESULTS, ids=lambda path: path.relative_to(ROOT / "results").as_posix())
+def test_the_report_says_what_the_differences_say(directory: Path) -> None:
+    differences = csv_of(directory, "differences.csv")
+    if not differences:
+        return  # one arm only
+    printed, pair = {}, ""
+    for row in table_of(directory, "Advantage over the baseline")[2:]:
+        if row[0].startswith("**"):
+            pair = row[0].strip("*")
+        else:
+            printed[pair, row[0]] = row[1:]
+    assert len(printed) == len(differences)
+    for one in differences:
+        name = ("all " if one["total"] == "True" else "") + one["lengths"]
+        examples, seeds, advantage, *_ = printed[f"{one['arm']} over {one['baseline']}", name]
+        assert (examples.replace(",", ""), seeds) == (one["examples"], one["seeds"])
+        numbers = [float(word) for word in re.sub(r"[\[\],]", "", advantage.replace("−", "-")).split()]
+        assert numbers == pytest.approx([float(one[key]) for key in ("advantage", "low", "high")], abs=0.00051)
+
+
+def table_of(directory: Path, heading: str) -> list[list[str]]:
+    """The cells of the first table under a heading of the report."""
+    text = (directory / "report.md").read_text(encoding="utf-8")
+    lines = text.split(f"\n## {heading}\n")[1].split("\n## ")[0].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+
+
+def csv_of(directory: Path, name: str) -> list[dict[str, str]]:
+    """The rows of a file beside the report."""
+    with (directory / name).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def test_the_readme_is_short() -> None:

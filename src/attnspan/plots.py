@@ -181,11 +181,13 @@ def _mark_cut(axes: Axes, style: Style, at: np.ndarray, ends: np.ndarray) -> Non
     """A triangle on the edge wherever an interval goes on beyond the plot; ``ends`` are those of its one side."""
     bottom, top = axes.get_ylim()
     for edge, beyond, marker in ((top, ends > top, "^"), (bottom, ends < bottom, "v")):
-        outside = at[beyond]
-        axes.plot(
-            outside, np.full(len(outside), edge), marker, color=style.colour, markersize=4.5, clip_on=False,
+        if not beyond.any():
+            continue
+        (drawn,) = axes.plot(
+            at[beyond], np.full(beyond.sum(), edge), marker, color=style.colour, markersize=4.5, clip_on=False,
             markeredgecolor="white", markeredgewidth=0.4, zorder=5, gid=style.name,
         )  # fmt: skip
+        drawn.set_in_layout(False)
 
 
 def _known(study: Study, label: str, metric: str) -> list[Point]:
