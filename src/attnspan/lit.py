@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import lightning as L
@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from attnspan.data.batching import Batch
 from attnspan.data.tokenization import BOS, EOS, PAD, UNK
-from attnspan.metrics import Mean
+from attnspan.metrics import Mean, MeanByLength
 from attnspan.models.search import Hypotheses, Search, Specials
 from attnspan.models.seq2seq import Seq2Seq
 
@@ -50,6 +50,7 @@ class Seq2SeqModule(L.LightningModule):
         schedule: builds the learning-rate schedule, called after every update.
         label_smoothing: share of the target probability that is spread over the vocabulary, in training only.
         search_in_validation: also count the hypotheses that are not their reference; costs a search of the split.
+        validation_edges: of the bins of source length by which loss and accuracy of the validation are told apart.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Seq2SeqModule(L.LightningModule):
         schedule: Callable[[Optimizer], LRScheduler],
         label_smoothing: float,
         search_in_validation: bool,
+        validation_edges: Sequence[int],
     ) -> None:
         super().__init__()
         self.model = model
@@ -72,6 +74,8 @@ class Seq2SeqModule(L.LightningModule):
         self.validation_loss = Mean()
         self.validation_accuracy = Mean()
         self.validation_errors = Mean()
+        self.validation_loss_by_length = MeanByLength(validation_edges)
+        self.validation_accuracy_by_length = MeanByLength(validation_edges)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimizer and its schedule."""
@@ -96,10 +100,16 @@ class Seq2SeqModule(L.LightningModule):
         return loss
 
     def validation_step(self, batch: Batch) -> None:
-        """Teacher-forced loss and accuracy, by token over the whole split; the sequence error rate, if asked for."""
+        """Teacher-forced loss and accuracy, by token; the sequence error rate, if asked for.
+
+        They are of the whole split, and loss and accuracy of each bin of source length too.
+        """
         nll, correct, _ = self._teacher_forced(batch)
         self.validation_loss.update(nll.sum(), batch.target_tokens)
         self.validation_accuracy.update(correct.sum(), batch.target_tokens)
+        tokens = (batch.target_output != PAD).sum(dim=1)
+        self.validation_loss_by_length.update(batch.source_lengths, nll, tokens)
+        self.validation_accuracy_by_length.update(batch.source_lengths, correct, tokens)
         size = len(batch.index)
         self.log("validation/loss", self.validation_loss, on_epoch=True, batch_size=size)
         self.log("validation/teacher_forced_accuracy", self.validation_accuracy, on_epoch=True, batch_size=size)
@@ -107,6 +117,15 @@ class Seq2SeqModule(L.LightningModule):
             exact = is_exact(self._search(batch), batch.target_output)[: batch.examples]
             self.validation_errors.update((~exact).sum(), batch.examples)
             self.log("validation/sequence_error_rate", self.validation_errors, on_epoch=True, batch_size=size)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log what each bin of source length has come to."""
+        for name in ("loss", "accuracy"):
+            metric: MeanByLength = getattr(self, f"validation_{name}_by_length")
+            values = metric.compute().reshape(-1)  # torchmetrics makes a scalar of the only one
+            for label, value in zip(metric.labels, values, strict=True):
+                self.log(f"validation_by_length/{name}_{label}", value)
+            metric.reset()
 
     def test_step(self, batch: Batch) -> Tested:  # type: ignore[override]
         """Score the references and search freely."""

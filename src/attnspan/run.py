@@ -25,12 +25,11 @@ import pyarrow.compute as pc
 import torch
 import yaml
 from filelock import FileLock, Timeout
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from attnspan.assemble import assemble_module, check_optimizer
 from attnspan.attended import shown_examples, write_attended
-from attnspan.callbacks import Cost, Recorder, Reporter, parameter_count, peak_memory_mb
+from attnspan.callbacks import Cost, Gauges, Recorder, Reporter, parameter_count, peak_memory_mb
 from attnspan.checkpoint_files import WholeFiles, read_checkpoint
 from attnspan.checkpoints import Checkpoints, find_checkpoint, put_back_best
 from attnspan.curves import Curves
@@ -166,7 +165,7 @@ def execute(
         cost=cost,
         ranks=ranks,
     )
-    summary, loggers = None, list[Logger]()
+    summary = mirror = None
     with ExitStack() as stack:
         if rank == 0:
             stack.enter_context(_alone(directory))
@@ -178,7 +177,7 @@ def execute(
         stack.enter_context(_state_on_exit(tell, say) if rank == 0 else suppress(Interrupted))
         stack.enter_context(stop.listening())
         if rank == 0:
-            loggers = stack.enter_context(wandb_run(config, directory, command=command))
+            mirror = stack.enter_context(wandb_run(config, directory, command=command, gauges=cost.gauges, say=say))
         found = find_checkpoint(directory, say) if (directory / CONFIG).exists() and not config["rerun"] else None
         path, checkpoint = found or (None, {})
         updates, states = checkpoint.get("global_step", 0), checkpoint.get("callbacks", {})
@@ -193,8 +192,8 @@ def execute(
 
         trainer = _trainer(
             config,
-            logger=[curves, *loggers],
-            callbacks=[Reporter(report=tell, began=began), cost, recorder, checkpoints],
+            logger=[curves, *([mirror] if mirror else [])],
+            callbacks=[Reporter(report=tell, began=began), Gauges(), cost, recorder, checkpoints],
         )
         stack.enter_context(ending_together(trainer))
         if found and states[checkpoints.state_key]["complete"]:
@@ -246,8 +245,8 @@ def execute(
                 "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
                 FILES: make_manifest(directory, results),
             }
-            for logger in loggers:
-                logger.log_metrics({f"test/{name}": value for name, value in summary["test"].items()})
+            if mirror:
+                mirror.log_results(directory, config, summary)
             write_json(directory / SUMMARY, summary)
             _remove_spare_checkpoints(directory)
     return summary
