@@ -190,6 +190,8 @@ def execute(
             for side, tokenizer in (("source", prepared.source_tokenizer), ("target", prepared.target_tokenizer)):
                 tokenizer.save(directory / TOKENIZERS / f"{side}.json")
 
+        if mirror and found:
+            mirror.catch_up(states[checkpoints.state_key]["curves"])
         trainer = _trainer(
             config,
             logger=[curves, *([mirror] if mirror else [])],

@@ -17,6 +17,7 @@ The summary has the scores of the whole test, the span, what the run cost, and w
 
 from __future__ import annotations
 
+import csv
 import io
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -105,6 +106,16 @@ class Mirror(Logger):
         assert step is not None
         more = self._gauges() if "train/loss" in metrics else {}
         self._log({**metrics, **more}, step + 1)
+
+    def catch_up(self, curves: str) -> None:
+        """Log what is not logged yet of the ``curves`` in a checkpoint, the content of ``metrics.csv``.
+
+        The run was killed, and W&B with it before it had all on the disk; what it cost is not in there and stays lost.
+        """
+        for row in csv.DictReader(io.StringIO(curves)):
+            self._log(
+                {key: float(value) for key, value in row.items() if value and key != "step"}, int(row["step"]) + 1
+            )
 
     def log_results(self, directory: Path, config: dict[str, Any], summary: Mapping[str, Any]) -> None:
         """Log what the test has shown. What goes wrong in it is told, and harms no result.

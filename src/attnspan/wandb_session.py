@@ -41,6 +41,9 @@ def session(directory: Path, *, mode: str, run_id: str, say: Callable[[str], Non
         run_id: W&B's name for it. What was logged under the same id before is continued.
         say: takes lines for people.
         identity: more that ``wandb.init`` takes: project, group, config, ...
+
+    Raises:
+        InputError: W&B cannot even begin offline.
     """
     directory = directory.absolute()
     directory.mkdir(parents=True, exist_ok=True)
@@ -91,25 +94,26 @@ def logged_until(directory: Path, run_id: str) -> dict[str, int]:
 @contextmanager
 def _at_home_in(directory: Path) -> Iterator[None]:
     """Have W&B keep everything in ``directory`` that it has no order of the user's for, and be silent."""
-    ours = {"WANDB_SILENT": "true"}  # which is what keeps it from asking for a key, too
-    places = ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR")
-    ours |= {name: str(directory) for name in places if name not in os.environ}
-    before = {name: os.environ.get(name) for name in ours}
+    ours = {name: str(directory) for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR")}
+    ours["WANDB_ERROR_REPORTING"] = "false"  # it reports its own errors, and without a network waits 20 s for that
+    ours = {name: value for name, value in ours.items() if name not in os.environ}
+    ours["WANDB_SILENT"] = "true"  # which is what keeps it from asking for a key, too
+    names = [*ours, "WANDB_SERVICE"]
+    before = {name: os.environ.pop(name) for name in names if name in os.environ}
+    # Now WANDB_SERVICE is gone: whoever started us may serve W&B, and there a run that was killed is still in use.
     os.environ.update(ours)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        for name in names:
+            os.environ.pop(name, None)
+        os.environ.update(before)
 
 
 def _begin(directory: Path, *, mode: str, say: Callable[[str], None], **identity: Any) -> Any:
     import wandb
 
-    def init(mode: str) -> Any:
+    def init(mode: Any) -> Any:
         settings = wandb.Settings(
             silent=True,
             console="off",
@@ -123,20 +127,23 @@ def _begin(directory: Path, *, mode: str, say: Callable[[str], None], **identity
             **identity, mode=mode, dir=str(directory), resume="allow", reinit="create_new", settings=settings
         )
 
-    if mode == OFFLINE:
-        return init(OFFLINE)
-    before = set(directory.glob("wandb/run-*"))
+    if mode == ONLINE:
+        before = set(directory.glob("wandb/run-*"))
+        try:
+            run = init(ONLINE)
+        except wandb.errors.Error as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            say(f"W&B: {reason}; goes on offline, for wandb sync {directory}/wandb/offline-run-* to upload")
+            wandb.teardown()
+            for empty in set(directory.glob("wandb/run-*")) - before:
+                shutil.rmtree(empty, ignore_errors=True)
+        else:
+            say(f"W&B: {run.url}")
+            return run
     try:
-        run = init(ONLINE)
-    except wandb.errors.Error as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        say(f"W&B: {reason}; goes on offline, for wandb sync {directory}/wandb/offline-run-* to upload")
-        wandb.teardown()
-        for empty in set(directory.glob("wandb/run-*")) - before:
-            shutil.rmtree(empty, ignore_errors=True)
         return init(OFFLINE)
-    say(f"W&B: {run.url}")
-    return run
+    except Exception as error:
+        raise InputError(f"W&B cannot begin ({reason_of(error)}); logger.wandb.mode=disabled goes without") from error
 
 
 def _end(run: Any, code: int, say: Callable[[str], None]) -> None:
