@@ -20,6 +20,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,8 +31,8 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from attnspan.errors import reason_of
-from attnspan.identity import flatten
-from attnspan.wandb_session import DISABLED, UPDATE, logged_until, session
+from attnspan.identity import CHANGES_NOTHING, flatten
+from attnspan.wandb_session import DISABLED, UPDATE, VARIANT, logged_until, session
 
 _BY_LENGTH = "test_by_length"
 _CURVES = ("train", "validation", "validation_by_length", "cost")
@@ -252,6 +253,13 @@ def wandb_run(
         name=f"{arm} {data} seed {seed}",
         tags=[tag[:_LONGEST_TAG] for tag in dict.fromkeys((arm, data))],
         notes=command,
-        config={"run_id": directory.name, **flatten(config)},
+        config={"run_id": directory.name, VARIANT: _variant(arm, command), **flatten(config)},
     ) as run:
         yield Mirror(run, gauges=gauges, logged=logged, examples=settings["examples"], say=say)
+
+
+def _variant(arm: str, command: str) -> str:
+    """The arm and what else ``command`` sets, as in ``bahdanau rnn=lstm``: runs that differ in seed only have one."""
+    told = {"decoder", "seed", *CHANGES_NOTHING}
+    words = [word for word in shlex.split(command) if "=" in word]
+    return " ".join([arm, *(word for word in words if word.partition("=")[0].lstrip("+") not in told)])

@@ -24,6 +24,9 @@ MODES = (OFFLINE, ONLINE, DISABLED)
 UPDATE = "update"
 """The x-axis of all curves: updates done."""
 
+VARIANT = "variant"
+"""Config key with the arm and what else its command line sets, but for data, seed and what changes no number."""
+
 _ANSWER = 5.0
 """Seconds that the server has to answer when a run begins. With W&B's own start and end a run is at work within 10."""
 _UPLOAD = 60.0
