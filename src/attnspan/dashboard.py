@@ -130,7 +130,9 @@ def write_json(directory: Path, runs: Grouped, *, project: str, entity: str) -> 
     Raises:
         InputError: they cannot be written.
     """
-    found = {f"workspace-{data}.json": workspace(runs, data, project=project, entity=entity) for data in runs.data}
+    found: dict[str, Any] = {
+        f"workspace-{data}.json": workspace(runs, data, project=project, entity=entity) for data in runs.data
+    }
     for name, one in {**found, REPORT: report(runs, project=project, entity=entity)}.items():
         text = one._to_model().model_dump_json(by_alias=True, exclude_none=True, indent=2)
         write_text(directory / name, text + "\n")
@@ -160,7 +162,7 @@ def save(runs: Grouped, *, project: str, entity: str | None) -> None:
             f"--project {project}: W&B cannot be asked for it ({reason_of(error)}); --dry-run needs no W&B"
         ) from error
     try:
-        views = [workspace(runs, data, project=project, entity=entity) for data in runs.data]
+        views: list[Any] = [workspace(runs, data, project=project, entity=entity) for data in runs.data]
         for one in (*views, report(runs, project=project, entity=entity)):
             print(one.save().url)
     except Exception as error:
@@ -168,7 +170,7 @@ def save(runs: Grouped, *, project: str, entity: str | None) -> None:
 
 
 def workspace(runs: Grouped, data: str, *, project: str, entity: str) -> ws.Workspace:
-    """Curves, quality against length, cost and failures on one data set: an arm a line, its seeds the band around it."""
+    """Quality against length, curves, cost, failures on one data set: an arm a line, its seeds the band around it."""
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
     from wandb_workspaces import expr
@@ -214,8 +216,7 @@ def report(runs: Grouped, *, project: str, entity: str) -> wr.Report:
             wr.P("Error rates with 95% intervals over seeds and test examples, as attnspan-report draws them."),
             grid([wr.MediaBrowser(media_keys=compared, num_columns=2, layout=_wide())], of_study),
             wr.H2("Quality against source length"),
-            wr.P("On test, by free-running decoding unless called teacher-forced: the mean over seeds, and one standard "
-                 "deviation around it."),
+            wr.P("On test, free-running unless called teacher-forced; the band is the seeds' standard deviation."),
             grid(_quality(runs.by), of_data, by),
             wr.H2("Curves"),
             grid(_curves(runs.by), of_data, by),

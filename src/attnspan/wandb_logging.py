@@ -260,6 +260,12 @@ def wandb_run(
 
 def _variant(arm: str, command: str) -> str:
     """The arm and what else ``command`` sets, as in ``bahdanau rnn=lstm``: runs that differ in seed only have one."""
-    told = {"decoder", "seed", *CHANGES_NOTHING}
+    nothing = ("hydra", *(key for key in CHANGES_NOTHING if key != "data"))
     words = [word for word in shlex.split(command) if "=" in word]
-    return " ".join([arm, *(word for word in words if word.partition("=")[0].lstrip("+") not in told)])
+    told = [
+        word
+        for word in words
+        if (key := word.partition("=")[0].lstrip("+")) not in ("decoder", "data", "seed")
+        and not any(key == free or key.startswith((f"{free}.", f"{free}/")) for free in nothing)
+    ]
+    return " ".join([arm, *told])
