@@ -175,7 +175,8 @@ def workspace(runs: Grouped, data: str, *, project: str, entity: str) -> ws.Work
     import wandb_workspaces.workspaces as ws
     from wandb_workspaces import expr
 
-    pictures = wr.MediaBrowser(title="where attention went", media_keys=["test/attention"], num_columns=3)
+    maps = [f"test/attention_{number}" for number in (1, 2, 3)]
+    pictures = wr.MediaBrowser(title="where attention went", media_keys=maps, num_columns=3)
     return ws.Workspace(
         entity=entity,
         project=project,

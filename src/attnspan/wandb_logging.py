@@ -1,16 +1,16 @@
 """One run here is one run on W&B, which mirrors it: nothing that counts is ever read back.
 
-==========================  ============================================================================
+==========================  ==================================================================================
 keys                        what they are
-==========================  ============================================================================
+==========================  ==================================================================================
 ``train/``                  loss, learning rate and norm of the gradient, against ``update``
 ``validation/``             what ``metrics.csv`` has of each validation, against ``update``
 ``validation_by_length/``   the same for each bin of source length
 ``cost/``                   tokens a second and peak memory, against ``update``
 ``test_by_length/``         every metric of the test, against ``test_by_length/source_length``, a row a bin
 ``quality_by_length``       the same as one plot; ``test/by_length``: as a table
-``test/examples``           some test examples, with where attention went; ``test/attention``: the maps alone
-==========================  ============================================================================
+``test/examples``           some test examples, with maps of attention; ``test/attention_1`` ...: maps alone
+==========================  ==================================================================================
 
 The summary has the scores of the whole test, the span, what the run cost, and why it failed if it did.
 """
@@ -203,16 +203,17 @@ class Mirror(Logger):
         spread = ids.iloc[np.linspace(0, len(ids) - 1, min(self._examples, len(ids)), dtype=int)]
         chosen = list(dict.fromkeys([*maps, *spread]))[: self._examples]
         columns = ["example_id", "source_length", "edits", "source", "reference", "hypothesis"]
-        table, images = wandb.Table(columns=[*columns, "attention"]), []
+        table, maps_alone = wandb.Table(columns=[*columns, "attention"]), dict[str, Any]()
         for record in run.records[ids.isin(chosen)].to_dict("records"):
             name, image = record["example_id"], None
             if name in maps:
                 png, *_ = small_png(draw(maps[name], title=[f"{run.label}, seed {run.seed}", name]))
                 picture = Image.open(io.BytesIO(png))
                 image = wandb.Image(picture)
-                images.append(wandb.Image(picture, caption=f"{name}, {record['source_length']} source tokens"))
+                caption = f"{name}, {record['source_length']} source tokens"
+                maps_alone[f"test/attention_{len(maps_alone) + 1}"] = wandb.Image(picture, caption=caption)
             table.add_data(*(record[column] for column in columns), image)
-        return {"test/examples": table, **({"test/attention": images} if images else {})}
+        return {"test/examples": table, **maps_alone}  # W&B wants all pictures of one key to have one size
 
 
 @contextmanager
