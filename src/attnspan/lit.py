@@ -40,6 +40,19 @@ class Tested:
     hypotheses: Hypotheses
 
 
+@dataclass(frozen=True, kw_only=True)
+class Validated:
+    """What validation finds out about a batch; :class:`attnspan.by_length.ByLength` sums it up by source length.
+
+    Attributes:
+        nll: [B] teacher-forced negative log-likelihood in nats, <eos> counted.
+        correct: [B] teacher-forced: reference tokens, <eos> counted, that the model ranks first.
+    """
+
+    nll: Tensor
+    correct: Tensor
+
+
 class Seq2SeqModule(L.LightningModule):
     """Trains with teacher forcing, validates on the loss and perhaps by search, tests by free-running search.
 
@@ -95,7 +108,7 @@ class Seq2SeqModule(L.LightningModule):
         self.log("train/loss", loss.detach(), batch_size=batch.whole_tokens, sync_dist=True)
         return loss
 
-    def validation_step(self, batch: Batch) -> None:
+    def validation_step(self, batch: Batch) -> Validated:  # type: ignore[override]
         """Teacher-forced loss and accuracy, by token over the whole split; the sequence error rate, if asked for."""
         nll, correct, _ = self._teacher_forced(batch)
         self.validation_loss.update(nll.sum(), batch.target_tokens)
@@ -107,6 +120,7 @@ class Seq2SeqModule(L.LightningModule):
             exact = is_exact(self._search(batch), batch.target_output)[: batch.examples]
             self.validation_errors.update((~exact).sum(), batch.examples)
             self.log("validation/sequence_error_rate", self.validation_errors, on_epoch=True, batch_size=size)
+        return Validated(nll=nll, correct=correct)
 
     def test_step(self, batch: Batch) -> Tested:  # type: ignore[override]
         """Score the references and search freely."""

@@ -58,6 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rankings = rank(studies)
             write_report(out, lambda directory: _write_ranking(studies, rankings, excluded, directory, out, command))
             show_ranking(studies, rankings, out)
+        if options.wandb != "disabled":
+            from attnspan.wandb_study import mirror_report  # W&B takes seconds to load
+
+            mirror_report(studies, out, mode=options.wandb, command=command)
     except InputError as error:
         print(f"attnspan-report: {error}", file=sys.stderr)
         return 2
@@ -104,6 +108,12 @@ def _parser() -> argparse.ArgumentParser:
         action=argparse.BooleanOptionalAction,
         help="the target is text: give corpus BLEU, chrF and perplexity too (default: where the target is cut into "
         "subwords, or words and signs)",
+    )
+    parser.add_argument(
+        "--wandb",
+        choices=["offline", "online", "disabled"],
+        default="disabled",
+        help="show W&B the report too, as a run of job type study (default: disabled)",
     )
     parser.add_argument("--ter", action="store_true", help="of text, give TER too, which takes minutes")
     return parser

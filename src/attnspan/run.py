@@ -25,11 +25,13 @@ import pyarrow.compute as pc
 import torch
 import yaml
 from filelock import FileLock, Timeout
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from attnspan.assemble import assemble_module, check_optimizer
 from attnspan.attended import shown_examples, write_attended
+from attnspan.bins import Bins, make_bins
+from attnspan.by_length import ByLength
 from attnspan.callbacks import Cost, Recorder, Reporter, parameter_count, peak_memory_mb
 from attnspan.checkpoint_files import WholeFiles, read_checkpoint
 from attnspan.checkpoints import Checkpoints, find_checkpoint, put_back_best
@@ -38,6 +40,7 @@ from attnspan.data.corpus import SPLITS
 from attnspan.data.module import DataModule
 from attnspan.data.prepare import Prepared
 from attnspan.errors import InputError, UnderWayError, reason_of
+from attnspan.gauges import Gauges
 from attnspan.heatmap import Heatmap
 from attnspan.identity import claim
 from attnspan.lit import Seq2SeqModule
@@ -72,6 +75,7 @@ from attnspan.rundir import (
 from attnspan.status import FAILED, FINISHED, INTERRUPTED, PREPARING, RUNNING, Status, Teller, read_status
 from attnspan.stopping import Interrupted, Stop
 from attnspan.wandb_logging import wandb_run
+from attnspan.wandb_results import mirror_results
 
 VERSIONS = (
     "attnspan",
@@ -166,7 +170,7 @@ def execute(
         cost=cost,
         ranks=ranks,
     )
-    summary, loggers = None, list[Logger]()
+    summary = None
     with ExitStack() as stack:
         if rank == 0:
             stack.enter_context(_alone(directory))
@@ -177,8 +181,8 @@ def execute(
             return read_json(directory / SUMMARY)
         stack.enter_context(_state_on_exit(tell, say) if rank == 0 else suppress(Interrupted))
         stack.enter_context(stop.listening())
-        if rank == 0:
-            loggers = stack.enter_context(wandb_run(config, directory, command=command))
+        mirror = stack.enter_context(wandb_run(config, directory, command=command, say=say)) if rank == 0 else None
+        loggers: list[Logger] = [mirror] if mirror else []
         found = find_checkpoint(directory, say) if (directory / CONFIG).exists() and not config["rerun"] else None
         path, checkpoint = found or (None, {})
         updates, states = checkpoint.get("global_step", 0), checkpoint.get("callbacks", {})
@@ -194,7 +198,14 @@ def execute(
         trainer = _trainer(
             config,
             logger=[curves, *loggers],
-            callbacks=[Reporter(report=tell, began=began), cost, recorder, checkpoints],
+            callbacks=[
+                Reporter(report=tell, began=began),
+                cost,
+                Gauges(every=config["trainer"]["log_every_n_steps"], mirrors=loggers),
+                ByLength(_bins(prepared)),
+                recorder,
+                checkpoints,
+            ],
         )
         stack.enter_context(ending_together(trainer))
         if found and states[checkpoints.state_key]["complete"]:
@@ -246,9 +257,9 @@ def execute(
                 "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
                 FILES: make_manifest(directory, results),
             }
-            for logger in loggers:
-                logger.log_metrics({f"test/{name}": value for name, value in summary["test"].items()})
             write_json(directory / SUMMARY, summary)
+            if mirror:
+                _mirror(mirror, directory, say)
             _remove_spare_checkpoints(directory)
     return summary
 
@@ -403,6 +414,20 @@ def _keep_attention(directory: Path, config: dict[str, Any], module: Seq2SeqModu
     }
     if heatmaps:
         write_attended(directory, heatmaps)
+
+
+def _mirror(mirror: WandbLogger, directory: Path, say: Callable[[str], None]) -> None:
+    """Show W&B the results of a run that is finished, which nothing that happens here can make unfinished."""
+    try:
+        mirror_results(mirror.experiment, directory)
+    except Exception as error:
+        say(f"W&B was not shown all results ({reason_of(error)}); the run itself is finished")
+
+
+def _bins(prepared: Prepared) -> Bins:
+    """Of validation's source lengths."""
+    lengths = pc.list_value_length(prepared.validation.data["source_ids"]).to_numpy()
+    return make_bins(np.asarray(lengths, dtype=np.int64), [prepared.training_lengths[1]])
 
 
 def _identity(config: dict[str, Any], directory: Path) -> dict[str, Any]:

@@ -39,6 +39,8 @@ LOSS, SEQUENCE_ERROR_RATE = "loss", "sequence_error_rate"
 CRITERIA = (LOSS, SEQUENCE_ERROR_RATE)
 """What ``choose_by`` may be: what is the least of ``validation/...`` at the best checkpoint."""
 
+_WANDB_MODES = ("offline", "online", "disabled")
+
 _SIZES = {"layers", "heads", "features", "half_width", "max_length"}
 """What the parts of a model call numbers that must be whole and at least 1, beside all that end in ``_size``."""
 
@@ -156,11 +158,9 @@ def _check(config: dict[str, Any]) -> None:
     if (nodes := config["trainer"].get("num_nodes", 1)) != 1:
         raise InputError(f"trainer.num_nodes={nodes}: a run stays on one machine; leave it out")
     wandb = config["logger"].get("wandb")
-    if wandb is None:
-        return
-    if not isinstance(wandb, dict) or wandb.get("mode") not in ("offline", "online"):
-        found = wandb.get("mode") if isinstance(wandb, dict) else wandb
-        raise InputError(f"logger.wandb.mode: must be offline or online, not {found!r}")
+    mode = wandb.get("mode") if isinstance(wandb, dict) else wandb
+    if mode not in _WANDB_MODES:
+        raise InputError(f"logger.wandb.mode: '{mode}' is none of W&B's modes; {nearest(str(mode), _WANDB_MODES)}")
     project = wandb.get("project")
     if not isinstance(project, str) or not project or set(project) & set("/\\#?%:"):
         raise InputError(f"logger.wandb.project: must be a name without any of / \\ # ? % :, not {project!r}")
