@@ -140,7 +140,7 @@ def test_the_span_is_that_of_the_records_and_kept_maps_are_shown(tmp_path: Path)
     found = summary_of(mirror)["summary"]
     assert found["test/span"] == pytest.approx(span.span.length.tokens)
     assert found["test/span_in_words"] == str(span.span.length)
-    (picture,) = found["attention"]["filenames"]
+    picture = found["attention/bahdanau, 5 source tokens"]["path"]
     assert (mirror.parent / "files" / picture).read_bytes().startswith(b"\x89PNG")
 
 
@@ -291,7 +291,7 @@ def test_a_resumed_run_is_the_same_run_and_no_update_stands_twice(tmp_path: Path
     assert steps == list(range(40))
 
 
-def test_a_sweep_of_wandb_drives_the_same_command(compose: Compose) -> None:
+def test_a_sweep_of_wandb_drives_the_same_command(composed: Compose) -> None:
     """Dotted keys, lists and words with spaces come through what W&B's agent makes of its file."""
     from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
@@ -303,12 +303,12 @@ def test_a_sweep_of_wandb_drives_the_same_command(compose: Compose) -> None:
         for key, one in sweep["parameters"].items()
     }
     arguments = create_sweep_command_args({"args": chosen})["args_no_hyphens"]
-    found = compose(*arguments, *sweep["command"][3:])
+    found = composed(*arguments, *sweep["command"][3:])
     assert found["arm"] == "bahdanau"
     assert found["optimizer"]["lr"] == 0.008
     assert found["model"]["dropout"] == 0.2
     assert found["data"]["train_lengths"] == [5, 40]
-    assert found["study"] == "learning rate by W&B"
+    assert found["study"] == "learning rate, by W&B"
     assert found["logger"]["wandb"]["mode"] == "online"
 
 
