@@ -50,8 +50,8 @@ def main() -> None:
         held = np.zeros(4)
         for _ in range(REPETITIONS):
             arms = [[one + ahead + SPREAD * generator.normal(size=seeds) for one in DATA] for ahead in (0.0, -AHEAD)]
-            for column, statistic in enumerate((iqm, better)):
-                one = estimate(statistic, arms, draws=1_000, seed=int(generator.integers(2**32)))
+            for column, (statistic, counted) in enumerate(((iqm, 0.5), (better, 1.0))):
+                one = estimate(statistic, arms, counted=counted, draws=1_000, seed=int(generator.integers(2**32)))
                 low, high = np.nan_to_num([one.low, one.high], nan=one.value)
                 held[column] += low <= truth[statistic] <= high
                 low, high = as_rliable(statistic, arms, generator)

@@ -38,7 +38,6 @@ def module(composed: Compose, *, label_smoothing: float = 0.0, dropout: float = 
         schedule=partial(warmup_decay, max_steps=10, warmup_steps=4, final=0.5),
         label_smoothing=label_smoothing,
         search_in_validation=False,
-        validation_edges=(0, 2, 5),
     )
     made.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
     return made

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnspan.metrics import Mean, MeanByLength, edits, is_repeating, longest_loop
+from attnspan.metrics import Mean, edits, is_repeating, longest_loop
 
 
 def levenshtein(a: list[int], b: list[int]) -> int:
@@ -59,13 +59,3 @@ def test_the_mean_counts_tokens_not_batches() -> None:
     mean.update(torch.tensor(6.0), 2)
     mean.update(torch.tensor(1.0), 8)
     assert float(mean.compute()) == pytest.approx(0.7)
-
-
-def test_means_by_length_are_of_right_closed_bins() -> None:
-    """Bins 1 to 2, 3 to 5, 6 to 10; what is shorter or longer than all of them counts in the first or last."""
-    mean = MeanByLength((0, 2, 5, 10))
-    assert mean.labels == ["01_to_02", "03_to_05", "06_to_10"]
-    lengths = torch.tensor([1, 2, 3, 5, 6, 10, 11])
-    mean.update(lengths, torch.tensor([1.0, 2, 3, 5, 6, 10, 11]), torch.tensor([1, 1, 1, 1, 1, 1, 1]))
-    mean.update(torch.tensor([2, 4]), torch.tensor([9.0, 0.0]), torch.tensor([4, 8]))
-    assert mean.compute().tolist() == pytest.approx([12 / 6, 8 / 10, 27 / 3])

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from attnspan import report
 from attnspan.attended import write_attended
 from attnspan.heatmap import Heatmap
 from tests.browser import CHROMIUM, Page, browser
-from tests.fake_runs import fake_study
+from tests.fake_runs import fake_study, sign
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here")
 
@@ -21,6 +22,10 @@ def made(tmp_path_factory) -> Path:
     directories = fake_study(root / "runs", arms=arms, per_length=5, attention=True)
     kept = Heatmap(source=list("abcde"), output=["A", "B", "C"], weights=np.eye(3, 5, dtype=np.float32))
     write_attended(directories[2], {"e00000": kept})
+    cut = pd.read_parquet(directories[0] / "records.parquet")
+    cut.loc[:3, "truncated"] = True
+    cut.to_parquet(directories[0] / "records.parquet")
+    sign(directories[0])
     assert report.main([str(root / "runs"), "--out", str(root / "report")]) == 0
     return root / "report" / "index.html"
 
@@ -69,7 +74,7 @@ def test_a_box_hides_its_arm_in_all_plots_and_brings_it_back(page: Page, made: P
     assert one > 10
     assert other > 10
     legend = "[...document.querySelectorAll('.wide svg text')].filter("
-    legend += "e => e.textContent.trim() == '{}' && e.checkVisibility()).length"
+    legend += "e => e.textContent.trim() == '{}' && e.getBoundingClientRect().width).length"
     boxes = "[...document.querySelectorAll('.toggles label')].map(e => e.textContent.trim())"
     names = page.evaluate(boxes)[1:3]
     assert all(page.evaluate(legend.format(name)) >= 2 for name in names)

@@ -16,9 +16,7 @@ def rates(*by_seed: list[float], n: int = 50, wobble: float = 0.0) -> Rates:
 
 
 def span(*by_seed: list[float], keep: float = 0.5, **options: float) -> Span:
-    found = find_span(
-        rates(*by_seed, **options), arm=[0, 1, 2], shortest_bins=[0], at=AT, shortest=5, longest=35, keep=keep
-    )
+    found = find_span(rates(*by_seed, **options), arm=[0, 1, 2], best=0, at=AT, shortest=5, longest=35, keep=keep)
     assert found is not None
     return found
 
@@ -44,7 +42,7 @@ def test_never_below_is_censored_at_the_longest_source():
 def test_never_above_is_censored_at_the_shortest_source():
     # columns 0 to 2 are a poor arm, column 3 the best arm's first bin
     both = Rates.beside(rates([0.9, 0.9, 0.9]), rates([0.1, 0.5, 0.9]))
-    found = find_span(both, arm=[0, 1, 2], shortest_bins=[0, 3], at=AT, shortest=5, longest=35, keep=0.5)
+    found = find_span(both, arm=[0, 1, 2], best=3, at=AT, shortest=5, longest=35, keep=0.5)
     assert found is not None
     assert str(found.length) == "< 5"
 
@@ -59,10 +57,7 @@ def test_quality_is_not_below_zero():
 
 
 def test_no_quality_at_all_has_no_span():
-    assert (
-        find_span(rates([1.0, 1.1, 1.2]), arm=[0, 1, 2], shortest_bins=[0], at=AT, shortest=5, longest=35, keep=0.5)
-        is None
-    )
+    assert find_span(rates([1.0, 1.1, 1.2]), arm=[0, 1, 2], best=0, at=AT, shortest=5, longest=35, keep=0.5) is None
 
 
 def test_interval_holds_the_estimate_and_grows_with_the_spread_of_seeds():
@@ -76,32 +71,12 @@ def test_interval_holds_the_estimate_and_grows_with_the_spread_of_seeds():
 def test_the_threshold_is_uncertain_too():
     # the arm is the same under both seeds, but the best arm, which sets the threshold, is not
     arm = rates([0.3, 0.4, 0.8], [0.3, 0.4, 0.8], wobble=0.01)
-    best = rates([0.195, 0.2, 0.2], [0.205, 0.2, 0.2], wobble=0.01)
-    found = of_two(arm, best)
-    # threshold 0.5 * (0.8 +- 12.7062 * 0.005) = 0.4 +- 0.032; quality falls by 0.04 a token, so 25 +- 0.8
-    assert found.best == 1
-    assert found.low.tokens == pytest.approx(25 - 0.8, abs=0.11)
-    assert found.high.tokens == pytest.approx(25 + 0.8, abs=0.11)
-
-
-def test_an_arm_that_may_be_the_best_lowers_what_the_upper_end_asks():
-    # as above, but the arm itself, with 0.3, is not surely worse than 0.2 +- 12.7062 * 0.02
-    found = of_two(
-        rates([0.3, 0.4, 0.8], [0.3, 0.4, 0.8], wobble=0.01), rates([0.18, 0.2, 0.2], [0.22, 0.2, 0.2], wobble=0.01)
-    )
-    assert found.length.tokens == pytest.approx(25)
-    # below, the apparent best: 0.4 + 0.5 * 12.7062 * 0.02 = 0.527, at 20 + (0.6 - 0.527) / 0.04
-    assert found.low.tokens == pytest.approx(25 - 3.2, abs=0.2)
-    # above, the mean of both: 0.5 * 0.75 - 0.25 * 12.7062 * 0.02 = 0.311, at 20 + (0.6 - 0.311) / 0.04
-    assert found.high.tokens == pytest.approx(27.2, abs=0.11)
-
-
-def of_two(arm: Rates, other: Rates) -> Span:
-    found = find_span(
-        Rates.beside(arm, other), arm=[0, 1, 2], shortest_bins=[0, 3], at=AT, shortest=5, longest=35, keep=0.5
-    )
+    best = rates([0.18, 0.2, 0.2], [0.22, 0.2, 0.2], wobble=0.01)
+    found = find_span(Rates.beside(arm, best), arm=[0, 1, 2], best=3, at=AT, shortest=5, longest=35, keep=0.5)
     assert found is not None
-    return found
+    # threshold 0.5 * (0.8 +- 12.7062 * 0.02) = 0.4 +- 0.127; quality falls by 0.04 a token, so 25 +- 3.2
+    assert found.low.tokens == pytest.approx(25 - 3.2, abs=0.2)
+    assert found.high.tokens == pytest.approx(25 + 3.2, abs=0.2)
 
 
 def test_interval_is_censored_where_it_leaves_the_lengths_tested():

@@ -93,18 +93,18 @@ def test_curves_are_those_of_metrics_csv_against_the_update(three: dict[str, Pat
 
 
 def test_cost_is_logged_beside_the_loss(mirror: Mirrored) -> None:
-    for key in ("cost/tokens_per_second", "cost/peak_memory_mb"):
+    for key in ("machine/train_tokens_per_second", "machine/peak_memory_mb"):
         assert updates(mirror, key) == updates(mirror, "train/loss")
         assert all(row[key] > 0 for row in mirror.rows if key in row)
         assert mirror.axis(key) == "update"
 
 
 def test_no_clock_stands_in_metrics_csv(three: dict[str, Path]) -> None:
-    assert not [name for name in pd.read_csv(three["bahdanau"] / "metrics.csv").columns if "cost" in name]
+    assert not [name for name in pd.read_csv(three["bahdanau"] / "metrics.csv").columns if "machine" in name]
 
 
 def test_validation_is_told_by_length(mirror: Mirrored) -> None:
-    for key in ("validation_by_length/loss_2_to_6", "validation_by_length/accuracy_2_to_6"):
+    for key in ("validation_loss/2-6", "validation_accuracy/2-6"):
         assert updates(mirror, key) == [10, 20]
         assert mirror.axis(key) == "update"
 
@@ -338,5 +338,5 @@ def test_of_several_processes_one_logs(composed: Compose, tmp_path: Path, cache:
     assert done.returncode == 0, done.stdout + done.stderr
     (one,) = read_mirrors(tmp_path)
     assert updates(one, "train/loss") == [5, 10, 15, 20]
-    assert updates(one, "validation_by_length/loss_2_to_6") == [10, 20]
+    assert updates(one, "validation_loss/2-6") == [10, 20]
     assert one.exit_code == 0

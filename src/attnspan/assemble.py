@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pyarrow.compute as pc
 from torch import Tensor
 
-from attnspan.bins import make_bins
 from attnspan.build import build
 from attnspan.data.prepare import Prepared
 from attnspan.errors import InputError
@@ -61,15 +58,8 @@ def assemble_module(config: dict[str, Any], prepared: Prepared) -> Seq2SeqModule
         model=model,
         label_smoothing=config["label_smoothing"],
         search_in_validation=config["choose_by"] == SEQUENCE_ERROR_RATE,
-        validation_edges=_validation_edges(prepared),
         **parts,
     )
-
-
-def _validation_edges(prepared: Prepared) -> tuple[int, ...]:
-    """Edges of the length bins of the validation split, one of them on the longest training length."""
-    lengths = pc.list_value_length(prepared.validation.data["source_ids"]).to_numpy().astype(np.int64)
-    return make_bins(lengths, walls=[prepared.training_lengths[1]]).edges
 
 
 def check_optimizer(config: dict[str, Any], parameters: Iterable[Tensor]) -> None:

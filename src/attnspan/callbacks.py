@@ -128,25 +128,6 @@ class Reporter(L.Callback):
         )
 
 
-class Gauges(L.Callback):
-    """Logs beside the loss the learning rate of the update and the norm of its gradient, before that is clipped.
-
-    No clock may stand in ``metrics.csv``, which a run that was resumed must reproduce; speed and memory are
-    :meth:`Cost.gauges`.
-    """
-
-    def on_before_optimizer_step(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
-    ) -> None:
-        """Log, if this update is logged."""
-        if (trainer.global_step + 1) % trainer.log_every_n_steps:  # type: ignore[attr-defined]
-            return
-        gradients = [parameter.grad for parameter in pl_module.parameters() if parameter.grad is not None]
-        norms = torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients])
-        pl_module.log("train/gradient_norm", torch.linalg.vector_norm(norms))
-        pl_module.log("train/learning_rate", optimizer.param_groups[0]["lr"])
-
-
 class Cost(L.Callback):
     """Counts target tokens and the seconds that they took, over all parts of a run that was interrupted.
 
@@ -162,20 +143,11 @@ class Cost(L.Callback):
         self.test_seconds = 0.0
         self._start = 0.0
         self._validation_start = 0.0
-        self._gauged = (0, 0.0)
 
     @property
     def wall_seconds(self) -> float:
         """Seconds since the run began."""
         return time.monotonic() - self._began
-
-    def gauges(self) -> dict[str, float]:
-        """Target tokens a second of training since it was last asked, and the most memory so far, in MB."""
-        self._look_at_the_clock()
-        tokens, seconds = self._gauged
-        self._gauged = (self.train_tokens, self.train_seconds)
-        speed = (self.train_tokens - tokens) / max(self.train_seconds - seconds, 1e-9)
-        return {"cost/tokens_per_second": speed, "cost/peak_memory_mb": peak_memory_mb()}
 
     def state_dict(self) -> dict[str, Any]:
         """All that was counted so far."""
@@ -193,7 +165,6 @@ class Cost(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock, where it was stopped."""
         self._start = time.monotonic() - self.train_seconds - self.validation_seconds
-        self._gauged = (self.train_tokens, self.train_seconds)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int

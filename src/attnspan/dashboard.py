@@ -289,7 +289,7 @@ def _validation_by_length(by: str) -> list[Any]:
             title=f"validation {name} of each bin (teacher-forced)",
             x=UPDATE,
             title_x="updates",
-            metric_regex=f"validation_by_length/{name}_.*",
+            metric_regex=f"validation_{name}/.*",
             max_runs_to_show=_MOST_RUNS,
             **_grouped(by),
         )
@@ -301,7 +301,7 @@ def _cost(by: str) -> list[Any]:
     import wandb_workspaces.reports.v2 as wr
 
     bars = [wr.BarPlot(title=title, metrics=[wr.SummaryMetric(key)], **_grouped(by)) for key, title in _COST.items()]
-    return [*bars, _line(by, "cost/peak_memory_mb", "peak memory so far (MB)", UPDATE, "updates")]
+    return [*bars, _line(by, "machine/peak_memory_mb", "peak memory so far (MB)", UPDATE, "updates")]
 
 
 def _comparer() -> Any:

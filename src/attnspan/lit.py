@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import lightning as L
@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from attnspan.data.batching import Batch
 from attnspan.data.tokenization import BOS, EOS, PAD, UNK
-from attnspan.metrics import Mean, MeanByLength
+from attnspan.metrics import Mean
 from attnspan.models.search import Hypotheses, Search, Specials
 from attnspan.models.seq2seq import Seq2Seq
 
@@ -40,6 +40,19 @@ class Tested:
     hypotheses: Hypotheses
 
 
+@dataclass(frozen=True, kw_only=True)
+class Validated:
+    """What validation finds out about a batch; :class:`attnspan.by_length.ByLength` sums it up by source length.
+
+    Attributes:
+        nll: [B] teacher-forced negative log-likelihood in nats, <eos> counted.
+        correct: [B] teacher-forced: reference tokens, <eos> counted, that the model ranks first.
+    """
+
+    nll: Tensor
+    correct: Tensor
+
+
 class Seq2SeqModule(L.LightningModule):
     """Trains with teacher forcing, validates on the loss and perhaps by search, tests by free-running search.
 
@@ -50,7 +63,6 @@ class Seq2SeqModule(L.LightningModule):
         schedule: builds the learning-rate schedule, called after every update.
         label_smoothing: share of the target probability that is spread over the vocabulary, in training only.
         search_in_validation: also count the hypotheses that are not their reference; costs a search of the split.
-        validation_edges: of the bins of source length by which loss and accuracy of the validation are told apart.
     """
 
     def __init__(
@@ -62,7 +74,6 @@ class Seq2SeqModule(L.LightningModule):
         schedule: Callable[[Optimizer], LRScheduler],
         label_smoothing: float,
         search_in_validation: bool,
-        validation_edges: Sequence[int],
     ) -> None:
         super().__init__()
         self.model = model
@@ -74,8 +85,6 @@ class Seq2SeqModule(L.LightningModule):
         self.validation_loss = Mean()
         self.validation_accuracy = Mean()
         self.validation_errors = Mean()
-        self.validation_loss_by_length = MeanByLength(validation_edges)
-        self.validation_accuracy_by_length = MeanByLength(validation_edges)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimizer and its schedule."""
@@ -99,17 +108,11 @@ class Seq2SeqModule(L.LightningModule):
         self.log("train/loss", loss.detach(), batch_size=batch.whole_tokens, sync_dist=True)
         return loss
 
-    def validation_step(self, batch: Batch) -> None:
-        """Teacher-forced loss and accuracy, by token; the sequence error rate, if asked for.
-
-        They are of the whole split, and loss and accuracy of each bin of source length too.
-        """
+    def validation_step(self, batch: Batch) -> Validated:  # type: ignore[override]
+        """Teacher-forced loss and accuracy, by token over the whole split; the sequence error rate, if asked for."""
         nll, correct, _ = self._teacher_forced(batch)
         self.validation_loss.update(nll.sum(), batch.target_tokens)
         self.validation_accuracy.update(correct.sum(), batch.target_tokens)
-        tokens = (batch.target_output != PAD).sum(dim=1)
-        self.validation_loss_by_length.update(batch.source_lengths, nll, tokens)
-        self.validation_accuracy_by_length.update(batch.source_lengths, correct, tokens)
         size = len(batch.index)
         self.log("validation/loss", self.validation_loss, on_epoch=True, batch_size=size)
         self.log("validation/teacher_forced_accuracy", self.validation_accuracy, on_epoch=True, batch_size=size)
@@ -117,15 +120,7 @@ class Seq2SeqModule(L.LightningModule):
             exact = is_exact(self._search(batch), batch.target_output)[: batch.examples]
             self.validation_errors.update((~exact).sum(), batch.examples)
             self.log("validation/sequence_error_rate", self.validation_errors, on_epoch=True, batch_size=size)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log what each bin of source length has come to."""
-        for name in ("loss", "accuracy"):
-            metric: MeanByLength = getattr(self, f"validation_{name}_by_length")
-            values = metric.compute().reshape(-1)  # torchmetrics makes a scalar of the only one
-            for label, value in zip(metric.labels, values, strict=True):
-                self.log(f"validation_by_length/{name}_{label}", value)
-            metric.reset()
+        return Validated(nll=nll, correct=correct)
 
     def test_step(self, batch: Batch) -> Tested:  # type: ignore[override]
         """Score the references and search freely."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Hashable, Sequence
 
 import torch
@@ -61,40 +60,3 @@ class Mean(Metric):
     def compute(self) -> Tensor:
         """The mean."""
         return self.total / self.count
-
-
-class MeanByLength(Metric):
-    """What :class:`Mean` is, apart for the examples of each bin of source length.
-
-    Args:
-        edges: of the K bins, ascending whole numbers: bin k holds the sources longer than ``edges[k]`` and no longer
-            than ``edges[k + 1]``. What is longer than the last of them counts in the last bin.
-    """
-
-    full_state_update = False
-    totals: Tensor
-    counts: Tensor
-
-    def __init__(self, edges: Sequence[int]) -> None:
-        super().__init__()
-        self._inner = torch.tensor(edges[1:-1])
-        width = len(str(edges[-1]))  # names sort by length
-        self.labels = [f"{low + 1:0{width}d}_to_{high:0{width}d}" for low, high in itertools.pairwise(edges)]
-        for name in ("totals", "counts"):
-            self.add_state(name, torch.zeros(len(self.labels), dtype=torch.float64), dist_reduce_fx="sum")
-
-    def update(self, lengths: Tensor, totals: Tensor, counts: Tensor) -> None:
-        """Add a batch.
-
-        Args:
-            lengths: [B] of the sources.
-            totals: [B] each summed over ...
-            counts: [B] ... so many.
-        """
-        members = torch.bucketize(lengths.cpu(), self._inner).to(self.totals.device)
-        self.totals.index_add_(0, members, totals.double())
-        self.counts.index_add_(0, members, counts.double())
-
-    def compute(self) -> Tensor:
-        """The means [K]; NaN where there was nothing."""
-        return self.totals / self.counts

@@ -10,13 +10,15 @@
 Intervals come from a bootstrap that draws runs anew within each data set. Percentiles of S draws of S runs, as rliable
 takes them, are too narrow where seeds are few: with three they hold a true interquartile mean in 80% of cases. So S - 1
 runs are drawn, by which the variance comes out unbiased (Rao and Wu 1988), and the percentiles stand as much further
-from the value as Student's t with one degree of freedom a run beyond the first does from the normal. That makes 91 to
+from the value as Student's t with one degree of freedom a run beyond the first (for the interquartile mean, which looks
+at half of the runs, one for two) does from the normal. That makes 91 to
 97% with 3, 5 and 10 seeds, and 88 to 91% with 2 (``benchmarks/ranking.txt``). They say what other seeds would give on
 *these* data sets.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -95,7 +97,7 @@ def common_arms(studies: Sequence[Study]) -> list[str]:
 
 def _ranking(side: str, data: Sequence[str], scores: Mapping[str, Scores]) -> Ranking:
     standings = [
-        Standing(arm, estimate(lambda drawn: interquartile_mean(drawn[0]), [of_arm]), tuple(of_arm))
+        Standing(arm, estimate(lambda drawn: interquartile_mean(drawn[0]), [of_arm], counted=0.5), tuple(of_arm))
         for arm, of_arm in scores.items()
     ]
     improvements = [
@@ -144,7 +146,12 @@ def probability_of_improvement(scores: Scores, others: Scores) -> Floats:
 
 
 def estimate(
-    statistic: Callable[[Sequence[Scores]], Floats], arms: Sequence[Scores], *, draws: int = DRAWS, seed: int = 0
+    statistic: Callable[[Sequence[Scores]], Floats],
+    arms: Sequence[Scores],
+    *,
+    counted: float = 1.0,
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> Estimate:
     """A statistic of the scores of some arms, from 0 to 1, with its stratified bootstrap interval.
 
@@ -153,6 +160,7 @@ def estimate(
     Args:
         statistic: scores of the arms, each data set ``[..., runs]``, in; ``[...]`` out.
         arms: their scores.
+        counted: share of the runs that the statistic looks at, and so of the degrees of freedom.
         draws: of the bootstrap.
         seed: of the draws; the same for every call, so a report can be made again.
     """
@@ -165,7 +173,7 @@ def estimate(
     low, high = np.quantile(statistic(drawn), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     if not low < high:
         return Estimate(value, np.nan, np.nan, fewest)
-    freedom = min(sum(len(runs) - 1 for runs in scores) for scores in arms)
+    freedom = math.ceil(counted * min(sum(len(runs) - 1 for runs in scores) for scores in arms))
     wider = float(stdtrit(freedom, (1 + LEVEL) / 2) / ndtri((1 + LEVEL) / 2))
     below, above = max(value - float(low), 0.0), max(float(high) - value, 0.0)
     return Estimate(value, value - wider * below, value + wider * above, fewest).clipped(0.0, 1.0)

@@ -25,11 +25,14 @@ import pyarrow.compute as pc
 import torch
 import yaml
 from filelock import FileLock, Timeout
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from attnspan.assemble import assemble_module, check_optimizer
 from attnspan.attended import shown_examples, write_attended
-from attnspan.callbacks import Cost, Gauges, Recorder, Reporter, parameter_count, peak_memory_mb
+from attnspan.bins import Bins, make_bins
+from attnspan.by_length import ByLength
+from attnspan.callbacks import Cost, Recorder, Reporter, parameter_count, peak_memory_mb
 from attnspan.checkpoint_files import WholeFiles, read_checkpoint
 from attnspan.checkpoints import Checkpoints, find_checkpoint, put_back_best
 from attnspan.curves import Curves
@@ -37,6 +40,7 @@ from attnspan.data.corpus import SPLITS
 from attnspan.data.module import DataModule
 from attnspan.data.prepare import Prepared
 from attnspan.errors import InputError, UnderWayError, reason_of
+from attnspan.gauges import Gauges
 from attnspan.heatmap import Heatmap
 from attnspan.identity import claim
 from attnspan.lit import Seq2SeqModule
@@ -165,7 +169,7 @@ def execute(
         cost=cost,
         ranks=ranks,
     )
-    summary = mirror = None
+    summary = None
     with ExitStack() as stack:
         if rank == 0:
             stack.enter_context(_alone(directory))
@@ -176,8 +180,8 @@ def execute(
             return read_json(directory / SUMMARY)
         stack.enter_context(_state_on_exit(tell, say) if rank == 0 else suppress(Interrupted))
         stack.enter_context(stop.listening())
-        if rank == 0:
-            mirror = stack.enter_context(wandb_run(config, directory, command=command, gauges=cost.gauges, say=say))
+        mirror = stack.enter_context(wandb_run(config, directory, command=command, say=say)) if rank == 0 else None
+        loggers: list[Logger] = [mirror] if mirror else []
         found = find_checkpoint(directory, say) if (directory / CONFIG).exists() and not config["rerun"] else None
         path, checkpoint = found or (None, {})
         updates, states = checkpoint.get("global_step", 0), checkpoint.get("callbacks", {})
@@ -194,8 +198,15 @@ def execute(
             mirror.catch_up(states[checkpoints.state_key]["curves"])
         trainer = _trainer(
             config,
-            logger=[curves, *([mirror] if mirror else [])],
-            callbacks=[Reporter(report=tell, began=began), Gauges(), cost, recorder, checkpoints],
+            logger=[curves, *loggers],
+            callbacks=[
+                Reporter(report=tell, began=began),
+                cost,
+                Gauges(every=config["trainer"]["log_every_n_steps"], mirrors=loggers),
+                ByLength(_bins(prepared)),
+                recorder,
+                checkpoints,
+            ],
         )
         stack.enter_context(ending_together(trainer))
         if found and states[checkpoints.state_key]["complete"]:
@@ -247,9 +258,9 @@ def execute(
                 "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
                 FILES: make_manifest(directory, results),
             }
-            if mirror:
-                mirror.log_results(directory, config, summary)
             write_json(directory / SUMMARY, summary)
+            if mirror:  # now that nothing which happens in it can make the run unfinished
+                mirror.log_results(directory)
             _remove_spare_checkpoints(directory)
     return summary
 
@@ -404,6 +415,12 @@ def _keep_attention(directory: Path, config: dict[str, Any], module: Seq2SeqModu
     }
     if heatmaps:
         write_attended(directory, heatmaps)
+
+
+def _bins(prepared: Prepared) -> Bins:
+    """Of validation's source lengths."""
+    lengths = pc.list_value_length(prepared.validation.data["source_ids"]).to_numpy()
+    return make_bins(np.asarray(lengths, dtype=np.int64), [prepared.training_lengths[1]])
 
 
 def _identity(config: dict[str, Any], directory: Path) -> dict[str, Any]:

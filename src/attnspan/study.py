@@ -278,32 +278,34 @@ class Study:
     @cached_property
     def spans(self) -> list[ArmSpan]:
         """The span of every arm; none if no arm has any quality in the shortest bin."""
-        regions = self._bin_regions()
-        B = len(regions)
-        spans = []
+        best, spans = self._best, []
         for arm in self.arms:
-            seeds = _common(arm, self._best) or arm.seeds
-            rates = self.rates(arm, seeds, ERROR_RATE, regions)
-            for other in self.arms:
-                rates = Rates.beside(rates, self._shortest_bin(other, seeds))
+            seeds = _common(arm, best) or arm.seeds
+            own = self._bins_of(arm, seeds)
+            B = len(self.bins)
+            if arm is best:
+                rates, column = own, 0
+            elif _common(arm, best):
+                rates, column = Rates.beside(own, self._bins_of(best, seeds)), B
+            else:
+                rates, column = Rates.beside(own, _constant(self._bins_of(best, best.seeds), len(seeds))), B
             span = find_span(
                 rates,
                 arm=list(range(B)),
-                shortest_bins=list(range(B, B + len(self.arms))),
-                at=np.array([region.mean_length for region in regions]),
+                best=column,
+                at=np.array([region.mean_length for region in self._bin_regions()]),
                 shortest=int(self.lengths.min()),
                 longest=int(self.lengths.max()),
                 keep=self.keep,
             )
             if span:
-                spans.append(ArmSpan(arm.label, seeds, self.arms[span.best].label, span))
+                spans.append(ArmSpan(arm.label, seeds, best.label, span))
         return spans
 
     @cached_property
     def _best(self) -> Arm:
         """The arm that makes the fewest errors on the shortest sources."""
-        shortest = self._bin_regions()[:1]
-        return min(self.arms, key=lambda arm: self.rates(arm, arm.seeds, ERROR_RATE, shortest).mean[0])
+        return min(self.arms, key=lambda arm: self._bins_of(arm, arm.seeds).mean[0])
 
     def about_spans(self) -> list[str]:
         """What a reader must know before believing the spans."""
@@ -313,13 +315,6 @@ class Study:
             "quality that its span asks for is taken as known: that interval is too narrow."
             for label in alone
         ]
-
-    def _shortest_bin(self, arm: Arm, seeds: Sequence[int]) -> Rates:
-        """The error rate of the shortest bin beside ``seeds``; an arm that lacks one is taken as known by its own."""
-        shortest = self._bin_regions()[:1]
-        if set(seeds) <= set(arm.seeds):
-            return self.rates(arm, seeds, ERROR_RATE, shortest)
-        return _constant(self.rates(arm, arm.seeds, ERROR_RATE, shortest), len(seeds))
 
     @cached_property
     def trends(self) -> list[Trend]:
@@ -368,6 +363,9 @@ class Study:
 
     def _bin_regions(self) -> list[Region]:
         return [region for region in self.regions(0) if not region.total]
+
+    def _bins_of(self, arm: Arm, seeds: Sequence[int]) -> Rates:
+        return self.rates(arm, seeds, ERROR_RATE, self._bin_regions())
 
     def _randomised(self, arm: Arm, baseline: Arm, seeds: Sequence[int], regions: Sequence[Region]) -> Floats:
         edits = [

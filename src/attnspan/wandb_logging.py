@@ -5,8 +5,8 @@ keys                        what they are
 ==========================  ==================================================================================
 ``train/``                  loss, learning rate and norm of the gradient, against ``update``
 ``validation/``             what ``metrics.csv`` has of each validation, against ``update``
-``validation_by_length/``   the same for each bin of source length
-``cost/``                   tokens a second and peak memory, against ``update``
+``validation_loss/``        the same for each bin of source length; ``validation_accuracy/``, too
+``machine/``                tokens a second and peak memory, against ``update``
 ``test_by_length/``         every metric of the test, against ``test_by_length/source_length``, a row a bin
 ``quality_by_length``       the same as one plot; ``test/by_length``: as a table
 ``test/examples``           some test examples, with maps of attention; ``test/attention_1`` ...: maps alone
@@ -26,7 +26,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -34,28 +33,9 @@ from attnspan.errors import reason_of
 from attnspan.identity import CHANGES_NOTHING, flatten
 from attnspan.wandb_session import DISABLED, UPDATE, VARIANT, logged_until, session
 
-_BY_LENGTH = "test_by_length"
-_CURVES = ("train", "validation", "validation_by_length", "cost")
+_CURVES = ("train", "validation", "validation_loss", "validation_accuracy", "machine")
 _LONGEST_TAG = 64
 """Characters, by W&B's rule."""
-_QUALITY = ("error_rate", "exact_match", "token_accuracy")
-"""What the plot against length shows."""
-_FACTS = (
-    "parameters",
-    "updates",
-    "best_update",
-    "best_validation_loss",
-    "wall_seconds",
-    "train_seconds",
-    "validation_seconds",
-    "test_seconds",
-    "tokens_per_second",
-    "decode_tokens_per_second",
-    "peak_memory_mb",
-    "device",
-    "git_commit",
-)
-"""Of the run's summary, for W&B's."""
 
 
 class Mirror(Logger):
@@ -63,7 +43,6 @@ class Mirror(Logger):
 
     Args:
         run: on W&B.
-        gauges: asked for more to log whenever the training loss is.
         logged: the last update of which each key was logged before.
         examples: the most to show.
         say: takes lines for people.
@@ -73,20 +52,18 @@ class Mirror(Logger):
         self,
         run: Any,
         *,
-        gauges: Callable[[], Mapping[str, float]],
         logged: Mapping[str, int],
         examples: int,
         say: Callable[[str], None],
     ) -> None:
         super().__init__()
         self._run = run
-        self._gauges = gauges
         self._logged = logged
         self._examples = examples
         self._say = say
         for name in _CURVES:
             run.define_metric(f"{name}/*", step_metric=UPDATE)
-        run.define_metric(f"{_BY_LENGTH}/*", step_metric=f"{_BY_LENGTH}/source_length")
+        run.define_metric("test_by_length/*", step_metric="test_by_length/source_length")
 
     @property
     def name(self) -> str:
@@ -105,8 +82,7 @@ class Mirror(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log what Lightning logs; its ``step`` is the number of updates before this one."""
         assert step is not None
-        more = self._gauges() if "train/loss" in metrics else {}
-        self._log({**metrics, **more}, step + 1)
+        self._log(metrics, step + 1)
 
     def catch_up(self, curves: str) -> None:
         """Log what is not logged yet of the ``curves`` in a checkpoint, the content of ``metrics.csv``.
@@ -118,16 +94,20 @@ class Mirror(Logger):
                 {key: float(value) for key, value in row.items() if value and key != "step"}, int(row["step"]) + 1
             )
 
-    def log_results(self, directory: Path, config: dict[str, Any], summary: Mapping[str, Any]) -> None:
-        """Log what the test has shown. What goes wrong in it is told, and harms no result.
+    def log_results(self, directory: Path) -> None:
+        """Log what the test has shown; what goes wrong in it is told.
 
         Args:
-            directory: of the run, with its records.
-            config: resolved.
-            summary: all of it, though it may not be written yet.
+            directory: of the run, which is finished.
         """
         try:
-            self._log_results(directory, config, summary)
+            from attnspan.wandb_results import results_of  # which draws, and loads W&B
+
+            results = results_of(directory, examples=self._examples)
+            for row in results.rows:
+                self._log(row, results.updates)
+            self._log(results.media, results.updates)
+            self._run.summary.update(results.summary)
         except Exception as error:
             self._say(f"W&B: the results could not be mirrored ({reason_of(error)}); here they are whole")
 
@@ -136,85 +116,6 @@ class Mirror(Logger):
         if new.keys() - {"epoch"}:
             self._run.log({UPDATE: update, **new})
 
-    def _log_results(self, directory: Path, config: dict[str, Any], summary: Mapping[str, Any]) -> None:
-        import wandb
-
-        from attnspan.collect import Collection, Run
-        from attnspan.records import read_records
-        from attnspan.rundir import RECORDS
-        from attnspan.study import build_study
-
-        records = read_records(directory / RECORDS).sort_values(["source_length", "example_id"], ignore_index=True)
-        run = Run(directory, dict(summary), config, records, label=str(summary["arm"]))
-        study = build_study(Collection((run,), ()))
-        points = [point for point in study.curve if not point.region.total]
-        attention = {point.region: point for point in study.attention}
-        rows = [
-            {
-                "source_length": point.region.mean_length,
-                **{name: one.value for name, one in point.metrics.items()},
-                **({name: one.value for name, one in attention[point.region].metrics.items()} if attention else {}),
-            }
-            for point in points
-        ]
-        update = summary["updates"]
-        for row in rows:
-            self._log({f"{_BY_LENGTH}/{name}": value for name, value in row.items()}, update)
-        table = wandb.Table(
-            columns=["source tokens", "side", "examples", *rows[0]],
-            data=[
-                [point.region.label, point.region.side, point.region.examples, *row.values()]
-                for point, row in zip(points, rows, strict=True)
-            ],
-        )
-        plot = wandb.plot.line_series(
-            xs=[row["source_length"] for row in rows],
-            ys=[[row[name] for row in rows] for name in _QUALITY],
-            keys=list(_QUALITY),
-            title="Quality by source length",
-            xname="source tokens",
-        )
-        media = {"test/by_length": table, "quality_by_length": plot}
-        if self._examples:
-            media |= self._shown(run)
-        self._log(media, update)
-        self._run.summary.update({f"test/{name}": value for name, value in summary["test"].items()})
-        self._run.summary.update({name: summary[name] for name in _FACTS})
-        for one in study.spans:
-            self._run.summary.update(
-                {
-                    "span/tokens": one.span.length.tokens,
-                    "span/low": one.span.low.tokens,
-                    "span/high": one.span.high.tokens,
-                    "span/in_words": f"{one.span.length} tokens ({one.span.low} to {one.span.high})",
-                }
-            )
-
-    def _shown(self, run: Any) -> dict[str, Any]:
-        """The examples of which attention was kept, then others evenly over the lengths; the shortest first."""
-        import wandb
-        from PIL import Image
-
-        from attnspan.attended import read_attended
-        from attnspan.heatmap_plot import draw, small_png
-
-        maps = read_attended(run.directory) or {}
-        ids = run.records["example_id"]
-        spread = ids.iloc[np.linspace(0, len(ids) - 1, min(self._examples, len(ids)), dtype=int)]
-        chosen = list(dict.fromkeys([*maps, *spread]))[: self._examples]
-        columns = ["example_id", "source_length", "edits", "source", "reference", "hypothesis"]
-        table, maps_alone = wandb.Table(columns=[*columns, "attention"]), dict[str, Any]()
-        for record in run.records[ids.isin(chosen)].to_dict("records"):
-            name, image = record["example_id"], None
-            if name in maps:
-                png, *_ = small_png(draw(maps[name], title=[f"{run.label}, seed {run.seed}", name]))
-                picture = Image.open(io.BytesIO(png))
-                image = wandb.Image(picture)
-                caption = f"{name}, {record['source_length']} source tokens"
-                maps_alone[f"test/attention_{len(maps_alone) + 1}"] = wandb.Image(picture, caption=caption)
-            table.add_data(*(record[column] for column in columns), image)
-        return {"test/examples": table, **maps_alone}  # W&B wants all pictures of one key to have one size
-
 
 @contextmanager
 def wandb_run(
@@ -222,7 +123,6 @@ def wandb_run(
     directory: Path,
     *,
     command: str,
-    gauges: Callable[[], Mapping[str, float]],
     say: Callable[[str], None],
 ) -> Iterator[Mirror | None]:
     """The run's mirror, none where it is disabled; W&B is told at the end with which code the run ends.
@@ -231,7 +131,6 @@ def wandb_run(
         config: resolved.
         directory: of the run; W&B's files go to ``wandb/`` in it.
         command: what reproduces the run.
-        gauges: asked for more to log whenever the training loss is.
         say: takes lines for people.
     """
     settings = config["logger"]["wandb"]
@@ -256,7 +155,7 @@ def wandb_run(
         notes=command,
         config={"run_id": directory.name, VARIANT: _variant(arm, command), **flatten(config)},
     ) as run:
-        yield Mirror(run, gauges=gauges, logged=logged, examples=settings["examples"], say=say)
+        yield Mirror(run, logged=logged, examples=settings["examples"], say=say)
 
 
 def _variant(arm: str, command: str) -> str:
