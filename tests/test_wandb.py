@@ -69,7 +69,7 @@ def test_three_jobs_of_one_process_are_three_runs_with_their_own_configs(three: 
         assert one.run["project"] == "attnspan"
         assert one.run["tags"] == [arm, "reverse"]
         assert one.run["notes"] == "test"
-        assert one.config == {"run_id": directory.name, **flatten(read_config(directory))}
+        assert one.config == {"run_id": directory.name, "variant": arm, **flatten(read_config(directory))}
         assert one.config["trainer.max_steps"] == 20
         assert one.exit_code == (2 if arm == "plain" else 0)
     assert "WANDB_SILENT" not in os.environ  # what a run sets for itself is gone with it
