@@ -307,17 +307,38 @@ def server(*, answers: bool) -> Iterator[int]:
         yield taken.getsockname()[1]
 
 
-@pytest.mark.parametrize("case", ["no key", "nobody listens", "nobody answers"])
+@pytest.mark.parametrize("case", ["no key, at a terminal", "nobody listens", "nobody answers"])
 def test_online_falls_back_to_offline_with_one_line(tmp_path: Path, cache: Path, case: str) -> None:
     home = tmp_path / "home"
     home.mkdir()
+    arguments = ("decoder=plain", *TINY, "logger=wandb", "logger.wandb.mode=online")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    environment |= {"ATTNSPAN_CACHE": str(cache), "HOME": str(home)}
+    ours, terminal = os.openpty()  # at which W&B would ask for a key
     with server(answers=case == "nobody answers") as port:
-        environment = {"HOME": str(home), "WANDB_BASE_URL": f"http://127.0.0.1:{port}"}
-        environment |= {} if case == "no key" else {"WANDB_API_KEY": KEY}
-        arguments = ("decoder=plain", *TINY, "logger=wandb", "logger.wandb.mode=online")
-        done = train(*arguments, cwd=tmp_path, cache=cache, **environment)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+        environment |= {"WANDB_BASE_URL": f"http://127.0.0.1:{port}"}
+        environment |= {} if case == "no key, at a terminal" else {"WANDB_API_KEY": KEY}
+        done = subprocess.run(
+            [sys.executable, "-m", "attnspan.train", *arguments],
+            cwd=tmp_path,
+            env=environment,
+            stdin=terminal,
+            stdout=subprocess.PIPE,
+            stderr=terminal,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    ended = time.time()
+    os.close(terminal)
+    os.set_blocking(ours, False)
+    try:
+        assert not os.read(ours, 1)  # nothing was printed there
+    except (BlockingIOError, OSError):
+        pass
+    finally:
+        os.close(ours)
+    assert done.returncode == 0
     lines = [line for line in done.stdout.splitlines() if "W&B" in line]
     assert len(lines) == 1, done.stdout
     assert "goes on offline" in lines[0]
@@ -325,8 +346,9 @@ def test_online_falls_back_to_offline_with_one_line(tmp_path: Path, cache: Path,
     assert one.path.parent.name.startswith("offline-run-")
     assert one.exit_code == 0
     assert updates(one, "train/loss") == [10, 20]
-    summary = read_json(next(tmp_path.rglob("summary.json")))
-    assert summary["wall_seconds"] < 13  # of which three are the run's own
+    (path,) = tmp_path.rglob("summary.json")
+    assert read_json(path)["wall_seconds"] < 13  # of which three are the run's own
+    assert ended - path.stat().st_mtime < 10  # nor does W&B keep the process from ending
     assert not [path for path in home.rglob("*") if "wandb" in path.name or "netrc" in path.name]
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
