@@ -12,6 +12,7 @@
 ``run.log``               what the run printed, when a sweep started it
 ``tokenizers/``           ``source.json`` and ``target.json``
 ``checkpoints/``          ``best.ckpt``; ``last.ckpt``, ``previous.ckpt`` and ``tested-*.ckpt`` to go on from
+``wandb/``                W&B's mirror of the run, which nobody here reads
 ========================  ==========================================================================
 """
 
