@@ -255,20 +255,15 @@ LONG = (
 def test_killed_and_resumed_is_one_run_with_nothing_twice(composed: Compose, tmp_path: Path) -> None:
     """Synced in order, the mirrors of all attempts are the mirror of one that nobody killed."""
     config = composed("decoder=plain", *LONG, f"runs_dir={tmp_path}")
-    directory, kills, lost = directory_of(config), 0, []
+    directory, kills = directory_of(config), 0
     for seconds in (5.5, 7.0, None):
         if not attempt(config, kill_after=seconds)[0]:
             break
         kills += 1
-        status, last = read_status(directory), read_mirrors(directory)[-1]
-        assert last.exit_code is None
-        if status is not None and status.phase == TRAINING and status.update and last.rows:
-            speed = status.update / max(status.seconds or 1.0, 1.0)
-            lost.append((status.update - updates(last, "train/loss")[-1]) / speed)
     mirrors = read_mirrors(directory)
     assert kills
     assert len(mirrors) == kills + 1
-    assert max(lost) < 3  # seconds; flushed every second, and written down every second
+    assert all(one.exit_code is None for one in mirrors[:-1])
     assert {one.run["run_id"] for one in mirrors} == {directory.name}
     assert all(one.run["resume"] for one in mirrors)
     rows = [row for one in mirrors for row in one.rows]
@@ -281,20 +276,41 @@ def test_killed_and_resumed_is_one_run_with_nothing_twice(composed: Compose, tmp
     assert sum("test_by_length/error_rate" in row for row in rows) == 2
 
 
-def test_what_is_stopped_ends_with_the_signals_code(composed: Compose, tmp_path: Path, cache: Path) -> None:
-    arguments = ["decoder=plain", *LONG, "trainer.max_steps=100000", f"runs_dir={tmp_path}"]
-    command = [sys.executable, "-m", "attnspan.train", *arguments]
+@contextmanager
+def endless(composed: Compose, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """A run that trains until somebody ends it, with all its processes in a group of their own; and its directory."""
+    arguments = ["decoder=plain", *LONG, "trainer.max_steps=1000000", f"runs_dir={tmp_path}"]
     directory = directory_of(composed(*arguments))
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    command = [sys.executable, "-m", "attnspan.train", *arguments]
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
         deadline = time.monotonic() + 60
         while (status := read_status(directory)) is None or status.phase != TRAINING:
             assert time.monotonic() < deadline
             time.sleep(0.1)
+        yield process, directory
+
+
+def test_what_is_stopped_ends_with_the_signals_code(composed: Compose, tmp_path: Path) -> None:
+    with endless(composed, tmp_path) as (process, directory):
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 143
     (one,) = read_mirrors(directory)
     assert one.exit_code == 143
     assert one.summary["failure"].endswith("SIGTERM")
+
+
+def test_a_machine_that_goes_down_takes_two_seconds_along(composed: Compose, tmp_path: Path) -> None:
+    """W&B's own process, which writes the file, is killed too."""
+    with endless(composed, tmp_path) as (process, directory):
+        time.sleep(6)
+        killed = time.time()
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(60)
+    (one,) = read_mirrors(directory)
+    assert one.exit_code is None
+    assert killed - one.rows[-1]["_timestamp"] < 3  # two, and what a busy machine needs
 
 
 @contextmanager
