@@ -14,7 +14,7 @@ BIN = .venv/bin
 
 study: .venv/installed
 	@status=0; $(BIN)/attnspan-train sweep=$(SWEEP) || status=$$?; \
-	test $$status -ge 2 || $(BIN)/attnspan-report @runs/$(SWEEP).txt --out reports/$(SWEEP) --wandb $${WANDB_MODE:-offline} || status=$$?; \
+	test $$status -ge 2 || $(BIN)/attnspan-report @runs/$(SWEEP).txt --out reports/$(SWEEP) --wandb as-runs || status=$$?; \
 	exit $$status
 
 test: .venv/installed-dev

@@ -236,6 +236,12 @@ BAD = {
     "a part of a split": (("+trainer.limit_val_batches=0",), ("trainer.limit_val_batches", "whole splits")),
     "a log in words": (("trainer.log_every_n_steps=abc",), ("trainer.log_every_n_steps: must be a whole number",)),
     "a project that is a path": (("logger=wandb", "logger.wandb.project='a/b c'"), ("logger.wandb.project", "a/b c")),
+    "a mode that W&B lacks": (
+        ("logger=wandb", "logger.wandb.mode=onlin"),
+        ("logger.wandb.mode", "'onlin'", "did you mean 'online'?"),
+    ),
+    "fewer examples than none": (("logger.wandb.examples=-1",), ("logger.wandb.examples: must be a whole number",)),
+    "no W&B at all": (("logger.wandb=null",), ("logger.wandb", "logger=none switches W&B off")),
     "nowhere to write": (("runs_dir=null",), ("runs_dir: must be a path",)),
     "a group of nothing": (("optimizer=null",), ("optimizer",)),
     "a sweep of nothing": (("sweep=null",), ("sweep=null: leave it out",)),

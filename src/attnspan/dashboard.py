@@ -1,65 +1,67 @@
-"""``attnspan-dashboard``: a W&B workspace and a W&B report that compare arms, as code.
+"""``attnspan-dashboard``: the workspace and the report of a study on W&B, as code.
 
-Both show what runs log themselves (:mod:`attnspan.gauges`, :mod:`attnspan.by_length`, :mod:`attnspan.wandb_results`):
-curves grouped by arm, as mean and standard deviation over seeds; quality against source length; cost; failures.
+What they draw is what :mod:`attnspan.wandb_logging` and :mod:`attnspan.wandb_study` log. ``--dry-run`` writes them as
+JSON and needs neither key nor network; without it they are saved, and their addresses printed.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import os
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from attnspan.errors import InputError
+import pandas as pd
 
-UPDATE, LENGTH = "trainer/global_step", "by_length/source_length"
+from attnspan.collect import Run, differing_keys
+from attnspan.errors import InputError, reason_of
+from attnspan.examples import DEGENERATE
+from attnspan.measures import ATTENTION_METRICS, METRICS
+from attnspan.rundir import CONFIG, SUMMARY, find_runs, read_config, read_json, write_text
+from attnspan.terminal import ListParser
+from attnspan.wandb_session import UPDATE, VARIANT
+from attnspan.wandb_study import JOB_TYPE
+from attnspan.wording import METRIC_NAMES
 
-SECTIONS: dict[str, list[tuple[str, str, str]]] = {
-    "Quality against source length": [
-        ("error rate of free-running output", LENGTH, "by_length/error_rate"),
-        ("teacher-forced accuracy", LENGTH, "by_length/token_accuracy"),
-        ("test examples", LENGTH, "by_length/examples"),
-    ],
-    "Curves": [
-        ("training loss (nats a token)", UPDATE, "train/loss"),
-        ("validation loss (nats a token)", UPDATE, "validation/loss"),
-        ("teacher-forced accuracy on validation", UPDATE, "validation/teacher_forced_accuracy"),
-        ("learning rate", UPDATE, "train/learning_rate"),
-        ("gradient norm before clipping", UPDATE, "train/gradient_norm"),
-    ],
-    "Cost": [
-        ("training speed (target tokens/s)", UPDATE, "machine/train_tokens_per_second"),
-        ("peak memory (MB)", UPDATE, "machine/peak_memory_mb"),
-    ],
+if TYPE_CHECKING:
+    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.workspaces as ws
+
+REPORT = "report.json"
+
+_MOST_RUNS = 100
+"""In one plot."""
+_CURVES = {
+    "train/loss": "training loss (nats per token)",
+    "validation/loss": "validation loss (teacher-forced, nats per token)",
+    "validation/teacher_forced_accuracy": "validation accuracy (teacher-forced)",
+    "train/learning_rate": "learning rate",
+    "train/gradient_norm": "gradient norm, before clipping",
 }
-"""Section -> its line plots: title, what runs along x, what along y."""
-
-BARS: dict[str, list[tuple[str, str]]] = {
-    "Cost": [
-        ("parameters", "cost/parameters"),
-        ("decoding speed (tokens/s)", "cost/decode_tokens_per_second"),
-        ("wall time (s)", "cost/wall_seconds"),
-    ],
-    "Failures": [
-        ("empty output (share)", "failures/empty"),
-        ("cut at the length limit (share)", "failures/truncated"),
-        ("repeating output (share)", "failures/repeating"),
-    ],
+_COST = {
+    "train_seconds": "seconds of training",
+    "tokens_per_second": "target tokens a second, in training",
+    "decode_tokens_per_second": "tokens a second, in decoding",
+    "peak_memory_mb": "peak memory (MB)",
+    "parameters": "parameters",
 }
-"""Section -> its bars, one an arm."""
+_LENGTH = "test_by_length/source_length"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command. Returns its exit code: 2 for what cannot be done, said in one line."""
-    options = _parser().parse_args(arguments)
+    """The command. Returns its exit code: 2 for input that cannot be used, said in one line."""
+    options = _parser().parse_args(sys.argv[1:] if arguments is None else arguments)
     try:
-        workspace, report = make(options.project, options.entity, options.study)
+        runs = find_study([Path(run) for run in options.runs])
+        project = options.project or os.environ.get("WANDB_PROJECT", "attnspan")
         if options.dry_run:
-            print(json.dumps({"workspace": as_json(workspace), "report": as_json(report)}, indent=2))
+            entity = options.entity or os.environ.get("WANDB_ENTITY", "entity")
+            write_json(Path(options.out), runs, project=project, entity=entity)
         else:
-            _save(workspace, report)
+            save(runs, project=project, entity=options.entity or os.environ.get("WANDB_ENTITY"))
     except InputError as error:
         print(f"attnspan-dashboard: {error}", file=sys.stderr)
         return 2
@@ -67,106 +69,246 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ListParser(
         prog="attnspan-dashboard",
-        description="Make a W&B workspace and a W&B report in which arms are compared: curves as mean and standard "
-        "deviation over seeds, quality against source length, cost, failures.",
+        fromfile_prefix_chars="@",
+        description="Build the W&B workspace and report of a study, and save them, or write their JSON.",
     )
-    parser.add_argument("--entity", required=True, help="W&B user or team")
-    parser.add_argument("--project", default="attnspan", help="W&B project (default: attnspan)")
-    parser.add_argument("--study", help="show the runs of this study only (W&B's group)")
-    parser.add_argument("--dry-run", action="store_true", help="print both as JSON; nothing is sent, no key is needed")
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN", help="a run directory, a directory above some, or @FILE that lists them"
+    )
+    parser.add_argument("--project", help="on W&B (default: $WANDB_PROJECT, else attnspan)")
+    parser.add_argument("--entity", help="whose project (default: $WANDB_ENTITY, else your own)")
+    parser.add_argument("--dry-run", action="store_true", help="write their JSON, and save nothing")
+    parser.add_argument("--out", default=".", metavar="DIR", help="where --dry-run writes (default: here)")
     return parser
 
 
-def make(project: str, entity: str, study: str | None) -> tuple[Any, Any]:
-    """The workspace and the report, of which W&B knows nothing yet.
+@dataclass(frozen=True)
+class Grouped:
+    """The runs of a study, as W&B can tell them apart."""
 
-    Args:
-        project: of W&B.
-        entity: user or team.
-        study: whose runs are shown; None for all.
-    """
-    import wandb_workspaces.expr as expr
-    import wandb_workspaces.reports.v2 as reports
-    import wandb_workspaces.workspaces as workspaces
-
-    title = f"attention span: {study}" if study else "attention span"
-    names = list(dict.fromkeys([*SECTIONS, *BARS]))
-    shown = [expr.Metric("JobType") != "study", *([expr.Metric("Group") == study] if study else [])]
-    workspace = workspaces.Workspace(
-        entity=entity,
-        project=project,
-        name=title,
-        sections=[workspaces.Section(name=name, panels=_panels(name), is_open=True) for name in names],
-        settings=workspaces.WorkspaceSettings(x_axis=UPDATE, group_by_prefix="first"),
-        runset_settings=workspaces.RunsetSettings(filters=shown, groupby=[expr.Config("arm")]),
-    )
-    runset = (
-        reports.Runset(  # entity and project are the report's; named here too, W&B would be asked for their numbers
-            name=study or "all runs", filters=shown, groupby=["config.arm"]
-        )
-    )
-    blocks: list[Any] = [
-        reports.P(
-            "Means and standard deviations over seeds. Intervals that hold with few seeds, paired differences and "
-            "spans are in the study's own report, the artifact of its run of job type study."
-        )
-    ]
-    for name in names:
-        blocks += [reports.H2(name), reports.PanelGrid(runsets=[runset], panels=_panels(name))]
-    blocks += [reports.H2("Attention and examples"), reports.PanelGrid(runsets=[runset], panels=[_media()])]
-    return workspace, reports.Report(entity=entity, project=project, title=title, blocks=blocks, width="fluid")
+    study: str
+    data: tuple[str, ...]
+    by: str
+    """The config key that has one value for all seeds of an arm, and another for those of every other."""
 
 
-def _panels(section: str) -> list[Any]:
-    import wandb_workspaces.reports.v2 as reports
-
-    lines = [
-        reports.LinePlot(
-            title=title, x=x, y=[y], title_x="update" if x == UPDATE else "source length (tokens)",
-            groupby=reports.Config("arm"), groupby_aggfunc="mean", groupby_rangefunc="stddev",
-        )
-        for title, x, y in SECTIONS.get(section, [])
-    ]  # fmt: skip
-    bars = [
-        reports.BarPlot(
-            title=title, metrics=[reports.SummaryMetric(metric)],
-            groupby=reports.Config("arm"), groupby_aggfunc="mean", groupby_rangefunc="stddev",
-        )
-        for title, metric in BARS.get(section, [])
-    ]  # fmt: skip
-    return [*lines, *bars]
-
-
-def _media() -> Any:
-    import wandb_workspaces.reports.v2 as reports
-
-    return reports.WeavePanelSummaryTable(table_name="examples")
-
-
-def as_json(view: Any) -> Any:
-    """What W&B would be sent."""
-    return json.loads(view._to_model().model_dump_json(by_alias=True, exclude_none=True))
-
-
-def _save(workspace: Any, report: Any) -> None:
-    """Send both, and print where they are.
+def find_study(paths: Sequence[Path]) -> Grouped:
+    """What the runs in or below ``paths`` are.
 
     Raises:
-        InputError: there is no key, or W&B does not take them.
+        InputError: there is no run, or they are of several studies, or of none.
     """
+    studies = dict[str | None, Path]()
+    arms: dict[tuple[str, str], list[Run]] = {}
+    for directory in find_runs(paths):
+        if not (directory / CONFIG).is_file():
+            continue  # nothing of it has been logged yet
+        config = read_config(directory)
+        summary = read_json(directory / SUMMARY) if (directory / SUMMARY).is_file() else {}
+        studies.setdefault(config.get("study"), directory)
+        run = Run(directory, summary, config, pd.DataFrame())
+        arms.setdefault((str(config["data_name"]), str(config["arm"])), []).append(run)
+    if not studies:
+        raise InputError(f"{paths[0]}: no run has begun yet")
+    if len(studies) > 1:
+        told = ", ".join(f"{directory} of {name or 'none'}" for name, directory in studies.items())
+        raise InputError(f"these runs are of several studies ({told}); give those of one")
+    (name,) = studies
+    if not name:
+        raise InputError(f"{studies[None]}: is of no study; a sweep's runs are, or those with study=NAME")
+    if {"'", '"'} & set(name):
+        raise InputError(f"study {name}: W&B cannot look for a name with quotes in it")
+    by = VARIANT if any(differing_keys(runs) for runs in arms.values()) else "arm"
+    return Grouped(name, tuple(sorted({data for data, _ in arms})), by)
+
+
+def write_json(directory: Path, runs: Grouped, *, project: str, entity: str) -> None:
+    """Write what would be saved to ``report.json``, and to ``workspace-<data>.json`` of each data set.
+
+    Raises:
+        InputError: they cannot be written.
+    """
+    found: dict[str, Any] = {
+        f"workspace-{data}.json": workspace(runs, data, project=project, entity=entity) for data in runs.data
+    }
+    for name, one in {**found, REPORT: report(runs, project=project, entity=entity)}.items():
+        text = one._to_model().model_dump_json(by_alias=True, exclude_none=True, indent=2)
+        write_text(directory / name, text + "\n")
+        print(directory / name)
+
+
+def save(runs: Grouped, *, project: str, entity: str | None) -> None:
+    """Save all on W&B, and print where they are.
+
+    Raises:
+        InputError: there is no key, no network, or no such project.
+    """
+    os.environ["WANDB_SILENT"] = "true"  # or it asks for a key
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
-    if not wandb.login(prompt=False, verify=False):
-        raise InputError("W&B asks for a key; `wandb login` takes one, and --dry-run needs none")
-    for view in (workspace, report):
-        try:
-            view.save()
-        except Exception as error:  # the client's own, the server's and the network's have no base class in common
-            words = " ".join(str(error).split()) or type(error).__name__
-            raise InputError(f"W&B did not take the {type(view).__name__.lower()}: {words[:300]}") from error
-        print(f"{type(view).__name__.lower()}: {view.url}")
+    try:
+        api = wandb.Api(timeout=10)
+        entity = entity or api.default_entity
+        if not entity:
+            raise InputError("--entity: W&B does not say whose project it is; give one")
+        api.project(project, entity=entity).id  # noqa: B018 - asks whether it is there
+    except InputError:
+        raise
+    except Exception as error:  # of W&B's, of requests', of its own proxy's
+        raise InputError(
+            f"--project {project}: W&B cannot be asked for it ({reason_of(error)}); --dry-run needs no W&B"
+        ) from error
+    try:
+        views: list[Any] = [workspace(runs, data, project=project, entity=entity) for data in runs.data]
+        for one in (*views, report(runs, project=project, entity=entity)):
+            print(one.save().url)
+    except Exception as error:
+        raise InputError(f"--project {entity}/{project}: cannot be saved ({reason_of(error)})") from error
+
+
+def workspace(runs: Grouped, data: str, *, project: str, entity: str) -> ws.Workspace:
+    """Quality against length, curves, cost, failures on one data set: an arm a line, its seeds the band around it."""
+    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.workspaces as ws
+    from wandb_workspaces import expr
+
+    maps = [f"test/attention_{number}" for number in (1, 2, 3)]
+    pictures = wr.MediaBrowser(title="where attention went", media_keys=maps, num_columns=3)
+    return ws.Workspace(
+        entity=entity,
+        project=project,
+        name=f"{runs.study}, {data}",
+        sections=[
+            ws.Section(name="Quality against source length", panels=_quality(runs.by), is_open=True),
+            ws.Section(name="Curves", panels=_curves(runs.by), is_open=True),
+            ws.Section(name="Validation by source length", panels=_validation_by_length(runs.by)),
+            ws.Section(name="Cost", panels=_cost(runs.by), is_open=True),
+            ws.Section(name="Failures", panels=[*_degenerate(runs.by), _comparer()], is_open=True),
+            ws.Section(name="Examples", panels=[pictures]),
+        ],
+        settings=ws.WorkspaceSettings(x_axis=UPDATE, max_runs=_MOST_RUNS),
+        runset_settings=ws.RunsetSettings(
+            filters=_of_data(runs, data),
+            groupby=[expr.Config(runs.by)],
+            pinned_columns=["run:state", "summary:failure", "summary:test/error_rate", "summary:span/tokens"],
+        ),
+    )
+
+
+def report(runs: Grouped, *, project: str, entity: str) -> wr.Report:
+    """The same for readers, with the comparison that the study's own run has logged."""
+    import wandb_workspaces.reports.v2 as wr
+    from wandb_workspaces import expr
+
+    def grid(panels: list[Any], filters: list[Any], *groupby: str) -> wr.PanelGrid:
+        # A run set with both project and entity asks the server; one with neither is the report's own.
+        return wr.PanelGrid(runsets=[wr.Runset(name=runs.study, filters=filters, groupby=list(groupby))], panels=panels)
+
+    blocks: list[Any] = [wr.TableOfContents()]
+    for data in runs.data:
+        of_study = [expr.Metric("Group") == runs.study, expr.Metric("JobType") == JOB_TYPE]
+        compared = [f"{data}/{plot}" for plot in ("degradation", "advantage", "attention")]
+        of_data, by = _of_data(runs, data), f"config.{runs.by}"
+        blocks += [
+            wr.H1(data),
+            wr.P("Error rates with 95% intervals over seeds and test examples, as attnspan-report draws them."),
+            grid([wr.MediaBrowser(media_keys=compared, num_columns=2, layout=_wide())], of_study),
+            wr.H2("Quality against source length"),
+            wr.P("On test, free-running unless called teacher-forced; the band is the seeds' standard deviation."),
+            grid(_quality(runs.by), of_data, by),
+            wr.H2("Curves"),
+            grid(_curves(runs.by), of_data, by),
+            wr.H2("Cost"),
+            grid(_cost(runs.by), of_data, by),
+            wr.H2("Failures"),
+            grid(_degenerate(runs.by), of_data, by),
+            wr.P("Runs that did not finish; the line failure says why."),
+            grid([_comparer()], [*of_data, expr.Metric("State") != "finished"]),
+        ]  # fmt: skip
+    return wr.Report(
+        project=project,
+        entity=entity,
+        title=f"{runs.study}: how far back each arm looks",
+        description=f"Of {', '.join(runs.data)}; made by attnspan-dashboard.",
+        blocks=blocks,
+        width="fluid",
+    )
+
+
+def _of_data(runs: Grouped, data: str) -> list[Any]:
+    """Filters for the study's runs on one data set; its own run has no ``data_name``."""
+    from wandb_workspaces import expr
+
+    return [expr.Metric("Group") == runs.study, expr.Config("data_name") == data]
+
+
+def _wide() -> Any:
+    import wandb_workspaces.reports.v2 as wr
+
+    return wr.Layout(w=24, h=12)
+
+
+def _grouped(by: str) -> dict[str, Any]:
+    """How runs are put together in a plot: the mean over seeds, and one standard deviation around it."""
+    import wandb_workspaces.reports.v2 as wr
+
+    return {"groupby": wr.Config(by), "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
+
+
+def _line(by: str, key: str, title: str, axis: str, axis_title: str) -> Any:
+    import wandb_workspaces.reports.v2 as wr
+
+    return wr.LinePlot(title=title, x=axis, y=[key], title_x=axis_title, max_runs_to_show=_MOST_RUNS, **_grouped(by))
+
+
+def _by_length(by: str, metrics: Iterable[str]) -> list[Any]:
+    return [_line(by, f"test_by_length/{name}", METRIC_NAMES[name], _LENGTH, "source tokens") for name in metrics]
+
+
+def _quality(by: str) -> list[Any]:
+    return _by_length(by, (name for name in (*METRICS, *ATTENTION_METRICS) if name not in DEGENERATE))
+
+
+def _degenerate(by: str) -> list[Any]:
+    return _by_length(by, DEGENERATE)
+
+
+def _curves(by: str) -> list[Any]:
+    return [_line(by, key, title, UPDATE, "updates") for key, title in _CURVES.items()]
+
+
+def _validation_by_length(by: str) -> list[Any]:
+    """All bins in one panel: they are named by their lengths, which the data decide."""
+    import wandb_workspaces.reports.v2 as wr
+
+    return [
+        wr.LinePlot(
+            title=f"validation {name} of each bin (teacher-forced)",
+            x=UPDATE,
+            title_x="updates",
+            metric_regex=f"validation_{name}/.*",
+            max_runs_to_show=_MOST_RUNS,
+            **_grouped(by),
+        )
+        for name in ("loss", "accuracy")
+    ]
+
+
+def _cost(by: str) -> list[Any]:
+    import wandb_workspaces.reports.v2 as wr
+
+    bars = [wr.BarPlot(title=title, metrics=[wr.SummaryMetric(key)], **_grouped(by)) for key, title in _COST.items()]
+    return [*bars, _line(by, "machine/peak_memory_mb", "peak memory so far (MB)", UPDATE, "updates")]
+
+
+def _comparer() -> Any:
+    """Runs side by side; those that failed say why in ``failure``."""
+    import wandb_workspaces.reports.v2 as wr
+
+    return wr.RunComparer(diff_only="split", layout=_wide())
 
 
 if __name__ == "__main__":

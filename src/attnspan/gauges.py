@@ -41,7 +41,8 @@ class Gauges(L.Callback):
         if (trainer.global_step + 1) % self._every:
             return
         gradients = [parameter.grad for parameter in pl_module.parameters() if parameter.grad is not None]
-        pl_module.log("train/gradient_norm", torch.nn.utils.get_total_norm(gradients))
+        norms = torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients])
+        pl_module.log("train/gradient_norm", torch.linalg.vector_norm(norms))
         pl_module.log("train/learning_rate", optimizer.param_groups[0]["lr"])
 
     def on_train_batch_end(

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from attnspan import page, plots, ranking_page, tables
+from attnspan import page, plots, ranking_page, tables, wandb_study
 from attnspan.bins import parse_edges
 from attnspan.collect import Excluded, collect_each
 from attnspan.errors import InputError
@@ -44,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         edges = parse_edges(options.bins) if options.bins else None
         out = Path(options.out)
         refuse_foreign(out)
+        if options.wandb:
+            wandb_study.check_mode(options.wandb)
         collections, excluded = collect_each([Path(run) for run in options.runs])
         settings = {"baseline": options.baseline, "edges": edges, "keep": options.keep, "text": options.text}
         settings |= {"loss": options.loss, "ter": options.ter}
@@ -58,10 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rankings = rank(studies)
             write_report(out, lambda directory: _write_ranking(studies, rankings, excluded, directory, out, command))
             show_ranking(studies, rankings, out)
-        if options.wandb != "disabled":
-            from attnspan.wandb_study import mirror_report  # W&B takes seconds to load
-
-            mirror_report(studies, out, mode=options.wandb, command=command)
+        if options.wandb:
+            wandb_study.mirror_study(studies, out, mode=options.wandb, command=command)
     except InputError as error:
         print(f"attnspan-report: {error}", file=sys.stderr)
         return 2
@@ -111,9 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--wandb",
-        choices=["offline", "online", "disabled"],
-        default="disabled",
-        help="show W&B the report too, as a run of job type study (default: disabled)",
+        metavar="MODE",
+        help="log the comparison and this report to W&B too, as one run of job type study: offline, online, or as-runs "
+        "(the mode of the runs)",
     )
     parser.add_argument("--ter", action="store_true", help="of text, give TER too, which takes minutes")
     return parser

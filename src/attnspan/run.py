@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 import torch
 import yaml
 from filelock import FileLock, Timeout
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from attnspan.assemble import assemble_module, check_optimizer
@@ -75,7 +75,6 @@ from attnspan.rundir import (
 from attnspan.status import FAILED, FINISHED, INTERRUPTED, PREPARING, RUNNING, Status, Teller, read_status
 from attnspan.stopping import Interrupted, Stop
 from attnspan.wandb_logging import wandb_run
-from attnspan.wandb_results import mirror_results
 
 VERSIONS = (
     "attnspan",
@@ -195,6 +194,8 @@ def execute(
             for side, tokenizer in (("source", prepared.source_tokenizer), ("target", prepared.target_tokenizer)):
                 tokenizer.save(directory / TOKENIZERS / f"{side}.json")
 
+        if mirror and found:
+            mirror.catch_up(states[checkpoints.state_key]["curves"])
         trainer = _trainer(
             config,
             logger=[curves, *loggers],
@@ -258,8 +259,8 @@ def execute(
                 FILES: make_manifest(directory, results),
             }
             write_json(directory / SUMMARY, summary)
-            if mirror:
-                _mirror(mirror, directory, say)
+            if mirror:  # now that nothing which happens in it can make the run unfinished
+                mirror.log_results(directory)
             _remove_spare_checkpoints(directory)
     return summary
 
@@ -414,14 +415,6 @@ def _keep_attention(directory: Path, config: dict[str, Any], module: Seq2SeqModu
     }
     if heatmaps:
         write_attended(directory, heatmaps)
-
-
-def _mirror(mirror: WandbLogger, directory: Path, say: Callable[[str], None]) -> None:
-    """Show W&B the results of a run that is finished, which nothing that happens here can make unfinished."""
-    try:
-        mirror_results(mirror.experiment, directory)
-    except Exception as error:
-        say(f"W&B was not shown all results ({reason_of(error)}); the run itself is finished")
 
 
 def _bins(prepared: Prepared) -> Bins:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from attnspan.errors import InputError, nearest
+from attnspan.wandb_session import MODES
 
 _AT_LEAST: dict[str, tuple[type, float]] = {
     "seed": (int, 0),
@@ -38,8 +39,6 @@ _AT_LEAST: dict[str, tuple[type, float]] = {
 LOSS, SEQUENCE_ERROR_RATE = "loss", "sequence_error_rate"
 CRITERIA = (LOSS, SEQUENCE_ERROR_RATE)
 """What ``choose_by`` may be: what is the least of ``validation/...`` at the best checkpoint."""
-
-_WANDB_MODES = ("offline", "online", "disabled")
 
 _SIZES = {"layers", "heads", "features", "half_width", "max_length"}
 """What the parts of a model call numbers that must be whole and at least 1, beside all that end in ``_size``."""
@@ -157,13 +156,23 @@ def _check(config: dict[str, Any]) -> None:
         raise InputError(f"trainer.strategy: must be auto or ddp, not {strategy!r}")
     if (nodes := config["trainer"].get("num_nodes", 1)) != 1:
         raise InputError(f"trainer.num_nodes={nodes}: a run stays on one machine; leave it out")
-    wandb = config["logger"].get("wandb")
-    mode = wandb.get("mode") if isinstance(wandb, dict) else wandb
-    if mode not in _WANDB_MODES:
-        raise InputError(f"logger.wandb.mode: '{mode}' is none of W&B's modes; {nearest(str(mode), _WANDB_MODES)}")
+    _check_wandb(config["logger"].get("wandb"))
+
+
+def _check_wandb(wandb: Any) -> None:
+    """Refuse what W&B cannot take; its words may come from the user's environment."""
+    if not isinstance(wandb, dict):
+        raise InputError(f"logger.wandb: must be a mapping, not {wandb!r}; logger=none switches W&B off")
+    if (mode := wandb.get("mode")) not in MODES:
+        raise InputError(f"logger.wandb.mode: there is no mode {mode!r}; {nearest(str(mode), MODES)}")
     project = wandb.get("project")
     if not isinstance(project, str) or not project or set(project) & set("/\\#?%:"):
         raise InputError(f"logger.wandb.project: must be a name without any of / \\ # ? % :, not {project!r}")
+    if (entity := wandb.get("entity")) is not None and (not isinstance(entity, str) or not entity):
+        raise InputError(f"logger.wandb.entity: must be a name or null, not {entity!r}")
+    examples = wandb.get("examples")
+    if isinstance(examples, bool) or not isinstance(examples, int) or examples < 0:
+        raise InputError(f"logger.wandb.examples: must be a whole number of at least 0, not {examples!r}")
 
 
 def _check_kinds(node: Any, key: str = "") -> None:

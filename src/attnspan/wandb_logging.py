@@ -1,133 +1,171 @@
-"""One run here is one W&B run. W&B mirrors; nothing is ever read back from it."""
+"""One run here is one run on W&B, which mirrors it: nothing that counts is ever read back.
+
+==========================  ==================================================================================
+keys                        what they are
+==========================  ==================================================================================
+``train/``                  loss, learning rate and norm of the gradient, against ``update``
+``validation/``             what ``metrics.csv`` has of each validation, against ``update``
+``validation_loss/``        the same for each bin of source length; ``validation_accuracy/``, too
+``machine/``                tokens a second and peak memory, against ``update``
+``test_by_length/``         every metric of the test, against ``test_by_length/source_length``, a row a bin
+``quality_by_length``       the same as one plot; ``test/by_length``: as a table
+``test/examples``           some test examples, with maps of attention; ``test/attention_1`` ...: maps alone
+==========================  ==================================================================================
+
+The summary has the scores of the whole test, the span, what the run cost, and why it failed if it did.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 import os
-import shutil
-from collections.abc import Callable, Iterator
+import shlex
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
 
-from attnspan.identity import flatten
-from attnspan.stopping import Interrupted
+from attnspan.errors import reason_of
+from attnspan.identity import CHANGES_NOTHING, flatten
+from attnspan.wandb_session import DISABLED, UPDATE, VARIANT, logged_until, session
 
-PATIENCE = 4.0
-"""Seconds that the server has to answer before the run goes on offline."""
-FLUSH = 1.0
-"""Seconds of logging that a SIGKILL may cost."""
+_CURVES = ("train", "validation", "validation_loss", "validation_accuracy", "machine")
+_LONGEST_TAG = 64
+"""Characters, by W&B's rule."""
+
+
+class Mirror(Logger):
+    """Lightning's way to W&B.
+
+    Args:
+        run: on W&B.
+        logged: the last update of which each key was logged before.
+        examples: the most to show.
+        say: takes lines for people.
+    """
+
+    def __init__(
+        self,
+        run: Any,
+        *,
+        logged: Mapping[str, int],
+        examples: int,
+        say: Callable[[str], None],
+    ) -> None:
+        super().__init__()
+        self._run = run
+        self._logged = logged
+        self._examples = examples
+        self._say = say
+        for name in _CURVES:
+            run.define_metric(f"{name}/*", step_metric=UPDATE)
+        run.define_metric("test_by_length/*", step_metric="test_by_length/source_length")
+
+    @property
+    def name(self) -> str:
+        """Of the project."""
+        return str(self._run.project)
+
+    @property
+    def version(self) -> str:
+        """Of the run, its id."""
+        return str(self._run.id)
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: the config was given when the run began."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log what Lightning logs; its ``step`` is the number of updates before this one."""
+        assert step is not None
+        self._log(metrics, step + 1)
+
+    def catch_up(self, curves: str) -> None:
+        """Log what is not logged yet of the ``curves`` in a checkpoint, the content of ``metrics.csv``.
+
+        The run was killed, and W&B with it before it had all on the disk; what it cost is not in there and stays lost.
+        """
+        for row in csv.DictReader(io.StringIO(curves)):
+            self._log(
+                {key: float(value) for key, value in row.items() if value and key != "step"}, int(row["step"]) + 1
+            )
+
+    def log_results(self, directory: Path) -> None:
+        """Log what the test has shown; what goes wrong in it is told.
+
+        Args:
+            directory: of the run, which is finished.
+        """
+        try:
+            from attnspan.wandb_results import results_of  # which draws, and loads W&B
+
+            results = results_of(directory, examples=self._examples)
+            for row in results.rows:
+                self._log(row, results.updates)
+            self._log(results.media, results.updates)
+            self._run.summary.update(results.summary)
+        except Exception as error:
+            self._say(f"W&B: the results could not be mirrored ({reason_of(error)}); here they are whole")
+
+    def _log(self, row: Mapping[str, Any], update: int) -> None:
+        new = {key: value for key, value in row.items() if update > self._logged.get(key, 0)}
+        if new.keys() - {"epoch"}:
+            self._run.log({UPDATE: update, **new})
 
 
 @contextmanager
 def wandb_run(
-    config: dict[str, Any], directory: Path, *, command: str, say: Callable[[str], None]
-) -> Iterator[WandbLogger | None]:
-    """The run's logger, None where W&B is disabled; W&B is told at the end how the run ended.
-
-    The W&B run has the run's own id. So a run that is resumed goes on in it online, and offline leaves one more file of
-    the same run, which ``wandb sync`` puts behind the first.
+    config: dict[str, Any],
+    directory: Path,
+    *,
+    command: str,
+    say: Callable[[str], None],
+) -> Iterator[Mirror | None]:
+    """The run's mirror, none where it is disabled; W&B is told at the end with which code the run ends.
 
     Args:
         config: resolved.
         directory: of the run; W&B's files go to ``wandb/`` in it.
         command: what reproduces the run.
-        say: takes a line for people.
+        say: takes lines for people.
     """
     settings = config["logger"]["wandb"]
-    if settings["mode"] == "disabled":
+    if settings["mode"] == DISABLED:
         yield None
         return
-    of_sweep = os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None
-    facts = {
-        "id": of_sweep or directory.name,  # the agent of a W&B sweep waits for the id that it has given
-        "name": f"{config['arm']} {config['data_name']} seed {config['seed']}",
-        "group": config["study"],
-        "job_type": config["arm"],
-        "tags": [config["arm"], config["data_name"]],
-        "notes": command,
-        "config": flatten(config) | {"run_id": directory.name},
-    }
-    with mirrored(settings, directory, say=say, **facts) as run:
-        run.define_metric("trainer/global_step")
-        run.define_metric("*", step_metric="trainer/global_step")  # W&B's own count would differ after an interruption
-        yield WandbLogger(experiment=run)
+    # The agent of a W&B sweep has named its run already, and waits for it under that name.
+    run_id = os.environ.get("WANDB_RUN_ID", directory.name) if os.environ.get("WANDB_SWEEP_ID") else directory.name
+    logged = logged_until(directory, run_id)
+    arm, data, seed = config["arm"], config["data_name"], config["seed"]
+    with session(
+        directory,
+        mode=settings["mode"],
+        run_id=run_id,
+        say=say,
+        project=settings["project"],
+        entity=settings["entity"],
+        group=config["study"],
+        job_type=arm,
+        name=f"{arm} {data} seed {seed}",
+        tags=[tag[:_LONGEST_TAG] for tag in dict.fromkeys((arm, data))],
+        notes=command,
+        config={"run_id": directory.name, VARIANT: _variant(arm, command), **flatten(config)},
+    ) as run:
+        yield Mirror(run, logged=logged, examples=settings["examples"], say=say)
 
 
-@contextmanager
-def mirrored(settings: dict[str, Any], directory: Path, *, say: Callable[[str], None], **facts: Any) -> Iterator[Any]:
-    """A W&B run, which is finished with the exit code that the process will have.
-
-    Args:
-        settings: ``project``, ``entity`` and ``mode``, which is offline or online.
-        directory: W&B's files go to ``wandb/`` in it, and not to the user's home.
-        say: takes a line for people.
-        **facts: more for ``wandb.init``.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    with _files_below(directory.absolute() / "wandb"):
-        run = _start(settings, directory.absolute(), say, facts)
-        code = 1
-        try:
-            yield run
-            code = 0
-        except Interrupted as interrupted:
-            code = 128 + interrupted.number
-            raise
-        finally:
-            run.finish(exit_code=code)
-
-
-def _start(settings: dict[str, Any], directory: Path, say: Callable[[str], None], facts: dict[str, Any]) -> Any:
-    import wandb
-
-    def start(mode: Literal["offline", "online"], **more: Any) -> Any:
-        return wandb.init(
-            project=settings["project"],
-            entity=settings["entity"],
-            mode=mode,
-            dir=str(directory),
-            settings=wandb.Settings(
-                silent=True,
-                console="off",
-                x_disable_stats=True,
-                init_timeout=PATIENCE,
-                x_transaction_log_flush_interval=FLUSH,
-            ),
-            reinit="finish_previous",
-            **more,
-            **facts,
-        )
-
-    if settings["mode"] == "online":
-        before = {*directory.joinpath("wandb").glob("run-*")}
-        try:
-            if not wandb.login(prompt=False, verify=False):  # a terminal is not asked
-                raise wandb.errors.UsageError("there is no key; `wandb login` takes one")
-            return start("online", resume="allow")
-        except (wandb.errors.Error, OSError, ValueError) as error:
-            why = " ".join(str(error).split()) or type(error).__name__
-            where = directory / "wandb"
-            say(f"W&B is out of reach ({why[:200]}): logged offline; later: wandb sync {where}/offline-run-*")
-            wandb.teardown()
-            for begun in {*where.glob("run-*")} - before:  # holds nothing that was logged
-                shutil.rmtree(begun, ignore_errors=True)
-    return start("offline")
-
-
-@contextmanager
-def _files_below(directory: Path) -> Iterator[None]:
-    """Have W&B's own files lie in ``directory``, unless the user has said where."""
-    places = ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR")
-    ours = {name: str(directory) for name in places if name not in os.environ} | {"WANDB_SILENT": "true"}
-    before = {name: os.environ.get(name) for name in ours}
-    os.environ.update(ours)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+def _variant(arm: str, command: str) -> str:
+    """The arm and what else ``command`` sets, as in ``bahdanau rnn=lstm``: runs that differ in seed only have one."""
+    nothing = ("hydra", *(key for key in CHANGES_NOTHING if key != "data"))
+    words = [word for word in shlex.split(command) if "=" in word]
+    told = [
+        word
+        for word in words
+        if (key := word.partition("=")[0].lstrip("+")) not in ("decoder", "data", "seed")
+        and not any(key == free or key.startswith((f"{free}.", f"{free}/")) for free in nothing)
+    ]
+    return " ".join([arm, *told])
