@@ -197,7 +197,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0, help="of training, and of decoding, a measurement")
     parser.add_argument("--loss", type=float, default=1.0, help="nats a token, to which the time is measured")
-    parser.add_argument("--updates", type=int, default=600, help="most updates to get there")
+    parser.add_argument("--updates", type=int, default=400, help="most updates to get there")
     parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:

@@ -11,8 +11,10 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from attnspan import page, plots, report
 from attnspan.collect import collect
@@ -464,6 +466,16 @@ def test_where_an_interval_goes_on_beyond_the_plot_a_triangle_says_so(tmp_path):
                 drawn[line.get_marker()] += len(line.get_xdata())
         assert drawn == markers
         assert plot.figure.axes[0].get_position().height > 0.5
+
+
+def test_what_ends_just_inside_the_plot_has_no_triangle():
+    axes = Figure().subplots()
+    axes.set_ylim(0, 1)
+    plots._mark_cut(axes, styles(["plain"])["plain"], np.array([5.0, 15.0]), np.array([0.99, 1.01]))
+    plots._mark_cut(axes, styles(["plain"])["plain"], np.array([5.0, 15.0]), np.array([-0.01, 0.01]))
+    above, below = axes.lines
+    assert (above.get_marker(), *above.get_xdata(), *above.get_ydata()) == ("^", 15, 1)
+    assert (below.get_marker(), *below.get_xdata(), *below.get_ydata()) == ("v", 5, 0)
 
 
 def test_runs_of_two_test_sets_stand_on_the_page_that_leaves_some_out(tmp_path, capsys):

@@ -8,12 +8,11 @@
   one half), averaged over the data sets.
 
 Intervals come from a bootstrap that draws runs anew within each data set. Percentiles of S draws of S runs, as rliable
-takes them, are too narrow where seeds are few: with three they hold a true interquartile mean in 80% of cases. So S - 1
+takes them, are too narrow where seeds are few: with three they hold a true interquartile mean in 79% of cases. So S - 1
 runs are drawn, by which the variance comes out unbiased (Rao and Wu 1988), and the percentiles stand as much further
 from the value as Student's t with one degree of freedom a run beyond the first (for the interquartile mean, which looks
-at half of the runs, one for two) does from the normal. That makes 91 to
-97% with 3, 5 and 10 seeds, and 88 to 91% with 2 (``benchmarks/ranking.txt``). They say what other seeds would give on
-*these* data sets.
+at half of the runs, one for two) does from the normal. That makes 94 to 97% with 3, 5 and 10 seeds, and 87 to 91% with
+2 (``benchmarks/ranking.txt``). They say what other seeds would give on *these* data sets.
 """
 
 from __future__ import annotations
