@@ -33,6 +33,7 @@ from tests.test_train import train
 MIRRORED = ("logger=wandb", "logger.wandb.mode=offline", "study=mine", "trainer.log_every_n_steps=5")
 KEY = "f" * 40
 """A key that nobody has."""
+BAD_KEY = "zz-no-key-zz"
 
 
 def updates(mirror: Mirrored, key: str) -> list[int]:
@@ -273,6 +274,7 @@ def test_killed_and_resumed_is_one_run_with_nothing_twice(composed: Compose, tmp
         assert [row["update"] for row in rows if key in row] == (expected["step"] + 1).tolist()
         assert [row[key] for row in rows if key in row] == pytest.approx(expected[key].tolist())
     assert mirrors[-1].exit_code == 0
+    assert mirrors[-1].summary["failure"] is None
     assert sum("test_by_length/error_rate" in row for row in rows) == 2
 
 
@@ -323,7 +325,7 @@ def server(*, answers: bool) -> Iterator[int]:
         yield taken.getsockname()[1]
 
 
-@pytest.mark.parametrize("case", ["no key, at a terminal", "nobody listens", "nobody answers"])
+@pytest.mark.parametrize("case", ["no key, at a terminal", "a key that is none", "nobody listens", "nobody answers"])
 def test_online_falls_back_to_offline_with_one_line(tmp_path: Path, cache: Path, case: str) -> None:
     home = tmp_path / "home"
     home.mkdir()
@@ -333,7 +335,8 @@ def test_online_falls_back_to_offline_with_one_line(tmp_path: Path, cache: Path,
     ours, terminal = os.openpty()  # at which W&B would ask for a key
     with server(answers=case == "nobody answers") as port:
         environment |= {"WANDB_BASE_URL": f"http://127.0.0.1:{port}"}
-        environment |= {} if case == "no key, at a terminal" else {"WANDB_API_KEY": KEY}
+        key = {"no key, at a terminal": {}, "a key that is none": {"WANDB_API_KEY": BAD_KEY}}
+        environment |= key.get(case, {"WANDB_API_KEY": KEY})
         done = subprocess.run(
             [sys.executable, "-m", "attnspan.train", *arguments],
             cwd=tmp_path,
@@ -367,7 +370,8 @@ def test_online_falls_back_to_offline_with_one_line(tmp_path: Path, cache: Path,
     assert ended - path.stat().st_mtime < 10  # nor does W&B keep the process from ending
     assert not [path for path in home.rglob("*") if "wandb" in path.name or "netrc" in path.name]
     for path in tmp_path.rglob("*"):
-        assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
+        assert not path.is_file() or not {word for word in (KEY, BAD_KEY) if word.encode() in path.read_bytes()}, path
+    assert BAD_KEY not in done.stdout
 
 
 def test_of_several_processes_one_logs(composed: Compose, tmp_path: Path, cache: Path) -> None:

@@ -155,6 +155,8 @@ def wandb_run(
         notes=command,
         config={"run_id": directory.name, VARIANT: _variant(arm, command), **flatten(config)},
     ) as run:
+        if logged:
+            run.summary["failure"] = None  # of an attempt before this one
         yield Mirror(run, logged=logged, examples=settings["examples"], say=say)
 
 

@@ -134,8 +134,8 @@ def _begin(directory: Path, *, mode: str, say: Callable[[str], None], **identity
         before = set(directory.glob("wandb/run-*"))
         try:
             run = init(ONLINE)
-        except wandb.errors.Error as error:
-            reason = str(error).splitlines()[0].rstrip(".")
+        except Exception as error:  # no key, one that is none, no network, a server's refusal: of many classes
+            reason = reason_of(error).rstrip(".")
             say(f"W&B: {reason}; goes on offline, for wandb sync {directory}/wandb/offline-run-* to upload")
             wandb.teardown()
             for empty in set(directory.glob("wandb/run-*")) - before:
