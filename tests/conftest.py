@@ -25,6 +25,7 @@ os.environ["WANDB_MODE"] = "offline"
 os.environ["OMP_NUM_THREADS"] = "1"
 # A shell that starts us in the background has us, and all that we start, ignore Ctrl-C, which tests send to processes.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has us ignore this one, and tests send it too
 torch.set_num_threads(1)
 
 ARMS = sorted(path.stem for path in (conf_directory() / "decoder").glob("*.yaml"))
