@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,12 +21,12 @@ from attnspan.callbacks import NotFiniteError
 from attnspan.errors import InputError
 from attnspan.identity import flatten
 from attnspan.records import read_records
-from attnspan.rundir import is_finished, read_config, read_json
+from attnspan.rundir import PREVIOUS, is_finished, read_config, read_json
 from attnspan.status import TRAINING, read_status
 from attnspan.stopping import Interrupted
 from attnspan.wandb_session import exit_code
 from tests.conftest import TINY, Compose
-from tests.kills import assert_same, attempt, directory_of
+from tests.kills import assert_same, attempt, begin, directory_of
 from tests.mirrors import Mirrored, read_mirrors
 from tests.test_run import run
 from tests.test_train import train
@@ -276,6 +277,25 @@ def test_killed_and_resumed_is_one_run_with_nothing_twice(composed: Compose, tmp
     assert mirrors[-1].exit_code == 0
     assert mirrors[-1].summary["failure"] is None
     assert sum("test_by_length/error_rate" in row for row in rows) == 2
+
+
+def test_what_wandb_lost_is_made_up_from_the_checkpoint(composed: Compose, tmp_path: Path) -> None:
+    config = composed("decoder=plain", *LONG, f"runs_dir={tmp_path}")
+    directory, process = directory_of(config), begin(config)[0]
+    deadline = time.monotonic() + 60
+    while not (directory / PREVIOUS).exists():  # so there is a last one too, with something to make up
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.kill()
+    process.join()
+    shutil.rmtree(directory / "wandb")
+    assert not attempt(config)[0]
+    (one,) = read_mirrors(directory)
+    curves = pd.read_csv(directory / "metrics.csv")
+    for key in ("train/loss", "train/learning_rate", "validation/loss", "validation_loss/2-6"):
+        rows = curves.dropna(subset=[key])
+        assert updates(one, key) == (rows["step"] + 1).tolist()
+        assert [row[key] for row in one.rows if key in row] == pytest.approx(rows[key].tolist())
 
 
 @contextmanager

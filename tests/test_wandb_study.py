@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -152,6 +153,8 @@ def without_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("WANDB_API_KEY", "WANDB_PROJECT", "WANDB_ENTITY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("WANDB_SILENT", "WANDB_ERROR_REPORTING"):  # the command sets them, for its own process
+        monkeypatch.setenv(name, "true")
 
 
 def panels(workspace: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -227,6 +230,31 @@ class TestDashboard:
         study_of(tmp_path / "runs" / "b", study="other")
         with pytest.raises(InputError, match=r"of several studies .* of mine, .* of other"):
             dashboard.find_study([tmp_path / "runs"])
+
+    def test_with_a_key_it_saves_all_and_says_where(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        asked: list[str] = []
+
+        class Api:
+            default_entity = "me"
+
+            def __init__(self, **kwargs: Any) -> None: ...
+
+            def project(self, name: str, entity: str) -> SimpleNamespace:
+                asked.append(f"{entity}/{name}")
+                return SimpleNamespace(id="1")
+
+        def save(view: Any) -> SimpleNamespace:
+            return SimpleNamespace(url=f"https://there/{view.entity}/{view.project}/{type(view).__name__}")
+
+        monkeypatch.setattr("wandb.Api", Api)
+        monkeypatch.setattr("wandb_workspaces.workspaces.Workspace.save", save)
+        monkeypatch.setattr("wandb_workspaces.reports.v2.Report.save", save)
+        assert dashboard.main([str(study_of(tmp_path / "runs")), "--project", "ours"]) == 0
+        assert asked == ["me/ours"]
+        printed = capsys.readouterr().out.split()
+        assert printed == ["https://there/me/ours/Workspace", "https://there/me/ours/Report"]
 
     @pytest.mark.parametrize("case", ["no key", "nobody listens"])
     def test_what_cannot_be_saved_is_one_line(self, tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
