@@ -24,9 +24,9 @@ With 3 seeds V_seed has 2 degrees of freedom. Which quantile, then? All but the 
 
 Coverage in those simulations of nominal 95%, over worlds in which seeds matter not at all, a little, a lot, or fail now
 and then: differences 95.0 to 97.9% at 3, 5 and 10 seeds (94.6 to 98.6% at 2), spans 93.7 to 98.0% (93.0 to 98.8%),
-among them those of four arms of which the best is chosen by the same results. A difference where there is none
-is found in 2.1 to 5.0% of bins (1.4 to 5.4%), at the low end where seeds do not matter. The weak spot is the rate of one
-arm of which some seeds fail: 91.0% at 3 seeds, as 3 seeds seldom show the bad one.
+among them those of four arms of which the best is chosen by the same results. A difference where there is none is found
+in 2.1 to 5.0% of bins (1.4 to 5.4%), at the low end where seeds do not matter. The weak spot is the rate of one arm of
+which some seeds fail: 91.0% at 3 seeds, as 3 seeds seldom show the bad one.
 
 By luck two seeds may agree almost exactly. So no interval is ever narrower than the one that looks at the draw of
 examples alone: t(n - 1) with V_example.
