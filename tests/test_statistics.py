@@ -153,7 +153,7 @@ def test_intervals_hold_the_truth_as_often_as_they_promise(seeds):
     coverage = importlib.util.module_from_spec(specification)
     sys.modules[specification.name] = coverage
     specification.loader.exec_module(coverage)
-    shares = coverage.simulate(coverage.WORLDS[4], seeds, 150)  # the second arm is better, seeds differ a lot
+    shares = coverage.simulate(coverage.OF_TWO[4], seeds, 150)  # the second arm is better, seeds differ a lot
     assert 91 <= shares["differences"] <= 99
     assert 91 <= shares["spans"] <= 100
     assert shares["bootstrap"] < 91
