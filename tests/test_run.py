@@ -179,7 +179,7 @@ def test_arms_see_the_same_batches(composed: Compose, cache: Path) -> None:
 
 
 def test_divergence_is_told(composed: Compose, tmp_path: Path) -> None:
-    from attnspan.callbacks import NotFiniteError
+    from attnspan.errors import NotFiniteError
 
     with pytest.raises(NotFiniteError, match=r"update \d+; a smaller optimizer\.lr"):
         run(composed, tmp_path, "decoder=plain", "optimizer.lr=1e38", "trainer.gradient_clip_val=null")

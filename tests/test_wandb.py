@@ -17,8 +17,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from attnspan.callbacks import NotFiniteError
-from attnspan.errors import InputError
+from attnspan.errors import InputError, NotFiniteError
 from attnspan.identity import flatten
 from attnspan.records import read_records
 from attnspan.rundir import PREVIOUS, is_finished, read_config, read_json

@@ -18,6 +18,7 @@ from attnspan.data.batching import Batch
 from attnspan.data.corpus import ALIGNMENT
 from attnspan.data.prepare import Prepared
 from attnspan.data.tokenization import UNK
+from attnspan.errors import NotFiniteError
 from attnspan.lit import Seq2SeqModule, Tested
 from attnspan.metrics import edits, is_repeating
 from attnspan.ranks import gather
@@ -26,10 +27,6 @@ from attnspan.status import RUNNING, TESTING, TRAINING, VALIDATING, Status
 
 _NOTHING = -1
 """No token's id."""
-
-
-class NotFiniteError(RuntimeError):
-    """Training has left the numbers that a computer can hold."""
 
 
 class Reporter(L.Callback):

@@ -24,6 +24,10 @@ class UnderWayError(InputError):
     EXIT_CODE = 75
 
 
+class NotFiniteError(RuntimeError):
+    """Training has left the numbers that a computer can hold. Commands say so in one line and exit with code 2."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Words for the end of an error line: the nearest known word if one is near, and all the known ones."""
     known = sorted(set(known))

@@ -208,15 +208,15 @@ def advantage(study: Study, *, narrow: bool = False) -> Plot:
         figure = Figure(figsize=(3.7, 3.2) if narrow else (7.2, 3.2), layout="constrained")
         axes = figure.subplots()
         tips: list[str] = []
-        labels = [arm.label for arm in study.arms]
-        compared = [label for label in labels if any(one.arm == label for one in study.differences)]
+        shown = looks(study)
+        compared = [label for label in shown if any(one.arm == label for one in study.differences)]
         width = min(high - low for low, high in zip(study.bins.edges, study.bins.edges[1:], strict=False))
         extremes = [0.0]
         bars: list[tuple[Style, np.ndarray, np.ndarray, np.ndarray]] = []
         for order, label in enumerate(compared):
             ones = [one for one in study.differences if one.arm == label and not one.region.total]
             aside = (order - (len(compared) - 1) / 2) * 0.5 * width / max(len(compared), 1)
-            style = looks(study)[label]
+            style = shown[label]
             gid = style.name
             at = np.array([one.region.mean_length + aside for one in ones])
             values = np.array([one.advantage.value for one in ones])

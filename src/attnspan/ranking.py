@@ -124,10 +124,8 @@ def interquartile_mean(scores: Scores) -> Floats:
     pooled = np.sort(np.concatenate(scores, axis=-1), axis=-1)
     n = pooled.shape[-1]
     cut = _CUT * n
-    inside = np.minimum(np.arange(1, n + 1), n - cut) - np.maximum(
-        np.arange(n), cut
-    )  # of [i, i + 1], what the cuts leave
-    return np.asarray(pooled @ np.maximum(inside, 0.0) / (n - 2 * cut))
+    edges = np.clip(np.arange(n + 1), cut, n - cut)  # score i takes the place from i to i + 1, less what is cut off
+    return np.asarray(pooled @ np.diff(edges) / (n - 2 * cut))
 
 
 def probability_of_improvement(scores: Scores, others: Scores) -> Floats:

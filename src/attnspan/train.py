@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from attnspan.errors import InputError, UnderWayError, is_out_of_memory, reason_of
+from attnspan.errors import InputError, NotFiniteError, UnderWayError, is_out_of_memory, reason_of
 from attnspan.help import GROUPS, print_help
 from attnspan.ranks import rank
 from attnspan.settings import conf_directory, explain, plain_config
@@ -120,7 +120,6 @@ def _run_one(config: dict[str, Any], command: str) -> None:
         for line in prepared.remarks():
             print(line)
         # Torch takes seconds to start: what is wrong with the data, or finished before, was told without it.
-        from attnspan.callbacks import NotFiniteError
         from attnspan.progress import ProgressDisplay
         from attnspan.run import execute
 

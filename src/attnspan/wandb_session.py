@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from attnspan.errors import InputError, is_out_of_memory, reason_of
+from attnspan.errors import InputError, NotFiniteError, is_out_of_memory, reason_of
+from attnspan.stopping import Interrupted
 
 OFFLINE, ONLINE, DISABLED = "offline", "online", "disabled"
 MODES = (OFFLINE, ONLINE, DISABLED)
@@ -70,11 +71,9 @@ def exit_code(error: BaseException) -> int:
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     if isinstance(error, KeyboardInterrupt):
         return 130
-    if number := getattr(error, "number", 0):  # attnspan.stopping.Interrupted, by a signal
-        return 128 + int(number)
-    # What a command says in one line: bad input, a loss that is no number any more, too little memory.
-    said = isinstance(error, InputError) or type(error).__name__ == "NotFiniteError" or is_out_of_memory(error)
-    return 2 if said else 1
+    if isinstance(error, Interrupted):
+        return 128 + error.number
+    return 2 if isinstance(error, (InputError, NotFiniteError)) or is_out_of_memory(error) else 1  # 2: said in one line
 
 
 def logged_until(directory: Path, run_id: str) -> dict[str, int]:
