@@ -104,7 +104,25 @@ MUTANTS = {
         file="models/luong.py",
         old="state=(*cells, output[:, -1], *attending)",
         new="state=(*cells, state[parts], *attending)",
-        test=f"{_EQUATIONS}[luong_general decoder.input_feeding=true]",
+        test=f"{_EQUATIONS}[luong_general_feeding decoder.fused=false]",
+    ),
+    "h~ not fed in the fused path": Mutant(
+        file="models/fused_luong.py",
+        old="given = torch.addmm(inputs[:, t], outputs[t - 1], fed_weight.t()) if t else inputs[:, 0]",
+        new="given = inputs[:, t]",
+        test=f"{_EQUATIONS}[luong_general_feeding]",
+    ),
+    "fed gradient dropped in the fused path": Mutant(
+        file="models/fused_luong.py",
+        old="d_fed = d_given[t] @ fed_weight",
+        new="d_fed = zero",
+        test=f"{_CONTRACT}test_unrolled_steps_equal_the_path[luong_general_feeding]",
+    ),
+    "gradient of c' through h' dropped in the fused path": Mutant(
+        file="models/fused_cells.py",
+        old="d_cell = d_state[1] + d_state[0] * leave * (1 - shown * shown)",
+        new="d_cell = d_state[1] + d_state[0] * leave",
+        test=f"{_CONTRACT}test_unrolled_steps_equal_the_path[bahdanau rnn=lstm]",
     ),
     "cells of an LSTM not carried": Mutant(
         file="models/recurrence.py",
@@ -157,8 +175,8 @@ MUTANTS = {
     ),
     "dot not scaled": Mutant(
         file="models/scores.py",
-        old="return super().forward(query, keys) / keys.size(-1) ** 0.5",
-        new="return super().forward(query, keys)",
+        old="return states / states.size(-1) ** 0.5",
+        new="return states",
         test=f"{_EQUATIONS}[luong_scaled_dot]",
     ),
     "limit of the batch": Mutant(

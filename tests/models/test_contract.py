@@ -181,18 +181,6 @@ def test_unrolled_steps_equal_the_path(model: Seq2Seq) -> None:
         torch.testing.assert_close(a, b, atol=1e-9, rtol=0)
 
 
-def test_steps_in_float32_too(composed: Compose) -> None:
-    """The fused path in the precision that is used, at a size that is used."""
-    config = composed("decoder=bahdanau", "model.hidden_size=64", "model.embedding_size=32")
-    torch.manual_seed(0)
-    model = assemble_model(config, source_vocabulary_size=11, target_vocabulary_size=9)
-    source = torch.randint(4, 11, (8, 30))
-    embedded = torch.randn(8, 25, 32)
-    memory = model.encode(source, torch.arange(23, 31))
-    fused, steps = model.decoder.unroll(embedded, memory), Decoder.unroll(model.decoder, embedded, memory)
-    torch.testing.assert_close(fused.output, steps.output, atol=1e-5, rtol=0)
-
-
 @pytest.mark.parametrize("kind", ["m", "p"])
 def test_a_window_is_a_window(composed: Compose, float64: None, kind: str) -> None:
     """Outside of it the weights are exactly 0, and at the ends of a source it is cut and not wrapped."""

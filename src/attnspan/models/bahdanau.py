@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from attnspan.models.attention import Attention
 from attnspan.models.bridge import Bridge, BuildBridge
 from attnspan.models.decoder import Decoded, RecurrentDecoder
-from attnspan.models.fused import FusedBahdanau
+from attnspan.models.fused_bahdanau import FusedBahdanau
+from attnspan.models.fused_cells import cell_of
 from attnspan.models.memory import Memory
 from attnspan.models.recurrence import BuildRecurrence, State
 from attnspan.models.scores import AdditiveScore, BuildScore
@@ -66,8 +67,8 @@ class BahdanauDecoder(RecurrentDecoder):
         window: where it may look.
         bridge: builds the way from the last word to the first state.
         deep_output: builds the layer between the state and the readout; None for none.
-        fused: unroll one layer of GRU with the additive score by :mod:`attnspan.models.fused`, the same numbers sooner.
-            Whatever else unrolls step by step.
+        fused: unroll one layer with the additive score by :mod:`attnspan.models.fused_bahdanau`, the same numbers
+            sooner. Whatever else unrolls step by step.
     """
 
     def __init__(
@@ -102,7 +103,6 @@ class BahdanauDecoder(RecurrentDecoder):
             fused
             and type(self.attention.score) is AdditiveScore
             and type(self.attention.window) is GlobalWindow
-            and type(self.rnn.cells) is nn.GRU
             and self.rnn.layers == 1
         )
 
@@ -128,15 +128,16 @@ class BahdanauDecoder(RecurrentDecoder):
         return self._unroll_fused(embedded, memory) if self.fused else super().unroll(embedded, memory)
 
     def _unroll_fused(self, embedded: Tensor, memory: Memory) -> Decoded:
-        first, taken = self.start(memory)
+        *first, taken = self.start(memory)
         score, E, T = self.attention.score, embedded.size(-1), embedded.size(1)
         assert isinstance(score, AdditiveScore)
         assert memory.keys is not None
         input_weight, hidden_weight, input_bias, hidden_bias = self.rnn.cells.all_weights[0]
         inputs = F.linear(embedded, input_weight[:, :E], input_bias)
         with torch.autocast(embedded.device.type, enabled=False):  # the recurrence stays in the weights' precision
-            precise = [part.to(hidden_weight.dtype) for part in (inputs, first[:, 0], memory.keys, memory.states)]
-            hidden, weights = FusedBahdanau.apply(
+            precise = [part.to(hidden_weight.dtype) for part in (inputs, memory.keys, memory.states)]
+            hidden, weights, *cells = FusedBahdanau.apply(
+                cell_of(self.rnn.cells),
                 *precise,
                 memory.mask,
                 score.query.weight,
@@ -144,9 +145,11 @@ class BahdanauDecoder(RecurrentDecoder):
                 input_weight[:, E:],
                 hidden_weight,
                 hidden_bias,
+                *(part[:, 0].to(hidden_weight.dtype) for part in first),
             )
         output = hidden
         if self.deep_output is not None:
-            before = torch.cat([first, hidden[:, :-1]], dim=1)
+            before = torch.cat([first[0], hidden[:, :-1]], dim=1)
             output = self.deep_output(before, embedded, weights.to(memory.states.dtype) @ memory.states)
-        return Decoded(output=output, state=(hidden[:, -1:], taken + T), weights=weights)
+        last = (hidden[:, -1:], *(part.unsqueeze(1) for part in cells))
+        return Decoded(output=output, state=(*last, taken + T), weights=weights)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from attnspan.models.attention import Attention
 from attnspan.models.bridge import Bridge, BuildBridge
 from attnspan.models.decoder import Decoded, RecurrentDecoder
+from attnspan.models.fused_cells import cell_of
+from attnspan.models.fused_luong import FusedLuong
 from attnspan.models.memory import Memory
 from attnspan.models.recurrence import BuildRecurrence, State
-from attnspan.models.scores import BuildScore
+from attnspan.models.scores import BuildScore, DotScore, GeneralScore, ScaledDotScore
 from attnspan.models.windows import BuildWindow, GlobalWindow
 
 
@@ -32,6 +35,8 @@ class LuongDecoder(RecurrentDecoder):
         window: where it may look.
         input_feeding: h~_{t-1} enters the cell, and each step waits for the one before.
         bridge: builds the way from the last word to the first state.
+        fused: unroll input feeding of one layer, with a score that is a product, by :mod:`attnspan.models.fused_luong`,
+            the same numbers sooner. Whatever else unrolls without it.
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class LuongDecoder(RecurrentDecoder):
         window: BuildWindow = GlobalWindow,
         input_feeding: bool = False,
         bridge: BuildBridge = Bridge,
+        fused: bool = False,
     ) -> None:
         fed_size = hidden_size if input_feeding else 0
         super().__init__(
@@ -54,6 +60,13 @@ class LuongDecoder(RecurrentDecoder):
         self.attention = Attention(score=score, window=window, query_size=hidden_size, memory_size=memory_size)
         self.combine = nn.Linear(memory_size + hidden_size, hidden_size, bias=False)  # W_c
         self.input_feeding = input_feeding
+        self.fused = (
+            fused
+            and input_feeding
+            and type(self.attention.score) in (DotScore, ScaledDotScore, GeneralScore)
+            and type(self.attention.window) is GlobalWindow
+            and self.rnn.layers == 1
+        )
 
     def prepare(self, memory: Memory) -> Memory:
         """Compute the keys."""
@@ -75,7 +88,30 @@ class LuongDecoder(RecurrentDecoder):
         return Decoded(output=output, state=(*cells, output[:, -1], *attending), weights=weights)
 
     def unroll(self, embedded: Tensor, memory: Memory) -> Decoded:
-        """Run the recurrence through torch's kernel and attend from all target positions at once, where none waits."""
+        """Run torch's kernel and attend from all positions at once, where none waits; fused where that is chosen."""
+        if self.fused:
+            return self._unroll_fused(embedded, memory)
         if self.input_feeding or self.attention.score.remembers:
             return super().unroll(embedded, memory)
         return self.step(embedded, self.start(memory), memory)
+
+    def _unroll_fused(self, embedded: Tensor, memory: Memory) -> Decoded:
+        *first, _, taken = self.start(memory)
+        E, T = embedded.size(-1), embedded.size(1)
+        assert memory.keys is not None
+        input_weight, hidden_weight, input_bias, hidden_bias = self.rnn.cells.all_weights[0]
+        inputs = F.linear(embedded, input_weight[:, :E], input_bias)
+        with torch.autocast(embedded.device.type, enabled=False):  # the recurrence stays in the weights' precision
+            precise = [part.to(hidden_weight.dtype) for part in (inputs, memory.keys, memory.states)]
+            output, weights, *last = FusedLuong.apply(
+                cell_of(self.rnn.cells),
+                *precise,
+                memory.mask,
+                input_weight[:, E:],
+                hidden_weight,
+                hidden_bias,
+                self.combine.weight,
+                *(part[:, 0].to(hidden_weight.dtype) for part in first),
+            )
+        state = (*(part.unsqueeze(1) for part in last), output[:, -1], taken + T)
+        return Decoded(output=output, state=state, weights=weights)

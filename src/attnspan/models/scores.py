@@ -141,9 +141,9 @@ class DotScore(Score):
 class ScaledDotScore(DotScore):
     """h_t^T h_s / sqrt(Q): the inner product keeps its size when the states grow (Vaswani et al. 2017, eq. 1)."""
 
-    def forward(self, query: Tensor, keys: Tensor, *past: Tensor) -> Tensor:
-        """Scores [B, T, S] of query [B, T, Q] against keys [B, S, Q]."""
-        return super().forward(query, keys) / keys.size(-1) ** 0.5
+    def keys(self, states: Tensor) -> Tensor:
+        """h_s / sqrt(Q) for all s."""
+        return states / states.size(-1) ** 0.5
 
 
 class GeneralScore(Score):

@@ -1,0 +1,173 @@
+"""The fused paths: equal to the steps in the precision and at a size that are used, true gradients, little memory.
+
+That they equal the steps in float64 for every wiring is in test_contract.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import weakref
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from attnspan.assemble import assemble_model
+from attnspan.models.decoder import Decoder
+from attnspan.models.fused_bahdanau import FusedBahdanau
+from attnspan.models.fused_cells import Cell, GRUCell, LSTMCell, cell_of
+from attnspan.models.fused_luong import FusedLuong
+from attnspan.models.seq2seq import Seq2Seq
+from tests.conftest import Compose
+from tests.models.arms import WIRINGS, small
+
+FUSED = [
+    ("bahdanau",),
+    ("bahdanau", "rnn=lstm"),
+    ("luong_general_feeding",),
+    ("luong_general_feeding", "rnn=lstm"),
+    ("luong_scaled_dot", "decoder.input_feeding=true"),
+]
+GATES: dict[type[Cell], int] = {GRUCell: 3, LSTMCell: 4}
+
+
+def sized(composed: Compose, *wiring: str, hidden_size: int = 64) -> Seq2Seq:
+    """A model of a size that is used."""
+    arm, *overrides = wiring
+    config = composed(f"decoder={arm}", f"model.hidden_size={hidden_size}", "model.embedding_size=32", *overrides)
+    torch.manual_seed(0)
+    return assemble_model(config, source_vocabulary_size=11, target_vocabulary_size=9)
+
+
+@pytest.mark.parametrize("wiring", FUSED, ids=" ".join)
+def test_float32(composed: Compose, wiring: tuple[str, ...]) -> None:
+    """1e-5 of the largest number, gradients too."""
+    model = sized(composed, *wiring)
+    source, lengths = torch.randint(4, 11, (8, 30)), torch.arange(23, 31)
+    embedded, drawn = torch.randn(8, 25, 32), torch.randn(8, 25, 64)
+    outcomes = []
+    for unroll in (model.decoder.unroll, functools.partial(Decoder.unroll, model.decoder)):
+        decoded = unroll(embedded, model.encode(source, lengths))
+        loss = (decoded.output * drawn).mean()
+        gradients = torch.autograd.grad(loss, [*model.encoder.parameters(), *model.decoder.parameters()])
+        outcomes.append((decoded.output, decoded.weights, *gradients))
+    for fused, steps in zip(*outcomes, strict=True):
+        torch.testing.assert_close(fused, steps, atol=1e-5 * float(steps.detach().abs().max()), rtol=0)
+
+
+def arguments(cell: type[Cell], wiring: str) -> tuple[list[Tensor], list[Tensor]]:
+    """What goes before and behind the mask of a tiny fused decoder, S = 4, with everything of another size."""
+    torch.manual_seed(1)
+    B, T, H, A, M, gates = 2, 3, 5, 7 if wiring == "bahdanau" else 5, 6, GATES[cell]
+    memory = [(B, T, gates * H), (B, 4, A), (B, 4, M)]
+    weights = {
+        "bahdanau": [(A, H), (A,), (gates * H, M), (gates * H, H), (gates * H,)],
+        "luong": [(gates * H, H), (gates * H, H), (gates * H,), (H, M + H)],
+    }[wiring]
+    start = [(B, H)] * cell.parts
+    return tuple([torch.randn(size, requires_grad=True) for size in sizes] for sizes in (memory, weights + start))
+
+
+@pytest.mark.parametrize("cell", [GRUCell, LSTMCell])
+@pytest.mark.parametrize("wiring", ["bahdanau", "luong"])
+def test_gradients_are_derivatives(float64: None, cell: type[Cell], wiring: str) -> None:
+    """Against differences of the function itself, for every output and every argument."""
+    before, behind = arguments(cell, wiring)
+    function = FusedBahdanau if wiring == "bahdanau" else FusedLuong
+    mask = torch.tensor([[True] * 4, [True, True, False, False]])
+
+    def unrolled(*tensors: Tensor) -> tuple[Tensor, ...]:
+        states = tensors[2].masked_fill(~mask.unsqueeze(-1), 0.0)  # as a memory is
+        return function.apply(cell, *tensors[:2], states, mask, *tensors[3:])
+
+    assert torch.autograd.gradcheck(unrolled, (*before, *behind), atol=1e-7)
+
+
+@pytest.mark.parametrize("cell", [GRUCell, LSTMCell])
+@pytest.mark.parametrize("wiring", ["bahdanau", "luong"])
+def test_any_output_may_be_left_unused(float64: None, cell: type[Cell], wiring: str) -> None:
+    """The gradients of the outputs' sum are the sum of the gradients of each output alone."""
+    before, behind = arguments(cell, wiring)
+    function = FusedBahdanau if wiring == "bahdanau" else FusedLuong
+    mask = torch.ones(2, 4, dtype=torch.bool)
+    outputs = function.apply(cell, *before, mask, *behind)
+    drawn = [torch.randn_like(output) for output in outputs]
+    pairs = list(zip(outputs, drawn, strict=True))
+    gradient = functools.partial(torch.autograd.grad, inputs=[*before, *behind], retain_graph=True, allow_unused=True)
+    whole = gradient(sum((output * weight).sum() for output, weight in pairs))
+    alone = [gradient((output * weight).sum()) for output, weight in pairs]
+    for total, *parts in zip(whole, *alone, strict=True):
+        torch.testing.assert_close(total, sum(part for part in parts if part is not None), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("cells", [nn.GRU(3, 5), nn.LSTM(3, 5)], ids=["gru", "lstm"])
+def test_a_cell_is_torchs(cells: nn.GRU | nn.LSTM) -> None:
+    """One step on buffers is one step of torch's kernel."""
+    cell, B = cell_of(cells), 4
+    input_weight, hidden_weight, input_bias, hidden_bias = cells.all_weights[0]
+    inputs, state = torch.randn(B, 3), tuple(torch.randn(B, 5) for _ in range(cell.parts))
+    into = tuple(torch.empty(B, 5) for _ in state)
+    with torch.no_grad():
+        given = torch.addmm(input_bias, inputs, input_weight.t())
+        recurrent = torch.addmm(hidden_bias, state[0], hidden_weight.t())
+        cell.step(given, recurrent, state, into, torch.empty(B, cell.kept * 5))
+        first = tuple(part.unsqueeze(0) for part in state)
+        _, last = cells(inputs.unsqueeze(0), first if cell.parts == 2 else first[0])
+    for mine, torchs in zip(into, last if cell.parts == 2 else (last,), strict=True):
+        torch.testing.assert_close(mine, torchs[0], atol=1e-6, rtol=0)
+
+
+def kept_for_backward(model: Seq2Seq, S: int, T: int) -> int:
+    """The most numbers in one tensor that the decoder keeps for the backward pass."""
+    memory = model.encode(torch.randint(4, 11, (2, S)), torch.tensor([S, S]))
+    sizes: list[int] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        sizes.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        model.decoder.unroll(torch.randn(2, T, 32), memory)
+    return max(sizes)
+
+
+@pytest.mark.parametrize("wiring", FUSED, ids=" ".join)
+def test_nothing_of_size_t_times_s_times_a_is_kept(composed: Compose, wiring: tuple[str, ...]) -> None:
+    S, T, A = 40, 40, 64
+    assert kept_for_backward(sized(composed, *wiring), S, T) < 2 * T * S * A / 4
+
+
+def test_a_path_that_keeps_them_is_noticed(composed: Compose) -> None:
+    """A mutant of the test above: all positions at once, as Luong's parallel path does with the additive score."""
+    assert kept_for_backward(sized(composed, "luong_concat"), 40, 40) >= 2 * 40 * 40 * 64
+
+
+@pytest.mark.parametrize("wiring", FUSED, ids=" ".join)
+def test_nothing_outlives_its_batch(composed: Compose, wiring: tuple[str, ...]) -> None:
+    """When the loss is gone, so are the buffers."""
+    model = sized(composed, *wiring)
+
+    def train() -> Iterator[weakref.ref[Tensor]]:
+        decoded = model.decoder.unroll(torch.randn(2, 5, 32), model.encode(torch.full((2, 4), 5), torch.tensor([4, 4])))
+        decoded.output.sum().backward()
+        yield weakref.ref(decoded.output)
+        assert decoded.weights is not None
+        yield weakref.ref(decoded.weights)
+
+    left = list(train())
+    gc.collect()
+    assert [one() for one in left] == [None, None]
+
+
+@pytest.mark.parametrize("wiring", WIRINGS, ids=" ".join)
+def test_what_is_fused(composed: Compose, wiring: tuple[str, ...]) -> None:
+    """No more and no less than the equations cover, and only where the config says so."""
+    decoder = small(composed, *wiring).decoder
+    arm, text = wiring[0], " ".join(wiring)
+    products = {"luong_dot", "luong_scaled_dot", "luong_general", "luong_general_feeding"}
+    feeding = "input_feeding=true" in text or arm == "luong_general_feeding"
+    covered = arm in {"bahdanau", "bahdanau_2015"} or (arm in products and feeding)
+    expected = covered and "layers=2" not in text and "fused=false" not in text
+    assert getattr(decoder, "fused", False) is expected
