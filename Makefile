@@ -3,6 +3,8 @@
 # make test                   the tests
 # make soak                   kill runs and sweeps for half an hour, and compare them with untouched ones
 # make cluster-test           the tests that need a cluster, through a SLURM that it starts here (Debian; asks for root)
+# make bench                  what a step costs in each arm, in benchmarks/bench.txt; leave the machine alone meanwhile
+# make bench-peers            the same beside JoeyNMT, which is installed into .bench from the package index
 # make check                  lint, formatting and types
 # make results                keep what the study printed in results/, for RESULTS.md to quote
 
@@ -10,7 +12,7 @@ PYTHON ?= python3
 SWEEP ?= long_sequences
 BIN = .venv/bin
 
-.PHONY: study test soak cluster-test check results clean
+.PHONY: study test soak cluster-test bench bench-peers check results clean
 
 study: .venv/installed
 	@status=0; $(BIN)/attnspan-train sweep=$(SWEEP) || status=$$?; \
@@ -29,6 +31,20 @@ cluster-test: .venv/installed-dev
 	@trap : INT TERM; status=0; SLURM_CONF=$(CURDIR)/.slurm/slurm.conf ATTNSPAN_CLUSTER_TEST=1 \
 	$(BIN)/python -m pytest tests/test_slurm.py tests/test_ddp.py || status=$$?; \
 	tests/slurm/cluster.sh stop .slurm; exit $$status
+
+bench: .venv/installed-dev
+	$(BIN)/python benchmarks/bench.py --json benchmarks/bench.json > benchmarks/bench.txt.new
+	mv benchmarks/bench.txt.new benchmarks/bench.txt
+
+bench-peers: .venv/installed-dev .bench/joeynmt
+	$(BIN)/python benchmarks/bench.py --joeynmt .bench/joeynmt/bin/python --json benchmarks/bench.json \
+	  > benchmarks/bench.txt.new
+	mv benchmarks/bench.txt.new benchmarks/bench.txt
+
+.bench/joeynmt:  # it needs pkg_resources and importlib_metadata and does not say so
+	$(PYTHON) -m venv $@.new
+	$@.new/bin/pip install --quiet joeynmt==2.3.0 torch==2.13.0 'setuptools<81' importlib_metadata
+	rm -rf $@ && mv $@.new $@
 
 check: .venv/installed-dev
 	$(BIN)/ruff check

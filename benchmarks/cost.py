@@ -22,17 +22,15 @@ import platform
 import statistics
 import subprocess
 import sys
-import time
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
+from meter import forget_peak, peak_mb, rate
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -148,27 +146,6 @@ def measure(case: Case, seconds: float) -> dict[str, float]:
         "memory": peak_mb() - before,
         "update": pupil.tokens / trained,
     }
-
-
-def rate(work: Callable[[], int], seconds: float) -> float:
-    """Tokens a second of ``work``, which says how many it has done: once to warm up, then for at least ``seconds``."""
-    work()
-    began, tokens = time.perf_counter(), 0
-    while (now := time.perf_counter()) < began + seconds:
-        tokens += work()
-        now = time.perf_counter()
-    return tokens / (now - began)
-
-
-def peak_mb() -> float:
-    """Most memory that this process held since :func:`forget_peak` (Linux; getrusage begins with the parent's)."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**10
-
-
-def forget_peak() -> None:
-    """What the imports needed for a moment is not the model's."""
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def in_process(*arguments: object) -> Any:

@@ -1,0 +1,318 @@
+"""Speed: what a step costs in each arm, beside torch's bare kernels and, if they are there, a peer's decoders.
+
+    make bench          ours alone
+    make bench-peers    also JoeyNMT 2.3, installed from the package index into an environment of its own
+    python benchmarks/bench.py [--lengths S ...] [--vocabularies V ...] [--arms ARM ...] [--rounds N] [--seconds X]
+                               [--joeynmt PYTHON] [--json FILE]
+
+A step is forward, backward and Adam on 64 random pairs with S = T tokens, E = 128, H = A = 256, float32. ``torch`` is
+the plain arm written with nothing but torch.nn: a bidirectional GRU, a linear bridge, a GRU, a linear readout. Each
+measurement is a process of its own and the median of its steps; cases take turns, round after round in the other order;
+what is printed is the median over rounds, with the lowest and the highest. Memory is what lies above the same process
+after its imports. GFLOP count matrix products alone. Decoding puts out T tokens for each of 64 sources. Leave the
+machine alone meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from meter import forget_peak, median_seconds, peak_mb, product_gflops
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from attnspan.assemble import assemble_model
+from attnspan.data.tokenization import BOS, EOS, PAD
+from attnspan.models.search import Beam, Greedy, LengthLimit, Specials
+from attnspan.run import _processor
+from attnspan.settings import conf_directory, plain_config
+
+BATCH, EMBEDDING, HIDDEN = 64, 128, 256
+ARMS = ["torch", "plain", "luong_general", "luong_general_feeding", "bahdanau"]
+BASE = "plain"
+JOEYNMT = {"bahdanau": "joeynmt bahdanau", "luong": "joeynmt luong"}
+PEER = {"bahdanau": "joeynmt bahdanau", "luong_general_feeding": "joeynmt luong"}
+"""Whom an arm is compared to."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured."""
+
+    what: str
+    arm: str
+    length: int
+    vocabulary: int
+
+
+class Bare(nn.Module):
+    """The plain arm without attnspan."""
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        self.source, self.target = nn.Embedding(vocabulary, EMBEDDING), nn.Embedding(vocabulary, EMBEDDING)
+        self.encoder = nn.GRU(EMBEDDING, HIDDEN // 2, bidirectional=True, batch_first=True)
+        self.bridge = nn.Linear(HIDDEN, HIDDEN)
+        self.decoder = nn.GRU(EMBEDDING, HIDDEN, batch_first=True)
+        self.readout = nn.Linear(HIDDEN, vocabulary)
+
+    def forward(self, source: Tensor, lengths: Tensor, target: Tensor) -> tuple[Tensor, None]:
+        """Logits [B, T, V]."""
+        _, last = self.encoder(self.source(source))
+        first = torch.tanh(self.bridge(last.transpose(0, 1).flatten(1))).unsqueeze(0)
+        return self.readout(self.decoder(self.target(target), first)[0]), None
+
+
+def build_model(arm: str, vocabulary: int) -> nn.Module:
+    """An arm at the size that is measured."""
+    if arm == "torch":
+        return Bare(vocabulary)
+    overrides = [f"decoder={arm}", "logger=none", f"model.hidden_size={HIDDEN}", f"model.embedding_size={EMBEDDING}"]
+    if arm == "bahdanau":
+        overrides.append(f"decoder.score.attention_size={HIDDEN}")
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
+        found = compose("train", overrides=overrides, return_hydra_config=True)
+    config = plain_config(found, found.hydra.runtime.choices)
+    return assemble_model(config, source_vocabulary_size=vocabulary, target_vocabulary_size=vocabulary)
+
+
+def measure(case: Case, threads: int, seconds: float) -> dict[str, float]:
+    """Seconds, MB and GFLOP of one step or one decoded batch, in this process."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(1)
+    if case.what == "product":
+        return {"gflops": product_gflops(seconds)}
+    forget_peak()
+    before = peak_mb()
+    model = build_model(case.arm, case.vocabulary)
+    source = torch.randint(4, case.vocabulary, (BATCH, case.length))
+    target = torch.randint(4, case.vocabulary, (BATCH, case.length))
+    lengths = torch.full((BATCH,), case.length)
+    if case.what != "train":
+        return {"seconds": median_seconds(decoder(case.what, model, source, lengths), seconds)}
+    optimizer = torch.optim.Adam(model.parameters())
+
+    def train() -> None:
+        logits, _ = model(source, lengths, target)
+        loss = F.cross_entropy(logits.flatten(0, 1), target.flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    taken, memory = median_seconds(train, seconds), peak_mb() - before
+    with FlopCounterMode(display=False) as counter:
+        train()
+    return {"seconds": taken, "memory": memory, "gflop": counter.get_total_flops() / 1e9}
+
+
+def decoder(what: str, model: Any, source: Tensor, lengths: Tensor) -> Callable[[], object]:
+    """Greedy or beam search that never says <eos>."""
+    model.eval()
+    with torch.no_grad():
+        model.readout.bias[EOS] = -1e9
+    limit = LengthLimit(ratio=1.0, margin=0)
+    search = Greedy(limit=limit) if what == "greedy" else Beam(limit=limit, beam_size=5, length_normalisation=1.0)
+    return lambda: search(model, source, lengths, specials=Specials(pad=PAD, bos=BOS, eos=EOS))
+
+
+def in_process(case: Case, threads: int, seconds: float, joeynmt: str | None) -> dict[str, float]:
+    """One measurement in a process of its own, of ours or in the peer's environment."""
+    theirs = {name: arm for arm, name in JOEYNMT.items()}
+    if case.arm in theirs:
+        command = [str(joeynmt), str(Path(__file__).with_name("bench_joeynmt.py")), case.what, theirs[case.arm]]
+    else:
+        command = [sys.executable, __file__, "--one", case.what, case.arm]
+    command += [str(number) for number in (case.length, case.vocabulary, threads, seconds)]
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    found: dict[str, float] = json.loads(printed.splitlines()[-1])
+    return found
+
+
+def first_update() -> float:
+    """Seconds from the command to the first update's line, on prepared data (the default run)."""
+    with tempfile.TemporaryDirectory() as runs:
+        command = [sys.executable, "-m", "attnspan.train", f"runs_dir={runs}", "logger=none", "trainer.max_steps=2"]
+        began = time.perf_counter()
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            assert process.stdout is not None
+            taken = next(time.perf_counter() - began for line in process.stdout if "training update" in line)
+            process.kill()
+        return taken
+
+
+def loading() -> dict[str, float]:
+    """Milliseconds a training batch of the default data and loader, and the share of padding, over an epoch."""
+    from attnspan.build import build_corpus
+    from attnspan.data.module import DataModule
+    from attnspan.data.prepare import prepare
+
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
+        found = compose("train", overrides=["logger=none"], return_hydra_config=True)
+    config = plain_config(found, found.hydra.runtime.choices)
+    prepared = prepare(build_corpus(config), cache_dir=Path(config["cache_dir"]))
+    loaders = DataModule(
+        prepared=prepared,
+        seed=1,
+        batch_tokens=config["loader"]["batch_tokens"],
+        evaluation_batch_tokens=config["loader"]["evaluation_batch_tokens"],
+        workers=0,
+    )
+    began, batches, positions, padding = time.perf_counter(), 0, 0, 0
+    for batch in loaders.train_dataloader():
+        batches += 1
+        for side in (batch.source, batch.target_input):
+            positions += side.numel()
+            padding += int((side == PAD).sum())
+    return {"milliseconds": 1000 * (time.perf_counter() - began) / batches, "padding": padding / positions}
+
+
+def main() -> None:
+    """Measure, print, and write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arms", nargs="+", default=ARMS)
+    parser.add_argument("--lengths", nargs="+", type=int, default=[25, 50, 100, 200])
+    parser.add_argument("--vocabularies", nargs="+", type=int, default=[100, 8000])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--joeynmt", help="the python of an environment that has JoeyNMT 2.3")
+    parser.add_argument("--json", help="also write every measurement to this file")
+    parser.add_argument("--one", nargs=6, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        what, arm, length, vocabulary, threads, seconds = options.one
+        print(json.dumps(measure(Case(what, arm, int(length), int(vocabulary)), int(threads), float(seconds))))
+        return
+
+    arms = options.arms + (list(JOEYNMT.values()) if options.joeynmt else [])
+    cases = [Case("product", "", 0, 0)]
+    for vocabulary in options.vocabularies:
+        for length in options.lengths:
+            cases += [Case("train", arm, length, vocabulary) for arm in arms]
+    small = min(options.vocabularies)
+    for what in ("greedy", "beam"):
+        for length in options.lengths:
+            cases += [Case(what, arm, length, small) for arm in arms if arm != "torch"]
+    found: dict[Case, list[dict[str, float]]] = {case: [] for case in cases}
+    for number in range(options.rounds):
+        for at, case in enumerate(cases if number % 2 == 0 else reversed(cases)):
+            if sys.stderr.isatty():
+                print(f"round {number + 1}/{options.rounds}, {at + 1}/{len(cases)}", end="\r", file=sys.stderr)
+            found[case].append(in_process(case, options.threads, options.seconds, options.joeynmt))
+    first = [first_update() for _ in range(options.rounds + 1)][1:]  # the first one prepares the data
+    loaded = loading()
+
+    print(f"{datetime.now(UTC):%Y-%m-%d}, {_processor()}, {platform.platform()}, python {platform.python_version()},")
+    print(
+        f"torch {version('torch')}, {options.threads} threads, {options.rounds} rounds;"
+        f" B {BATCH}, E {EMBEDDING}, H = A {HIDDEN}"
+    )
+    product = statistics.median(one["gflops"] for one in found[cases[0]])
+    print(f"a large matrix product: {product:.0f} GFLOP/s")
+    print()
+    for vocabulary in options.vocabularies:
+        print_training(found, arms, options.lengths, vocabulary, product)
+    for what in ("greedy", "beam"):
+        print_decoding(found, what, arms, options.lengths, small)
+    print_fit(found, arms, options.lengths, small)
+    print(
+        f"from the command to the first update: {statistics.median(first):.1f} s ({min(first):.1f} to {max(first):.1f})"
+    )
+    print(
+        f"the default loader: {loaded['milliseconds']:.2f} ms a batch, {loaded['padding']:.1%} of its positions padding"
+    )
+    if options.json:
+        measured = [{**asdict(case), "rounds": rounds} for case, rounds in found.items()]
+        whole = {"first_update": first, "loading": loaded, "threads": options.threads, "measured": measured}
+        Path(options.json).write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+
+
+Found = dict[Case, list[dict[str, float]]]
+
+
+def median(found: Found, case: Case, key: str) -> float:
+    """Over the rounds."""
+    return statistics.median(one[key] for one in found[case])
+
+
+def ratio(found: Found, case: Case, other: Case, key: str = "seconds") -> str:
+    """Median, lowest and highest of one over the other, round by round; empty where the other was not measured."""
+    if other not in found or other == case:
+        return ""
+    ratios = [mine[key] / its[key] for mine, its in zip(found[case], found[other], strict=True)]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
+
+
+def print_training(found: Found, arms: list[str], lengths: list[int], vocabulary: int, product: float) -> None:
+    """The table of training steps."""
+    print(f"training step, V = {vocabulary:,}")
+    print(
+        f"{'S = T':>5} {'arm':22} {'ms':>7} {'tokens/s':>9} {'MB':>6} {'GFLOP/s':>8} {'of product':>10}"
+        f"  {'time over plain':17} {'time over peer':17} memory over peer"
+    )
+    for length in lengths:
+        for arm in arms:
+            case = Case("train", arm, length, vocabulary)
+            taken = median(found, case, "seconds")
+            row = f"{length:5} {arm:22} {1000 * taken:7.1f} {BATCH * length / taken:9,.0f}"
+            row += f" {median(found, case, 'memory'):6,.0f}"
+            if "gflop" in found[case][0]:
+                speed = median(found, case, "gflop") / taken
+                row += f" {speed:8.1f} {speed / product:10.0%}"
+            else:
+                row += f" {'':8} {'':10}"
+            peer = Case("train", PEER.get(arm, ""), length, vocabulary)
+            over = ratio(found, case, Case("train", BASE, length, vocabulary))
+            print(f"{row}  {over:17} {ratio(found, case, peer):17} {ratio(found, case, peer, 'memory')}".rstrip())
+    print()
+
+
+def print_decoding(found: Found, what: str, arms: list[str], lengths: list[int], vocabulary: int) -> None:
+    """The table of a search."""
+    print(f"{'greedy decoding' if what == 'greedy' else 'beam search, 5 places'}, V = {vocabulary:,}")
+    print(f"{'S = T':>5} {'arm':22} {'ms':>7} {'tokens/s':>9}  {'time over plain':17} time over peer")
+    for length in lengths:
+        for arm in arms:
+            if (case := Case(what, arm, length, vocabulary)) in found:
+                taken = median(found, case, "seconds")
+                over = ratio(found, case, Case(what, BASE, length, vocabulary))
+                peer = ratio(found, case, Case(what, PEER.get(arm, ""), length, vocabulary))
+                row = f"{length:5} {arm:22} {1000 * taken:7.1f} {BATCH * length / taken:9,.0f}  {over:17} {peer}"
+                print(row.rstrip())
+    print()
+
+
+def print_fit(found: Found, arms: list[str], lengths: list[int], vocabulary: int) -> None:
+    """Time of a training step as a + b T + c T S, by least squares."""
+    if len(lengths) < 3:
+        return
+    print(f"training step, V = {vocabulary:,}: ms = a + b T + c T S")
+    print(f"{'arm':22} {'a':>7} {'b':>7} {'1000 c':>7}")
+    columns = np.array([[1.0, length, length**2] for length in lengths])
+    for arm in arms:
+        times = [1000 * median(found, Case("train", arm, length, vocabulary), "seconds") for length in lengths]
+        a, b, c = np.linalg.lstsq(columns, np.array(times), rcond=None)[0]
+        print(f"{arm:22} {a:7.1f} {b:7.3f} {1000 * c:7.2f}")
+    print()
+
+
+if __name__ == "__main__":
+    main()

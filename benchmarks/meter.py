@@ -1,0 +1,48 @@
+"""How the benchmarks measure: time, memory, and what this machine can multiply. Needs torch and nothing of attnspan."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+
+def median_seconds(work: Callable[[], object], seconds: float) -> float:
+    """Median time of ``work``: once to warm up, then again and again for ``seconds``, at least three times."""
+    work()
+    times: list[float] = []
+    while len(times) < 3 or sum(times) < seconds:
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def rate(work: Callable[[], int], seconds: float) -> float:
+    """Tokens a second of ``work``, which says how many it has done: once to warm up, then for at least ``seconds``."""
+    work()
+    began, tokens = time.perf_counter(), 0
+    while (now := time.perf_counter()) < began + seconds:
+        tokens += work()
+        now = time.perf_counter()
+    return tokens / (now - began)
+
+
+def peak_mb() -> float:
+    """Most memory that this process held since :func:`forget_peak` (Linux; getrusage begins with the parent's)."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**10
+
+
+def forget_peak() -> None:
+    """What the imports needed for a moment is not the model's."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def product_gflops(seconds: float) -> float:
+    """GFLOP/s of a large float32 matrix product, 2,048 in each direction."""
+    a, b, size = torch.randn(2048, 2048), torch.randn(2048, 2048), 2048
+    return 2 * size**3 / median_seconds(lambda: a @ b, seconds) / 1e9
