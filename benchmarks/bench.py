@@ -33,17 +33,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
 from meter import forget_peak, median_seconds, peak_mb, product_gflops
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from attnspan.assemble import assemble_model
-from attnspan.data.tokenization import BOS, EOS, PAD
-from attnspan.models.search import Beam, Greedy, LengthLimit, Specials
+from attnspan.data.tokenization import EOS, PAD
+from attnspan.lit import SPECIALS
+from attnspan.models.search import Beam, Greedy, LengthLimit
 from attnspan.run import _processor
-from attnspan.settings import conf_directory, plain_config
+from attnspan.settings import compose_config
 
 BATCH, EMBEDDING, HIDDEN = 64, 128, 256
 ARMS = ["torch", "plain", "luong_general", "luong_general_feeding", "bahdanau"]
@@ -88,10 +88,9 @@ def build_model(arm: str, vocabulary: int) -> nn.Module:
     overrides = [f"decoder={arm}", "logger=none", f"model.hidden_size={HIDDEN}", f"model.embedding_size={EMBEDDING}"]
     if arm == "bahdanau":
         overrides.append(f"decoder.score.attention_size={HIDDEN}")
-    with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
-        found = compose("train", overrides=overrides, return_hydra_config=True)
-    config = plain_config(found, found.hydra.runtime.choices)
-    return assemble_model(config, source_vocabulary_size=vocabulary, target_vocabulary_size=vocabulary)
+    return assemble_model(
+        compose_config(*overrides), source_vocabulary_size=vocabulary, target_vocabulary_size=vocabulary
+    )
 
 
 def measure(case: Case, threads: int, seconds: float) -> dict[str, float]:
@@ -130,7 +129,7 @@ def decoder(what: str, model: Any, source: Tensor, lengths: Tensor) -> Callable[
         model.readout.bias[EOS] = -1e9
     limit = LengthLimit(ratio=1.0, margin=0)
     search = Greedy(limit=limit) if what == "greedy" else Beam(limit=limit, beam_size=5, length_normalisation=1.0)
-    return lambda: search(model, source, lengths, specials=Specials(pad=PAD, bos=BOS, eos=EOS))
+    return lambda: search(model, source, lengths, specials=SPECIALS)
 
 
 def in_process(case: Case, threads: int, seconds: float, joeynmt: str | None) -> dict[str, float]:
@@ -164,9 +163,7 @@ def loading() -> dict[str, float]:
     from attnspan.data.module import DataModule
     from attnspan.data.prepare import prepare
 
-    with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
-        found = compose("train", overrides=["logger=none"], return_hydra_config=True)
-    config = plain_config(found, found.hydra.runtime.choices)
+    config = compose_config("logger=none")
     prepared = prepare(build_corpus(config), cache_dir=Path(config["cache_dir"]))
     loaders = DataModule(
         prepared=prepared,
@@ -175,13 +172,12 @@ def loading() -> dict[str, float]:
         evaluation_batch_tokens=config["loader"]["evaluation_batch_tokens"],
         workers=0,
     )
-    began, batches, positions, padding = time.perf_counter(), 0, 0, 0
-    for batch in loaders.train_dataloader():
-        batches += 1
-        for side in (batch.source, batch.target_input):
-            positions += side.numel()
-            padding += int((side == PAD).sum())
-    return {"milliseconds": 1000 * (time.perf_counter() - began) / batches, "padding": padding / positions}
+    began = time.perf_counter()
+    batches = list(loaders.train_dataloader())
+    taken = time.perf_counter() - began
+    sides = [side for batch in batches for side in (batch.source, batch.target_input)]
+    padding = sum(int((side == PAD).sum()) for side in sides) / sum(side.numel() for side in sides)
+    return {"milliseconds": 1000 * taken / len(batches), "padding": padding}
 
 
 def main() -> None:

@@ -29,17 +29,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 from meter import forget_peak, peak_mb, rate
 from torch import Tensor
 from torch.nn import functional as F
 
 from attnspan.assemble import assemble_model
 from attnspan.build import build
-from attnspan.data.tokenization import BOS, EOS, PAD
-from attnspan.models.search import Greedy, LengthLimit, Specials
+from attnspan.data.tokenization import BOS, EOS
+from attnspan.lit import SPECIALS
+from attnspan.models.search import Greedy, LengthLimit
 from attnspan.run import _processor
-from attnspan.settings import conf_directory, plain_config
+from attnspan.settings import compose_config
 
 ARMS = ["plain", "bahdanau", "luong_general"]
 CELLS = ["gru", "lstm"]
@@ -58,10 +58,7 @@ class Case:
 
     def config(self) -> dict[str, Any]:
         """The default one, of this arm and cell."""
-        overrides = [f"decoder={self.arm}", f"rnn={self.rnn}", "logger=none"]
-        with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
-            found = compose("train", overrides=overrides, return_hydra_config=True)
-        return plain_config(found, found.hydra.runtime.choices)
+        return compose_config(f"decoder={self.arm}", f"rnn={self.rnn}", "logger=none")
 
 
 class Pupil:
@@ -136,8 +133,7 @@ def measure(case: Case, seconds: float) -> dict[str, float]:
     search = Greedy(limit=LengthLimit(ratio=1.0, margin=0))
 
     def decode() -> int:
-        specials = Specials(pad=PAD, bos=BOS, eos=EOS)
-        return int(search(pupil.model, source, pupil.lengths, specials=specials).lengths.sum())
+        return int(search(pupil.model, source, pupil.lengths, specials=SPECIALS).lengths.sum())
 
     decoded = rate(decode, seconds)
     return {

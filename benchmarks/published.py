@@ -11,6 +11,7 @@ lowest and the highest seed.
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,30 @@ def between_arms() -> Iterator[tuple[str, ...]]:
         yield source, str(Published(of, over)), f"{arm} over {beside}", *ratios
 
 
+def triplet() -> Iterator[tuple[str, ...]]:
+    """BLEU and loss of Multi30k, German to English, and BLEU over bahdanau's."""
+    with (RESULTS / "multi30k" / "text.csv").open(encoding="utf-8", newline="") as file:
+        ours = {row["arm"]: row for row in csv.DictReader(file) if row["total"] == "True"}
+    best = float(ours["bahdanau"]["bleu"])
+    for model, arm, bleu, loss in (
+        ("LSTM without attention", "plain", 13.76, 3.780),
+        ("GRU, one vector at every step", "plain_every_step", 20.61, 3.623),
+        ("Bahdanau", "bahdanau", 28.30, 3.242),
+    ):
+        mine = float(ours[arm]["bleu"])
+        entropy = math.log(float(ours[arm]["perplexity"]))
+        yield (
+            model,
+            f"{bleu:.2f}",
+            f"{bleu / 28.30:.2f}",
+            f"{loss:.3f}",
+            arm,
+            f"{mine:.2f}",
+            f"{mine / best:.2f}",
+            f"{entropy:.3f}",
+        )
+
+
 def table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> None:
     """Print in Markdown."""
     for row in (head, (":--",) * len(head), *rows):
@@ -99,7 +124,7 @@ def table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> None:
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print the tables."""
     print("## With length\n")
     table(("published", "BLEU ratio", "ours", "quality ratio (lowest–highest seed)"), with_length())
     print("\n## Between arms\n")
@@ -112,6 +137,11 @@ def main() -> None:
         "2015, Table 4 (newstest2014 English to German); Britz et al. 2017 (newstest2013 English to German, means of 4"
     )
     print("runs).")
+    print("\n## Multi30k, German to English\n")
+    ratio = "BLEU over Bahdanau's"
+    table(("published", "BLEU", ratio, "test loss", "ours", "BLEU", ratio, "log perplexity"), triplet())
+    print()
+    print("bentrevett/pytorch-seq2seq, tutorials 1 to 3, one run each. Ours by the report's text.csv.")
 
 
 if __name__ == "__main__":

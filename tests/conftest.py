@@ -12,14 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
-from attnspan.settings import conf_directory, plain_config
+from attnspan.settings import compose_config, conf_directory
 
 os.environ["WANDB_MODE"] = "offline"
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -68,9 +67,7 @@ def composed(cache: Path) -> Compose:
     @functools.cache
     def once(*overrides: str) -> dict[str, Any]:
         GlobalHydra.instance().clear()
-        with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
-            config = compose("train", overrides=list(overrides), return_hydra_config=True)
-        return plain_config(config, config.hydra.runtime.choices)
+        return compose_config(*overrides)
 
     def make(*overrides: str) -> dict[str, Any]:
         return copy.deepcopy(once(*overrides))

@@ -26,13 +26,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 
 from attnspan.rundir import is_finished
-from attnspan.settings import conf_directory, plain_config
+from attnspan.settings import compose_config
 from attnspan.status import RUNNING, look, read_status
 from tests.kills import VICTIM, assert_nothing_is_broken, assert_same, attempt, directory_of, kill_and_go_on
 
@@ -45,16 +43,9 @@ RUNS = (
 SWEEP = ("decoder=plain,bahdanau", "seed=1,2", "checkpoint_every=0.2", "trainer.max_steps=400")
 
 
-def config_of(*overrides: str) -> dict[str, Any]:
-    """The config of one run."""
-    with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
-        config = compose("train", overrides=list(overrides), return_hydra_config=True)
-    return plain_config(config, config.hydra.runtime.choices)
-
-
 def kill_runs(kills: int, draw: random.Random, place: Path) -> tuple[Counter[str], int]:
     """Kill runs until it has been done so often; returns in which phase, and how many runs were compared."""
-    configs = [config_of(*VICTIM, *overrides) for overrides in RUNS]
+    configs = [compose_config(*VICTIM, *overrides) for overrides in RUNS]
     attempt(configs[0] | {"runs_dir": str(place / "none")}, kill_after=0.0)  # whatever is loaded once is loaded now
     killed, rounds, untouched = Counter[str](), itertools.count(), dict[int, tuple[Path, float]]()
     for arm, config in itertools.cycle(enumerate(configs)):

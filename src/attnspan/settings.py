@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -64,6 +65,18 @@ def conf_directory() -> Path:
     package = Path(__file__).parent
     installed = package / "conf"
     return installed if installed.is_dir() else package.parents[1] / "conf"
+
+
+def compose_config(*overrides: str) -> dict[str, Any]:
+    """The plain config of the run that the command line would start with these overrides.
+
+    Raises:
+        InputError: see :func:`plain_config`.
+        HydraException: there is no such key or file.
+    """
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
+        composed = compose("train", overrides=list(overrides), return_hydra_config=True)
+    return plain_config(composed, composed.hydra.runtime.choices)
 
 
 def plain_config(composed: DictConfig, choices: Any) -> dict[str, Any]:

@@ -6,13 +6,12 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from attnspan.models.attention import Attention
 from attnspan.models.bridge import Bridge, BuildBridge
 from attnspan.models.decoder import Decoded, RecurrentDecoder
+from attnspan.models.fused import is_covered, unroll_fused
 from attnspan.models.fused_bahdanau import FusedBahdanau
-from attnspan.models.fused_cells import cell_of
 from attnspan.models.memory import Memory
 from attnspan.models.recurrence import BuildRecurrence, State
 from attnspan.models.scores import AdditiveScore, BuildScore
@@ -99,12 +98,7 @@ class BahdanauDecoder(RecurrentDecoder):
                 hidden_size=hidden_size, embedding_size=embedding_size, memory_size=memory_size
             )
             self.output_size = self.deep_output.features
-        self.fused = (
-            fused
-            and type(self.attention.score) is AdditiveScore
-            and type(self.attention.window) is GlobalWindow
-            and self.rnn.layers == 1
-        )
+        self.fused = fused and is_covered(self.attention, self.rnn, AdditiveScore)
 
     def prepare(self, memory: Memory) -> Memory:
         """Compute the keys."""
@@ -129,27 +123,13 @@ class BahdanauDecoder(RecurrentDecoder):
 
     def _unroll_fused(self, embedded: Tensor, memory: Memory) -> Decoded:
         *first, taken = self.start(memory)
-        score, E, T = self.attention.score, embedded.size(-1), embedded.size(1)
+        score = self.attention.score
         assert isinstance(score, AdditiveScore)
-        assert memory.keys is not None
-        input_weight, hidden_weight, input_bias, hidden_bias = self.rnn.cells.all_weights[0]
-        inputs = F.linear(embedded, input_weight[:, :E], input_bias)
-        with torch.autocast(embedded.device.type, enabled=False):  # the recurrence stays in the weights' precision
-            precise = [part.to(hidden_weight.dtype) for part in (inputs, memory.keys, memory.states)]
-            hidden, weights, *cells = FusedBahdanau.apply(
-                cell_of(self.rnn.cells),
-                *precise,
-                memory.mask,
-                score.query.weight,
-                score.energy.weight.squeeze(0),
-                input_weight[:, E:],
-                hidden_weight,
-                hidden_bias,
-                *(part[:, 0].to(hidden_weight.dtype) for part in first),
-            )
+        own = (score.query.weight, score.energy.weight.squeeze(0))
+        hidden, weights, *cells = unroll_fused(FusedBahdanau, self.rnn, embedded, memory, *own, start=(*first,))
         output = hidden
         if self.deep_output is not None:
             before = torch.cat([first[0], hidden[:, :-1]], dim=1)
             output = self.deep_output(before, embedded, weights.to(memory.states.dtype) @ memory.states)
         last = (hidden[:, -1:], *(part.unsqueeze(1) for part in cells))
-        return Decoded(output=output, state=(*last, taken + T), weights=weights)
+        return Decoded(output=output, state=(*last, taken + embedded.size(1)), weights=weights)

@@ -32,11 +32,11 @@ class FusedBahdanau(torch.autograd.Function):
         keys: Tensor,
         states: Tensor,
         mask: Tensor,
-        query_weight: Tensor,
-        energy: Tensor,
         context_weight: Tensor,
         hidden_weight: Tensor,
         hidden_bias: Tensor,
+        query_weight: Tensor,
+        energy: Tensor,
         *start: Tensor,
     ) -> tuple[Tensor, ...]:
         """Unroll.
@@ -48,11 +48,11 @@ class FusedBahdanau(torch.autograd.Function):
             keys: [B, S, A].
             states: [B, S, M], 0 in padding.
             mask: [B, S] bool.
-            query_weight: [A, H] W_a.
-            energy: [A] v_a.
             context_weight: [GH, M] the context's share of the gates.
             hidden_weight: [GH, H] the old state's share.
             hidden_bias: [GH].
+            query_weight: [A, H] W_a.
+            energy: [A] v_a.
             start: s_0, each part [B, H].
 
         Returns:
@@ -136,11 +136,11 @@ class FusedBahdanau(torch.autograd.Function):
             d_keys,
             torch.bmm(weights.permute(1, 2, 0), d_contexts.transpose(0, 1)),
             None,
-            d_joint_weight[gates:],
-            d_energy,
             d_given.flatten(0, 1).t() @ contexts.flatten(0, 1),
             d_joint_weight[:gates],
             d_joint[..., :gates].sum(dim=(0, 1)),
+            d_joint_weight[gates:],
+            d_energy,
             *d_state,
         )
 

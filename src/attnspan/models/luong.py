@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from attnspan.models.attention import Attention
 from attnspan.models.bridge import Bridge, BuildBridge
 from attnspan.models.decoder import Decoded, RecurrentDecoder
-from attnspan.models.fused_cells import cell_of
+from attnspan.models.fused import is_covered, unroll_fused
 from attnspan.models.fused_luong import FusedLuong
 from attnspan.models.memory import Memory
 from attnspan.models.recurrence import BuildRecurrence, State
@@ -60,13 +59,8 @@ class LuongDecoder(RecurrentDecoder):
         self.attention = Attention(score=score, window=window, query_size=hidden_size, memory_size=memory_size)
         self.combine = nn.Linear(memory_size + hidden_size, hidden_size, bias=False)  # W_c
         self.input_feeding = input_feeding
-        self.fused = (
-            fused
-            and input_feeding
-            and type(self.attention.score) in (DotScore, ScaledDotScore, GeneralScore)
-            and type(self.attention.window) is GlobalWindow
-            and self.rnn.layers == 1
-        )
+        products = (DotScore, ScaledDotScore, GeneralScore)
+        self.fused = fused and input_feeding and is_covered(self.attention, self.rnn, *products)
 
     def prepare(self, memory: Memory) -> Memory:
         """Compute the keys."""
@@ -97,21 +91,7 @@ class LuongDecoder(RecurrentDecoder):
 
     def _unroll_fused(self, embedded: Tensor, memory: Memory) -> Decoded:
         *first, _, taken = self.start(memory)
-        E, T = embedded.size(-1), embedded.size(1)
-        assert memory.keys is not None
-        input_weight, hidden_weight, input_bias, hidden_bias = self.rnn.cells.all_weights[0]
-        inputs = F.linear(embedded, input_weight[:, :E], input_bias)
-        with torch.autocast(embedded.device.type, enabled=False):  # the recurrence stays in the weights' precision
-            precise = [part.to(hidden_weight.dtype) for part in (inputs, memory.keys, memory.states)]
-            output, weights, *last = FusedLuong.apply(
-                cell_of(self.rnn.cells),
-                *precise,
-                memory.mask,
-                input_weight[:, E:],
-                hidden_weight,
-                hidden_bias,
-                self.combine.weight,
-                *(part[:, 0].to(hidden_weight.dtype) for part in first),
-            )
-        state = (*(part.unsqueeze(1) for part in last), output[:, -1], taken + T)
+        own = self.combine.weight
+        output, weights, *last = unroll_fused(FusedLuong, self.rnn, embedded, memory, own, start=(*first,))
+        state = (*(part.unsqueeze(1) for part in last), output[:, -1], taken + embedded.size(1))
         return Decoded(output=output, state=state, weights=weights)
