@@ -216,6 +216,7 @@ def main() -> None:
     first = [first_update() for _ in range(options.rounds + 1)][1:]  # the first one prepares the data
     loaded = loading()
 
+    print(f"python {' '.join(sys.argv)}")
     print(f"{datetime.now(UTC):%Y-%m-%d}, {_processor()}, {platform.platform()}, python {platform.python_version()},")
     print(
         f"torch {version('torch')}, {options.threads} threads, {options.rounds} rounds;"
