@@ -19,6 +19,7 @@ from tests.conftest import Compose
 from tests.kills import VICTIM, assert_same, attempt, begin, directory_of, kill_and_go_on
 
 KILLS = 20
+PHASES = {TRAINING, VALIDATING, TESTING}
 SEED = int(os.environ.get("KILLS_SEED", "7"))
 
 
@@ -34,7 +35,8 @@ def test_killed_at_random_moments(composed: Compose, tmp_path: Path, capsys: pyt
         whole = config | {"runs_dir": str(tmp_path / overrides[0])}
         _, seconds = attempt(whole)
         enough = kills.total() + KILLS / 2
-        while kills.total() < enough:
+        # On a busy machine chance may leave out a phase for long; thrice as many kills are enough for any.
+        while kills.total() < enough or (kills.total() < 3 * KILLS and not set(kills) >= PHASES):
             killed = config | {"runs_dir": str(tmp_path / f"killed{next(rounds)}")}
             directory, phases = kill_and_go_on(killed, draw, mean=seconds / 4)
             assert_same(directory, directory_of(whole))
@@ -42,7 +44,7 @@ def test_killed_at_random_moments(composed: Compose, tmp_path: Path, capsys: pyt
             kills += phases
     with capsys.disabled():
         print(f" [{kills.total()} kills: {dict(kills)}]", end="")
-    assert {TRAINING, VALIDATING, TESTING} <= set(kills)
+    assert set(kills) >= PHASES
 
 
 def test_a_test_goes_on_where_it_was_killed(composed: Compose, tmp_path: Path) -> None:
