@@ -5,6 +5,7 @@
 # make cluster-test           the tests that need a cluster, through a SLURM that it starts here (Debian; asks for root)
 # make bench                  what a step costs in each arm, in benchmarks/bench.txt; leave the machine alone meanwhile
 # make bench-peers            the same beside JoeyNMT, which is installed into .bench from the package index
+# make bench-yoyodyne DATA=D  whole runs beside Yoyodyne's, on D/fre/*.tsv of SIGMORPHON 2020
 # make check                  lint, formatting and types
 # make results                keep what the study printed in results/, for RESULTS.md to quote
 
@@ -12,7 +13,7 @@ PYTHON ?= python3
 SWEEP ?= long_sequences
 BIN = .venv/bin
 
-.PHONY: study test soak cluster-test bench bench-peers check results clean
+.PHONY: study test soak cluster-test bench bench-peers bench-yoyodyne check results clean
 
 study: .venv/installed
 	@status=0; $(BIN)/attnspan-train sweep=$(SWEEP) || status=$$?; \
@@ -40,6 +41,16 @@ bench-peers: .venv/installed-dev .bench/joeynmt
 	$(BIN)/python benchmarks/bench.py --joeynmt .bench/joeynmt/bin/python --json benchmarks/bench.json \
 	  > benchmarks/bench.txt.new
 	mv benchmarks/bench.txt.new benchmarks/bench.txt
+
+bench-yoyodyne: .venv/installed-dev .bench/yoyodyne
+	$(BIN)/python benchmarks/bench_yoyodyne.py .bench/yoyodyne/bin/python "$(DATA)" > benchmarks/bench_yoyodyne.txt.new
+	mv benchmarks/bench_yoyodyne.txt.new benchmarks/bench_yoyodyne.txt
+
+.bench/yoyodyne:  # the torchvision that it brings may be built for another torch, and then nothing starts
+	$(PYTHON) -m venv $@.new
+	$@.new/bin/pip install --quiet --constraint constraints.txt yoyodyne==0.5.27 torch
+	$@.new/bin/pip uninstall --quiet --yes torchvision
+	rm -rf $@ && mv $@.new $@
 
 .bench/joeynmt:  # it needs pkg_resources and importlib_metadata and does not say so
 	$(PYTHON) -m venv $@.new

@@ -75,8 +75,9 @@ class AdditiveScore(Score):
 
     def forward(self, query: Tensor, keys: Tensor, *past: Tensor) -> Tensor:
         """Scores [B, T, S] of query [B, T, Q] against keys [B, S, A]."""
-        hidden = torch.tanh(self.query(query).unsqueeze(2) + keys.unsqueeze(1))  # [B, T, S, A]
-        return self.energy(hidden).squeeze(-1)
+        # tanh x = 2 sigmoid(2x) - 1, because sigmoid is several times cheaper on a CPU.
+        twice = torch.add(2 * self.query(query).unsqueeze(2), keys.unsqueeze(1), alpha=2)  # [B, T, S, A]
+        return 2 * self.energy(twice.sigmoid_()).squeeze(-1) - self.energy.weight.sum()
 
 
 class CoverageScore(AdditiveScore):
