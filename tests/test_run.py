@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import shutil
+from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from filelock import FileLock
 
 from attnspan import load_run
 from attnspan.build import build_corpus
+from attnspan.callbacks import Cost
+from attnspan.data.batching import Batch
 from attnspan.data.prepare import prepare
 from attnspan.errors import InputError
 from attnspan.identity import run_directory
@@ -24,6 +28,7 @@ from attnspan.metrics import edits
 from attnspan.records import SCHEMA, read_records
 from attnspan.run import execute
 from attnspan.rundir import BEST, LOCK, is_finished, read_json
+from attnspan.status import FAILED, read_status
 from tests.conftest import TINY, Compose
 from tests.kills import assert_same
 
@@ -186,6 +191,40 @@ def test_divergence_is_told(composed: Compose, tmp_path: Path) -> None:
     (status,) = tmp_path.rglob("status.json")
     assert json.loads(status.read_text(encoding="utf-8"))["state"] == "failed"
     assert not is_finished(status.parent)
+
+
+class Late(Future[str | None]):
+    """Is known to whoever waits for it, and to nobody else."""
+
+    def done(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(("damage", "updates"), [(Future[str | None](), 1), (Late(), 9)])
+def test_damaged_data_ends_the_run(
+    composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Future[str | None], updates: int
+) -> None:
+    """At the next update where it is known, else before the first validation: nothing is left that rests on it."""
+    config = composed(*TINY, "decoder=plain", f"cache_dir={tmp_path}/cache")
+    prepared = replace(prepare(build_corpus(config), cache_dir=Path(config["cache_dir"])), damage=damage)
+    count = Cost.on_train_batch_end
+    batches: list[Batch] = []
+
+    def counted(self: Cost, trainer: Any, module: Any, outputs: Any, batch: Batch, number: int) -> None:
+        count(self, trainer, module, outputs, batch, number)
+        batches.append(batch)
+        if len(batches) == 1:
+            damage.set_result("train.arrow is gone")
+
+    monkeypatch.setattr(Cost, "on_train_batch_end", counted)
+    directory = tmp_path / "run"
+    with pytest.raises(InputError, match=r"train\.arrow is gone; the same command prepares the data anew"):
+        execute(config, prepared=prepared, directory=directory, command="test", report=lambda status: None)
+    assert len(batches) == updates
+    assert not list(directory.rglob("*.ckpt"))
+    status = read_status(directory)
+    assert status is not None
+    assert status.state == FAILED
 
 
 def test_a_run_under_way_is_left_alone(composed: Compose, finished: dict[str, Path]) -> None:

@@ -32,7 +32,7 @@ from attnspan.assemble import assemble_module, check_optimizer
 from attnspan.attended import shown_examples, write_attended
 from attnspan.bins import Bins, make_bins
 from attnspan.by_length import ByLength
-from attnspan.callbacks import Cost, Recorder, Reporter, parameter_count, peak_memory_mb
+from attnspan.callbacks import Cost, Recorder, Reporter, WholeData, parameter_count, peak_memory_mb
 from attnspan.checkpoint_files import WholeFiles, read_checkpoint
 from attnspan.checkpoints import Checkpoints, find_checkpoint, put_back_best
 from attnspan.curves import Curves
@@ -112,7 +112,8 @@ def execute(
         The summary, as written to ``summary.json``; None in a process that follows another one (:mod:`attnspan.ranks`).
 
     Raises:
-        InputError: the directory holds another run, or one that is under way; the config does not fit.
+        InputError: the directory holds another run, or one that is under way; the config does not fit; the data turns
+            out to be damaged.
         NotFiniteError: training diverged.
         KeyboardInterrupt: SIGINT came. All that was done is in a checkpoint; if it came in a validation, all before the
             update that this followed.
@@ -200,6 +201,7 @@ def execute(
             config,
             logger=[curves, *loggers],
             callbacks=[
+                WholeData(prepared),
                 Reporter(report=tell, began=began),
                 cost,
                 Gauges(every=config["trainer"]["log_every_n_steps"], mirrors=loggers),

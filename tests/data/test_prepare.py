@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -158,6 +159,33 @@ def test_a_damaged_cache_is_made_anew(
     assert printed.endswith("; the data is prepared anew\n")
     prepare(reverse(), cache_dir=tmp_path)
     assert not capsys.readouterr().err
+
+
+def test_a_large_cache_is_opened_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Damage that turns up later is told, and the next call makes the cache anew."""
+    whole = prepare(reverse(), cache_dir=tmp_path)
+    whole.refuse_damaged(wait=True)
+    path = tmp_path / whole.fingerprint / "train.arrow"
+    content = path.read_bytes()
+    path.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    read, begin = prepare_module.find_damage, threading.Event()
+
+    def read_slowly(*where: Any, hashes: bool = True) -> str | None:
+        assert not hashes or begin.wait(20)
+        return read(*where, hashes=hashes)
+
+    monkeypatch.setattr(prepare_module, "find_damage", read_slowly)
+    monkeypatch.setattr(prepare_module, "PATIENCE", 0.01)
+    opened = prepare(reverse(), cache_dir=tmp_path)
+    opened.refuse_damaged(wait=False)
+    begin.set()
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"train\.arrow is not what was written .*; the same command prepares"):
+            opened.refuse_damaged(wait=True)
+    assert not prepare_module.is_prepared(whole.fingerprint, cache_dir=tmp_path)
+    monkeypatch.undo()
+    prepare(reverse(), cache_dir=tmp_path).refuse_damaged(wait=True)
+    assert path.read_bytes() == content
 
 
 def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ The cache of a corpus lies in ``<cache_dir>/<fingerprint>/``::
     source.json  target.json                   the tokenizers
     train.arrow  validation.arrow  test.arrow  id, source, target, source_ids, target_ids; test perhaps alignment
 
-It is built in a directory beside it, under a lock, and renamed: any number of processes may ask at once.
+It is built in a directory beside it, under a lock, and renamed: any number of processes may ask at once. Every byte is
+read before anything is written that rests on it, but a large cache is opened before that is done.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import hashlib
 import json
 import shutil
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -33,12 +36,15 @@ from attnspan.data.corpus import COLUMNS, LIMITED, SPLITS, TEST, TRAIN, Corpus, 
 from attnspan.data.encode import Task, encode
 from attnspan.data.tokenization import SIZED, UNK, Tokenizer
 from attnspan.errors import BadRowError, InputError
-from attnspan.manifest import find_damage, make_manifest
+from attnspan.manifest import Manifest, find_damage, make_manifest
 from attnspan.rundir import FILES, cannot_write, read_json, write_json
 
 FACTS = "prepared.json"
 FORMAT = 2
 """Raise it when the same corpus would be cached differently: old caches are then left alone and not read."""
+
+PATIENCE = 1.0
+"""Seconds to wait until all is read; half a gigabyte takes as long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +68,25 @@ class Prepared:
     """sha256 of all that determines the data and its tokens."""
     test_fingerprint: str
     """sha256 of the test examples' ids, sources and targets: equal wherever the test set is."""
+    directory: Path
+    """Where the files are."""
+    damage: Future[str | None]
+    """What is wrong with them, in words; of large ones it is known when they are read through."""
+
+    def refuse_damaged(self, *, wait: bool) -> None:
+        """End a run whose data turns out to be damaged.
+
+        Args:
+            wait: until it is known.
+
+        Raises:
+            InputError: it is; the next call of :func:`prepare` makes it anew.
+        """
+        if (wait or self.damage.done()) and (damage := self.damage.result()):
+            with _lock(self.directory.parent, self.fingerprint):
+                if _read_through(self.directory).result():  # nobody else has made it anew meanwhile
+                    (self.directory / FACTS).unlink(missing_ok=True)
+            raise InputError(f"{self.directory}: {damage}; the same command prepares the data anew")
 
     def unknown(self, split: str) -> dict[str, float]:
         """Side to the share of its tokens in ``split`` that the vocabulary lacks, from 0 to 1; reads all of them."""
@@ -92,13 +117,17 @@ def prepare(corpus: Corpus, *, cache_dir: Path) -> Prepared:
     fingerprint = fingerprint_of(corpus)
     with quiet():
         directory = cache_dir / fingerprint
-        if _find_damage(directory):
-            with _lock(cache_dir, fingerprint):
-                if damage := _find_damage(directory):  # nobody else has made it meanwhile
-                    if directory.exists():
-                        print(f"{directory}: {damage}; the data is prepared anew", file=sys.stderr)
-                    _make(corpus, cache_dir, directory)
-        return _open(directory, fingerprint)
+        damage = _read_through(directory)
+        with suppress(TimeoutError):
+            if damage.result(PATIENCE):
+                with _lock(cache_dir, fingerprint):
+                    damage = _read_through(directory)
+                    if found := damage.result():  # nobody else has made it meanwhile
+                        if directory.exists():
+                            print(f"{directory}: {found}; the data is prepared anew", file=sys.stderr)
+                        _make(corpus, cache_dir, directory)
+                        damage = _read_through(directory)
+        return _open(directory, fingerprint, damage)
 
 
 def fingerprint_of(corpus: Corpus) -> str:
@@ -136,21 +165,43 @@ def _lock(cache_dir: Path, fingerprint: str) -> Iterator[None]:
         lock.release()
 
 
-def _find_damage(directory: Path) -> str | None:
-    """Say in words why the cache in ``directory`` cannot be opened, None if it can.
+def _read_through(directory: Path) -> Future[str | None]:
+    """Say in words why the cache in ``directory`` cannot be used, None if it can.
 
-    Every byte is read: one that has flipped would change the numbers of each run on this data, and no run id.
+    Every byte is read: one that has flipped would change the numbers of each run on this data, and no run id. What
+    needs no reading is known at once, and the process may end meanwhile.
+
+    Raises:
+        InputError: a file cannot be read now.
     """
+    result: Future[str | None] = Future()
+    manifest: Manifest = {}
+
+    def read(*, hashes: bool) -> str | None:
+        try:
+            return find_damage(directory, manifest, hashes=hashes)
+        except OSError as error:
+            raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from error
+
+    def read_all() -> None:
+        try:
+            result.set_result(read(hashes=True))
+        except BaseException as error:
+            result.set_exception(error)
+
     try:
-        facts = read_json(directory / FACTS)
-        return find_damage(directory, facts.get(FILES, {FACTS: {}}))
+        manifest = read_json(directory / FACTS).get(FILES, {FACTS: {}})
     except InputError:
-        return f"{FACTS} is missing or damaged"
-    except OSError as error:
-        raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from error
+        result.set_result(f"{FACTS} is missing or damaged")
+        return result
+    if found := read(hashes=False):
+        result.set_result(found)
+    else:
+        threading.Thread(target=read_all, daemon=True).start()
+    return result
 
 
-def _open(directory: Path, fingerprint: str) -> Prepared:
+def _open(directory: Path, fingerprint: str, damage: Future[str | None]) -> Prepared:
     facts = read_json(directory / FACTS)
     train, validation, test = (map_dataset(directory / f"{split}.arrow") for split in SPLITS)
     return Prepared(
@@ -165,6 +216,8 @@ def _open(directory: Path, fingerprint: str) -> Prepared:
         training_lengths=(facts["training_lengths"][0], facts["training_lengths"][1]),
         fingerprint=fingerprint,
         test_fingerprint=facts["test_fingerprint"],
+        directory=directory,
+        damage=damage,
     )
 
 
