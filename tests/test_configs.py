@@ -148,6 +148,7 @@ class TestIdentity:
             "choose_by=sequence_error_rate",
             "trainer.gradient_clip_val=0.5",
             "model.dropout=0.1",
+            "matmul_precision=medium",
             "optimizer.betas=[0.9,0.99]",
         ):
             ids.append(run_id(composed(override), data_fingerprint="d"))

@@ -25,6 +25,8 @@ from attnspan.data.prepare import prepare
 from attnspan.errors import InputError
 from attnspan.identity import run_directory
 from attnspan.metrics import edits
+from attnspan.models.memory import Memory
+from attnspan.models.seq2seq import Seq2Seq
 from attnspan.records import SCHEMA, read_records
 from attnspan.run import execute
 from attnspan.rundir import BEST, LOCK, is_finished, read_json
@@ -198,6 +200,24 @@ class Late(Future[str | None]):
 
     def done(self) -> bool:
         return False
+
+
+def test_matrix_products_have_the_precision_that_was_asked_for(
+    composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In training and in the test; and the next run of the process has its own."""
+    found: list[str] = []
+    encode = Seq2Seq.encode
+
+    def watched(self: Seq2Seq, source: torch.Tensor, lengths: torch.Tensor) -> Memory:
+        found.append(torch.get_float32_matmul_precision())
+        return encode(self, source, lengths)
+
+    monkeypatch.setattr(Seq2Seq, "encode", watched)
+    for precision in ("medium", "highest"):
+        run(composed, tmp_path, "decoder=plain", f"matmul_precision={precision}", "trainer.max_steps=2")
+        assert {*found} == {precision}
+        found.clear()
 
 
 @pytest.mark.parametrize(("damage", "updates"), [(Future[str | None](), 1), (Late(), 9)])

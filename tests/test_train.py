@@ -212,6 +212,7 @@ BAD = {
     "an unknown dataset": (("data=pronounciation",), ("did you mean 'pronunciation'",)),
     "an unknown sweep": (("sweep=long_sequence",), ("did you mean 'long_sequences'",)),
     "an unknown key": (("trainer.max_step=5",), ("trainer.max_step", "did you mean 'max_steps'")),
+    "an unknown precision": (("matmul_precision=midium",), ("matmul_precision", "did you mean 'medium'")),
     "an unknown group": (("decodr=plain",), ("decodr", "did you mean 'decoder'")),
     "an unknown key of the decoder": (("decoder.heads=4",), ("decoder.heads", "no such key")),
     "no seed": (("seed=null",), ("seed is null",)),

@@ -294,6 +294,7 @@ def _alone(directory: Path) -> Iterator[None]:
 def _prepare_machine(config: dict[str, Any]) -> None:
     """Make what follows a function of the seed, and keep libraries from talking."""
     torch.set_num_threads(config["threads"])
+    torch.set_float32_matmul_precision(config["matmul_precision"])
     os.environ["OMP_NUM_THREADS"] = str(config["threads"])  # or Lightning sets another number where it starts processes
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it CUDA's matrix products may vary
     for name in ("lightning.pytorch", "lightning.fabric"):

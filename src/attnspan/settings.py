@@ -41,6 +41,9 @@ LOSS, SEQUENCE_ERROR_RATE = "loss", "sequence_error_rate"
 CRITERIA = (LOSS, SEQUENCE_ERROR_RATE)
 """What ``choose_by`` may be: what is the least of ``validation/...`` at the best checkpoint."""
 
+MATMUL_PRECISIONS = ("highest", "high", "medium")
+"""What ``matmul_precision`` may be: what ``torch.set_float32_matmul_precision`` takes."""
+
 _SIZES = {"layers", "heads", "features", "half_width", "max_length"}
 """What the parts of a model call numbers that must be whole and at least 1, beside all that end in ``_size``."""
 
@@ -151,6 +154,8 @@ def _check(config: dict[str, Any]) -> None:
     if config["choose_by"] not in CRITERIA:
         choice = str(config["choose_by"])
         raise InputError(f"choose_by: '{choice}' is no measure to choose by; {nearest(choice, CRITERIA)}")
+    if (precision := config["matmul_precision"]) not in MATMUL_PRECISIONS:
+        raise InputError(f"matmul_precision: there is no {precision!r}; {nearest(str(precision), MATMUL_PRECISIONS)}")
     patience = config["patience"]
     if patience is not None and (isinstance(patience, bool) or not isinstance(patience, int) or patience < 1):
         raise InputError(f"patience: must be null or a whole number of at least 1, not {patience!r}")
