@@ -49,20 +49,23 @@ class GRUCell:
     def step(given: Tensor, recurrent: Tensor, state: State, into: State, kept: Tensor) -> None:
         """See :class:`Cell`."""
         H = state[0].size(1)
-        reset, update = torch.sigmoid(given[:, : 2 * H] + recurrent[:, : 2 * H]).chunk(2, dim=1)
-        new = torch.tanh(torch.addcmul(given[:, 2 * H :], reset, recurrent[:, 2 * H :]))
-        torch.cat([reset, update, new, recurrent[:, 2 * H :]], dim=1, out=kept)
+        torch.add(given[:, : 2 * H], recurrent[:, : 2 * H], out=kept[:, : 2 * H]).sigmoid_()
+        kept[:, 3 * H :] = recurrent[:, 2 * H :]
+        reset, update, new, recurrent_new = kept.chunk(4, dim=1)
+        torch.addcmul(given[:, 2 * H :], reset, recurrent_new, out=new).tanh_()
         torch.lerp(new, state[0], update, out=into[0])
 
     @staticmethod
     def back(d_state: State, state: State, kept: Tensor, d_given: Tensor, d_recurrent: Tensor) -> State:
         """See :class:`Cell`."""
         reset, update, new, recurrent_new = kept.chunk(4, dim=1)
-        d_new = d_state[0] * (1 - update) * (1 - new * new)
-        d_reset = d_new * recurrent_new * reset * (1 - reset)
-        d_update = d_state[0] * (state[0] - new) * update * (1 - update)
-        torch.cat([d_reset, d_update, d_new], dim=1, out=d_given)
-        torch.cat([d_reset, d_update, d_new * reset], dim=1, out=d_recurrent)
+        H = new.size(1)
+        d_reset, d_update, d_new = d_given.chunk(3, dim=1)
+        torch.mul(d_state[0] * (1 - update), 1 - new * new, out=d_new)
+        torch.mul(d_new * recurrent_new, reset * (1 - reset), out=d_reset)
+        torch.mul(d_state[0] * (state[0] - new), update * (1 - update), out=d_update)
+        d_recurrent[:, : 2 * H] = d_given[:, : 2 * H]
+        torch.mul(d_new, reset, out=d_recurrent[:, 2 * H :])
         return (d_state[0] * update,)
 
 
@@ -76,24 +79,25 @@ class LSTMCell:
     def step(given: Tensor, recurrent: Tensor, state: State, into: State, kept: Tensor) -> None:
         """See :class:`Cell`."""
         H = state[0].size(1)
-        gates = given + recurrent
-        enter, forget = torch.sigmoid(gates[:, : 2 * H]).chunk(2, dim=1)
-        new, leave = torch.tanh(gates[:, 2 * H : 3 * H]), torch.sigmoid(gates[:, 3 * H :])
+        gates = torch.add(given, recurrent, out=kept[:, : 4 * H])
+        gates[:, : 2 * H].sigmoid_()
+        enter, forget, new, leave, shown = kept.chunk(5, dim=1)
+        new.tanh_()
+        leave.sigmoid_()
         torch.addcmul(forget * state[1], enter, new, out=into[1])
-        shown = torch.tanh(into[1])
+        torch.tanh(into[1], out=shown)
         torch.mul(leave, shown, out=into[0])
-        torch.cat([enter, forget, new, leave, shown], dim=1, out=kept)
 
     @staticmethod
     def back(d_state: State, state: State, kept: Tensor, d_given: Tensor, d_recurrent: Tensor) -> State:
         """See :class:`Cell`."""
         enter, forget, new, leave, shown = kept.chunk(5, dim=1)
         d_cell = d_state[1] + d_state[0] * leave * (1 - shown * shown)
-        d_enter = d_cell * new * enter * (1 - enter)
-        d_forget = d_cell * state[1] * forget * (1 - forget)
-        d_new = d_cell * enter * (1 - new * new)
-        d_leave = d_state[0] * shown * leave * (1 - leave)
-        torch.cat([d_enter, d_forget, d_new, d_leave], dim=1, out=d_given)
+        d_enter, d_forget, d_new, d_leave = d_given.chunk(4, dim=1)
+        torch.mul(d_cell * new, enter * (1 - enter), out=d_enter)
+        torch.mul(d_cell * state[1], forget * (1 - forget), out=d_forget)
+        torch.mul(d_cell * enter, 1 - new * new, out=d_new)
+        torch.mul(d_state[0] * shown, leave * (1 - leave), out=d_leave)
         d_recurrent.copy_(d_given)
         return torch.zeros_like(d_state[0]), d_cell * forget
 
