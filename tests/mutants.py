@@ -120,8 +120,8 @@ MUTANTS = {
     ),
     "gradient of c' through h' dropped in the fused path": Mutant(
         file="models/fused_cells.py",
-        old="d_cell = d_state[1] + d_state[0] * leave * (1 - shown * shown)",
-        new="d_cell = d_state[1] + d_state[0] * leave",
+        old="d_cell = torch.addcmul(d_cell, d_hidden, slopes[:, 4 * H :])",
+        new="d_cell = d_cell + d_hidden",
         test=f"{_CONTRACT}test_unrolled_steps_equal_the_path[bahdanau rnn=lstm]",
     ),
     "cells of an LSTM not carried": Mutant(

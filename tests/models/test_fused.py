@@ -112,7 +112,7 @@ def test_a_cell_is_torchs(cells: nn.GRU | nn.LSTM) -> None:
     with torch.no_grad():
         given = torch.addmm(input_bias, inputs, input_weight.t())
         recurrent = torch.addmm(hidden_bias, state[0], hidden_weight.t())
-        cell.step(given, recurrent, state, into, torch.empty(B, cell.kept * 5))
+        cell.step(given, recurrent, state, into, torch.empty(B, 5))
         first = tuple(part.unsqueeze(0) for part in state)
         _, last = cells(inputs.unsqueeze(0), first if cell.parts == 2 else first[0])
     for mine, torchs in zip(into, last if cell.parts == 2 else (last,), strict=True):

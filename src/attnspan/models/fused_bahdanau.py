@@ -6,7 +6,6 @@ and a test holds this file equal to it, gradients included. What is gained:
 - No B x T x S x A activations are kept; the backward pass computes them again, one step at a time.
 - tanh x = 2 sigmoid(2x) - 1, and sigmoid(2(q + k)) = 1 / (1 + exp(-2q) exp(-2k)) needs no exponential of S x A numbers
   at every step.
-- A few rows of the batch at a time, so that what is computed from the keys is still in the cache when it is needed.
 - The query and the recurrent gates come from one matrix product, and each weight gradient from one product over all
   steps instead of a sum of T small ones.
 
@@ -16,7 +15,6 @@ and a test holds this file equal to it, gradients included. What is gained:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -64,29 +62,28 @@ class FusedBahdanau(torch.autograd.Function):
         """
         B, T, gates = inputs.shape
         A = energy.size(0)
-        joint = torch.cat([hidden_weight, query_weight]).t()  # [H, GH + A]
+        joint = torch.cat([hidden_weight, query_weight]).t()
         bias = torch.cat([hidden_bias, hidden_bias.new_zeros(A)])
-        padding = ~mask
+        padding, twice_energy = ~mask, 2 * energy
         activations = Activations(keys)
         past = states_from(start, T)
         hidden = past[0]
-        kept = inputs.new_empty(T, B, cell.kept * hidden.size(2))
-        queries = inputs.new_empty(T, B, A)
+        asked = inputs.new_empty(T, B, gates + A)  # of the old state: gates, and the query
+        extra = torch.empty_like(hidden[1:])
         contexts = inputs.new_empty(T, B, states.size(2))
         weights = inputs.new_empty(T, B, keys.size(1))
         for t in range(T):
-            recurrent, query = torch.addmm(bias, hidden[t], joint).split([gates, A], dim=1)
-            queries[t] = query
+            torch.addmm(bias, hidden[t], joint, out=asked[t])
             # v^T tanh(x) = 2 v^T sigmoid(2x) - sum(v), and the softmax does not see the constant.
-            scores = torch.cat([some @ (2 * energy) for some in activations.at(query)])
+            scores = activations.at(asked[t, :, gates:]) @ twice_energy
             torch.softmax(scores.masked_fill_(padding, -torch.inf), dim=-1, out=weights[t])
             torch.bmm(weights[t].unsqueeze(1), states, out=contexts[t].unsqueeze(1))
             given = torch.addmm(inputs[:, t], contexts[t], context_weight.t())
-            cell.step(given, recurrent, at(past, t), at(past, t + 1), kept[t])
+            cell.step(given, asked[t, :, :gates], at(past, t), at(past, t + 1), extra[t])
         ctx.cell = cell
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(
-            keys, states, query_weight, energy, context_weight, hidden_weight, kept, queries, contexts, weights, *past
+            keys, states, query_weight, energy, context_weight, hidden_weight, asked, extra, contexts, weights, *past
         )
         return hidden[1:].transpose(0, 1), weights.transpose(0, 1), *(part[-1] for part in past[1:])
 
@@ -95,25 +92,28 @@ class FusedBahdanau(torch.autograd.Function):
         ctx: Any, d_output: Tensor | None, d_weights: Tensor | None, *d_last: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         """Walk back through time."""
-        keys, states, query_weight, energy, context_weight, hidden_weight, kept, queries, contexts, weights, *past = (
+        keys, states, query_weight, energy, context_weight, hidden_weight, asked, extra, contexts, weights, *past = (
             ctx.saved_tensors
         )
         cell, hidden = ctx.cell, past[0]
-        T, B, gates = kept.size(0), kept.size(1), hidden_weight.size(0)
+        T, B, gates = asked.size(0), asked.size(1), hidden_weight.size(0)
         joint = torch.cat([hidden_weight, query_weight])  # [GH + A, H]
         activations = Activations(keys)
-        d_given = kept.new_empty(T, B, gates)
-        d_joint = kept.new_empty(T, B, joint.size(0))  # of g, and of the query
+        recurrent = asked[..., :gates]
+        slopes = cell.slopes(recurrent, tuple(part[:-1] for part in past), extra)
+        d_given = asked.new_empty(T, B, gates)
+        d_joint = torch.empty_like(asked)
         d_contexts = torch.empty_like(contexts)
         d_keys = torch.zeros_like(keys)
-        d_queries = torch.empty_like(queries)
-        d_energies = keys.new_zeros(B, 1, energy.size(0))
+        d_energy = keys.new_zeros(B, 1, energy.size(0))
+        d_query = torch.empty_like(d_energy)
+        four_energies = 4 * energy
         zero = torch.zeros_like(hidden[0])
         d_state = (zero, *(zero if part is None else part for part in d_last))
         for t in reversed(range(T)):
             if d_output is not None:
                 d_state = (d_state[0] + d_output[:, t], *d_state[1:])
-            direct = cell.back(d_state, at(past, t), kept[t], d_given[t], d_joint[t, :, :gates])
+            direct = cell.back(d_state, recurrent[t], slopes[t], d_given[t], d_joint[t, :, :gates])
             torch.mm(d_given[t], context_weight, out=d_contexts[t])
 
             # A row times a matrix: as a matrix times a column, the same product is eight times slower on a CPU.
@@ -122,18 +122,16 @@ class FusedBahdanau(torch.autograd.Function):
                 d_weight = d_weight + d_weights[:, t]
             d_scores = softmax_back(weights[t], d_weight)
 
-            rows = (d_scores.unsqueeze(1), d_queries[t].unsqueeze(1), d_energies, d_keys)
-            for some, *parts in zip(activations.at(queries[t]), *map(activations.split, rows), strict=True):
-                d_score, d_query, d_energy, d_key = parts
-                slope = activations.slope(some)
-                d_energy += torch.bmm(d_score, some)
-                torch.bmm(d_score, slope, out=d_query)
-                d_key.addcmul_(d_score.transpose(1, 2), slope)
-            torch.mul(d_queries[t], 4 * energy, out=d_joint[t, :, gates:])
+            active = activations.at(asked[t, :, gates:])
+            d_energy.baddbmm_(d_scores.unsqueeze(1), active)
+            slope = active.addcmul_(active, active, value=-1)  # tanh'(x) = 4 sigmoid(2x) (1 - sigmoid(2x))
+            torch.bmm(d_scores.unsqueeze(1), slope, out=d_query)
+            torch.mul(d_query.squeeze(1), four_energies, out=d_joint[t, :, gates:])
+            d_keys.addcmul_(d_scores.unsqueeze(2), slope)
 
             d_state = (torch.addmm(direct[0], d_joint[t], joint), *direct[1:])
 
-        d_keys *= 4 * energy
+        d_keys *= four_energies
         d_joint_weight = d_joint.flatten(0, 1).t() @ hidden[:-1].flatten(0, 1)
         return (
             None,
@@ -145,13 +143,13 @@ class FusedBahdanau(torch.autograd.Function):
             d_joint_weight[:gates],
             d_joint[..., :gates].sum(dim=(0, 1)),
             d_joint_weight[gates:],
-            2 * d_energies.sum(dim=(0, 1)),
+            2 * d_energy.sum(dim=(0, 1)),
             *d_state,
         )
 
 
 class Activations:
-    """sigmoid(2(q + k)), from which tanh(q + k) follows, at one query after another and in a few rows at a time.
+    """sigmoid(2(q + k)), from which tanh(q + k) follows, at one query after another.
 
     Args:
         keys: [B, S, A].
@@ -160,35 +158,19 @@ class Activations:
         factored: 1 / (1 + exp(-2q) exp(-2k)) is what is computed.
     """
 
-    BUFFER = 2**21
-    """Bytes of the rows taken at a time; with as many for the slope they stay in the cache."""
-
     def __init__(self, keys: Tensor) -> None:
-        on_cpu = keys.device.type == "cpu"  # elsewhere exponentials are cheap, and looking at numbers makes a GPU wait
-        self._rows = max(1, self.BUFFER // (keys[0].numel() * keys.element_size())) if on_cpu else keys.size(0)
-        # If |2k| is at most two thirds of what an exponential may be, then where exp(-2q) becomes 0 or infinite the
-        # result is 1 or 0 to more digits than there are.
-        self.factored = on_cpu and float(keys.abs().max()) < math.log(torch.finfo(keys.dtype).max) / 3
-        self._keys = self.split(torch.exp(-2 * keys) if self.factored else 2 * keys)
-        self._work, self._slope = torch.empty_like(self._keys[0]), torch.empty_like(self._keys[0])
+        # Elsewhere exponentials are cheap, and looking at numbers makes a GPU wait. If |2k| is at most two thirds of
+        # what an exponent may be, then where exp(-2q) is 0 or infinite the result is 1 or 0 in all of its digits.
+        limit = math.log(torch.finfo(keys.dtype).max) / 3
+        self.factored = keys.device.type == "cpu" and float(keys.abs().max()) < limit
+        self._keys = torch.exp(-2 * keys) if self.factored else 2 * keys
+        self._work = torch.empty_like(keys)
         self._one = keys.new_ones(())
 
-    def split(self, tensor: Tensor) -> tuple[Tensor, ...]:
-        """Cut a tensor [B, ...] into the rows that are taken at a time, [b, ...]."""
-        return tensor.split(self._rows)
-
-    def at(self, query: Tensor) -> Iterator[Tensor]:
-        """Yield the activations [b, S, A] at a query [B, A]; each is gone when the next one comes."""
-        queries = torch.exp(-2 * query) if self.factored else 2 * query
-        for some_keys, some_queries in zip(self._keys, self.split(queries.unsqueeze(1)), strict=True):
-            out = self._work[: len(some_keys)]
-            if self.factored:
-                torch.addcmul(self._one, some_keys, some_queries, out=out)
-                yield torch.reciprocal(out, out=out)
-            else:
-                torch.add(some_keys, some_queries, out=out)
-                yield torch.sigmoid(out, out=out)
-
-    def slope(self, some: Tensor) -> Tensor:
-        """A quarter of tanh'(q + k), for tanh'(x) = 4 sigmoid(2x) (1 - sigmoid(2x))."""
-        return torch.addcmul(some, some, some, value=-1, out=self._slope[: len(some)])
+    def at(self, query: Tensor) -> Tensor:
+        """Activations [B, S, A] at a query [B, A], in a buffer that is the caller's until the next call."""
+        if self.factored:
+            torch.addcmul(self._one, self._keys, torch.exp(-2 * query).unsqueeze(1), out=self._work)
+            return self._work.reciprocal_()
+        torch.add(self._keys, (2 * query).unsqueeze(1), out=self._work)
+        return self._work.sigmoid_()

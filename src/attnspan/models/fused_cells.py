@@ -16,23 +16,42 @@ from attnspan.models.recurrence import State
 
 
 class Cell(Protocol):
-    """A cell without weights.
+    """A cell of G gates without weights.
 
     Attributes:
-        kept: numbers that a step keeps for the way back, in multiples of H.
         parts: tensors of a state.
     """
 
-    kept: int
     parts: int
 
     @staticmethod
-    def step(given: Tensor, recurrent: Tensor, state: State, into: State, kept: Tensor) -> None:
-        """Write the next state ``into`` buffers, and ``kept`` [B, kept H], from i [B, G H] and g [B, G H]."""
+    def step(given: Tensor, gates: Tensor, state: State, into: State, extra: Tensor) -> None:
+        """Write the next state ``into`` buffers.
+
+        Args:
+            given: [B, GH] i.
+            gates: [B, GH] g; what the way back needs takes its place, and in ``extra`` [B, H].
+            state: before the step.
+            into: the state behind it.
+            extra: see above.
+        """
 
     @staticmethod
-    def back(d_state: State, state: State, kept: Tensor, d_given: Tensor, d_recurrent: Tensor) -> State:
-        """Write d_i and d_g [B, G H] from the gradients of the next state.
+    def slopes(gates: Tensor, states: State, extra: Tensor) -> Tensor:
+        """What the gradients are multiplied with, for all steps at once.
+
+        Args:
+            gates: [T, B, GH] as the steps have left them.
+            states: parts [T, B, H], before each step.
+            extra: [T, B, H] likewise.
+
+        Returns:
+            [T, B, nH].
+        """
+
+    @staticmethod
+    def back(d_state: State, gates: Tensor, slopes: Tensor, d_given: Tensor, d_recurrent: Tensor) -> State:
+        """Write d_i and d_g [B, GH] from the gradients of the next state.
 
         Returns:
             the gradients of the state before the step, without what comes through g.
@@ -42,28 +61,34 @@ class Cell(Protocol):
 class GRUCell:
     """r = sigmoid(i_r + g_r);  z = sigmoid(i_z + g_z);  n = tanh(i_n + r g_n);  h' = (1 - z) n + z h."""
 
-    kept = 4  # r, z, n, g_n
     parts = 1
 
     @staticmethod
-    def step(given: Tensor, recurrent: Tensor, state: State, into: State, kept: Tensor) -> None:
-        """See :class:`Cell`."""
-        H = state[0].size(1)
-        torch.add(given[:, : 2 * H], recurrent[:, : 2 * H], out=kept[:, : 2 * H]).sigmoid_()
-        kept[:, 3 * H :] = recurrent[:, 2 * H :]
-        reset, update, new, recurrent_new = kept.chunk(4, dim=1)
-        torch.addcmul(given[:, 2 * H :], reset, recurrent_new, out=new).tanh_()
-        torch.lerp(new, state[0], update, out=into[0])
+    def step(given: Tensor, gates: Tensor, state: State, into: State, extra: Tensor) -> None:
+        """See :class:`Cell`: r, z, g_n stay in ``gates``, and n in ``extra``."""
+        H = extra.size(1)
+        gates[:, : 2 * H].add_(given[:, : 2 * H]).sigmoid_()
+        reset, update, recurrent = gates.chunk(3, dim=1)
+        torch.addcmul(given[:, 2 * H :], reset, recurrent, out=extra).tanh_()
+        torch.lerp(extra, state[0], update, out=into[0])
 
     @staticmethod
-    def back(d_state: State, state: State, kept: Tensor, d_given: Tensor, d_recurrent: Tensor) -> State:
+    def slopes(gates: Tensor, states: State, extra: Tensor) -> Tensor:
+        """See :class:`Cell`: dh'/dz, dh'/dn behind their functions, and d(r g_n)/dr."""
+        reset, update, recurrent = gates.chunk(3, dim=2)
+        of_update = (states[0] - extra) * update * (1 - update)
+        of_new = (1 - update) * (1 - extra * extra)
+        return torch.cat([of_update, of_new, recurrent * reset * (1 - reset)], dim=2)
+
+    @staticmethod
+    def back(d_state: State, gates: Tensor, slopes: Tensor, d_given: Tensor, d_recurrent: Tensor) -> State:
         """See :class:`Cell`."""
-        reset, update, new, recurrent_new = kept.chunk(4, dim=1)
-        H = new.size(1)
-        d_reset, d_update, d_new = d_given.chunk(3, dim=1)
-        torch.mul(d_state[0] * (1 - update), 1 - new * new, out=d_new)
-        torch.mul(d_new * recurrent_new, reset * (1 - reset), out=d_reset)
-        torch.mul(d_state[0] * (state[0] - new), update * (1 - update), out=d_update)
+        reset, update, _ = gates.chunk(3, dim=1)
+        H = update.size(1)
+        of_state = slopes[:, : 2 * H].unflatten(1, (2, H))
+        torch.mul(d_state[0].unsqueeze(1), of_state, out=d_given[:, H:].unflatten(1, (2, H)))  # d_z, d_n
+        d_new = d_given[:, 2 * H :]
+        torch.mul(d_new, slopes[:, 2 * H :], out=d_given[:, :H])  # d_r
         d_recurrent[:, : 2 * H] = d_given[:, : 2 * H]
         torch.mul(d_new, reset, out=d_recurrent[:, 2 * H :])
         return (d_state[0] * update,)
@@ -72,34 +97,40 @@ class GRUCell:
 class LSTMCell:
     """i, f, o = sigmoid(i_x + g_x);  g = tanh(i_g + g_g);  c' = f c + i g;  h' = o tanh(c')."""
 
-    kept = 5  # i, f, g, o, tanh(c')
     parts = 2
 
     @staticmethod
-    def step(given: Tensor, recurrent: Tensor, state: State, into: State, kept: Tensor) -> None:
-        """See :class:`Cell`."""
-        H = state[0].size(1)
-        gates = torch.add(given, recurrent, out=kept[:, : 4 * H])
+    def step(given: Tensor, gates: Tensor, state: State, into: State, extra: Tensor) -> None:
+        """See :class:`Cell`: i, f, g, o stay in ``gates``, and tanh(c') in ``extra``."""
+        H = extra.size(1)
+        gates += given
         gates[:, : 2 * H].sigmoid_()
-        enter, forget, new, leave, shown = kept.chunk(5, dim=1)
+        enter, forget, new, leave = gates.chunk(4, dim=1)
         new.tanh_()
         leave.sigmoid_()
         torch.addcmul(forget * state[1], enter, new, out=into[1])
-        torch.tanh(into[1], out=shown)
-        torch.mul(leave, shown, out=into[0])
+        torch.tanh(into[1], out=extra)
+        torch.mul(leave, extra, out=into[0])
 
     @staticmethod
-    def back(d_state: State, state: State, kept: Tensor, d_given: Tensor, d_recurrent: Tensor) -> State:
+    def slopes(gates: Tensor, states: State, extra: Tensor) -> Tensor:
+        """See :class:`Cell`: dc'/di, dc'/df, dc'/dg and dh'/do behind their functions, and dh'/dc'."""
+        enter, forget, new, leave = gates.chunk(4, dim=2)
+        of_enter = new * enter * (1 - enter)
+        of_forget = states[1] * forget * (1 - forget)
+        of_new = enter * (1 - new * new)
+        of_leave = extra * leave * (1 - leave)
+        return torch.cat([of_enter, of_forget, of_new, of_leave, leave * (1 - extra * extra)], dim=2)
+
+    @staticmethod
+    def back(d_state: State, gates: Tensor, slopes: Tensor, d_given: Tensor, d_recurrent: Tensor) -> State:
         """See :class:`Cell`."""
-        enter, forget, new, leave, shown = kept.chunk(5, dim=1)
-        d_cell = d_state[1] + d_state[0] * leave * (1 - shown * shown)
-        d_enter, d_forget, d_new, d_leave = d_given.chunk(4, dim=1)
-        torch.mul(d_cell * new, enter * (1 - enter), out=d_enter)
-        torch.mul(d_cell * state[1], forget * (1 - forget), out=d_forget)
-        torch.mul(d_cell * enter, 1 - new * new, out=d_new)
-        torch.mul(d_state[0] * shown, leave * (1 - leave), out=d_leave)
+        d_hidden, d_cell = d_state
+        H = d_cell.size(1)
+        d_cell = torch.addcmul(d_cell, d_hidden, slopes[:, 4 * H :])
+        torch.mul(torch.cat([d_cell, d_cell, d_cell, d_hidden], dim=1), slopes[:, : 4 * H], out=d_given)
         d_recurrent.copy_(d_given)
-        return torch.zeros_like(d_state[0]), d_cell * forget
+        return torch.zeros_like(d_hidden), d_cell * gates[:, H : 2 * H]
 
 
 def cell_of(cells: nn.GRU | nn.LSTM) -> type[Cell]:

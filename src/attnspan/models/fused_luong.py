@@ -57,14 +57,15 @@ class FusedLuong(torch.autograd.Function):
         M, padding = states.size(2), ~mask
         past = states_from(start, T)
         hidden = past[0]
-        kept = inputs.new_empty(T, B, cell.kept * hidden.size(2))
+        gates = torch.empty_like(inputs.transpose(0, 1), memory_format=torch.contiguous_format)
+        extra = torch.empty_like(hidden[1:])
         weights = inputs.new_empty(T, B, keys.size(1))
         answers = inputs.new_empty(T, B, M + hidden.size(2))  # [c_t; h_t]
         outputs = torch.empty_like(hidden[1:])
         for t in range(T):
             given = torch.addmm(inputs[:, t], outputs[t - 1], fed_weight.t()) if t else inputs[:, 0]
-            recurrent = torch.addmm(hidden_bias, hidden[t], hidden_weight.t())
-            cell.step(given, recurrent, at(past, t), at(past, t + 1), kept[t])
+            torch.addmm(hidden_bias, hidden[t], hidden_weight.t(), out=gates[t])
+            cell.step(given, gates[t], at(past, t), at(past, t + 1), extra[t])
             scores = torch.bmm(hidden[t + 1].unsqueeze(1), keys.transpose(1, 2)).squeeze(1)
             torch.softmax(scores.masked_fill_(padding, -torch.inf), dim=-1, out=weights[t])
             answers[t, :, :M] = torch.bmm(weights[t].unsqueeze(1), states).squeeze(1)
@@ -73,7 +74,7 @@ class FusedLuong(torch.autograd.Function):
         ctx.cell = cell
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(
-            keys, states, fed_weight, hidden_weight, combine_weight, kept, weights, answers, outputs, *past
+            keys, states, fed_weight, hidden_weight, combine_weight, gates, extra, weights, answers, outputs, *past
         )
         return outputs.transpose(0, 1), weights.transpose(0, 1), *(part[-1] for part in past)
 
@@ -82,12 +83,13 @@ class FusedLuong(torch.autograd.Function):
         ctx: Any, d_output: Tensor | None, d_weights: Tensor | None, *d_last: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         """Walk back through time."""
-        keys, states, fed_weight, hidden_weight, combine_weight, kept, weights, answers, outputs, *past = (
+        keys, states, fed_weight, hidden_weight, combine_weight, gates, extra, weights, answers, outputs, *past = (
             ctx.saved_tensors
         )
         cell, hidden, M = ctx.cell, past[0], states.size(2)
-        T, B, gates = kept.size(0), kept.size(1), hidden_weight.size(0)
-        d_given, d_recurrent = kept.new_empty(T, B, gates), kept.new_empty(T, B, gates)
+        T, B, _ = gates.shape
+        slopes = cell.slopes(gates, tuple(part[:-1] for part in past), extra)
+        d_given, d_recurrent = torch.empty_like(gates), torch.empty_like(gates)
         d_sums = torch.empty_like(outputs)  # of W_c [c; h]
         d_contexts = states.new_empty(T, B, M)
         d_scores = torch.empty_like(weights)
@@ -104,7 +106,8 @@ class FusedLuong(torch.autograd.Function):
                 d_weight = d_weight + d_weights[:, t]
             d_scores[t] = softmax_back(weights[t], d_weight)
             d_asking = d_asking + torch.bmm(d_scores[t].unsqueeze(1), keys).squeeze(1)
-            direct = cell.back((d_state[0] + d_asking, *d_state[1:]), at(past, t), kept[t], d_given[t], d_recurrent[t])
+            d_state = (d_state[0] + d_asking, *d_state[1:])
+            direct = cell.back(d_state, gates[t], slopes[t], d_given[t], d_recurrent[t])
             d_state = (torch.addmm(direct[0], d_recurrent[t], hidden_weight), *direct[1:])
             d_fed = d_given[t] @ fed_weight
 
