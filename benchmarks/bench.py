@@ -3,14 +3,15 @@
     make bench          ours alone
     make bench-peers    also JoeyNMT 2.3, installed from the package index into an environment of its own
     python benchmarks/bench.py [--lengths S ...] [--vocabularies V ...] [--arms ARM ...] [--rounds N] [--seconds X]
-                               [--joeynmt PYTHON] [--json FILE]
+                               [--matmul-precision P] [--joeynmt PYTHON] [--json FILE]
 
 A step is forward, backward and Adam on 64 random pairs with S = T tokens, E = 128, H = A = 256, float32. ``torch`` is
-the plain arm written with nothing but torch.nn: a bidirectional GRU, a linear bridge, a GRU, a linear readout. Each
-measurement is a process of its own and the median of its steps; cases take turns, round after round in the other order;
-what is printed is the median over rounds, with the lowest and the highest. Memory is what lies above the same process
-after its imports. GFLOP count matrix products alone. Decoding puts out T tokens for each of 64 sources. Leave the
-machine alone meanwhile.
+the plain arm written with nothing but torch.nn: a bidirectional GRU, a linear bridge, a GRU, a linear readout. Ours and
+this one run with denormal numbers as zero, as every run of attnspan does; a peer as it comes. Each training step is
+measured in a process of its own, and the lengths of a search in one; a measurement is the median of its steps. Cases
+take turns, round after round in the other order; what is printed is the median over rounds, with the lowest and the
+highest. Memory is what lies above the same process after its imports. GFLOP count matrix products alone. Decoding puts
+out T tokens for each of 64 sources. Leave the machine alone meanwhile.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from attnspan.data.tokenization import EOS, PAD
 from attnspan.lit import SPECIALS
 from attnspan.models.search import Beam, Greedy, LengthLimit
 from attnspan.run import _processor
-from attnspan.settings import compose_config
+from attnspan.settings import MATMUL_PRECISIONS, compose_config
 
 BATCH, EMBEDDING, HIDDEN = 64, 128, 256
 ARMS = ["torch", "plain", "luong_general", "luong_general_feeding", "bahdanau"]
@@ -61,6 +62,10 @@ class Case:
     arm: str
     length: int
     vocabulary: int
+
+
+Found = dict[Case, list[dict[str, float]]]
+"""Measurements of each round."""
 
 
 class Bare(nn.Module):
@@ -93,9 +98,8 @@ def build_model(arm: str, vocabulary: int) -> nn.Module:
     )
 
 
-def measure(case: Case, threads: int, seconds: float) -> dict[str, float]:
+def measure(case: Case, seconds: float) -> dict[str, float]:
     """Seconds, MB and GFLOP of one step or one decoded batch, in this process."""
-    torch.set_num_threads(threads)
     torch.manual_seed(1)
     if case.what == "product":
         return {"gflops": product_gflops(seconds)}
@@ -132,16 +136,20 @@ def decoder(what: str, model: Any, source: Tensor, lengths: Tensor) -> Callable[
     return lambda: search(model, source, lengths, specials=SPECIALS)
 
 
-def in_process(case: Case, threads: int, seconds: float, joeynmt: str | None) -> dict[str, float]:
-    """One measurement in a process of its own, of ours or in the peer's environment."""
-    theirs = {name: arm for arm, name in JOEYNMT.items()}
+def in_process(cases: list[Case], options: argparse.Namespace) -> list[dict[str, float]]:
+    """Cases that differ in length only, in a process of their own, of ours or in the peer's environment."""
+    case, theirs = cases[0], {name: arm for arm, name in JOEYNMT.items()}
     if case.arm in theirs:
-        command = [str(joeynmt), str(Path(__file__).with_name("bench_joeynmt.py")), case.what, theirs[case.arm]]
+        peer = Path(__file__).with_name("bench_joeynmt.py")
+        command = [options.joeynmt, str(peer), case.what, theirs[case.arm]]
     else:
         command = [sys.executable, __file__, "--one", case.what, case.arm]
-    command += [str(number) for number in (case.length, case.vocabulary, threads, seconds)]
+    lengths = ",".join(str(one.length) for one in cases)
+    command += [lengths, str(case.vocabulary), str(options.threads), str(options.seconds)]
+    if case.arm not in theirs:
+        command += ["--matmul-precision", options.matmul_precision]
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    found: dict[str, float] = json.loads(printed.splitlines()[-1])
+    found: list[dict[str, float]] = json.loads(printed.splitlines()[-1])
     return found
 
 
@@ -158,7 +166,7 @@ def first_update() -> float:
 
 
 def loading() -> dict[str, float]:
-    """Milliseconds a training batch of the default data and loader, and the share of padding, over an epoch."""
+    """Milliseconds a training batch of the default run takes to make and to learn from, and the share of padding."""
     from attnspan.build import build_corpus
     from attnspan.data.module import DataModule
     from attnspan.data.prepare import prepare
@@ -177,7 +185,28 @@ def loading() -> dict[str, float]:
     taken = time.perf_counter() - began
     sides = [side for batch in batches for side in (batch.source, batch.target_input)]
     padding = sum(int((side == PAD).sum()) for side in sides) / sum(side.numel() for side in sides)
-    return {"milliseconds": 1000 * taken / len(batches), "padding": padding}
+
+    torch.set_num_threads(config["threads"])
+    model = assemble_model(
+        config,
+        source_vocabulary_size=len(prepared.source_tokenizer),
+        target_vocabulary_size=len(prepared.target_tokenizer),
+    )
+    optimizer = torch.optim.Adam(model.parameters())
+    steps: list[float] = []
+    for batch in batches[:30]:
+        began = time.perf_counter()
+        logits, _ = model(batch.source, batch.source_lengths, batch.target_input)
+        loss = F.cross_entropy(logits.flatten(0, 1), batch.target_output.flatten(), ignore_index=PAD)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        steps.append(time.perf_counter() - began)
+    return {
+        "milliseconds": 1000 * taken / len(batches),
+        "step_milliseconds": 1000 * statistics.mean(steps[5:]),
+        "padding": padding,
+    }
 
 
 def main() -> None:
@@ -189,30 +218,35 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--matmul-precision", default="highest", choices=MATMUL_PRECISIONS, help="of ours")
     parser.add_argument("--joeynmt", help="the python of an environment that has JoeyNMT 2.3")
     parser.add_argument("--json", help="also write every measurement to this file")
     parser.add_argument("--one", nargs=6, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    torch.set_flush_denormal(True)
+    torch.set_float32_matmul_precision(options.matmul_precision)
     if options.one:
-        what, arm, length, vocabulary, threads, seconds = options.one
-        print(json.dumps(measure(Case(what, arm, int(length), int(vocabulary)), int(threads), float(seconds))))
+        what, arm, lengths, vocabulary, threads, seconds = options.one
+        torch.set_num_threads(int(threads))
+        cases = [Case(what, arm, int(length), int(vocabulary)) for length in lengths.split(",")]
+        print(json.dumps([measure(case, float(seconds)) for case in cases]))
         return
 
     arms = options.arms + (list(JOEYNMT.values()) if options.joeynmt else [])
-    cases = [Case("product", "", 0, 0)]
+    together = [[Case("product", "", 0, 0)]]
     for vocabulary in options.vocabularies:
         for length in options.lengths:
-            cases += [Case("train", arm, length, vocabulary) for arm in arms]
+            together += [[Case("train", arm, length, vocabulary)] for arm in arms]
     small = min(options.vocabularies)
     for what in ("greedy", "beam"):
-        for length in options.lengths:
-            cases += [Case(what, arm, length, small) for arm in arms if arm != "torch"]
-    found: dict[Case, list[dict[str, float]]] = {case: [] for case in cases}
+        together += [[Case(what, arm, length, small) for length in options.lengths] for arm in arms if arm != "torch"]
+    found: Found = {case: [] for cases in together for case in cases}
     for number in range(options.rounds):
-        for at, case in enumerate(cases if number % 2 == 0 else reversed(cases)):
+        for at, cases in enumerate(together if number % 2 == 0 else reversed(together)):
             if sys.stderr.isatty():
-                print(f"round {number + 1}/{options.rounds}, {at + 1}/{len(cases)}", end="\r", file=sys.stderr)
-            found[case].append(in_process(case, options.threads, options.seconds, options.joeynmt))
+                print(f"round {number + 1}/{options.rounds}, {at + 1}/{len(together)}", end="\r", file=sys.stderr)
+            for case, one in zip(cases, in_process(cases, options), strict=True):
+                found[case].append(one)
     first = [first_update() for _ in range(options.rounds + 1)][1:]  # the first one prepares the data
     loaded = loading()
 
@@ -220,9 +254,9 @@ def main() -> None:
     print(f"{datetime.now(UTC):%Y-%m-%d}, {_processor()}, {platform.platform()}, python {platform.python_version()},")
     print(
         f"torch {version('torch')}, {options.threads} threads, {options.rounds} rounds;"
-        f" B {BATCH}, E {EMBEDDING}, H = A {HIDDEN}"
+        f" B {BATCH}, E {EMBEDDING}, H = A {HIDDEN}; matrix products: {options.matmul_precision}"
     )
-    product = statistics.median(one["gflops"] for one in found[cases[0]])
+    product = statistics.median(one["gflops"] for one in found[together[0][0]])
     print(f"a large matrix product: {product:.0f} GFLOP/s")
     print()
     for vocabulary in options.vocabularies:
@@ -234,15 +268,14 @@ def main() -> None:
         f"from the command to the first update: {statistics.median(first):.1f} s ({min(first):.1f} to {max(first):.1f})"
     )
     print(
-        f"the default loader: {loaded['milliseconds']:.2f} ms a batch, {loaded['padding']:.1%} of its positions padding"
+        f"the default loader: {loaded['milliseconds']:.2f} ms a batch, "
+        f"{loaded['milliseconds'] / loaded['step_milliseconds']:.2%} of a step on it with one thread "
+        f"({loaded['step_milliseconds']:.0f} ms); {loaded['padding']:.1%} of its positions are padding"
     )
     if options.json:
         measured = [{**asdict(case), "rounds": rounds} for case, rounds in found.items()]
         whole = {"first_update": first, "loading": loaded, "threads": options.threads, "measured": measured}
         Path(options.json).write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
-
-
-Found = dict[Case, list[dict[str, float]]]
 
 
 def median(found: Found, case: Case, key: str) -> float:
@@ -299,15 +332,17 @@ def print_decoding(found: Found, what: str, arms: list[str], lengths: list[int],
 
 def print_fit(found: Found, arms: list[str], lengths: list[int], vocabulary: int) -> None:
     """Time of a training step as a + b T + c T S, by least squares."""
-    if len(lengths) < 3:
+    if len(lengths) < 4:
         return
     print(f"training step, V = {vocabulary:,}: ms = a + b T + c T S")
-    print(f"{'arm':22} {'a':>7} {'b':>7} {'1000 c':>7}")
-    columns = np.array([[1.0, length, length**2] for length in lengths])
+    print(f"{'arm':22} {'a':>7} {'b':>7} {'1000 c':>7} {'missed at most':>14}")
+    # Each equation over its time: what counts is the share by which a time is missed.
     for arm in arms:
         times = [1000 * median(found, Case("train", arm, length, vocabulary), "seconds") for length in lengths]
-        a, b, c = np.linalg.lstsq(columns, np.array(times), rcond=None)[0]
-        print(f"{arm:22} {a:7.1f} {b:7.3f} {1000 * c:7.2f}")
+        columns = np.array([[1.0, length, length**2] for length in lengths]) / np.array(times)[:, None]
+        a, b, c = np.linalg.lstsq(columns, np.ones(len(times)), rcond=None)[0]
+        missed = np.abs(columns @ (a, b, c) - 1).max()
+        print(f"{arm:22} {a:7.1f} {b:7.3f} {1000 * c:7.2f} {missed:14.0%}")
     print()
 
 

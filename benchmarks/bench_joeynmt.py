@@ -1,8 +1,8 @@
 """JoeyNMT 2.3's recurrent models on the shapes of bench.py, which starts this file in JoeyNMT's own environment.
 
-    python benchmarks/bench_joeynmt.py train|greedy|beam ARM LENGTH VOCABULARY THREADS SECONDS
+    python benchmarks/bench_joeynmt.py train|greedy|beam ARM LENGTH,... VOCABULARY THREADS SECONDS
 
-Prints seconds a step or decoded batch and MB as JSON. JoeyNMT feeds its attentional vector back in both arms.
+Prints seconds a step or decoded batch and MB as JSON, for each length. JoeyNMT feeds its attentional vector back in both arms.
 """
 
 from __future__ import annotations
@@ -22,11 +22,15 @@ BATCH, EMBEDDING, HIDDEN = 64, 128, 256
 
 
 def main() -> None:
-    """Measure one."""
-    what, arm, *numbers, seconds = sys.argv[1:]
-    length, vocabulary_size, threads = map(int, numbers)
+    """Measure and print."""
+    what, arm, lengths, vocabulary, threads, seconds = sys.argv[1:]
     logging.disable()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(int(threads))
+    print(json.dumps([measure(what, arm, int(one), int(vocabulary), float(seconds)) for one in lengths.split(",")]))
+
+
+def measure(what: str, arm: str, length: int, vocabulary_size: int, seconds: float) -> dict[str, float]:
+    """Seconds and MB of one step or one decoded batch, in this process."""
     torch.manual_seed(1)
     forget_peak()
     before = peak_mb()
@@ -84,8 +88,8 @@ def main() -> None:
         model.eval()
         with torch.no_grad():  # no bias there; a logit of 0 is never the largest of hundreds
             model.decoder.output_layer.weight[3] = 0.0
-    taken = median_seconds(train if what == "train" else decode, float(seconds))
-    print(json.dumps({"seconds": taken, "memory": peak_mb() - before}))
+    taken = median_seconds(train if what == "train" else decode, seconds)
+    return {"seconds": taken, "memory": peak_mb() - before}
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ That they equal the steps in float64 for every wiring is in test_contract.
 from __future__ import annotations
 
 import functools
+import math
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from attnspan.assemble import assemble_model
 from attnspan.models.decoder import Decoder
-from attnspan.models.fused_bahdanau import FusedBahdanau
+from attnspan.models.fused_bahdanau import Activations, FusedBahdanau
 from attnspan.models.fused_cells import Cell, GRUCell, LSTMCell, cell_of
 from attnspan.models.fused_luong import FusedLuong
 from attnspan.models.seq2seq import Seq2Seq
@@ -154,3 +155,35 @@ def test_what_is_fused(composed: Compose, wiring: tuple[str, ...]) -> None:
     covered = arm in {"bahdanau", "bahdanau_2015"} or (arm in products and feeding)
     expected = covered and "layers=2" not in text and "fused=false" not in text
     assert getattr(decoder, "fused", False) is expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("share", [0.01, 0.999, 1.001, 1000.0], ids=lambda share: f"{share} of the limit")
+def test_activations_are_sigmoids(dtype: torch.dtype, share: float) -> None:
+    """Whatever the keys and the queries: where exponentials overflow or vanish, and where they must not be used."""
+    limit = math.log(torch.finfo(dtype).max) / 3
+    keys = share * limit * torch.linspace(-1, 1, 41, dtype=dtype).expand(1, 7, 41)
+    queries = torch.tensor([[0.0], [0.5], [1.01], [1.49], [1.51], [3.0], [1e4]], dtype=dtype) * limit
+    activations = Activations(keys)
+    assert activations.factored == (share < 1)
+    for query in (*queries, *-queries, *keys[0, 0].unsqueeze(1), *-keys[0, 0].unsqueeze(1)):
+        found = activations.at(query.expand(1, 41))
+        exact = torch.sigmoid(2 * (query + keys).double()).to(dtype)
+        torch.testing.assert_close(found, exact, atol=8 * torch.finfo(dtype).eps, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_large_keys_are_unrolled_alike(float64: None, composed: Compose, scale: float) -> None:
+    """Both ways to the activations: the path equals the steps."""
+    model = sized(composed, "bahdanau")
+    with torch.no_grad():
+        model.decoder.attention.score.key.weight *= scale
+    memory = model.encode(torch.randint(4, 11, (3, 9)), torch.tensor([9, 4, 7]))
+    assert memory.keys is not None
+    assert Activations(memory.keys).factored == (scale == 1.0)
+    embedded = torch.randn(3, 6, 32)
+    path, steps = model.decoder.unroll(embedded, memory), Decoder.unroll(model.decoder, embedded, memory)
+    torch.testing.assert_close(path.output, steps.output, atol=1e-9, rtol=0)
+    torch.testing.assert_close(path.weights, steps.weights, atol=1e-9, rtol=0)
+    gradients = [torch.autograd.grad(each.output.sum(), memory.keys, retain_graph=True)[0] for each in (path, steps)]
+    torch.testing.assert_close(*gradients, atol=1e-9, rtol=0)

@@ -162,7 +162,7 @@ class Activations:
         # Elsewhere exponentials are cheap, and looking at numbers makes a GPU wait. If |2k| is at most two thirds of
         # what an exponent may be, then where exp(-2q) is 0 or infinite the result is 1 or 0 in all of its digits.
         limit = math.log(torch.finfo(keys.dtype).max) / 3
-        self.factored = keys.device.type == "cpu" and float(keys.abs().max()) < limit
+        self.factored = keys.device.type == "cpu" and float(keys.detach().abs().max()) < limit
         self._keys = torch.exp(-2 * keys) if self.factored else 2 * keys
         self._work = torch.empty_like(keys)
         self._one = keys.new_ones(())
