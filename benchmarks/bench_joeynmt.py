@@ -2,7 +2,8 @@
 
     python benchmarks/bench_joeynmt.py train|greedy|beam ARM LENGTH,... VOCABULARY THREADS SECONDS
 
-Prints seconds a step or decoded batch and MB as JSON, for each length. JoeyNMT feeds its attentional vector back in both arms.
+Prints seconds a step or decoded batch and MB as JSON, for each length. JoeyNMT feeds its attentional vector back in
+both arms.
 """
 
 from __future__ import annotations

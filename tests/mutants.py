@@ -106,6 +106,12 @@ MUTANTS = {
         new="state=(*cells, state[parts], *attending)",
         test=f"{_EQUATIONS}[luong_general_feeding decoder.fused=false]",
     ),
+    "exponentials that overflow in the fused path": Mutant(
+        file="models/fused_bahdanau.py",
+        old="max) / 3",
+        new="max)",
+        test="tests/models/test_fused.py::test_activations_are_sigmoids",
+    ),
     "h~ not fed in the fused path": Mutant(
         file="models/fused_luong.py",
         old="given = torch.addmm(inputs[:, t], outputs[t - 1], fed_weight.t()) if t else inputs[:, 0]",

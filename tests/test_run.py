@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -193,6 +195,20 @@ def test_divergence_is_told(composed: Compose, tmp_path: Path) -> None:
     (status,) = tmp_path.rglob("status.json")
     assert json.loads(status.read_text(encoding="utf-8"))["state"] == "failed"
     assert not is_finished(status.parent)
+
+
+def test_numbers_too_small_to_matter_are_zero() -> None:
+    """In every thread, and in the backward pass too: with them, a step over 200 tokens takes several times as long."""
+    code = (
+        "import torch; from attnspan.run import _prepare_machine\n"
+        "_prepare_machine({'threads': 2, 'matmul_precision': 'highest', 'seed': 1})\n"
+        "small = torch.full((1000, 1000), 1e-37, requires_grad=True)\n"
+        "assert small.count_nonzero() == 10**6\n"
+        "assert (small * 1e-3).count_nonzero() == 0\n"
+        "((small @ small).sum() * 1e-6).backward()\n"
+        "assert small.grad.count_nonzero() == 0\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 class Late(Future[str | None]):
