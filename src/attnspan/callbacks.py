@@ -143,19 +143,19 @@ class WholeData(L.Callback):
         Raises:
             InputError: there is damage; so below.
         """
-        self._prepared.refuse_damaged(wait=False)
+        self._prepared.refuse_damaged(at_once=True)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Wait until it is done."""
-        self._prepared.refuse_damaged(wait=True)
+        self._prepared.refuse_damaged(at_once=False)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Wait until it is done."""
-        self._prepared.refuse_damaged(wait=True)
+        self._prepared.refuse_damaged(at_once=False)
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Wait until it is done."""
-        self._prepared.refuse_damaged(wait=True)
+        self._prepared.refuse_damaged(at_once=False)
 
 
 class Cost(L.Callback):

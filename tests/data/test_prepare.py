@@ -164,7 +164,7 @@ def test_a_damaged_cache_is_made_anew(
 def test_a_large_cache_is_opened_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Damage that turns up later is told, and the next call makes the cache anew."""
     whole = prepare(reverse(), cache_dir=tmp_path)
-    whole.refuse_damaged(wait=True)
+    whole.refuse_damaged(at_once=False)
     path = tmp_path / whole.fingerprint / "train.arrow"
     content = path.read_bytes()
     path.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
@@ -177,14 +177,14 @@ def test_a_large_cache_is_opened_before_it_is_read(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(prepare_module, "find_damage", read_slowly)
     monkeypatch.setattr(prepare_module, "PATIENCE", 0.01)
     opened = prepare(reverse(), cache_dir=tmp_path)
-    opened.refuse_damaged(wait=False)
+    opened.refuse_damaged(at_once=True)
     begin.set()
     for _ in range(2):
         with pytest.raises(InputError, match=r"train\.arrow is not what was written .*; the same command prepares"):
-            opened.refuse_damaged(wait=True)
+            opened.refuse_damaged(at_once=False)
     assert not prepare_module.is_prepared(whole.fingerprint, cache_dir=tmp_path)
     monkeypatch.undo()
-    prepare(reverse(), cache_dir=tmp_path).refuse_damaged(wait=True)
+    prepare(reverse(), cache_dir=tmp_path).refuse_damaged(at_once=False)
     assert path.read_bytes() == content
 
 

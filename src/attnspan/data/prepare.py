@@ -19,8 +19,8 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -73,16 +73,16 @@ class Prepared:
     damage: Future[str | None]
     """What is wrong with them, in words; of large ones it is known when they are read through."""
 
-    def refuse_damaged(self, *, wait: bool) -> None:
+    def refuse_damaged(self, *, at_once: bool) -> None:
         """End a run whose data turns out to be damaged.
 
         Args:
-            wait: until it is known.
+            at_once: go on if that is not known yet, instead of waiting.
 
         Raises:
             InputError: it is; the next call of :func:`prepare` makes it anew.
         """
-        if (wait or self.damage.done()) and (damage := self.damage.result()):
+        if (self.damage.done() or not at_once) and (damage := self.damage.result()):
             with _lock(self.directory.parent, self.fingerprint):
                 if _read_through(self.directory).result():  # nobody else has made it anew meanwhile
                     (self.directory / FACTS).unlink(missing_ok=True)
@@ -118,15 +118,15 @@ def prepare(corpus: Corpus, *, cache_dir: Path) -> Prepared:
     with quiet():
         directory = cache_dir / fingerprint
         damage = _read_through(directory)
-        with suppress(TimeoutError):
-            if damage.result(PATIENCE):
-                with _lock(cache_dir, fingerprint):
+        wait([damage], PATIENCE)
+        if damage.done() and damage.result():
+            with _lock(cache_dir, fingerprint):
+                damage = _read_through(directory)
+                if found := damage.result():  # nobody else has made it meanwhile
+                    if directory.exists():
+                        print(f"{directory}: {found}; the data is prepared anew", file=sys.stderr)
+                    _make(corpus, cache_dir, directory)
                     damage = _read_through(directory)
-                    if found := damage.result():  # nobody else has made it meanwhile
-                        if directory.exists():
-                            print(f"{directory}: {found}; the data is prepared anew", file=sys.stderr)
-                        _make(corpus, cache_dir, directory)
-                        damage = _read_through(directory)
         return _open(directory, fingerprint, damage)
 
 
