@@ -152,6 +152,7 @@ def in_process(*arguments: object) -> Any:
 
 def one(what: str, length: str, rnn: str, arm: str, *more: str) -> None:
     """Print one measurement as JSON."""
+    torch.set_flush_denormal(True)  # as every run does
     torch.set_num_threads(1)
     case = Case(int(length), rnn, arm)
     if what == "learn":
