@@ -4,6 +4,7 @@
     make bench-peers    also JoeyNMT 2.3, installed from the package index into an environment of its own
     python benchmarks/bench.py [--lengths S ...] [--vocabularies V ...] [--arms ARM ...] [--rounds N] [--seconds X]
                                [--matmul-precision P] [--joeynmt PYTHON] [--json FILE]
+    python benchmarks/bench.py --print FILE
 
 A step is forward, backward and Adam on 64 random pairs with S = T tokens, E = 128, H = A = 256, float32. ``torch`` is
 the plain arm written with nothing but torch.nn: a bidirectional GRU, a linear bridge, a GRU, a linear readout. Ours and
@@ -26,7 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -220,9 +221,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--matmul-precision", default="highest", choices=MATMUL_PRECISIONS, help="of ours")
     parser.add_argument("--joeynmt", help="the python of an environment that has JoeyNMT 2.3")
-    parser.add_argument("--json", help="also write every measurement to this file")
+    parser.add_argument("--json", default="benchmarks/bench.json", help="where measurements go after each round")
+    parser.add_argument("--print", type=Path, metavar="FILE", help="measure nothing, print the tables of such a file")
     parser.add_argument("--one", nargs=6, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.print:
+        print_tables(options.print)
+        return
     torch.set_flush_denormal(True)
     torch.set_float32_matmul_precision(options.matmul_precision)
     if options.one:
@@ -241,29 +246,48 @@ def main() -> None:
     for what in ("greedy", "beam"):
         together += [[Case(what, arm, length, small) for length in options.lengths] for arm in arms if arm != "torch"]
     found: Found = {case: [] for cases in together for case in cases}
+    about = {
+        "command": f"python {' '.join(sys.argv)}",
+        "machine": f"{_processor()}, {platform.platform()}, python {platform.python_version()}",
+        "torch": version("torch"),
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "threads": options.threads,
+        "matmul_precision": options.matmul_precision,
+        "first_update": [first_update() for _ in range(4)][1:],  # the first one prepares the data
+        "loading": loading(),
+    }
     for number in range(options.rounds):
         for at, cases in enumerate(together if number % 2 == 0 else reversed(together)):
             if sys.stderr.isatty():
                 print(f"round {number + 1}/{options.rounds}, {at + 1}/{len(together)}", end="\r", file=sys.stderr)
             for case, one in zip(cases, in_process(cases, options), strict=True):
                 found[case].append(one)
-    first = [first_update() for _ in range(options.rounds + 1)][1:]  # the first one prepares the data
-    loaded = loading()
+        measured = [{**asdict(case), "rounds": rounds} for case, rounds in found.items()]
+        path = Path(options.json)
+        path.write_text(json.dumps(about | {"measured": measured}, indent=1) + "\n", encoding="utf-8")
+    print_tables(path)
 
-    print(f"python {' '.join(sys.argv)}")
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {_processor()}, {platform.platform()}, python {platform.python_version()},")
+
+def print_tables(path: Path) -> None:
+    """Print what a file holds; of what has not been measured yet nothing is said."""
+    about = json.loads(path.read_text(encoding="utf-8"))
+    found: Found = {Case(**one): rounds for one in about.pop("measured") if (rounds := one.pop("rounds"))}
+    product = statistics.median(one["gflops"] for one in found[Case("product", "", 0, 0)])
+    first, loaded = about["first_update"], about["loading"]
+    print(about["command"])
+    print(f"{about['date']}, {about['machine']},")
     print(
-        f"torch {version('torch')}, {options.threads} threads, {options.rounds} rounds;"
-        f" B {BATCH}, E {EMBEDDING}, H = A {HIDDEN}; matrix products: {options.matmul_precision}"
+        f"torch {about['torch']}, {about['threads']} threads, {max(map(len, found.values()))} rounds; B {BATCH}, E {EMBEDDING},"
+        f" H = A {HIDDEN}; matrix products: {about['matmul_precision']}"
     )
-    product = statistics.median(one["gflops"] for one in found[together[0][0]])
     print(f"a large matrix product: {product:.0f} GFLOP/s")
     print()
-    for vocabulary in options.vocabularies:
-        print_training(found, arms, options.lengths, vocabulary, product)
+    vocabularies = sorted({case.vocabulary for case in found} - {0})
+    for vocabulary in vocabularies:
+        print_training(found, vocabulary, product)
     for what in ("greedy", "beam"):
-        print_decoding(found, what, arms, options.lengths, small)
-    print_fit(found, arms, options.lengths, small)
+        print_decoding(found, what)
+    print_fit(found, vocabularies[0])
     print(
         f"from the command to the first update: {statistics.median(first):.1f} s ({min(first):.1f} to {max(first):.1f})"
     )
@@ -272,10 +296,6 @@ def main() -> None:
         f"{loaded['milliseconds'] / loaded['step_milliseconds']:.2%} of a step on it with one thread "
         f"({loaded['step_milliseconds']:.0f} ms); {loaded['padding']:.1%} of its positions are padding"
     )
-    if options.json:
-        measured = [{**asdict(case), "rounds": rounds} for case, rounds in found.items()]
-        whole = {"first_update": first, "loading": loaded, "threads": options.threads, "measured": measured}
-        Path(options.json).write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
 
 
 def median(found: Found, case: Case, key: str) -> float:
@@ -291,54 +311,51 @@ def ratio(found: Found, case: Case, other: Case, key: str = "seconds") -> str:
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
 
 
-def print_training(found: Found, arms: list[str], lengths: list[int], vocabulary: int, product: float) -> None:
+def print_training(found: Found, vocabulary: int, product: float) -> None:
     """The table of training steps."""
     print(f"training step, V = {vocabulary:,}")
     print(
         f"{'S = T':>5} {'arm':22} {'ms':>7} {'tokens/s':>9} {'MB':>6} {'GFLOP/s':>8} {'of product':>10}"
         f"  {'time over plain':17} {'time over peer':17} memory over peer"
     )
-    for length in lengths:
-        for arm in arms:
-            case = Case("train", arm, length, vocabulary)
-            taken = median(found, case, "seconds")
-            row = f"{length:5} {arm:22} {1000 * taken:7.1f} {BATCH * length / taken:9,.0f}"
-            row += f" {median(found, case, 'memory'):6,.0f}"
-            if "gflop" in found[case][0]:
-                speed = median(found, case, "gflop") / taken
-                row += f" {speed:8.1f} {speed / product:10.0%}"
-            else:
-                row += f" {'':8} {'':10}"
-            peer = Case("train", PEER.get(arm, ""), length, vocabulary)
-            over = ratio(found, case, Case("train", BASE, length, vocabulary))
-            print(f"{row}  {over:17} {ratio(found, case, peer):17} {ratio(found, case, peer, 'memory')}".rstrip())
+    for case in (case for case in found if (case.what, case.vocabulary) == ("train", vocabulary)):
+        taken = median(found, case, "seconds")
+        row = f"{case.length:5} {case.arm:22} {1000 * taken:7.1f} {BATCH * case.length / taken:9,.0f}"
+        row += f" {median(found, case, 'memory'):6,.0f}"
+        if "gflop" in found[case][0]:
+            speed = median(found, case, "gflop") / taken
+            row += f" {speed:8.1f} {speed / product:10.0%}"
+        else:
+            row += f" {'':8} {'':10}"
+        peer = replace(case, arm=PEER.get(case.arm, ""))
+        over = ratio(found, case, replace(case, arm=BASE))
+        print(f"{row}  {over:17} {ratio(found, case, peer):17} {ratio(found, case, peer, 'memory')}".rstrip())
     print()
 
 
-def print_decoding(found: Found, what: str, arms: list[str], lengths: list[int], vocabulary: int) -> None:
+def print_decoding(found: Found, what: str) -> None:
     """The table of a search."""
-    print(f"{'greedy decoding' if what == 'greedy' else 'beam search, 5 places'}, V = {vocabulary:,}")
+    print("greedy decoding" if what == "greedy" else "beam search, 5 places")
     print(f"{'S = T':>5} {'arm':22} {'ms':>7} {'tokens/s':>9}  {'time over plain':17} time over peer")
-    for length in lengths:
-        for arm in arms:
-            if (case := Case(what, arm, length, vocabulary)) in found:
-                taken = median(found, case, "seconds")
-                over = ratio(found, case, Case(what, BASE, length, vocabulary))
-                peer = ratio(found, case, Case(what, PEER.get(arm, ""), length, vocabulary))
-                row = f"{length:5} {arm:22} {1000 * taken:7.1f} {BATCH * length / taken:9,.0f}  {over:17} {peer}"
-                print(row.rstrip())
+    for case in sorted((case for case in found if case.what == what), key=lambda case: case.length):
+        taken = median(found, case, "seconds")
+        over, peer = (ratio(found, case, replace(case, arm=arm)) for arm in (BASE, PEER.get(case.arm, "")))
+        row = f"{case.length:5} {case.arm:22} {1000 * taken:7.1f} {BATCH * case.length / taken:9,.0f}  {over:17} {peer}"
+        print(row.rstrip())
     print()
 
 
-def print_fit(found: Found, arms: list[str], lengths: list[int], vocabulary: int) -> None:
-    """Time of a training step as a + b T + c T S, by least squares."""
-    if len(lengths) < 4:
-        return
+def print_fit(found: Found, vocabulary: int) -> None:
+    """Time of a training step as a + b T + c T S, by least squares; with three lengths there would be nothing left."""
+    cases = [case for case in found if (case.what, case.vocabulary) == ("train", vocabulary)]
     print(f"training step, V = {vocabulary:,}: ms = a + b T + c T S")
     print(f"{'arm':22} {'a':>7} {'b':>7} {'1000 c':>7} {'missed at most':>14}")
-    # Each equation over its time: what counts is the share by which a time is missed.
-    for arm in arms:
-        times = [1000 * median(found, Case("train", arm, length, vocabulary), "seconds") for length in lengths]
+    for arm in dict.fromkeys(case.arm for case in cases):
+        lengths = [case.length for case in cases if case.arm == arm]
+        if len(lengths) < 4:
+            continue
+        times = [1000 * median(found, case, "seconds") for case in cases if case.arm == arm]
+        # Each equation over its time: what counts is the share by which a time is missed.
         columns = np.array([[1.0, length, length**2] for length in lengths]) / np.array(times)[:, None]
         a, b, c = np.linalg.lstsq(columns, np.ones(len(times)), rcond=None)[0]
         missed = np.abs(columns @ (a, b, c) - 1).max()
