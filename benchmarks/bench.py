@@ -276,9 +276,10 @@ def print_tables(path: Path) -> None:
     first, loaded = about["first_update"], about["loading"]
     print(about["command"])
     print(f"{about['date']}, {about['machine']},")
+    rounds = max(map(len, found.values()))
     print(
-        f"torch {about['torch']}, {about['threads']} threads, {max(map(len, found.values()))} rounds; B {BATCH}, E {EMBEDDING},"
-        f" H = A {HIDDEN}; matrix products: {about['matmul_precision']}"
+        f"torch {about['torch']}, {about['threads']} threads, {rounds} rounds;"
+        f" B {BATCH}, E {EMBEDDING}, H = A {HIDDEN}; matrix products: {about['matmul_precision']}"
     )
     print(f"a large matrix product: {product:.0f} GFLOP/s")
     print()
