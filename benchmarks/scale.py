@@ -7,7 +7,7 @@ Pairs of about 20 words, drawn with a seed by a law like Zipf's from 30,000, in 
 and those that it starts, held at a time above what its imports take. From 100,000 pairs on, two processes cut the
 texts into tokens on two cores, and their imports are counted. Files that lie mapped into memory are not, for the
 system takes their pages back when it needs them; of the training split's the share is given that was mapped in for
-the first batch. Beside that the cache is read through once, to see that it is whole; a large one is not waited for.
+the first batch, and after how many seconds it was there. Beside that the cache is read through once, to see that it is whole; a large one is not waited for.
 Linux only.
 """
 
@@ -129,7 +129,10 @@ def main() -> None:
     if options.measure:
         print(json.dumps(measure(options.measure)))
         return
-    print("training pairs   cache of training   to prepare   to first batch   share of the cache in memory then")
+    print(
+        "training pairs   cache of training   to prepare   to first batch          after"
+        "   share of the cache in memory then"
+    )
     for pairs in options.pairs:
         with tempfile.TemporaryDirectory() as directory:
             write_corpus(Path(directory), pairs)
@@ -137,7 +140,7 @@ def main() -> None:
             found: dict[str, float] = {}
             for _ in ("prepare", "first batch"):
                 found |= json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-            needs = f"{found['making']:7,.0f} MB   {found['batch']:11,.0f} MB"
+            needs = f"{found['making']:7,.0f} MB   {found['batch']:11,.0f} MB   {found['seconds']:8.1f} s"
             print(f"{pairs:14,}   {found['cached']:14,.0f} MB   {needs}   {found['touched']:34.0%}", flush=True)
 
 
