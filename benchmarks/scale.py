@@ -7,8 +7,8 @@ Pairs of about 20 words, drawn with a seed by a law like Zipf's from 30,000, in 
 and those that it starts, held at a time above what its imports take. From 100,000 pairs on, two processes cut the
 texts into tokens on two cores, and their imports are counted. Files that lie mapped into memory are not, for the
 system takes their pages back when it needs them; of the training split's the share is given that was mapped in for
-the first batch, and after how many seconds it was there. Beside that the cache is read through once, to see that it is whole; a large one is not waited for.
-Linux only.
+the first batch, and after how many seconds it was there. Beside that the cache is read through once, to see that it is
+whole; a large one is not waited for. Linux only.
 """
 
 from __future__ import annotations
