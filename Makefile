@@ -34,11 +34,12 @@ cluster-test: .venv/installed-dev
 	tests/slurm/cluster.sh stop .slurm; exit $$status
 
 bench: .venv/installed-dev
-	$(BIN)/python benchmarks/bench.py > benchmarks/bench.txt.new
+	$(BIN)/python benchmarks/bench.py --json benchmarks/bench.json > benchmarks/bench.txt.new
 	mv benchmarks/bench.txt.new benchmarks/bench.txt
 
 bench-peers: .venv/installed-dev .bench/joeynmt
-	$(BIN)/python benchmarks/bench.py --joeynmt .bench/joeynmt/bin/python > benchmarks/bench.txt.new
+	$(BIN)/python benchmarks/bench.py --joeynmt .bench/joeynmt/bin/python --json benchmarks/bench.json \
+	  > benchmarks/bench.txt.new
 	mv benchmarks/bench.txt.new benchmarks/bench.txt
 
 bench-yoyodyne: .venv/installed-dev .bench/yoyodyne

@@ -112,19 +112,26 @@ def measure(case: Case, seconds: float) -> dict[str, float]:
     lengths = torch.full((BATCH,), case.length)
     if case.what != "train":
         return {"seconds": median_seconds(decoder(case.what, model, source, lengths), seconds)}
+    learn = learner(model)
+    taken = median_seconds(lambda: learn(source, lengths, target, target), seconds)
+    memory = peak_mb() - before
+    with FlopCounterMode(display=False) as counter:
+        learn(source, lengths, target, target)
+    return {"seconds": taken, "memory": memory, "gflop": counter.get_total_flops() / 1e9}
+
+
+def learner(model: nn.Module) -> Callable[[Tensor, Tensor, Tensor, Tensor], None]:
+    """A training step on sources, their lengths, what the decoder reads and what it is to say."""
     optimizer = torch.optim.Adam(model.parameters())
 
-    def train() -> None:
-        logits, _ = model(source, lengths, target)
-        loss = F.cross_entropy(logits.flatten(0, 1), target.flatten())
+    def learn(source: Tensor, lengths: Tensor, read: Tensor, said: Tensor) -> None:
+        logits, _ = model(source, lengths, read)
+        loss = F.cross_entropy(logits.flatten(0, 1), said.flatten(), ignore_index=PAD)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
-    taken, memory = median_seconds(train, seconds), peak_mb() - before
-    with FlopCounterMode(display=False) as counter:
-        train()
-    return {"seconds": taken, "memory": memory, "gflop": counter.get_total_flops() / 1e9}
+    return learn
 
 
 def decoder(what: str, model: Any, source: Tensor, lengths: Tensor) -> Callable[[], object]:
@@ -193,15 +200,10 @@ def loading() -> dict[str, float]:
         source_vocabulary_size=len(prepared.source_tokenizer),
         target_vocabulary_size=len(prepared.target_tokenizer),
     )
-    optimizer = torch.optim.Adam(model.parameters())
-    steps: list[float] = []
+    learn, steps = learner(model), []
     for batch in batches[:30]:
         began = time.perf_counter()
-        logits, _ = model(batch.source, batch.source_lengths, batch.target_input)
-        loss = F.cross_entropy(logits.flatten(0, 1), batch.target_output.flatten(), ignore_index=PAD)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        learn(batch.source, batch.source_lengths, batch.target_input, batch.target_output)
         steps.append(time.perf_counter() - began)
     return {
         "milliseconds": 1000 * taken / len(batches),
@@ -221,12 +223,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--matmul-precision", default="highest", choices=MATMUL_PRECISIONS, help="of ours")
     parser.add_argument("--joeynmt", help="the python of an environment that has JoeyNMT 2.3")
-    parser.add_argument("--json", default="benchmarks/bench.json", help="where measurements go after each round")
+    parser.add_argument("--json", help="also write every measurement to this file, after each round")
     parser.add_argument("--print", type=Path, metavar="FILE", help="measure nothing, print the tables of such a file")
     parser.add_argument("--one", nargs=6, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.print:
-        print_tables(options.print)
+        print_tables(json.loads(options.print.read_text(encoding="utf-8")))
         return
     torch.set_flush_denormal(True)
     torch.set_float32_matmul_precision(options.matmul_precision)
@@ -246,7 +248,7 @@ def main() -> None:
     for what in ("greedy", "beam"):
         together += [[Case(what, arm, length, small) for length in options.lengths] for arm in arms if arm != "torch"]
     found: Found = {case: [] for cases in together for case in cases}
-    about = {
+    about: dict[str, Any] = {
         "command": f"python {' '.join(sys.argv)}",
         "machine": f"{_processor()}, {platform.platform()}, python {platform.python_version()}",
         "torch": version("torch"),
@@ -262,15 +264,14 @@ def main() -> None:
                 print(f"round {number + 1}/{options.rounds}, {at + 1}/{len(together)}", end="\r", file=sys.stderr)
             for case, one in zip(cases, in_process(cases, options), strict=True):
                 found[case].append(one)
-        measured = [{**asdict(case), "rounds": rounds} for case, rounds in found.items()]
-        path = Path(options.json)
-        path.write_text(json.dumps(about | {"measured": measured}, indent=1) + "\n", encoding="utf-8")
-    print_tables(path)
+        about["measured"] = [{**asdict(case), "rounds": rounds} for case, rounds in found.items()]
+        if options.json:
+            Path(options.json).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    print_tables(about)
 
 
-def print_tables(path: Path) -> None:
-    """Print what a file holds; of what has not been measured yet nothing is said."""
-    about = json.loads(path.read_text(encoding="utf-8"))
+def print_tables(about: dict[str, Any]) -> None:
+    """Print what the JSON file holds; of what has not been measured yet nothing is said."""
     found: Found = {Case(**one): rounds for one in about.pop("measured") if (rounds := one.pop("rounds"))}
     product = statistics.median(one["gflops"] for one in found[Case("product", "", 0, 0)])
     first, loaded = about["first_update"], about["loading"]
@@ -349,12 +350,12 @@ def print_decoding(found: Found, what: str) -> None:
 def print_fit(found: Found, vocabulary: int) -> None:
     """Time of a training step as a + b T + c T S, by least squares; with three lengths there would be nothing left."""
     cases = [case for case in found if (case.what, case.vocabulary) == ("train", vocabulary)]
+    if len({case.length for case in cases}) < 4:
+        return
     print(f"training step, V = {vocabulary:,}: ms = a + b T + c T S")
     print(f"{'arm':22} {'a':>7} {'b':>7} {'1000 c':>7} {'missed at most':>14}")
     for arm in dict.fromkeys(case.arm for case in cases):
         lengths = [case.length for case in cases if case.arm == arm]
-        if len(lengths) < 4:
-            continue
         times = [1000 * median(found, case, "seconds") for case in cases if case.arm == arm]
         # Each equation over its time: what counts is the share by which a time is missed.
         columns = np.array([[1.0, length, length**2] for length in lengths]) / np.array(times)[:, None]

@@ -112,6 +112,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     options = parser.parse_args()
+    for split in ("train", "validation", "test"):
+        if not (table := options.data / options.language / f"{split}.tsv").is_file():
+            parser.error(f"{table}: no such file")
     given = (options.data, options.language)
     found: dict[tuple[str, int], list[float]] = {}
     for number in range(options.rounds):

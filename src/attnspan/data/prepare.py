@@ -126,7 +126,7 @@ def prepare(corpus: Corpus, *, cache_dir: Path) -> Prepared:
                     if directory.exists():
                         print(f"{directory}: {found}; the data is prepared anew", file=sys.stderr)
                     _make(corpus, cache_dir, directory)
-                    damage = _read_through(directory)
+                    damage = _known(None)  # it was read when its hashes were made
         return _open(directory, fingerprint, damage)
 
 
@@ -174,7 +174,6 @@ def _read_through(directory: Path) -> Future[str | None]:
     Raises:
         InputError: a file cannot be read now.
     """
-    result: Future[str | None] = Future()
     manifest: Manifest = {}
 
     def read(*, hashes: bool) -> str | None:
@@ -192,12 +191,18 @@ def _read_through(directory: Path) -> Future[str | None]:
     try:
         manifest = read_json(directory / FACTS).get(FILES, {FACTS: {}})
     except InputError:
-        result.set_result(f"{FACTS} is missing or damaged")
-        return result
+        return _known(f"{FACTS} is missing or damaged")
     if found := read(hashes=False):
-        result.set_result(found)
-    else:
-        threading.Thread(target=read_all, daemon=True).start()
+        return _known(found)
+    result: Future[str | None] = Future()
+    threading.Thread(target=read_all, daemon=True).start()
+    return result
+
+
+def _known(damage: str | None) -> Future[str | None]:
+    """What needs no waiting."""
+    result: Future[str | None] = Future()
+    result.set_result(damage)
     return result
 
 
