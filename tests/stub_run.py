@@ -73,6 +73,9 @@ def main() -> None:
             time.sleep(0.05)
         if what == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
+        if what == "asked":
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
         if what == "realtime":
             os.kill(os.getpid(), signal.SIGRTMIN + 6)
         if what == "exit":

@@ -103,6 +103,14 @@ def test_a_signal_without_a_name(tmp_path: Path) -> None:
     assert (one.outcome, one.reason) == (FAILED, f"killed by signal {signal.SIGRTMIN + 6}")
 
 
+def test_asked_to_stop_before_it_listens(tmp_path: Path) -> None:
+    """That is no failure: under joblib ``fail_fast`` asks runs that have only just been started, too."""
+    one = job(tmp_path, "one", "asked")
+    run([one])
+    assert (one.outcome, one.reason) == (INTERRUPTED, "by SIGTERM")
+    assert look(one.directory).state == INTERRUPTED
+
+
 def test_a_command_that_cannot_start(tmp_path: Path) -> None:
     bad, good = job(tmp_path, "bad"), job(tmp_path, "good", "good")
     bad.command = ["/no/such/command"]

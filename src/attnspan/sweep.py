@@ -39,7 +39,7 @@ from attnspan.status import (
     read_status,
     unqueued,
 )
-from attnspan.stopping import interrupt_on_end
+from attnspan.stopping import Stop, interrupt_on_end
 from attnspan.threads import thread_environment
 
 SKIPPED = "finished before"
@@ -500,6 +500,8 @@ def _conclude(job: Job, code: int) -> None:
         job.outcome, job.reason = FINISHED, ""
     elif mine and status is not None and status.state == INTERRUPTED:  # somebody asked the job itself
         job.outcome, job.reason = INTERRUPTED, status.reason or ""
+    elif -code in Stop.SIGNALS:  # asked before it listened: its libraries were loading
+        job.outcome, job.reason = INTERRUPTED, f"by {_signal_name(-code)}"
     else:
         job.outcome = FAILED
         job.reason = (status.reason if mine and status is not None else None) or _why(job, code)
