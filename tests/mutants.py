@@ -107,10 +107,28 @@ MUTANTS = {
         test=f"{_EQUATIONS}[luong_general_feeding decoder.fused=false]",
     ),
     "exponentials that overflow in the fused path": Mutant(
-        file="models/fused_bahdanau.py",
+        file="models/fused_additive.py",
         old="max) / 3",
         new="max)",
-        test="tests/models/test_fused.py::test_activations_are_sigmoids[1.001 of the limit-dtype0]",
+        test="tests/models/test_fused.py::test_additive_attention_is_its_definition[1.001 of the limit-dtype0]",
+    ),
+    "padding attended in the compiled path": Mutant(
+        file="models/fused_rows.py",
+        old="if mask[b, s] else zero",
+        new="if mask[b, s] or b else zero",
+        test="tests/models/test_fused.py::test_additive_attention_is_its_definition[0.01 of the limit-dtype1]",
+    ),
+    "softmax's mean dropped in the compiled path": Mutant(
+        file="models/fused_rows.py",
+        old="(d_weight[s] - mean)",
+        new="d_weight[s]",
+        test="tests/models/test_fused.py::test_additive_attention_is_its_definition[0.01 of the limit-dtype1]",
+    ),
+    "slope of another function in the compiled path": Mutant(
+        file="models/fused_rows.py",
+        old="share - share * active",
+        new="share - share * share",
+        test="tests/models/test_fused.py::test_additive_attention_is_its_definition[0.01 of the limit-dtype1]",
     ),
     "h~ not fed in the fused path": Mutant(
         file="models/fused_luong.py",
@@ -125,9 +143,9 @@ MUTANTS = {
         test=f"{_CONTRACT}test_unrolled_steps_equal_the_path[luong_general_feeding]",
     ),
     "gradient of c' through h' dropped in the fused path": Mutant(
-        file="models/fused_cells.py",
-        old="d_cell = torch.addcmul(d_cell, d_hidden, slopes[:, 4 * H :])",
-        new="d_cell = d_cell + d_hidden",
+        file="models/fused_rows.py",
+        old="d_hidden[b, i] * leave * (one - tanh_cell[b, i] * tanh_cell[b, i])",
+        new="d_hidden[b, i]",
         test=f"{_CONTRACT}test_unrolled_steps_equal_the_path[bahdanau rnn=lstm]",
     ),
     "cells of an LSTM not carried": Mutant(

@@ -147,8 +147,8 @@ def test_randomisation_keeps_each_test_to_its_examples():
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_intervals_hold_the_truth_as_often_as_they_promise(seeds):
-    """A glance at what benchmarks/coverage.py measures at length; its output is beside it."""
-    path = Path(__file__).parents[1] / "benchmarks" / "coverage.py"
+    """A glance at what benchmarks/interval_coverage.py measures at length; its output is beside it."""
+    path = Path(__file__).parents[1] / "benchmarks" / "interval_coverage.py"
     specification = importlib.util.spec_from_file_location("coverage_of_intervals", path)
     coverage = importlib.util.module_from_spec(specification)
     sys.modules[specification.name] = coverage

@@ -15,7 +15,7 @@ from typing import Any
 from attnspan.errors import InputError
 from attnspan.rundir import CONFIG, read_config
 
-RESULTS_VERSION = 4
+RESULTS_VERSION = 5
 """Raise it with every change after which the same config gives other numbers."""
 
 CHANGES_NOTHING = (

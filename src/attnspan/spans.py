@@ -14,8 +14,8 @@ difference of the two is zero, so the interval covers it as often as the interva
 known difference. It is censored in the same way.
 
 Which arm is the best is estimated too, and the best of several estimates is too good on average, so that true spans are
-called too long a little oftener than too short. Measured (``benchmarks/coverage.py``, the best of four arms chosen by
-the results that its threshold comes from), this costs less than the intervals have to spare.
+called too long a little oftener than too short. Measured (``benchmarks/interval_coverage.py``, the best of four arms
+chosen by the results that its threshold comes from), this costs less than the intervals have to spare.
 """
 
 from __future__ import annotations

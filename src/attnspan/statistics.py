@@ -13,7 +13,7 @@ sums; it is linearised first: each example's *influence* ``(edits - rate * token
 its value, and sums to zero within a bin.
 
 With 3 seeds V_seed has 2 degrees of freedom. Which quantile, then? All but the second were measured by
-``benchmarks/coverage.py`` (its output is beside it):
+``benchmarks/interval_coverage.py`` (its output is beside it):
 
 - a percentile bootstrap over seeds and examples covers far too little, for 3 seeds are not a population;
 - t with S - 1 degrees of freedom for all of V must cover near 100% where the examples dominate: 4.30 times the standard
@@ -223,7 +223,7 @@ def randomisation(differences: Floats, members: NDArray[np.bool_], *, draws: int
 
     If two systems were the same, each example's two results could change places, so each difference its sign. This
     asks whether *these trained models* differ on sources like these. It knows nothing of other seeds, so it is no test
-    of the arms: where seeds vary, it rejects far too often for that (``benchmarks/coverage.py`` shows by how much).
+    of the arms: where seeds vary, it rejects far too often for that (``benchmarks/interval_coverage.py`` shows how).
 
     Args:
         differences: N: first minus second, for every example.

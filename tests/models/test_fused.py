@@ -7,19 +7,33 @@ from __future__ import annotations
 
 import functools
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from attnspan.assemble import assemble_model
+from attnspan.models import fused_additive, fused_cells
 from attnspan.models.decoder import Decoder
-from attnspan.models.fused_bahdanau import Activations, FusedBahdanau
+from attnspan.models.fused_additive import TensorAttention, additive_attention
+from attnspan.models.fused_bahdanau import FusedBahdanau
 from attnspan.models.fused_cells import Cell, GRUCell, LSTMCell, cell_of
 from attnspan.models.fused_luong import FusedLuong
+from attnspan.models.fused_rows import RowAttention, RowGRU, RowLSTM
 from attnspan.models.seq2seq import Seq2Seq
 from tests.conftest import Compose
 from tests.models.arms import WIRINGS, small
+
+
+@pytest.fixture(params=["rows", "tensors"])
+def means(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what the steps are computed: kernels that numba compiles, or, as on a GPU, torch's operations."""
+    if request.param == "tensors":
+        for module in (fused_additive, fused_cells):
+            monkeypatch.setattr(module, "is_for_rows", lambda tensor: False)
+
 
 FUSED = [
     ("bahdanau",),
@@ -28,7 +42,7 @@ FUSED = [
     ("luong_general_feeding", "rnn=lstm"),
     ("luong_scaled_dot", "decoder.input_feeding=true"),
 ]
-GATES: dict[type[Cell], int] = {GRUCell: 3, LSTMCell: 4}
+GATES: dict[type[Cell], int] = {GRUCell: 3, RowGRU: 3, LSTMCell: 4, RowLSTM: 4}
 
 
 def sized(composed: Compose, *wiring: str) -> Seq2Seq:
@@ -40,7 +54,7 @@ def sized(composed: Compose, *wiring: str) -> Seq2Seq:
 
 
 @pytest.mark.parametrize("wiring", FUSED, ids=" ".join)
-def test_float32(composed: Compose, wiring: tuple[str, ...]) -> None:
+def test_float32(means: None, composed: Compose, wiring: tuple[str, ...]) -> None:
     """1e-5 of the largest number, gradients too."""
     model = sized(composed, *wiring)
     with torch.no_grad():  # look somewhere: as long as all weights are alike, W_a's gradient is what rounding leaves
@@ -71,9 +85,9 @@ def arguments(cell: type[Cell], wiring: str) -> tuple[list[Tensor], list[Tensor]
     return tuple([torch.randn(size, requires_grad=True) for size in sizes] for sizes in (memory, weights + start))
 
 
-@pytest.mark.parametrize("cell", [GRUCell, LSTMCell])
+@pytest.mark.parametrize("cell", GATES)
 @pytest.mark.parametrize("wiring", ["bahdanau", "luong"])
-def test_gradients_are_derivatives(float64: None, cell: type[Cell], wiring: str) -> None:
+def test_gradients_are_derivatives(float64: None, means: None, cell: type[Cell], wiring: str) -> None:
     """Against differences of the function itself, for every output and every argument."""
     before, behind = arguments(cell, wiring)
     function = FusedBahdanau if wiring == "bahdanau" else FusedLuong
@@ -86,9 +100,9 @@ def test_gradients_are_derivatives(float64: None, cell: type[Cell], wiring: str)
     assert torch.autograd.gradcheck(unrolled, (*before, *behind), atol=1e-7)
 
 
-@pytest.mark.parametrize("cell", [GRUCell, LSTMCell])
+@pytest.mark.parametrize("cell", GATES)
 @pytest.mark.parametrize("wiring", ["bahdanau", "luong"])
-def test_any_output_may_be_left_unused(float64: None, cell: type[Cell], wiring: str) -> None:
+def test_any_output_may_be_left_unused(float64: None, means: None, cell: type[Cell], wiring: str) -> None:
     """The gradients of the outputs' sum are the sum of the gradients of each output alone."""
     before, behind = arguments(cell, wiring)
     function = FusedBahdanau if wiring == "bahdanau" else FusedLuong
@@ -103,17 +117,18 @@ def test_any_output_may_be_left_unused(float64: None, cell: type[Cell], wiring: 
         torch.testing.assert_close(total, sum(part for part in parts if part is not None), atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("scale", [1.0, 100.0])
 @pytest.mark.parametrize("cells", [nn.GRU(3, 5), nn.LSTM(3, 5)], ids=["gru", "lstm"])
-def test_a_cell_is_torchs(cells: nn.GRU | nn.LSTM) -> None:
-    """One step on buffers is one step of torch's kernel."""
+def test_a_cell_is_torchs(means: None, cells: nn.GRU | nn.LSTM, scale: float) -> None:
+    """One step on buffers is one step of torch's kernel, also where gates are quite open or shut."""
     cell, B = cell_of(cells), 4
     input_weight, hidden_weight, input_bias, hidden_bias = cells.all_weights[0]
-    inputs, state = torch.randn(B, 3), tuple(torch.randn(B, 5) for _ in range(cell.parts))
+    inputs, state = scale * torch.randn(B, 3), tuple(torch.randn(B, 5) for _ in range(cell.parts))
     into = tuple(torch.empty(B, 5) for _ in state)
     with torch.no_grad():
         given = torch.addmm(input_bias, inputs, input_weight.t())
-        recurrent = torch.addmm(hidden_bias, state[0], hidden_weight.t())
-        cell.step(given, recurrent, state, into, torch.empty(B, 5))
+        asked = torch.addmm(hidden_bias, state[0], hidden_weight.t())
+        cell.step(given, asked, state, into, torch.empty(B, 5))
         first = tuple(part.unsqueeze(0) for part in state)
         _, last = cells(inputs.unsqueeze(0), first if cell.parts == 2 else first[0])
     for mine, torchs in zip(into, last if cell.parts == 2 else (last,), strict=True):
@@ -135,7 +150,7 @@ def kept_for_backward(model: Seq2Seq, S: int, T: int) -> int:
 
 
 @pytest.mark.parametrize("wiring", FUSED, ids=" ".join)
-def test_nothing_of_size_t_times_s_times_a_is_kept(composed: Compose, wiring: tuple[str, ...]) -> None:
+def test_nothing_of_size_t_times_s_times_a_is_kept(means: None, composed: Compose, wiring: tuple[str, ...]) -> None:
     S, T, A = 40, 40, 64
     assert kept_for_backward(sized(composed, *wiring), S, T) < 2 * T * S * A / 4
 
@@ -157,19 +172,107 @@ def test_what_is_fused(composed: Compose, wiring: tuple[str, ...]) -> None:
     assert getattr(decoder, "fused", False) is expected
 
 
+LIMIT = {dtype: math.log(torch.finfo(dtype).max) / 3 for dtype in (torch.float32, torch.float64)}
+"""The largest key that has a factor."""
+
+
+def memory_of(keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """States, mask and v for keys [B, S, A]; the last position of the second example is padding."""
+    torch.manual_seed(2)
+    B, S, A = keys.shape
+    mask = torch.ones(B, S, dtype=torch.bool)
+    mask[1, -1] = False
+    states = torch.randn(B, S, 3, dtype=keys.dtype).masked_fill(~mask.unsqueeze(-1), 0.0)
+    return states, mask, torch.randn(A, dtype=keys.dtype) / A
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("share", [0.01, 0.999, 1.001, 1000.0], ids=lambda share: f"{share} of the limit")
-def test_activations_are_sigmoids(dtype: torch.dtype, share: float) -> None:
-    """Whatever the keys and the queries: where exponentials overflow or vanish, and where they must not be used."""
-    limit = math.log(torch.finfo(dtype).max) / 3
-    keys = share * limit * torch.linspace(-1, 1, 41, dtype=dtype).expand(1, 7, 41)
-    queries = torch.tensor([[0.0], [0.5], [1.01], [1.49], [1.51], [3.0], [1e4]], dtype=dtype) * limit
-    activations = Activations(keys)
-    assert activations.factored == (share < 1)
-    for query in (*queries, *-queries, *keys[0, 0].unsqueeze(1), *-keys[0, 0].unsqueeze(1)):
-        found = activations.at(query.expand(1, 41))
-        exact = torch.sigmoid(2 * (query + keys).double()).to(dtype)
-        torch.testing.assert_close(found, exact, atol=8 * torch.finfo(dtype).eps, rtol=0)
+def test_additive_attention_is_its_definition(dtype: torch.dtype, share: float) -> None:
+    """And its gradients are autograd's of it in float64, whatever the keys and queries: where exponentials overflow or
+    vanish, and where they must not be used."""
+    limit = LIMIT[dtype]
+    keys = share * limit * torch.linspace(-1, 1, 2 * 5 * 41, dtype=dtype).reshape(5, 2, 41).transpose(0, 1)
+    states, mask, energy = memory_of(keys)
+    attention = additive_attention(keys, states, mask, energy)
+    assert type(attention) is (RowAttention if share < 1 else TensorAttention)
+    exact = [tensor.clone().double().requires_grad_() for tensor in (keys, energy)]
+    total = exact[0].new_zeros(())
+    for query in [*(limit * torch.tensor([0.0, 0.5, -1.01, 1.49, -1.51, 3.0, -1e4], dtype=dtype)), *-keys[:, 0]]:
+        query = query.expand(2, 41)
+        asked = torch.cat([torch.randn(2, 3, dtype=dtype), query], dim=1)
+        weights, context, d_asked = (torch.full((2, n), math.nan, dtype=dtype) for n in (5, 3, 44))
+        attention.attend(asked, weights, context)
+        asking = query.clone().double().requires_grad_()
+        scores = torch.tanh(asking.unsqueeze(1) + exact[0]) @ exact[1]
+        right = torch.softmax(scores.masked_fill(~mask, -torch.inf), dim=-1)
+        close(weights, right.detach())
+        assert weights[1, -1] == 0
+        close(context, (right.unsqueeze(1) @ states.double()).squeeze(1).detach())
+        d_context, d_weights = torch.randn(2, 3, dtype=dtype), torch.randn(2, 5, dtype=dtype)
+        attention.back(asked, weights, d_context, d_weights, d_asked)
+        assert d_asked[:, :3].isnan().all()
+        loss = ((right.unsqueeze(1) @ states.double()).squeeze(1) * d_context).sum() + (right * d_weights).sum()
+        close(d_asked[:, 3:], torch.autograd.grad(loss, asking, retain_graph=True)[0])
+        total = total + loss
+    for sum_, right in zip(attention.sums(), torch.autograd.grad(total, exact), strict=True):
+        close(sum_, right)
+
+
+def close(found: Tensor, exact: Tensor) -> None:
+    """To a few of its own digits; numbers here are about one."""
+    torch.testing.assert_close(found, exact.to(found.dtype), atol=100 * torch.finfo(found.dtype).eps, rtol=0)
+
+
+THREADS = """
+import sys, torch
+torch.set_num_threads(int(sys.argv[1]))
+from attnspan.models.fused_rows import RowAttention, numba
+assert numba.get_num_threads() == torch.get_num_threads() == int(sys.argv[1])
+torch.manual_seed(1)
+keys, query, energy = torch.randn(2, 40, 33), torch.randn(2, 33), torch.randn(33)
+mask = torch.ones(2, 40, dtype=torch.bool)
+attention = RowAttention(keys, keys, mask, energy)
+weights, context, d_query = torch.empty(2, 40), torch.empty(2, 33), torch.empty(2, 33)
+attention.attend(query, weights, context)
+attention.back(query, weights, context, weights, d_query)
+print(*(tensor.numpy().tobytes().hex() for tensor in (weights, context, d_query, *attention.sums())))
+"""
+
+
+def test_number_of_threads_changes_nothing() -> None:
+    """Not a bit: an example is one thread's. And there are no more than torch has been told to use."""
+    started = [
+        subprocess.Popen([sys.executable, "-c", THREADS, threads], stdout=subprocess.PIPE) for threads in ("1", "2")
+    ]
+    one, two = (process.communicate()[0] for process in started)
+    assert one == two != b""
+
+
+def test_what_is_not_a_number_stays_so() -> None:
+    """A run whose numbers have gone stops; it must not find some that look right."""
+    keys = torch.zeros(2, 4, 5)
+    states, mask, energy = memory_of(keys)
+    weights, context = torch.empty(2, 4), torch.empty(2, 3)
+    query = torch.zeros(2, 5)
+    query[0, 1] = math.nan
+    RowAttention(keys, states, mask, energy).attend(query, weights, context)
+    assert weights[0].isnan().all()
+    assert context[0].isnan().all()
+    assert not weights[1].isnan().any()
+    keys[0, 0, 0] = math.nan
+    assert type(additive_attention(keys, states, mask, energy)) is TensorAttention
+
+
+@pytest.mark.parametrize("cell", [RowGRU, RowLSTM])
+def test_gates_that_are_not_numbers_stay_so(cell: type[Cell]) -> None:
+    for gate in range(GATES[cell]):
+        given, asked = torch.zeros(2, 5 * GATES[cell]), torch.zeros(2, 5 * GATES[cell])
+        given[0, 5 * gate + 1] = math.nan
+        state, into = ((torch.ones(2, 5),) * cell.parts, tuple(torch.empty(2, 5) for _ in range(cell.parts)))
+        cell.step(given, asked, state, into, torch.empty(2, 5))
+        assert into[0][0, 1].isnan()
+        assert int(into[0].isnan().sum()) == 1
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e4])
@@ -180,7 +283,7 @@ def test_large_keys_are_unrolled_alike(float64: None, composed: Compose, scale: 
         model.decoder.attention.score.key.weight *= scale
     memory = model.encode(torch.randint(4, 11, (3, 9)), torch.tensor([9, 4, 7]))
     assert memory.keys is not None
-    assert Activations(memory.keys).factored == (scale == 1.0)
+    assert (memory.keys.abs().max() < LIMIT[torch.float64]) == (scale == 1.0)
     embedded = torch.randn(3, 6, 32)
     path, steps = model.decoder.unroll(embedded, memory), Decoder.unroll(model.decoder, embedded, memory)
     torch.testing.assert_close(path.output, steps.output, atol=1e-9, rtol=0)

@@ -25,33 +25,33 @@ class Cell(Protocol):
     parts: int
 
     @staticmethod
-    def step(given: Tensor, gates: Tensor, state: State, into: State, extra: Tensor) -> None:
+    def step(given: Tensor, asked: Tensor, state: State, into: State, extra: Tensor) -> None:
         """Write the next state ``into`` buffers.
 
         Args:
             given: [B, GH] i.
-            gates: [B, GH] g; what the way back needs takes its place, and in ``extra`` [B, H].
+            asked: [B, GH or more] g; what the way back needs takes its place, and in ``extra`` [B, H].
             state: before the step.
             into: the state behind it.
             extra: see above.
         """
 
     @staticmethod
-    def slopes(gates: Tensor, states: State, extra: Tensor) -> Tensor:
-        """What the gradients are multiplied with, for all steps at once.
+    def needed(asked: Tensor, states: State, extra: Tensor) -> State:
+        """What the way back needs beside ``asked``, computed for all steps at once.
 
         Args:
-            gates: [T, B, GH] as the steps have left them.
+            asked: [T, B, GH or more] as the steps have left it.
             states: parts [T, B, H], before each step.
             extra: [T, B, H] likewise.
 
         Returns:
-            [T, B, nH].
+            tensors [T, B, n].
         """
 
     @staticmethod
-    def back(d_state: State, gates: Tensor, slopes: Tensor, d_given: Tensor, d_recurrent: Tensor) -> State:
-        """Write d_i and d_g [B, GH] from the gradients of the next state.
+    def back(d_state: State, asked: Tensor, needed: State, d_given: Tensor, d_asked: Tensor) -> State:
+        """Write d_i [B, GH], and d_g into the first columns of ``d_asked``, from the gradients of the next state.
 
         Returns:
             the gradients of the state before the step, without what comes through g.
@@ -64,33 +64,35 @@ class GRUCell:
     parts = 1
 
     @staticmethod
-    def step(given: Tensor, gates: Tensor, state: State, into: State, extra: Tensor) -> None:
-        """See :class:`Cell`: r, z, g_n stay in ``gates``, and n in ``extra``."""
+    def step(given: Tensor, asked: Tensor, state: State, into: State, extra: Tensor) -> None:
+        """See :class:`Cell`: r, z, g_n stay in ``asked``, and n in ``extra``."""
         H = extra.size(1)
+        gates = asked[:, : 3 * H]
         gates[:, : 2 * H].add_(given[:, : 2 * H]).sigmoid_()
         reset, update, recurrent = gates.chunk(3, dim=1)
         torch.addcmul(given[:, 2 * H :], reset, recurrent, out=extra).tanh_()
         torch.lerp(extra, state[0], update, out=into[0])
 
     @staticmethod
-    def slopes(gates: Tensor, states: State, extra: Tensor) -> Tensor:
+    def needed(asked: Tensor, states: State, extra: Tensor) -> State:
         """See :class:`Cell`: dh'/dz, dh'/dn behind their functions, and d(r g_n)/dr."""
-        reset, update, recurrent = gates.chunk(3, dim=2)
+        reset, update, recurrent = asked[..., : 3 * extra.size(2)].chunk(3, dim=2)
         of_update = (states[0] - extra) * update * (1 - update)
         of_new = (1 - update) * (1 - extra * extra)
-        return torch.cat([of_update, of_new, recurrent * reset * (1 - reset)], dim=2)
+        return (torch.cat([of_update, of_new, recurrent * reset * (1 - reset)], dim=2),)
 
     @staticmethod
-    def back(d_state: State, gates: Tensor, slopes: Tensor, d_given: Tensor, d_recurrent: Tensor) -> State:
+    def back(d_state: State, asked: Tensor, needed: State, d_given: Tensor, d_asked: Tensor) -> State:
         """See :class:`Cell`."""
-        reset, update, _ = gates.chunk(3, dim=1)
-        H = update.size(1)
+        (slopes,) = needed
+        H = d_state[0].size(1)
+        reset, update, _ = asked[:, : 3 * H].chunk(3, dim=1)
         of_state = slopes[:, : 2 * H].unflatten(1, (2, H))
         torch.mul(d_state[0].unsqueeze(1), of_state, out=d_given[:, H:].unflatten(1, (2, H)))  # d_z, d_n
         d_new = d_given[:, 2 * H :]
         torch.mul(d_new, slopes[:, 2 * H :], out=d_given[:, :H])  # d_r
-        d_recurrent[:, : 2 * H] = d_given[:, : 2 * H]
-        torch.mul(d_new, reset, out=d_recurrent[:, 2 * H :])
+        d_asked[:, : 2 * H] = d_given[:, : 2 * H]
+        torch.mul(d_new, reset, out=d_asked[:, 2 * H : 3 * H])
         return (d_state[0] * update,)
 
 
@@ -100,9 +102,10 @@ class LSTMCell:
     parts = 2
 
     @staticmethod
-    def step(given: Tensor, gates: Tensor, state: State, into: State, extra: Tensor) -> None:
-        """See :class:`Cell`: i, f, g, o stay in ``gates``, and tanh(c') in ``extra``."""
+    def step(given: Tensor, asked: Tensor, state: State, into: State, extra: Tensor) -> None:
+        """See :class:`Cell`: i, f, g, o stay in ``asked``, and tanh(c') in ``extra``."""
         H = extra.size(1)
+        gates = asked[:, : 4 * H]
         gates += given
         gates[:, : 2 * H].sigmoid_()
         enter, forget, new, leave = gates.chunk(4, dim=1)
@@ -113,29 +116,40 @@ class LSTMCell:
         torch.mul(leave, extra, out=into[0])
 
     @staticmethod
-    def slopes(gates: Tensor, states: State, extra: Tensor) -> Tensor:
+    def needed(asked: Tensor, states: State, extra: Tensor) -> State:
         """See :class:`Cell`: dc'/di, dc'/df, dc'/dg and dh'/do behind their functions, and dh'/dc'."""
-        enter, forget, new, leave = gates.chunk(4, dim=2)
+        enter, forget, new, leave = asked[..., : 4 * extra.size(2)].chunk(4, dim=2)
         of_enter = new * enter * (1 - enter)
         of_forget = states[1] * forget * (1 - forget)
         of_new = enter * (1 - new * new)
         of_leave = extra * leave * (1 - leave)
-        return torch.cat([of_enter, of_forget, of_new, of_leave, leave * (1 - extra * extra)], dim=2)
+        return (torch.cat([of_enter, of_forget, of_new, of_leave, leave * (1 - extra * extra)], dim=2),)
 
     @staticmethod
-    def back(d_state: State, gates: Tensor, slopes: Tensor, d_given: Tensor, d_recurrent: Tensor) -> State:
+    def back(d_state: State, asked: Tensor, needed: State, d_given: Tensor, d_asked: Tensor) -> State:
         """See :class:`Cell`."""
+        (slopes,) = needed
         d_hidden, d_cell = d_state
         H = d_cell.size(1)
         d_cell = torch.addcmul(d_cell, d_hidden, slopes[:, 4 * H :])
         torch.mul(torch.cat([d_cell, d_cell, d_cell, d_hidden], dim=1), slopes[:, : 4 * H], out=d_given)
-        d_recurrent.copy_(d_given)
-        return torch.zeros_like(d_hidden), d_cell * gates[:, H : 2 * H]
+        d_asked[:, : 4 * H] = d_given
+        return torch.zeros_like(d_hidden), d_cell * asked[:, H : 2 * H]
 
 
 def cell_of(cells: nn.GRU | nn.LSTM) -> type[Cell]:
-    """The step of torch's cells."""
-    return LSTMCell if isinstance(cells, nn.LSTM) else GRUCell
+    """The quickest step of torch's cells that there is for their weights."""
+    is_lstm = isinstance(cells, nn.LSTM)
+    if is_for_rows(cells.all_weights[0][0]):
+        from attnspan.models.fused_rows import RowGRU, RowLSTM  # to load numba takes a quarter of a second
+
+        return RowLSTM if is_lstm else RowGRU
+    return LSTMCell if is_lstm else GRUCell
+
+
+def is_for_rows(tensor: Tensor) -> bool:
+    """Whether :mod:`attnspan.models.fused_rows` works on its device and in its precision."""
+    return tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64)
 
 
 def states_from(start: State, steps: int) -> State:

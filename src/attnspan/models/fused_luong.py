@@ -63,7 +63,7 @@ class FusedLuong(torch.autograd.Function):
         answers = inputs.new_empty(T, B, M + hidden.size(2))  # [c_t; h_t]
         outputs = torch.empty_like(hidden[1:])
         for t in range(T):
-            given = torch.addmm(inputs[:, t], outputs[t - 1], fed_weight.t()) if t else inputs[:, 0]
+            given = torch.addmm(inputs[:, t], outputs[t - 1], fed_weight.t()) if t else inputs[:, 0].contiguous()
             torch.addmm(hidden_bias, hidden[t], hidden_weight.t(), out=gates[t])
             cell.step(given, gates[t], at(past, t), at(past, t + 1), extra[t])
             scores = torch.bmm(hidden[t + 1].unsqueeze(1), keys.transpose(1, 2)).squeeze(1)
@@ -88,13 +88,13 @@ class FusedLuong(torch.autograd.Function):
         )
         cell, hidden, M = ctx.cell, past[0], states.size(2)
         T, B, _ = gates.shape
-        slopes = cell.slopes(gates, tuple(part[:-1] for part in past), extra)
+        needed = cell.needed(gates, tuple(part[:-1] for part in past), extra)
         d_given, d_recurrent = torch.empty_like(gates), torch.empty_like(gates)
         d_sums = torch.empty_like(outputs)  # of W_c [c; h]
         d_contexts = states.new_empty(T, B, M)
         d_scores = torch.empty_like(weights)
         zero = torch.zeros_like(hidden[0])
-        d_state = tuple(zero if part is None else part for part in d_last)
+        d_state = tuple(zero if part is None else part.contiguous() for part in d_last)
         d_fed = zero
         for t in reversed(range(T)):
             d_tanh = d_fed if d_output is None else d_fed + d_output[:, t]
@@ -107,7 +107,7 @@ class FusedLuong(torch.autograd.Function):
             d_scores[t] = softmax_back(weights[t], d_weight)
             d_asking = d_asking + torch.bmm(d_scores[t].unsqueeze(1), keys).squeeze(1)
             d_state = (d_state[0] + d_asking, *d_state[1:])
-            direct = cell.back(d_state, gates[t], slopes[t], d_given[t], d_recurrent[t])
+            direct = cell.back(d_state, gates[t], at(needed, t), d_given[t], d_recurrent[t])
             d_state = (torch.addmm(direct[0], d_recurrent[t], hidden_weight), *direct[1:])
             d_fed = d_given[t] @ fed_weight
 

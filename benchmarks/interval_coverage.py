@@ -9,7 +9,7 @@ so seeds move whole curves, sources are hard for both arms alike, and each arm h
 other does. The number of wrong tokens is binomial. The truth of a bin is the expectation over all of these, to which
 only the lengths are fixed; it is computed by quadrature.
 
-    python benchmarks/coverage.py [repetitions] > benchmarks/coverage.txt
+    python benchmarks/interval_coverage.py [repetitions] > benchmarks/interval_coverage.txt
 
 Printed per world and number of seeds, in percent: how often the 95% intervals hold the truth (aim: 95, within 92 to
 98), and how often a difference is found where there is none (aim: 5, within 3 to 7; less is safe and costs power). Of
