@@ -148,6 +148,18 @@ MUTANTS = {
         new="d_hidden[b, i]",
         test=f"{_CONTRACT}test_unrolled_steps_equal_the_path[bahdanau rnn=lstm]",
     ),
+    "first state forgotten in the fused recurrence": Mutant(
+        file="models/fused_recurrence.py",
+        old="start = tuple(part[:, 0] for part in state)",
+        new="start = tuple(torch.zeros_like(part[:, 0]) for part in state)",
+        test="tests/models/test_fused.py::test_a_recurrence_is_torchs[True-GRU]",
+    ),
+    "gradient of the last c dropped in the fused recurrence": Mutant(
+        file="models/fused_recurrence.py",
+        old="zero if part is None else part.contiguous()",
+        new="zero",
+        test="tests/models/test_fused.py::test_a_recurrence_is_torchs[True-LSTM]",
+    ),
     "cells of an LSTM not carried": Mutant(
         file="models/recurrence.py",
         old="return outputs, tuple(part.transpose(0, 1) for part in parts)",

@@ -110,7 +110,7 @@ def _offers(module: ModuleType, name: str) -> list[str]:
         and not getattr(thing, "_is_protocol", False)
     ]
     offers = offers or [part.name for part in pkgutil.iter_modules(getattr(module, "__path__", []))]
-    return offers if len(offers) <= 20 else difflib.get_close_matches(name, offers, n=5, cutoff=0.0)
+    return offers if len(offers) <= 30 else difflib.get_close_matches(name, offers, n=5, cutoff=0.0)
 
 
 def _explained(key: str, error: Exception) -> InputError:

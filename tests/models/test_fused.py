@@ -21,7 +21,9 @@ from attnspan.models.fused_additive import TensorAttention, additive_attention
 from attnspan.models.fused_bahdanau import FusedBahdanau
 from attnspan.models.fused_cells import Cell, GRUCell, LSTMCell, cell_of
 from attnspan.models.fused_luong import FusedLuong
+from attnspan.models.fused_recurrence import FusedRecurrence, Unrolled
 from attnspan.models.fused_rows import RowAttention, RowGRU, RowLSTM
+from attnspan.models.recurrence import Recurrence
 from attnspan.models.seq2seq import Seq2Seq
 from tests.conftest import Compose
 from tests.models.arms import WIRINGS, small
@@ -135,6 +137,38 @@ def test_a_cell_is_torchs(means: None, cells: nn.GRU | nn.LSTM, scale: float) ->
         torch.testing.assert_close(mine, torchs[0], atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("cell", [nn.GRU, nn.LSTM])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_recurrence_is_torchs(float64: None, cell: type[nn.GRU | nn.LSTM], first: bool) -> None:
+    """Outputs, last state and the gradients of all that enters, of each output alone."""
+    torch.manual_seed(3)
+    fused = FusedRecurrence(cell=cell, input_size=3, hidden_size=5, layers=1, dropout=0.0)
+    inputs = torch.randn(4, 6, 3, requires_grad=True)
+    state = tuple(torch.randn(4, 1, 5, requires_grad=True) for _ in range(fused.parts)) if first else None
+    entered = [inputs, *fused.parameters(), *(state or ())]
+    found = []
+    for forward in (fused.forward, functools.partial(Recurrence.forward, fused)):
+        outputs, last = forward(inputs, state)
+        torch.manual_seed(4)
+        drawn = [(part * torch.randn_like(part)).sum() for part in (outputs, *last)]
+        gradients = [torch.autograd.grad(each, entered, retain_graph=True) for each in drawn]
+        found.append([outputs, *last, *(one for each in gradients for one in each)])
+    for mine, torchs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, torchs, atol=1e-12, rtol=0)
+
+
+def test_when_a_recurrence_is_fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In training, over more than one step of one layer."""
+    unrolled: list[int] = []
+    monkeypatch.setattr(Unrolled, "apply", lambda cell, given, *rest: unrolled.append(given.size(1)) or [given])
+    for layers, steps in ((1, 4), (1, 1), (2, 4)):
+        recurrence = FusedRecurrence(cell=nn.GRU, input_size=3, hidden_size=5, layers=layers, dropout=0.0)
+        recurrence(torch.randn(2, steps, 3))
+        with torch.no_grad():
+            recurrence(torch.randn(2, steps, 3))
+    assert unrolled == [4]
+
+
 def kept_for_backward(model: Seq2Seq, S: int, T: int) -> int:
     """The most numbers in one tensor that the decoder keeps for the backward pass."""
     memory = model.encode(torch.randint(4, 11, (2, S)), torch.tensor([S, S]))
@@ -227,6 +261,7 @@ def close(found: Tensor, exact: Tensor) -> None:
 THREADS = """
 import sys, torch
 torch.set_num_threads(int(sys.argv[1]))
+from attnspan.models.fused_recurrence import FusedRecurrence, Unrolled
 from attnspan.models.fused_rows import RowAttention, numba
 assert numba.get_num_threads() == torch.get_num_threads() == int(sys.argv[1])
 torch.manual_seed(1)

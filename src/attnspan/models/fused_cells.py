@@ -7,6 +7,7 @@ loss in x. A state is (h,) or (h, c), each [B, H].
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -160,7 +161,7 @@ def states_from(start: State, steps: int) -> State:
     return buffers
 
 
-def at(states: State, t: int) -> State:
+def at(states: Sequence[Tensor], t: int) -> State:
     """The state [B, H] at time t of states [T, B, H]."""
     return tuple(part[t] for part in states)
 
