@@ -11,10 +11,11 @@ import torch
 
 
 def median_seconds(work: Callable[[], object], seconds: float) -> float:
-    """Median time of ``work``: once to warm up, then again and again for ``seconds``, at least three times."""
+    """Median time of ``work``: once to warm up, then again and again for ``seconds``, and three times if that is not ten
+    times as long."""
     work()
     times: list[float] = []
-    while len(times) < 3 or sum(times) < seconds:
+    while (spent := sum(times)) < seconds or (len(times) < 3 and spent < 10 * seconds):
         began = time.perf_counter()
         work()
         times.append(time.perf_counter() - began)
