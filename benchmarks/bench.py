@@ -12,7 +12,8 @@ this one run with denormal numbers as zero, as every run of attnspan does; a pee
 measured in a process of its own, and the lengths of a search in one; a measurement is the median of its steps. Cases
 take turns, round after round in the other order; what is printed is the median over rounds, with the lowest and the
 highest. Memory is what lies above the same process after its imports. GFLOP count torch's matrix products alone, not
-what the fused paths' own kernels multiply. Decoding puts out T tokens for each of 64 sources. Leave the machine alone meanwhile.
+what the fused paths' own kernels multiply. Decoding puts out T tokens for each of 64 sources. Leave the machine alone
+meanwhile.
 """
 
 from __future__ import annotations

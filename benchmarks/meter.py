@@ -11,8 +11,7 @@ import torch
 
 
 def median_seconds(work: Callable[[], object], seconds: float) -> float:
-    """Median time of ``work``: once to warm up, then again and again for ``seconds``, and three times if that is not ten
-    times as long."""
+    """Median time of ``work``: once to warm up, then for ``seconds`` or three times, at most ten times ``seconds``."""
     work()
     times: list[float] = []
     while (spent := sum(times)) < seconds or (len(times) < 3 and spent < 10 * seconds):

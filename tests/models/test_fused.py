@@ -284,6 +284,23 @@ def test_number_of_threads_changes_nothing() -> None:
     assert one == two != b""
 
 
+NOWHERE = """
+from numba.core import caching
+caching.CacheImpl._locator_classes = []
+from attnspan.models import fused_rows
+import torch
+one = torch.ones(1, 1)
+fused_rows.RowGRU.step(torch.zeros(1, 3), torch.zeros(1, 3), (one,), (result := torch.empty(1, 1),), torch.empty(1, 1))
+print(float(result), fused_rows._gru.stats.cache_path)
+"""
+
+
+def test_where_nothing_can_be_kept_it_is_compiled_all_the_same() -> None:
+    """As in a container whose packages and home are read-only."""
+    done = subprocess.run([sys.executable, "-c", NOWHERE], check=True, stdout=subprocess.PIPE, text=True)
+    assert done.stdout == "0.5 None\n"
+
+
 def test_what_is_not_a_number_stays_so() -> None:
     """A run whose numbers have gone stops; it must not find some that look right."""
     keys = torch.zeros(2, 4, 5)

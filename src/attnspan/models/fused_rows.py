@@ -15,6 +15,7 @@ import math
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,13 @@ Array = NDArray[Any]
 
 # Sums in whatever order is quickest; but infinities are infinities, and what is not a number stays so.
 _FLAGS = {"reassoc", "contract", "nsz"}
-_compiled = numba.njit(parallel=True, nogil=True, cache=True, error_model="numpy", fastmath=_FLAGS)
+
+
+def _compiled(function: Callable[..., None]) -> Callable[..., None]:
+    compiled = numba.njit(parallel=True, nogil=True, error_model="numpy", fastmath=_FLAGS)(function)
+    with suppress(RuntimeError):  # neither here nor in the user's cache may be written: then compiled in each run
+        compiled.enable_caching()
+    return compiled
 
 
 def _exp(x: Any) -> Any:
