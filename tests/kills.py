@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import torch
 import yaml
 
 from attnspan.build import build_corpus
@@ -24,10 +25,14 @@ from attnspan.callbacks import Reporter
 from attnspan.checkpoint_files import read_checkpoint
 from attnspan.data.prepare import prepare
 from attnspan.identity import run_directory
+from attnspan.models.fused_recurrence import FusedRecurrence
 from attnspan.run import execute
 from attnspan.rundir import BEST, METRICS, RECORDS, SUMMARY, is_finished, read_json
 from attnspan.status import INTERRUPTED, is_locked, look, read_status
 from tests.conftest import TINY
+
+# What numba does once takes a third of a second; now the server has done it for its processes.
+FusedRecurrence(cell=torch.nn.GRU, input_size=1, hidden_size=1, layers=1, dropout=0.0)(torch.ones(1, 2, 1))
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["tests.kills"])

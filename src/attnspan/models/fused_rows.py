@@ -26,7 +26,7 @@ from torch import Tensor
 from attnspan.models.recurrence import State
 
 # Numba reads how many threads to use when it is loaded. All of them wait for each other at every kernel, busy or not,
-# and where both use OpenMP they are torch's own, whose number numba sets when it starts them.
+# and where both use OpenMP they are torch's own, whose number numba sets when it starts them. For one it starts none.
 _THREADS = torch.get_num_threads()
 if "numba" not in sys.modules:
     os.environ["NUMBA_NUM_THREADS"] = str(_THREADS)
@@ -34,8 +34,9 @@ if "numba" not in sys.modules:
 import numba  # noqa: E402
 from numba.extending import overload  # noqa: E402
 
-numba.set_num_threads(min(_THREADS, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
-torch.set_num_threads(_THREADS)
+if _THREADS > 1:
+    numba.set_num_threads(min(_THREADS, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    torch.set_num_threads(_THREADS)
 
 Array = NDArray[Any]
 
@@ -44,7 +45,9 @@ _FLAGS = {"reassoc", "contract", "nsz"}
 
 
 def _compiled(function: Callable[..., None]) -> Callable[..., None]:
-    compiled = numba.njit(parallel=True, nogil=True, error_model="numpy", fastmath=_FLAGS)(function)
+    compile_it = numba.njit(parallel=_THREADS > 1, nogil=True, error_model="numpy", fastmath=_FLAGS)
+    function.__qualname__ += "_of_threads" if _THREADS > 1 else ""  # kept by this name, and by none of the settings
+    compiled = compile_it(function)
     with suppress(RuntimeError):  # neither here nor in the user's cache may be written: then compiled in each run
         compiled.enable_caching()
     return compiled
