@@ -105,6 +105,9 @@ def measure(case: Case, seconds: float) -> dict[str, float]:
     torch.manual_seed(1)
     if case.what == "product":
         return {"gflops": product_gflops(seconds)}
+    if case.arm != "torch":
+        import attnspan.models.fused_rows  # noqa: F401  as one of the imports; it asks how many threads there are
+
     forget_peak()
     before = peak_mb()
     model = build_model(case.arm, case.vocabulary)
