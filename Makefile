@@ -21,7 +21,7 @@ study: .venv/installed
 	exit $$status
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile  # a file's runs are made once
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder  # a file's runs are made once
 
 soak: .venv/installed-dev
 	$(BIN)/python -m tests.soak > benchmarks/soak.txt.new

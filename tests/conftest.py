@@ -49,6 +49,27 @@ TINY = (
 )
 """A run of a second or two."""
 
+LONGEST = (
+    "test_wandb",
+    "test_train",
+    "test_resume",
+    "test_joblib",
+    "test_collisions",
+    "test_report",
+    "test_ddp",
+    "test_mutants",
+    "test_kills",
+    "test_wandb_study",
+    "test_search",
+)
+"""Files of more than twenty seconds, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long comes first, so that processes which share the files are done at about the same time."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
 Compose = Callable[..., dict[str, Any]]
 
 
