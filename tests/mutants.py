@@ -148,6 +148,18 @@ MUTANTS = {
         new="d_hidden[b, i]",
         test=f"{_CONTRACT}test_unrolled_steps_equal_the_path[bahdanau rnn=lstm]",
     ),
+    "update gate's slope of another state in the compiled path": Mutant(
+        file="models/fused_rows.py",
+        old="d_next[b, i] * (hidden[b, i] - new[b, i])",
+        new="d_next[b, i] * hidden[b, i]",
+        test="tests/models/test_fused.py::test_a_recurrence_is_torchs[True-GRU]",
+    ),
+    "cells derived from torch's are fused": Mutant(
+        file="models/fused_cells.py",
+        old="type(cells) in (nn.GRU, nn.LSTM)",
+        new="isinstance(cells, (nn.GRU, nn.LSTM))",
+        test="tests/models/test_fused.py::test_cells_of_another_kind_are_not_fused",
+    ),
     "first state forgotten in the fused recurrence": Mutant(
         file="models/fused_recurrence.py",
         old="start = tuple(part[:, 0] for part in state)",
@@ -309,7 +321,8 @@ def unedited(tests: Sequence[str], directory: Path) -> str:
 
 
 def _copy(directory: Path) -> None:
-    shutil.copytree(ROOT / "src", directory / "src")  # with what Python has compiled: files keep their times
+    # With what Python and numba have compiled: files keep their times. What another process is just writing stays.
+    shutil.copytree(ROOT / "src", directory / "src", ignore=shutil.ignore_patterns("*.tmp.*"))
     (directory / "conf").symlink_to(ROOT / "conf")
 
 

@@ -73,7 +73,12 @@ def main() -> None:
             time.sleep(0.05)
         if what == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
-        if what == "asked":
+        if what == "good, asked":
+            write_results(directory)
+            teller.tell(Status(state=FINISHED))
+        if what == "fail, asked":
+            teller.tell(Status(state=FAILED, reason="it had to be"))
+        if what.endswith("asked"):
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
         if what == "realtime":

@@ -103,12 +103,16 @@ def test_a_signal_without_a_name(tmp_path: Path) -> None:
     assert (one.outcome, one.reason) == (FAILED, f"killed by signal {signal.SIGRTMIN + 6}")
 
 
-def test_asked_to_stop_before_it_listens(tmp_path: Path) -> None:
-    """That is no failure: under joblib ``fail_fast`` asks runs that have only just been started, too."""
-    one = job(tmp_path, "one", "asked")
+@pytest.mark.parametrize(
+    ("what", "outcome", "reason"),
+    [("asked", INTERRUPTED, "by SIGTERM"), ("good, asked", FINISHED, ""), ("fail, asked", FAILED, "it had to be")],
+)
+def test_asked_to_stop_while_it_does_not_listen(tmp_path: Path, what: str, outcome: str, reason: str) -> None:
+    """Before that is no failure: under joblib ``fail_fast`` asks runs that have just been started. Nor is it after."""
+    one = job(tmp_path, "one", what)
     run([one])
-    assert (one.outcome, one.reason) == (INTERRUPTED, "by SIGTERM")
-    assert look(one.directory).state == INTERRUPTED
+    assert (one.outcome, one.reason) == (outcome, reason)
+    assert look(one.directory).state == outcome
 
 
 def test_a_command_that_cannot_start(tmp_path: Path) -> None:

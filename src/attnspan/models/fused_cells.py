@@ -7,11 +7,13 @@ loss in x. A state is (h,) or (h, c), each [B, H].
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from attnspan.models.recurrence import State
 
@@ -138,8 +140,14 @@ class LSTMCell:
         return torch.zeros_like(d_hidden), d_cell * asked[:, H : 2 * H]
 
 
+def are_covered(cells: nn.Module) -> bool:
+    """Whether the equations above are those of cells: torch's GRU or LSTM itself, with biases, without projection."""
+    # Exactly these classes, for one derived from them may compute something else.
+    return type(cells) in (nn.GRU, nn.LSTM) and bool(cells.bias) and not cells.proj_size
+
+
 def cell_of(cells: nn.GRU | nn.LSTM) -> type[Cell]:
-    """The quickest step of torch's cells that there is for their weights."""
+    """The quickest step of torch's cells, of those that :func:`are_covered`, that there is for their weights."""
     is_lstm = isinstance(cells, nn.LSTM)
     if is_for_rows(cells.all_weights[0][0]):
         from attnspan.models.fused_rows import RowGRU, RowLSTM  # to load numba takes a quarter of a second
@@ -164,6 +172,17 @@ def states_from(start: State, steps: int) -> State:
 def at(states: Sequence[Tensor], t: int) -> State:
     """The state [B, H] at time t of states [T, B, H]."""
     return tuple(part[t] for part in states)
+
+
+def way_back(backward: Callable[..., tuple[Tensor | None, ...]]) -> Callable[..., tuple[Tensor | None, ...]]:
+    """For an autograd function's ``backward``: it has no gradient of its own, and autocast leaves it alone."""
+
+    @functools.wraps(backward)
+    def in_weights_precision(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        with torch.autocast(ctx.saved_tensors[0].device.type, enabled=False):
+            return backward(ctx, *gradients)
+
+    return once_differentiable(in_weights_precision)
 
 
 def softmax_back(weights: Tensor, d_weights: Tensor) -> Tensor:

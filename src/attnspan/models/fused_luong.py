@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attnspan.models.fused_cells import Cell, at, softmax_back, states_from
+from attnspan.models.fused_cells import Cell, at, softmax_back, states_from, way_back
 
 
 class FusedLuong(torch.autograd.Function):
@@ -79,6 +79,7 @@ class FusedLuong(torch.autograd.Function):
         return outputs.transpose(0, 1), weights.transpose(0, 1), *(part[-1] for part in past)
 
     @staticmethod
+    @way_back
     def backward(
         ctx: Any, d_output: Tensor | None, d_weights: Tensor | None, *d_last: Tensor | None
     ) -> tuple[Tensor | None, ...]:

@@ -14,19 +14,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attnspan.models.fused_cells import Cell, at, cell_of, is_for_rows, states_from
+from attnspan.models.fused_cells import Cell, are_covered, at, cell_of, is_for_rows, states_from, way_back
 from attnspan.models.recurrence import Recurrence, State
 
 
 class FusedRecurrence(Recurrence):
-    """One layer over several steps in training, on a CPU. Whatever else is torch's kernel, as in the base class."""
+    """One layer of GRU or LSTM over several steps in training, on a CPU. Whatever else is as in the base class."""
 
     def forward(self, inputs: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """See the base class."""
         weight = self.cells.weight_hh_l0
         assert isinstance(weight, Tensor)
         is_sequence = isinstance(inputs, Tensor) and inputs.size(1) > 1  # it may be packed
-        if not is_sequence or self.layers > 1 or not torch.is_grad_enabled() or not is_for_rows(weight):
+        is_covered = self.layers == 1 and are_covered(self.cells) and is_for_rows(weight)
+        if not (is_sequence and is_covered and torch.is_grad_enabled()):
             return super().forward(inputs, state)
         input_weight, hidden_weight, input_bias, hidden_bias = self.cells.all_weights[0]
         given = F.linear(inputs, input_weight, input_bias)
@@ -80,6 +81,7 @@ class Unrolled(torch.autograd.Function):
         return hidden[1:].transpose(0, 1), *(part[-1] for part in past[1:])
 
     @staticmethod
+    @way_back
     def backward(ctx: Any, d_output: Tensor | None, *d_last: Tensor | None) -> tuple[Tensor | None, ...]:
         """Walk back through time."""
         hidden_weight, asked, extra, *past = ctx.saved_tensors

@@ -2,8 +2,9 @@
 
 Nothing here is needed to understand the model: these are the functions of :mod:`attnspan.models.fused_cells` and
 :mod:`attnspan.models.fused_additive`. There each operation of torch is a pass over all of its numbers, which no cache
-holds; here an example is worked on from begin to end, and its memory is read once in each direction. An example is one
-thread's, so no number depends on how many threads there are.
+holds; here an example is worked on from begin to end, by one thread, and its memory is read once in each direction.
+tanh x is 2 sigmoid(2x) - 1, right to 1e-7 but not to as many digits of a small x. For one thread the kernels are
+compiled otherwise than for several, and last digits may differ, as they do with torch's products.
 
 Arrays are contiguous and all of one type, float32 or float64. Of ``asked`` [B, n], what was asked of the old state,
 the gates are the first columns and the query the last.
@@ -14,8 +15,9 @@ from __future__ import annotations
 import math
 import os
 import sys
+import zlib
 from collections.abc import Callable
-from contextlib import suppress
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -32,11 +34,15 @@ if "numba" not in sys.modules:
     os.environ["NUMBA_NUM_THREADS"] = str(_THREADS)
 
 import numba  # noqa: E402
+from llvmlite import binding as llvm  # noqa: E402
 from numba.extending import overload  # noqa: E402
 
 if _THREADS > 1:
     numba.set_num_threads(min(_THREADS, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
     torch.set_num_threads(_THREADS)
+
+_FEATURES = llvm.get_host_cpu_features().flatten()
+_CPU = f"{llvm.get_host_cpu_name()}-{zlib.crc32(_FEATURES.encode()):08x}"
 
 Array = NDArray[Any]
 
@@ -45,12 +51,29 @@ _FLAGS = {"reassoc", "contract", "nsz"}
 
 
 def _compiled(function: Callable[..., None]) -> Callable[..., None]:
-    compile_it = numba.njit(parallel=_THREADS > 1, nogil=True, error_model="numpy", fastmath=_FLAGS)
-    function.__qualname__ += "_of_threads" if _THREADS > 1 else ""  # kept by this name, and by none of the settings
-    compiled = compile_it(function)
-    with suppress(RuntimeError):  # neither here nor in the user's cache may be written: then compiled in each run
-        compiled.enable_caching()
-    return compiled
+    """Compile for each type of numbers when it is first called, with tensors, of which the last has that type."""
+    kernels: dict[torch.dtype, Callable[..., None]] = {}
+
+    def compile_it(dtype: torch.dtype, *, keep: bool) -> Callable[..., None]:
+        # Numba has an index for each name, which processes change without a lock: so one name for each key in it.
+        twin = FunctionType(function.__code__, function.__globals__, function.__name__)
+        twin.__qualname__ = f"{function.__name__}-{dtype}-{_THREADS > 1}-{_CPU}"
+        kernel = numba.njit(parallel=_THREADS > 1, nogil=True, error_model="numpy", fastmath=_FLAGS)(twin)
+        if keep:
+            kernel.enable_caching()
+        return kernel
+
+    def run(*tensors: Tensor) -> None:
+        dtype, arrays = tensors[-1].dtype, [tensor.numpy() for tensor in tensors]
+        try:
+            if dtype not in kernels:
+                kernels[dtype] = compile_it(dtype, keep=True)
+            kernels[dtype](*arrays)
+        except Exception:  # what was kept is damaged, the disk is full, there is nowhere to keep it: do without
+            kernels[dtype] = compile_it(dtype, keep=False)
+            kernels[dtype](*arrays)
+
+    return run
 
 
 def _exp(x: Any) -> Any:
@@ -239,28 +262,24 @@ def _lstm_back(
             d_asked[b, i] = d_given[b, i]
 
 
-def _arrays(*tensors: Tensor) -> list[Array]:
-    return [tensor.numpy() for tensor in tensors]
-
-
 class RowAttention:
     """See :class:`~attnspan.models.fused_additive.AdditiveAttention`."""
 
     def __init__(self, keys: Tensor, states: Tensor, mask: Tensor, energy: Tensor) -> None:
         self._energy = energy
         factors = torch.exp(-2 * keys)
-        self._given = _arrays(*(part.detach().contiguous() for part in (factors, states, mask, energy)))
+        self._given = [part.detach().contiguous() for part in (factors, states, mask, energy)]
         self._d_keys = torch.zeros_like(keys, memory_format=torch.contiguous_format)
         self._d_energy = energy.new_zeros(keys.size(0), keys.size(2))
 
     def attend(self, asked: Tensor, weights: Tensor, context: Tensor) -> None:
         """See :class:`~attnspan.models.fused_additive.AdditiveAttention`."""
-        _attend(*self._given, *_arrays(asked, weights, context))
+        _attend(*self._given, asked, weights, context)
 
     def back(self, asked: Tensor, weights: Tensor, d_context: Tensor, d_weights: Tensor, d_asked: Tensor) -> None:
         """See :class:`~attnspan.models.fused_additive.AdditiveAttention`."""
-        given = _arrays(asked, weights, d_context, d_weights, d_asked)
-        _attend_back(*self._given, *given, *_arrays(self._d_keys, self._d_energy))
+        given = (asked, weights, d_context, d_weights, d_asked)
+        _attend_back(*self._given, *given, self._d_keys, self._d_energy)
 
     def sums(self) -> tuple[Tensor, Tensor]:
         """See :class:`~attnspan.models.fused_additive.AdditiveAttention`."""
@@ -275,7 +294,7 @@ class RowGRU:
     @staticmethod
     def step(given: Tensor, asked: Tensor, state: State, into: State, extra: Tensor) -> None:
         """See :class:`~attnspan.models.fused_cells.Cell`: r, z, g_n stay in ``asked``, and n in ``extra``."""
-        _gru(*_arrays(given, asked, state[0], into[0], extra))
+        _gru(given, asked, state[0], into[0], extra)
 
     @staticmethod
     def needed(asked: Tensor, states: State, extra: Tensor) -> State:
@@ -286,7 +305,7 @@ class RowGRU:
     def back(d_state: State, asked: Tensor, needed: State, d_given: Tensor, d_asked: Tensor) -> State:
         """See :class:`~attnspan.models.fused_cells.Cell`."""
         d_hidden = torch.empty_like(d_state[0])
-        _gru_back(*_arrays(d_state[0], asked, *needed, d_given, d_asked, d_hidden))
+        _gru_back(d_state[0], asked, *needed, d_given, d_asked, d_hidden)
         return (d_hidden,)
 
 
@@ -298,7 +317,7 @@ class RowLSTM:
     @staticmethod
     def step(given: Tensor, asked: Tensor, state: State, into: State, extra: Tensor) -> None:
         """See :class:`~attnspan.models.fused_cells.Cell`: i, f, g, o stay in ``asked``, and tanh(c') in ``extra``."""
-        _lstm(*_arrays(given, asked, state[1], *into, extra))
+        _lstm(given, asked, state[1], *into, extra)
 
     @staticmethod
     def needed(asked: Tensor, states: State, extra: Tensor) -> State:
@@ -309,5 +328,5 @@ class RowLSTM:
     def back(d_state: State, asked: Tensor, needed: State, d_given: Tensor, d_asked: Tensor) -> State:
         """See :class:`~attnspan.models.fused_cells.Cell`."""
         d_cell = torch.empty_like(d_state[1])
-        _lstm_back(*_arrays(*d_state, asked, *needed, d_given, d_asked, d_cell))
+        _lstm_back(*d_state, asked, *needed, d_given, d_asked, d_cell)
         return torch.zeros_like(d_state[0]), d_cell

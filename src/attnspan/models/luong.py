@@ -82,7 +82,7 @@ class LuongDecoder(RecurrentDecoder):
         return Decoded(output=output, state=(*cells, output[:, -1], *attending), weights=weights)
 
     def unroll(self, embedded: Tensor, memory: Memory) -> Decoded:
-        """Run torch's kernel and attend from all positions at once, where none waits; fused where that is chosen."""
+        """Run the cells and attend from all positions at once, where none waits; fused where that is chosen."""
         if self.fused:
             return self._unroll_fused(embedded, memory)
         if self.input_feeding or self.attention.score.remembers:

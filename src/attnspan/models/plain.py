@@ -54,7 +54,7 @@ class PlainDecoder(RecurrentDecoder):
         return Decoded(output=output, state=state, weights=None)
 
     def unroll(self, embedded: Tensor, memory: Memory) -> Decoded:
-        """Run the whole target through torch's kernel."""
+        """Run the whole target at once."""
         return self.step(embedded, self.start(memory), memory)
 
 
