@@ -158,7 +158,7 @@ MUTANTS = {
         file="models/fused_cells.py",
         old="type(cells) in (nn.GRU, nn.LSTM)",
         new="isinstance(cells, (nn.GRU, nn.LSTM))",
-        test="tests/models/test_fused.py::test_cells_of_another_kind_are_not_fused",
+        test="tests/models/test_fused.py::test_cells_of_another_kind_are_not_fused[own]",
     ),
     "first state forgotten in the fused recurrence": Mutant(
         file="models/fused_recurrence.py",
