@@ -5,6 +5,7 @@
 # make cluster-test           the tests that need a cluster, through a SLURM that it starts here (Debian; asks for root)
 # make bench                  what a step costs in each arm, in benchmarks/bench.txt; leave the machine alone meanwhile
 # make bench-peers            the same beside JoeyNMT, which is installed into .bench from the package index
+# make bench-opennmt          training steps beside OpenNMT-py's, likewise
 # make bench-yoyodyne DATA=D  whole runs beside Yoyodyne's, on D/fre/*.tsv of SIGMORPHON 2020
 # make check                  lint, formatting and types
 # make results                keep what the study printed in results/, for RESULTS.md to quote
@@ -13,7 +14,7 @@ PYTHON ?= python3
 SWEEP ?= long_sequences
 BIN = .venv/bin
 
-.PHONY: study test soak cluster-test bench bench-peers bench-yoyodyne check results clean
+.PHONY: study test soak cluster-test bench bench-peers bench-opennmt bench-yoyodyne check results clean
 
 study: .venv/installed
 	@status=0; $(BIN)/attnspan-train sweep=$(SWEEP) || status=$$?; \
@@ -42,6 +43,11 @@ bench-peers: .venv/installed-dev .bench/joeynmt
 	  > benchmarks/bench.txt.new
 	mv benchmarks/bench.txt.new benchmarks/bench.txt
 
+bench-opennmt: .venv/installed-dev .bench/opennmt
+	$(BIN)/python benchmarks/bench.py --what train --vocabularies 100 --opennmt .bench/opennmt/bin/python \
+	  --arms plain luong_general_feeding bahdanau > benchmarks/bench_opennmt.txt.new
+	mv benchmarks/bench_opennmt.txt.new benchmarks/bench_opennmt.txt
+
 bench-yoyodyne: .venv/installed-dev .bench/yoyodyne
 	$(BIN)/python benchmarks/bench_yoyodyne.py .bench/yoyodyne/bin/python "$(DATA)" > benchmarks/bench_yoyodyne.txt.new
 	mv benchmarks/bench_yoyodyne.txt.new benchmarks/bench_yoyodyne.txt
@@ -50,6 +56,11 @@ bench-yoyodyne: .venv/installed-dev .bench/yoyodyne
 	$(PYTHON) -m venv $@.new
 	$@.new/bin/pip install --quiet --constraint constraints.txt yoyodyne==0.5.27 torch
 	$@.new/bin/pip uninstall --quiet --yes torchvision
+	rm -rf $@ && mv $@.new $@
+
+.bench/opennmt:  # its later releases want a torch older than ours
+	$(PYTHON) -m venv $@.new
+	$@.new/bin/pip install --quiet OpenNMT-py==3.0.4 torch==2.13.0 'setuptools<81'
 	rm -rf $@ && mv $@.new $@
 
 .bench/joeynmt:  # it needs pkg_resources and importlib_metadata and does not say so

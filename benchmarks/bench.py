@@ -2,8 +2,10 @@
 
     make bench          ours alone
     make bench-peers    also JoeyNMT 2.3, installed from the package index into an environment of its own
-    python benchmarks/bench.py [--lengths S ...] [--vocabularies V ...] [--arms ARM ...] [--rounds N] [--seconds X]
-                               [--matmul-precision P] [--joeynmt PYTHON] [--json FILE]
+    make bench-opennmt  training steps of ours and of OpenNMT-py 3.0, likewise
+    python benchmarks/bench.py [--what train|greedy|beam ...] [--lengths S ...] [--vocabularies V ...] [--arms ARM ...]
+                               [--rounds N] [--seconds X] [--matmul-precision P] [--joeynmt PYTHON] [--opennmt PYTHON]
+                               [--json FILE]
     python benchmarks/bench.py --print FILE
 
 A step is forward, backward and Adam on 64 random pairs with S = T tokens, E = 128, H = A = 256, float32. ``torch`` is
@@ -51,9 +53,13 @@ from attnspan.settings import MATMUL_PRECISIONS, compose_config
 BATCH, EMBEDDING, HIDDEN = 64, 128, 256
 ARMS = ["torch", "plain", "luong_general", "luong_general_feeding", "bahdanau"]
 BASE = "plain"
-JOEYNMT = {"bahdanau": "joeynmt bahdanau", "luong": "joeynmt luong"}
-PEER = {"bahdanau": "joeynmt bahdanau", "luong_general_feeding": "joeynmt luong"}
-"""Whom an arm is compared to."""
+PEERS = {"joeynmt": ("bahdanau", "luong"), "opennmt": ("mlp", "general")}
+"""Their arms; OpenNMT-py's are trained only."""
+COMPARED = {
+    "bahdanau": ("joeynmt bahdanau", "opennmt mlp"),
+    "luong_general_feeding": ("joeynmt luong", "opennmt general"),
+}
+"""Whom an arm is compared to: the first of these that was measured."""
 
 
 @dataclass(frozen=True)
@@ -150,15 +156,15 @@ def decoder(what: str, model: Any, source: Tensor, lengths: Tensor) -> Callable[
 
 def in_process(cases: list[Case], options: argparse.Namespace) -> list[dict[str, float]]:
     """Cases that differ in length only, in a process of their own, of ours or in the peer's environment."""
-    case, theirs = cases[0], {name: arm for arm, name in JOEYNMT.items()}
-    if case.arm in theirs:
-        peer = Path(__file__).with_name("bench_joeynmt.py")
-        command = [options.joeynmt, str(peer), case.what, theirs[case.arm]]
+    case = cases[0]
+    peer, _, theirs = case.arm.partition(" ")
+    if peer in PEERS:
+        command = [getattr(options, peer), str(Path(__file__).with_name(f"bench_{peer}.py")), case.what, theirs]
     else:
         command = [sys.executable, __file__, "--one", case.what, case.arm]
     lengths = ",".join(str(one.length) for one in cases)
     command += [lengths, str(case.vocabulary), str(options.threads), str(options.seconds)]
-    if case.arm not in theirs:
+    if peer not in PEERS:
         command += ["--matmul-precision", options.matmul_precision]
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     found: list[dict[str, float]] = json.loads(printed.splitlines()[-1])
@@ -219,6 +225,7 @@ def loading() -> dict[str, float]:
 def main() -> None:
     """Measure, print, and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--what", nargs="+", default=["train", "greedy", "beam"], choices=["train", "greedy", "beam"])
     parser.add_argument("--arms", nargs="+", default=ARMS)
     parser.add_argument("--lengths", nargs="+", type=int, default=[25, 50, 100, 200])
     parser.add_argument("--vocabularies", nargs="+", type=int, default=[100, 8000])
@@ -227,6 +234,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--matmul-precision", default="highest", choices=MATMUL_PRECISIONS, help="of ours")
     parser.add_argument("--joeynmt", help="the python of an environment that has JoeyNMT 2.3")
+    parser.add_argument("--opennmt", help="the same of OpenNMT-py 3.0")
     parser.add_argument("--json", help="also write every measurement to this file, after each round")
     parser.add_argument("--print", type=Path, metavar="FILE", help="measure nothing, print the tables of such a file")
     parser.add_argument("--one", nargs=6, help=argparse.SUPPRESS)
@@ -243,14 +251,15 @@ def main() -> None:
         print(json.dumps([measure(case, float(seconds)) for case in cases]))
         return
 
-    arms = options.arms + (list(JOEYNMT.values()) if options.joeynmt else [])
+    arms = [*options.arms, *(f"{peer} {arm}" for peer in PEERS if getattr(options, peer) for arm in PEERS[peer])]
     together = [[Case("product", "", 0, 0)]]
     for vocabulary in options.vocabularies:
         for length in options.lengths:
-            together += [[Case("train", arm, length, vocabulary)] for arm in arms]
+            together += [[Case("train", arm, length, vocabulary)] for arm in arms if "train" in options.what]
     small = min(options.vocabularies)
-    for what in ("greedy", "beam"):
-        together += [[Case(what, arm, length, small) for length in options.lengths] for arm in arms if arm != "torch"]
+    for what in (what for what in options.what if what != "train"):
+        searching = [arm for arm in arms if arm != "torch" and not arm.startswith("opennmt")]
+        together += [[Case(what, arm, length, small) for length in options.lengths] for arm in searching]
     found: Found = {case: [] for cases in together for case in cases}
     about: dict[str, Any] = {
         "command": f"python {' '.join(sys.argv)}",
@@ -291,7 +300,7 @@ def print_tables(about: dict[str, Any]) -> None:
     vocabularies = sorted({case.vocabulary for case in found} - {0})
     for vocabulary in vocabularies:
         print_training(found, vocabulary, product)
-    for what in ("greedy", "beam"):
+    for what in dict.fromkeys(case.what for case in found if case.what in ("greedy", "beam")):
         print_decoding(found, what)
     print_fit(found, vocabularies[0])
     print(
@@ -307,6 +316,12 @@ def print_tables(about: dict[str, Any]) -> None:
 def median(found: Found, case: Case, key: str) -> float:
     """Over the rounds."""
     return statistics.median(one[key] for one in found[case])
+
+
+def peer_of(found: Found, case: Case) -> Case:
+    """The same of the peer that the arm is compared to; of nobody if there is none."""
+    peers = (replace(case, arm=arm) for arm in COMPARED.get(case.arm, ()))
+    return next((peer for peer in peers if peer in found), replace(case, arm=""))
 
 
 def ratio(found: Found, case: Case, other: Case, key: str = "seconds") -> str:
@@ -333,7 +348,7 @@ def print_training(found: Found, vocabulary: int, product: float) -> None:
             row += f" {speed:8.1f} {speed / product:10.0%}"
         else:
             row += f" {'':8} {'':10}"
-        peer = replace(case, arm=PEER.get(case.arm, ""))
+        peer = peer_of(found, case)
         over = ratio(found, case, replace(case, arm=BASE))
         print(f"{row}  {over:17} {ratio(found, case, peer):17} {ratio(found, case, peer, 'memory')}".rstrip())
     print()
@@ -345,7 +360,7 @@ def print_decoding(found: Found, what: str) -> None:
     print(f"{'S = T':>5} {'arm':22} {'ms':>7} {'tokens/s':>9}  {'time over plain':17} time over peer")
     for case in sorted((case for case in found if case.what == what), key=lambda case: case.length):
         taken = median(found, case, "seconds")
-        over, peer = (ratio(found, case, replace(case, arm=arm)) for arm in (BASE, PEER.get(case.arm, "")))
+        over, peer = (ratio(found, case, other) for other in (replace(case, arm=BASE), peer_of(found, case)))
         row = f"{case.length:5} {case.arm:22} {1000 * taken:7.1f} {BATCH * case.length / taken:9,.0f}  {over:17} {peer}"
         print(row.rstrip())
     print()
