@@ -491,21 +491,22 @@ def _conclude(job: Job, code: int) -> None:
     """Fill in how a job ended, from its exit code and from what it wrote."""
     assert job.process is not None
     status = read_status(job.directory)
-    mine = status is not None and status.pid == job.process.pid
+    own = status if status is not None and status.pid == job.process.pid else None
     job.seconds = time.monotonic() - job.began
     if code == UnderWayError.EXIT_CODE:
         job.outcome, job.seconds = ELSEWHERE, None
         return
-    own = status.state if mine and status is not None else None
-    if (code == 0 or own == FINISHED) and is_finished(job.directory):
+    if (code == 0 or (own and own.state == FINISHED)) and is_finished(job.directory):
         job.outcome, job.reason = FINISHED, ""
-    elif status is not None and own == INTERRUPTED:  # somebody asked the job itself
-        job.outcome, job.reason = INTERRUPTED, status.reason or ""
-    elif -code in Stop.SIGNALS and own in (None, RUNNING):  # asked before it listened: its libraries were loading
+    elif own and own.state == INTERRUPTED:  # somebody asked the job itself
+        job.outcome, job.reason = INTERRUPTED, own.reason or ""
+    elif -code in Stop.SIGNALS and (
+        own is None or own.state == RUNNING
+    ):  # asked before it listened: its libraries were loading
         job.outcome, job.reason = INTERRUPTED, f"by {_signal_name(-code)}"
     else:
         job.outcome = FAILED
-        job.reason = (status.reason if mine and status is not None else None) or _why(job, code)
+        job.reason = (own and own.reason) or _why(job, code)
     _write_end(job)
 
 

@@ -7,6 +7,7 @@ in x.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Protocol
 
@@ -62,8 +63,12 @@ class TensorAttention:
         self._twice_keys, self._states, self._padding = 2 * keys, states, ~mask
         self._energy = energy
         self._work = torch.empty_like(keys)
-        self._d_keys = torch.zeros_like(keys)
-        self._d_energy = keys.new_zeros(keys.size(0), 1, keys.size(2))
+
+    @functools.cached_property
+    def _sums(self) -> tuple[Tensor, Tensor]:
+        """Of keys [B, S, A] and v [B, 1, A]; the way there needs none."""
+        keys = self._twice_keys
+        return torch.zeros_like(keys), keys.new_zeros(keys.size(0), 1, keys.size(2))
 
     def attend(self, asked: Tensor, weights: Tensor, context: Tensor) -> None:
         """See :class:`AdditiveAttention`."""
@@ -78,15 +83,17 @@ class TensorAttention:
         through_context = torch.bmm(d_context.unsqueeze(1), self._states.transpose(1, 2)).squeeze(1)
         d_scores = softmax_back(weights, through_context + d_weights)
         active = self._active(asked)
-        self._d_energy.baddbmm_(d_scores.unsqueeze(1), active)
+        d_keys, d_energy = self._sums
+        d_energy.baddbmm_(d_scores.unsqueeze(1), active)
         slope = active.addcmul_(active, active, value=-1)  # tanh'(x) = 4 sigmoid(2x) (1 - sigmoid(2x))
         d_query = torch.bmm(d_scores.unsqueeze(1), slope).squeeze(1)
         torch.mul(d_query, 4 * self._energy, out=self._query(d_asked))
-        self._d_keys.addcmul_(d_scores.unsqueeze(2), slope)
+        d_keys.addcmul_(d_scores.unsqueeze(2), slope)
 
     def sums(self) -> tuple[Tensor, Tensor]:
         """See :class:`AdditiveAttention`."""
-        return self._d_keys * (4 * self._energy), 2 * self._d_energy.sum(dim=(0, 1))
+        d_keys, d_energy = self._sums
+        return d_keys * (4 * self._energy), 2 * d_energy.sum(dim=(0, 1))
 
     def _active(self, asked: Tensor) -> Tensor:
         torch.add(self._twice_keys, (2 * self._query(asked)).unsqueeze(1), out=self._work)

@@ -12,6 +12,7 @@ the gates are the first columns and the query the last.
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import sys
@@ -269,8 +270,12 @@ class RowAttention:
         self._energy = energy
         factors = torch.exp(-2 * keys)
         self._given = [part.detach().contiguous() for part in (factors, states, mask, energy)]
-        self._d_keys = torch.zeros_like(keys, memory_format=torch.contiguous_format)
-        self._d_energy = energy.new_zeros(keys.size(0), keys.size(2))
+
+    @functools.cached_property
+    def _sums(self) -> tuple[Tensor, Tensor]:
+        """Of keys [B, S, A] and v [B, A]; the way there needs none."""
+        factors = self._given[0]
+        return torch.zeros_like(factors), factors.new_zeros(factors.size(0), factors.size(2))
 
     def attend(self, asked: Tensor, weights: Tensor, context: Tensor) -> None:
         """See :class:`~attnspan.models.fused_additive.AdditiveAttention`."""
@@ -279,11 +284,12 @@ class RowAttention:
     def back(self, asked: Tensor, weights: Tensor, d_context: Tensor, d_weights: Tensor, d_asked: Tensor) -> None:
         """See :class:`~attnspan.models.fused_additive.AdditiveAttention`."""
         given = (asked, weights, d_context, d_weights, d_asked)
-        _attend_back(*self._given, *given, self._d_keys, self._d_energy)
+        _attend_back(*self._given, *given, *self._sums)
 
     def sums(self) -> tuple[Tensor, Tensor]:
         """See :class:`~attnspan.models.fused_additive.AdditiveAttention`."""
-        return self._d_keys * (4 * self._energy), 2 * self._d_energy.sum(dim=0)
+        d_keys, d_energy = self._sums
+        return d_keys * (4 * self._energy), 2 * d_energy.sum(dim=0)
 
 
 class RowGRU:
