@@ -500,9 +500,8 @@ def _conclude(job: Job, code: int) -> None:
         job.outcome, job.reason = FINISHED, ""
     elif own and own.state == INTERRUPTED:  # somebody asked the job itself
         job.outcome, job.reason = INTERRUPTED, own.reason or ""
-    elif -code in Stop.SIGNALS and (
-        own is None or own.state == RUNNING
-    ):  # asked before it listened: its libraries were loading
+    elif -code in Stop.SIGNALS and (own is None or own.state == RUNNING):
+        # Asked before it listened: its libraries were loading.
         job.outcome, job.reason = INTERRUPTED, f"by {_signal_name(-code)}"
     else:
         job.outcome = FAILED
