@@ -31,7 +31,7 @@ soak: .venv/installed-dev
 cluster-test: .venv/installed-dev
 	tests/slurm/cluster.sh start .slurm
 	@trap : INT TERM; status=0; SLURM_CONF=$(CURDIR)/.slurm/slurm.conf ATTNSPAN_CLUSTER_TEST=1 \
-	$(BIN)/python -m pytest tests/test_slurm.py tests/test_ddp.py || status=$$?; \
+	$(BIN)/python -m pytest tests/sweeps/test_slurm.py tests/training/test_ddp.py || status=$$?; \
 	tests/slurm/cluster.sh stop .slurm; exit $$status
 
 bench: .venv/installed-dev

@@ -43,12 +43,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from attnspan.assemble import assemble_model
-from attnspan.data.tokenization import EOS, PAD
-from attnspan.lit import SPECIALS
-from attnspan.models.search import Beam, Greedy, LengthLimit
-from attnspan.run import _processor
-from attnspan.settings import MATMUL_PRECISIONS, compose_config
+from attnspan.config.compose import compose_config
+from attnspan.config.instantiate import assemble_model
+from attnspan.config.schema import MATMUL_PRECISIONS
+from attnspan.data.tokenizer import EOS, PAD
+from attnspan.models.decoding.beam import Beam
+from attnspan.models.decoding.greedy import Greedy
+from attnspan.models.decoding.strategy import LengthLimit
+from attnspan.training.lightning_module import SPECIALS
+from attnspan.training.run import _processor
 
 BATCH, EMBEDDING, HIDDEN = 64, 128, 256
 ARMS = ["torch", "plain", "luong_general", "luong_general_feeding", "bahdanau"]
@@ -112,7 +115,7 @@ def measure(case: Case, seconds: float) -> dict[str, float]:
     if case.what == "product":
         return {"gflops": product_gflops(seconds)}
     if case.arm != "torch":
-        import attnspan.models.fused_rows  # noqa: F401  as one of the imports; it asks how many threads there are
+        import attnspan.kernels.compiled  # noqa: F401  as one of the imports; it asks how many threads there are
 
     forget_peak()
     before = peak_mb()
@@ -150,8 +153,8 @@ def decoder(what: str, model: Any, source: Tensor, lengths: Tensor) -> Callable[
     with torch.no_grad():
         model.readout.bias[EOS] = -1e9
     limit = LengthLimit(ratio=1.0, margin=0)
-    search = Greedy(limit=limit) if what == "greedy" else Beam(limit=limit, beam_size=5, length_normalisation=1.0)
-    return lambda: search(model, source, lengths, specials=SPECIALS)
+    decoding = Greedy(limit=limit) if what == "greedy" else Beam(limit=limit, beam_size=5, length_normalisation=1.0)
+    return lambda: decoding(model, source, lengths, specials=SPECIALS)
 
 
 def in_process(cases: list[Case], options: argparse.Namespace) -> list[dict[str, float]]:
@@ -174,7 +177,7 @@ def in_process(cases: list[Case], options: argparse.Namespace) -> list[dict[str,
 def first_update() -> float:
     """Seconds from the command to the first update's line, on prepared data (the default run)."""
     with tempfile.TemporaryDirectory() as runs:
-        command = [sys.executable, "-m", "attnspan.train", f"runs_dir={runs}", "logger=none", "trainer.max_steps=2"]
+        command = [sys.executable, "-m", "attnspan.cli.train", f"runs_dir={runs}", "logger=none", "trainer.max_steps=2"]
         began = time.perf_counter()
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
             assert process.stdout is not None
@@ -185,9 +188,9 @@ def first_update() -> float:
 
 def loading() -> dict[str, float]:
     """Milliseconds a training batch of the default run takes to make and to learn from, and the share of padding."""
-    from attnspan.build import build_corpus
-    from attnspan.data.module import DataModule
-    from attnspan.data.prepare import prepare
+    from attnspan.config.instantiate import build_corpus
+    from attnspan.data.pipeline.datamodule import DataModule
+    from attnspan.data.pipeline.prepare import prepare
 
     config = compose_config("logger=none")
     prepared = prepare(build_corpus(config), cache_dir=Path(config["cache_dir"]))
@@ -355,7 +358,7 @@ def print_training(found: Found, vocabulary: int, product: float) -> None:
 
 
 def print_decoding(found: Found, what: str) -> None:
-    """The table of a search."""
+    """The table of a decoding."""
     print("greedy decoding" if what == "greedy" else "beam search, 5 places")
     print(f"{'S = T':>5} {'arm':22} {'ms':>7} {'tokens/s':>9}  {'time over plain':17} time over peer")
     for case in sorted((case for case in found if case.what == what), key=lambda case: case.length):

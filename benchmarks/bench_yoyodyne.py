@@ -27,7 +27,7 @@ from pathlib import Path
 
 import yaml
 
-from attnspan.run import _processor
+from attnspan.training.run import _processor
 
 EPOCH = 57  # updates
 EMBEDDING, HIDDEN = 128, 256
@@ -41,7 +41,7 @@ def ours(data: Path, language: str, updates: int, threads: int, work: Path) -> f
         f"model.hidden_size={HIDDEN} model.embedding_size={EMBEDDING} loader.batch_tokens=480 optimizer.lr=0.001 "
         f"trainer.max_steps={updates} trainer.val_check_interval={EPOCH}"
     )
-    return timed([sys.executable, "-m", "attnspan.train", *settings.split()], threads)
+    return timed([sys.executable, "-m", "attnspan.cli.train", *settings.split()], threads)
 
 
 def theirs(yoyodyne: Path, data: Path, language: str, updates: int, threads: int, work: Path) -> float:

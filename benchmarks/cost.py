@@ -33,13 +33,13 @@ from meter import forget_peak, peak_mb, rate
 from torch import Tensor
 from torch.nn import functional as F
 
-from attnspan.assemble import assemble_model
-from attnspan.build import build
-from attnspan.data.tokenization import BOS, EOS
-from attnspan.lit import SPECIALS
-from attnspan.models.search import Greedy, LengthLimit
-from attnspan.run import _processor
-from attnspan.settings import compose_config
+from attnspan.config.compose import compose_config
+from attnspan.config.instantiate import assemble_model, build
+from attnspan.data.tokenizer import BOS, EOS
+from attnspan.models.decoding.greedy import Greedy
+from attnspan.models.decoding.strategy import LengthLimit
+from attnspan.training.lightning_module import SPECIALS
+from attnspan.training.run import _processor
 
 ARMS = ["plain", "bahdanau", "luong_general"]
 CELLS = ["gru", "lstm"]
@@ -130,10 +130,10 @@ def measure(case: Case, seconds: float) -> dict[str, float]:
     pupil.model.eval()
     with torch.no_grad():
         pupil.model.readout.bias[EOS] = -1e9
-    search = Greedy(limit=LengthLimit(ratio=1.0, margin=0))
+    decoding = Greedy(limit=LengthLimit(ratio=1.0, margin=0))
 
     def decode() -> int:
-        return int(search(pupil.model, source, pupil.lengths, specials=SPECIALS).lengths.sum())
+        return int(decoding(pupil.model, source, pupil.lengths, specials=SPECIALS).lengths.sum())
 
     decoded = rate(decode, seconds)
     return {

@@ -26,8 +26,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from attnspan.statistics import Floats, Rates
-from attnspan.texts import measure, statistics
+from attnspan.analysis.statistics import Floats, Rates
+from attnspan.analysis.text_metrics import measure, statistics
 
 WORDS = np.array([f"{first}{vowel}{last}" for first in "bdfgklmnprst" for vowel in "aeiou" for last in "lmnrst"])
 LEVELS = (-1.0, -1.4)

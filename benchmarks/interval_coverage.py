@@ -29,8 +29,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit, stdtrit
 
-from attnspan.spans import Span, find_span
-from attnspan.statistics import Floats, Rates, holm, randomisation
+from attnspan.analysis.spans import Span, find_span
+from attnspan.analysis.statistics import Floats, Rates, holm, randomisation
 
 BINS = {8: 40, 20: 60, 32: 100, 44: 200, 56: 200}
 """Source length (and reference tokens) -> sources."""

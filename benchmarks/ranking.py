@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import norm
 
-from attnspan.ranking import estimate, interquartile_mean, probability_of_improvement
-from attnspan.statistics import LEVEL, Floats
+from attnspan.analysis.ranking import estimate, interquartile_mean, probability_of_improvement
+from attnspan.analysis.statistics import LEVEL, Floats
 
 REPETITIONS = 1_000
 DATA = np.array([0.3, 0.6, 0.9])

@@ -46,9 +46,9 @@ def write_corpus(directory: Path, pairs: int) -> None:
 
 def measure(directory: Path) -> dict[str, float]:
     """What this process needs to prepare the corpus, or, where that is done, up to the first batch."""
-    from attnspan.data.batching import EncodedSplit, TrainingLoader, plan_batches
-    from attnspan.data.parallel import Parallel
-    from attnspan.data.prepare import prepare
+    from attnspan.data.corpora.parallel import Parallel
+    from attnspan.data.pipeline.batches import EncodedSplit, TrainingLoader, plan_batches
+    from attnspan.data.pipeline.prepare import prepare
 
     corpus = Parallel(
         **{split: str(directory / split) for split in ("train", "validation", "test")},

@@ -23,12 +23,12 @@ SWEEP = (
 )
 
 
-def seconds(at_a_time: int) -> float:
+def seconds(n_jobs: int) -> float:
     """Wall time of the sweep in a directory of its own."""
     with tempfile.TemporaryDirectory() as runs:
-        command = [sys.executable, "-m", "attnspan.train", "-m", *SWEEP.split(), f"runs_dir={runs}"]
+        command = [sys.executable, "-m", "attnspan.cli.train", "-m", *SWEEP.split(), f"runs_dir={runs}"]
         began = time.monotonic()
-        subprocess.run([*command, f"hydra.launcher.at_a_time={at_a_time}"], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([*command, f"hydra.launcher.n_jobs={n_jobs}"], check=True, stdout=subprocess.DEVNULL)
         return time.monotonic() - began
 
 
@@ -38,15 +38,15 @@ def main() -> None:
     seconds(2)  # prepares the data
     times: dict[int, list[float]] = {1: [], 2: []}
     for repetition in range(repetitions):
-        for at_a_time in (1, 2) if repetition % 2 == 0 else (2, 1):
-            times[at_a_time].append(seconds(at_a_time))
+        for n_jobs in (1, 2) if repetition % 2 == 0 else (2, 1):
+            times[n_jobs].append(seconds(n_jobs))
     print(f"attnspan-train -m {SWEEP}")
     print(f"{datetime.now(UTC):%Y-%m-%d}, {platform.platform()}, python {platform.python_version()}")
     print()
     print("runs at a time   seconds, median   each time")
-    for at_a_time, all_of_them in times.items():
+    for n_jobs, all_of_them in times.items():
         each = "  ".join(f"{value:.1f}" for value in all_of_them)
-        print(f"{at_a_time:14}   {statistics.median(all_of_them):15.1f}   {each}")
+        print(f"{n_jobs:14}   {statistics.median(all_of_them):15.1f}   {each}")
     ratios = [one / two for one, two in zip(times[1], times[2], strict=True)]
     print()
     each = "  ".join(f"{ratio:.2f}" for ratio in ratios)

@@ -18,13 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
-from attnspan.collect import Run, collect, differing_keys, find_runs
+from attnspan.analysis.collection import collect, differing_keys, find_runs
+from attnspan.cli.report import ListParser
+from attnspan.config.identity import flatten
 from attnspan.errors import InputError, nearest
-from attnspan.identity import flatten
-from attnspan.page import made_on
-from attnspan.report import ListParser
-from attnspan.rundir import read_config, write_text
-from attnspan.wording import duration, joined
+from attnspan.files import write_text
+from attnspan.reporting.formatting import duration, joined
+from attnspan.reporting.page import made_on
+from attnspan.runs.finished_run import Run
+from attnspan.runs.layout import read_config
 
 LANGUAGES = {"fre": "French", "hin": "Hindi", "ice": "Icelandic", "vie": "Vietnamese"}
 PUBLISHED = {
@@ -46,8 +48,8 @@ SETTINGS = (
     "trainer.max_steps",
     "trainer.gradient_clip_val",
     "label_smoothing",
-    "choose_by",
-    "search.beam_size",
+    "selection_metric",
+    "decoding.beam_size",
 )
 """Config keys that the table's foot gives."""
 

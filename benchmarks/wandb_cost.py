@@ -30,7 +30,7 @@ MOST = 0.03
 def measure(mode: str, overrides: list[str]) -> tuple[float, float]:
     """Seconds of training, and of the whole command."""
     with tempfile.TemporaryDirectory() as runs:
-        command = [sys.executable, "-m", "attnspan.train", *RUN, f"runs_dir={runs}", f"logger.wandb.mode={mode}"]
+        command = [sys.executable, "-m", "attnspan.cli.train", *RUN, f"runs_dir={runs}", f"logger.wandb.mode={mode}"]
         began = time.monotonic()
         subprocess.run([*command, *overrides], check=True, stdout=subprocess.DEVNULL)
         whole = time.monotonic() - began

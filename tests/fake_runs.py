@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from attnspan.manifest import make_manifest
-from attnspan.records import Record, write_records
-from attnspan.rundir import CONFIG, FILES, METRICS, NEEDED, RECORDS, SUMMARY, read_json, write_json, write_text
+from attnspan.checksums import make_manifest
+from attnspan.files import read_json, write_json, write_text
+from attnspan.runs.layout import CONFIG, FILES, METRICS, NEEDED, RECORDS, SUMMARY
+from attnspan.runs.records import Record, write_records
 
 CONFIG_BASE: dict[str, Any] = {
     "data_name": "pronunciation",

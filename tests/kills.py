@@ -20,15 +20,17 @@ import pyarrow.parquet as pq
 import torch
 import yaml
 
-from attnspan.build import build_corpus
-from attnspan.callbacks import Reporter
-from attnspan.checkpoint_files import read_checkpoint
-from attnspan.data.prepare import prepare
-from attnspan.identity import run_directory
-from attnspan.models.fused_recurrence import FusedRecurrence
-from attnspan.run import execute
-from attnspan.rundir import BEST, METRICS, RECORDS, SUMMARY, is_finished, read_json
-from attnspan.status import INTERRUPTED, is_locked, look, read_status
+from attnspan.config.identity import run_directory
+from attnspan.config.instantiate import build_corpus
+from attnspan.data.pipeline.prepare import prepare
+from attnspan.files import read_json
+from attnspan.models.recurrence.fused import FusedRecurrence
+from attnspan.runs.checkpoint_file import read_checkpoint
+from attnspan.runs.completeness import is_finished
+from attnspan.runs.layout import BEST, METRICS, RECORDS, SUMMARY
+from attnspan.runs.status import INTERRUPTED, is_locked, look, read_status
+from attnspan.training.callbacks.progress import Reporter
+from attnspan.training.run import execute
 from tests.conftest import TINY
 
 # What numba does once takes a third of a second; now the server has done it for its processes.
@@ -53,7 +55,7 @@ VICTIM = (
 def numbers(directory: Path) -> dict[str, Any]:
     """All that must be the same."""
     summary = read_json(directory / SUMMARY)
-    chosen = f"best_validation_{summary['chosen_by']}"
+    chosen = f"best_validation_{summary['selection_metric']}"
     facts = ("run_id", "updates", "best_update", "best_validation_loss", chosen, "test")
     return {
         "weights": {name: tensor.tolist() for name, tensor in read_checkpoint(directory / BEST)["state_dict"].items()},

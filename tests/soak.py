@@ -2,8 +2,8 @@
 
     python -m tests.soak [kills of runs] [kills of sweeps] [seed] > benchmarks/soak.txt
 
-*Runs* are killed as in ``tests/test_kills.py``: of a run a process is started, killed and started again until the run
-is done in spite of it. *Sweeps* are the real command; what is killed is one of its runs, the command itself, or
+*Runs* are killed as in ``tests/training/test_kills.py``: of a run a process is started, killed and started again until
+the run is done in spite of it. *Sweeps* are the real command; what is killed is one of its runs, the command itself, or
 everything at once (which is not a power cut: the system still writes what it holds). Then the same command again, until
 it ends well. After every kill that leaves a run without a process, each file that is there must be whole. Every run
 that comes out of this must have the weights, the records and the metrics of an untouched one, bit for bit. The first
@@ -29,18 +29,18 @@ from pathlib import Path
 
 import torch
 
-from attnspan.rundir import is_finished
-from attnspan.settings import compose_config
-from attnspan.status import RUNNING, look, read_status
+from attnspan.config.compose import compose_config
+from attnspan.runs.completeness import is_finished
+from attnspan.runs.status import RUNNING, look, read_status
 from tests.kills import VICTIM, assert_nothing_is_broken, assert_same, attempt, directory_of, kill_and_go_on
 
 RUNS = (
-    ("decoder=plain", "checkpoint_every=0.05", "loader.workers=1"),
-    ("decoder=bahdanau", "checkpoint_every=0.02"),
-    ("decoder=luong_general_feeding", "checkpoint_every=0.1", "loader.workers=2"),
-    ("decoder=luong_local_p", "checkpoint_every=0", "rnn=lstm"),
+    ("decoder=plain", "checkpoint_interval=0.05", "loader.workers=1"),
+    ("decoder=bahdanau", "checkpoint_interval=0.02"),
+    ("decoder=luong_general_feeding", "checkpoint_interval=0.1", "loader.workers=2"),
+    ("decoder=luong_local_p", "checkpoint_interval=0", "rnn=lstm"),
 )
-SWEEP = ("decoder=plain,bahdanau", "seed=1,2", "checkpoint_every=0.2", "trainer.max_steps=400")
+SWEEP = ("decoder=plain,bahdanau", "seed=1,2", "checkpoint_interval=0.2", "trainer.max_steps=400")
 
 
 def kill_runs(kills: int, draw: random.Random, place: Path) -> tuple[Counter[str], int]:
@@ -70,7 +70,7 @@ def launch(runs: Path) -> subprocess.Popen[bytes]:
     overrides = (*VICTIM, *SWEEP, f"runs_dir={runs}")
     runs.parent.mkdir(exist_ok=True)
     log = (runs.parent / f"{runs.name}.log").open("ab")
-    command = [sys.executable, "-m", "attnspan.train", "-m", *overrides]
+    command = [sys.executable, "-m", "attnspan.cli.train", "-m", *overrides]
     return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
 

@@ -14,19 +14,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from attnspan.checksums import make_manifest
 from attnspan.errors import UnderWayError
-from attnspan.manifest import make_manifest
-from attnspan.rundir import (
-    CONFIG,
-    FILES,
-    LOCK,
-    NEEDED,
-    SUMMARY,
-    is_finished,
-    write_json,
-    write_text,
-)
-from attnspan.status import FAILED, FINISHED, INTERRUPTED, RUNNING, TRAINING, Status, Teller
+from attnspan.files import write_json, write_text
+from attnspan.runs.completeness import is_finished
+from attnspan.runs.layout import CONFIG, FILES, LOCK, NEEDED, SUMMARY
+from attnspan.runs.status import FAILED, FINISHED, INTERRUPTED, RUNNING, TRAINING, Status, Teller
 
 SEED = 1
 

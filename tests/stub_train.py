@@ -27,9 +27,12 @@ from typing import Any
 import pytest
 import yaml
 
-from attnspan import plan, sweep, train
-from attnspan.data import prepare
-from attnspan.rundir import CONFIG, write_text
+from attnspan.cli import train
+from attnspan.data.pipeline import prepare
+from attnspan.files import write_text
+from attnspan.runs.layout import CONFIG
+from attnspan.sweeps import plan
+from attnspan.sweeps import processes as sweep
 
 
 def loss_of(words: list[str]) -> float:

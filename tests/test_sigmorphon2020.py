@@ -15,8 +15,7 @@ from typing import Any
 
 import pytest
 
-from attnspan.metrics import edits
-from attnspan.records import Record
+from attnspan.runs.records import Record, edits
 from tests.fake_runs import example, fake_run
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "sigmorphon2020.py"

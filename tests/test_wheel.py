@@ -41,7 +41,7 @@ def test_the_unpacked_wheel_composes_a_sweep(wheel: Path, tmp_path: Path) -> Non
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
     environment = os.environ | {"PYTHONPATH": str(site)}
-    code = "import attnspan.train as t; assert 'site' in t.__file__, t.__file__; t.main()"
+    code = "import attnspan.cli.train as t; assert 'site' in t.__file__, t.__file__; t.main()"
     for arguments, word in ((["--help"], "long_sequences"), (["sweep=smoke", "--cfg", "job"], "_target_")):
         done = subprocess.run(
             [sys.executable, "-c", code, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True

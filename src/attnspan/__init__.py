@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attnspan.loaded import Hypothesis, LoadedRun, load_run
+    from attnspan.evaluation.loaded_run import Hypothesis, LoadedRun, load_run
 
 __all__ = ["Hypothesis", "LoadedRun", "load_run"]
 
@@ -13,7 +13,7 @@ __all__ = ["Hypothesis", "LoadedRun", "load_run"]
 def __getattr__(name: str) -> Any:
     # Only who loads a run waits for torch; a report opens without it.
     if name in __all__:
-        from attnspan import loaded
+        from attnspan.evaluation import loaded_run as loaded
 
         return getattr(loaded, name)
     raise AttributeError(f"module 'attnspan' has no attribute '{name}'")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 
@@ -42,7 +43,7 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return f"sys.exit({words})"
     if is_out_of_memory(error):
-        return f"out of memory ({words or type(error).__name__}); less loader.batch_tokens or at_a_time may help"
+        return f"out of memory ({words or type(error).__name__}); less loader.batch_tokens or n_jobs may help"
     if type(error).__module__.startswith("attnspan."):
         return words
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
@@ -52,3 +53,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` tells of too little memory; torch says so in a RuntimeError of its own words."""
     words = str(error).lower()
     return isinstance(error, MemoryError) or "out of memory" in words or "can't allocate memory" in words
+
+
+class Interrupted(BaseException):
+    """The run was asked to stop, and has; not a KeyboardInterrupt, because Lightning would exit on that by itself."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number

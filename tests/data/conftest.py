@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_corpora import ANY_LENGTH, GOOD_CSV, reverse
 
-from attnspan.data.corpus import Corpus
-from attnspan.data.files import Files
-from attnspan.data.prepare import Prepared, prepare
+from attnspan.data.corpora.base import Corpus
+from attnspan.data.corpora.files import Files
+from attnspan.data.pipeline.prepare import Prepared, prepare
+from tests.data.small_corpora import ANY_LENGTH, GOOD_CSV, reverse
 
 
 @pytest.fixture(scope="session")

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from attnspan.data.batching import Batch, EncodedSplit, TokenBudgetBatches, TrainingLoader, loader
-from attnspan.data.prepare import Prepared
-from attnspan.data.tokenization import BOS, EOS, PAD
+from attnspan.data.pipeline.batches import Batch, EncodedSplit, TokenBudgetBatches, TrainingLoader, loader
+from attnspan.data.pipeline.prepare import Prepared
+from attnspan.data.tokenizer import BOS, EOS, PAD
 from attnspan.errors import InputError
 
 torch.set_num_threads(1)

@@ -8,7 +8,7 @@ import pytest
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from attnspan.data.corpus import Corpus
+from attnspan.data.corpora.base import Corpus
 from attnspan.errors import InputError
 
 CONFIGS = sorted((Path(__file__).parents[2] / "conf/data").glob("*.yaml"))

@@ -11,14 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
-from small_corpora import reverse
 
-from attnspan.data import encode as encode_module
 from attnspan.data.arrow import write_dataset
-from attnspan.data.encode import Task, encode
-from attnspan.data.prepare import prepare
-from attnspan.data.tokenization import Tokenizer
+from attnspan.data.pipeline import encode as encode_module
+from attnspan.data.pipeline.encode import Task, encode
+from attnspan.data.pipeline.prepare import prepare
+from attnspan.data.tokenizer import Tokenizer
 from attnspan.errors import InputError
+from tests.data.small_corpora import reverse
 
 ROWS = [{"id": f"test-{n:05d}", "source": "ab" * (1 + n % 7), "target": f"x{n}  y"} for n in range(5300)]
 
@@ -90,7 +90,7 @@ def test_one_that_fails_is_told_in_one_line(task: Task, tmp_path: Path) -> None:
 
 def test_none_is_left_when_the_program_is_killed(task: Task, tmp_path: Path) -> None:
     code = (
-        "import sys, json, time; from attnspan.data import encode as e; from pathlib import Path\n"
+        "import sys, json, time; from attnspan.data.pipeline import encode as e; from pathlib import Path\n"
         "one = e._start(e.Task(**json.loads(sys.argv[1])), 0, 2, Path(sys.argv[2])); print(one.pid, flush=True)\n"
         "time.sleep(60)"
     )

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from attnspan.data.corpus import Corpus
-from attnspan.data.files import Files
-from attnspan.data.prepare import Prepared
-from attnspan.data.tables import read_table
+from attnspan.data.corpora.base import Corpus
+from attnspan.data.corpora.files import Files
+from attnspan.data.pipeline.prepare import Prepared
+from attnspan.data.readers.tables import read_table
 from attnspan.errors import InputError
 
 Make = Callable[..., Files]

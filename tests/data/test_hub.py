@@ -13,13 +13,13 @@ import huggingface_hub
 import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
-from small_corpora import ANY_LENGTH
 
-from attnspan.data import hub as hub_module
-from attnspan.data.corpus import Corpus
-from attnspan.data.hub import Hub
-from attnspan.data.prepare import Prepared
+from attnspan.data.corpora import hub as hub_module
+from attnspan.data.corpora.base import Corpus
+from attnspan.data.corpora.hub import Hub
+from attnspan.data.pipeline.prepare import Prepared
 from attnspan.errors import InputError
+from tests.data.small_corpora import ANY_LENGTH
 
 Ready = Callable[[Corpus], Prepared]
 ROWS = [{"translation": {"en": f"a{n} b", "de": f"ä{n} b"}, "n": n} for n in range(3)]
@@ -160,8 +160,8 @@ def test_a_name_without_network_fails_at_once(
 
 def test_a_name_in_offline_mode_fails_at_once(tmp_path: Path) -> None:
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; from test_hub import hub\n"
-        "from attnspan.data.prepare import prepare; from attnspan.errors import InputError; import time\n"
+        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; from tests.data.test_hub import hub\n"
+        "from attnspan.data.pipeline.prepare import prepare; from attnspan.errors import InputError; import time\n"
         "began = time.perf_counter()\n"
         "for revision in ('main', sys.argv[3]):\n"
         "    try: prepare(hub('owner/name', revision=revision), cache_dir=Path(sys.argv[2]))\n"
@@ -169,7 +169,7 @@ def test_a_name_in_offline_mode_fails_at_once(tmp_path: Path) -> None:
         "assert time.perf_counter() - began < 2"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path / "cache"), COMMIT],
+        [sys.executable, "-c", code, str(Path(__file__).parents[2]), str(tmp_path / "cache"), COMMIT],
         capture_output=True,
         text=True,
         env={"HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"},

@@ -8,9 +8,9 @@ import lightning
 import pytest
 import torch
 
-from attnspan.data.batching import Batch
-from attnspan.data.module import DataModule
-from attnspan.data.prepare import Prepared
+from attnspan.data.pipeline.batches import Batch
+from attnspan.data.pipeline.datamodule import DataModule
+from attnspan.data.pipeline.prepare import Prepared
 from attnspan.errors import InputError
 
 torch.set_num_threads(1)

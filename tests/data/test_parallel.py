@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_corpora import ANY_LENGTH
 
-from attnspan.data.corpus import Corpus
-from attnspan.data.parallel import Parallel
-from attnspan.data.prepare import Prepared
+from attnspan.data.corpora.base import Corpus
+from attnspan.data.corpora.parallel import Parallel
+from attnspan.data.pipeline.prepare import Prepared
 from attnspan.errors import InputError
+from tests.data.small_corpora import ANY_LENGTH
 
 Ready = Callable[[Corpus], Prepared]
 

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_corpora import ANY_LENGTH, reverse
 
-from attnspan.data import prepare as prepare_module
-from attnspan.data.corpus import Corpus
-from attnspan.data.files import Files
-from attnspan.data.prepare import Prepared, prepare
-from attnspan.data.tokenization import UNK, Tokenizer
+from attnspan.data.corpora.base import Corpus
+from attnspan.data.corpora.files import Files
+from attnspan.data.pipeline import prepare as prepare_module
+from attnspan.data.pipeline.prepare import Prepared, prepare
+from attnspan.data.tokenizer import UNK, Tokenizer
 from attnspan.errors import InputError
+from tests.data.small_corpora import ANY_LENGTH, reverse
 
 Ready = Callable[[Corpus], Prepared]
 
@@ -97,7 +97,7 @@ def test_a_moved_file_is_the_same_data(files: Callable[..., Files], ready: Ready
 def test_four_processes_at_once(tmp_path: Path) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"
-        "from small_corpora import reverse; from attnspan.data import prepare as p\n"
+        "from tests.data.small_corpora import reverse; from attnspan.data.pipeline import prepare as p\n"
         "fill = p._fill\n"
         "def counted(*a): print('built', file=sys.stderr); fill(*a)\n"
         "p._fill = counted\n"
@@ -105,7 +105,7 @@ def test_four_processes_at_once(tmp_path: Path) -> None:
         "print(r.fingerprint, r.train.num_rows, r.train['source'][7])\n"
         "assert 'torch' not in sys.modules and 'lightning' not in sys.modules"
     )
-    command = [sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path / "new" / "cache")]
+    command = [sys.executable, "-c", code, str(Path(__file__).parents[2]), str(tmp_path / "new" / "cache")]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
     said = [process.communicate(timeout=60) for process in running]
     assert [process.returncode for process in running] == [0] * 4, said
@@ -268,16 +268,17 @@ def test_the_cache_says_what_it_holds(prepared: Prepared) -> None:
 
 def test_preparing_imports_no_torch_and_writes_nothing_at_home(tmp_path: Path) -> None:
     code = (
-        "import sys, attnspan.data.corpus, attnspan.data.pronunciation, attnspan.data.files, attnspan.data.hub\n"
+        "import sys\n"
+        "from attnspan.data.corpora import base, files, hub, pronunciation\n"
         "assert not {'torch', 'lightning', 'datasets', 'pandas', 'hydra'} & set(sys.modules)\n"
-        "sys.path.insert(0, sys.argv[1]); from pathlib import Path; from small_corpora import reverse\n"
-        "from attnspan.data.prepare import prepare; prepare(reverse(), cache_dir=Path(sys.argv[2]))\n"
+        "sys.path.insert(0, sys.argv[1]); from pathlib import Path; from tests.data.small_corpora import reverse\n"
+        "from attnspan.data.pipeline.prepare import prepare; prepare(reverse(), cache_dir=Path(sys.argv[2]))\n"
         "assert not {'torch', 'lightning'} & set(sys.modules)"
     )
     home = tmp_path / "home"
     home.mkdir()
     done = subprocess.run(
-        [sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path / "cache")],
+        [sys.executable, "-c", code, str(Path(__file__).parents[2]), str(tmp_path / "cache")],
         capture_output=True,
         text=True,
         env={"HOME": str(home), "PATH": os.environ["PATH"]},

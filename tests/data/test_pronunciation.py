@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from attnspan.data.corpus import SPLITS
-from attnspan.data.pronunciation import Phrases, Pronunciation, pronunciations, split_of
+from attnspan.data.corpora.base import SPLITS
+from attnspan.data.corpora.pronunciation import Phrases, Pronunciation, pronunciations, split_of
 from attnspan.errors import InputError
 
 CONFIG = Path(__file__).parents[2] / "conf/data/pronunciation.yaml"
@@ -100,7 +100,7 @@ def test_examples_depend_on_the_seed_alone() -> None:
 
 def test_examples_do_not_depend_on_the_process() -> None:
     code = (
-        "import sys, yaml; from attnspan.data.pronunciation import Pronunciation\n"
+        "import sys, yaml; from attnspan.data.corpora.pronunciation import Pronunciation\n"
         f"c = yaml.safe_load(open({str(CONFIG)!r})); del c['_target_']; c['test_size'] = 200\n"
         "print(list(Pronunciation(**c)._rows('test')))\n"
         "assert not {'torch', 'lightning', 'datasets'} & set(sys.modules)"

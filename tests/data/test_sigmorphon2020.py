@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_corpora import ANY_LENGTH
 
-from attnspan.data.corpus import Corpus
-from attnspan.data.prepare import Prepared
-from attnspan.data.sigmorphon2020 import Sigmorphon2020
-from attnspan.data.tokenization import UNK
+from attnspan.data.corpora.base import Corpus
+from attnspan.data.corpora.sigmorphon2020 import Sigmorphon2020
+from attnspan.data.pipeline.prepare import Prepared
+from attnspan.data.tokenizer import UNK
 from attnspan.errors import InputError
+from tests.data.small_corpora import ANY_LENGTH
 
 Ready = Callable[[Corpus], Prepared]
 

@@ -11,13 +11,13 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from small_corpora import ANY_LENGTH
 
-from attnspan.data import stream
-from attnspan.data.corpus import Corpus
-from attnspan.data.hub import Hub
-from attnspan.data.prepare import Prepared, prepare
+from attnspan.data.corpora.base import Corpus
+from attnspan.data.corpora.hub import Hub
+from attnspan.data.pipeline.prepare import Prepared, prepare
+from attnspan.data.readers import hub_stream as stream
 from attnspan.errors import InputError
+from tests.data.small_corpora import ANY_LENGTH
 
 Ready = Callable[[Corpus], Prepared]
 ROWS = [{"n": n, "translation": {"de": f"ä{n} b", "en": f"a{n}"}} for n in range(25)]

@@ -5,14 +5,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from small_corpora import ANY_LENGTH
 
-from attnspan.data.copy import Copy
-from attnspan.data.corpus import Corpus, GeneratedCorpus
-from attnspan.data.prepare import Prepared
-from attnspan.data.recall import Recall
-from attnspan.data.reverse import Reverse
+from attnspan.data.corpora.base import Corpus, GeneratedCorpus
+from attnspan.data.corpora.copy import Copy
+from attnspan.data.corpora.recall import Recall
+from attnspan.data.corpora.reverse import Reverse
+from attnspan.data.pipeline.prepare import Prepared
 from attnspan.errors import InputError
+from tests.data.small_corpora import ANY_LENGTH
 
 TASKS: list[type[GeneratedCorpus]] = [Copy, Reverse, Recall]
 

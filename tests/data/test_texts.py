@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
-from small_corpora import ANY_LENGTH
 
-from attnspan.data.corpus import Corpus, rows_of
-from attnspan.data.files import Files
-from attnspan.data.prepare import Prepared, fingerprint_of
-from attnspan.data.tokenization import UNK, Normalizer, Tokenizer
+from attnspan.data.corpora.base import Corpus, rows_of
+from attnspan.data.corpora.files import Files
+from attnspan.data.pipeline.prepare import Prepared, fingerprint_of
+from attnspan.data.tokenizer import UNK, Normalizer, Tokenizer
 from attnspan.errors import InputError
+from tests.data.small_corpora import ANY_LENGTH
 
 Ready = Callable[[Corpus], Prepared]
 Make = Callable[..., Files]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attnspan.data.tokenization import BOS, EOS, PAD, SPECIALS, UNK, Tokenizer
+from attnspan.data.tokenizer import BOS, EOS, PAD, SPECIALS, UNK, Tokenizer
 from attnspan.errors import InputError
 
 TEXTS = ["the cat sat on the mat", "a cat and a hat", 'naïve "café" 漢字 🙂', "tab\tnew\nline  two spaces "]
@@ -130,7 +130,7 @@ def test_bpe_has_at_most_the_size_asked_for() -> None:
 
 def test_bpe_training_is_the_same_in_every_process() -> None:
     code = (
-        "from attnspan.data.tokenization import Tokenizer\n"
+        "from attnspan.data.tokenizer import Tokenizer\n"
         "words = [f'{chr(97 + i % 26)}{chr(97 + i * 7 % 26)}{chr(97 + i * 3 % 26)}' for i in range(2000)]\n"
         "t = Tokenizer.train('bpe', [' '.join(words[i:i + 9]) for i in range(0, 2000, 9)], 700)\n"
         "print(t.tokens(range(len(t))))"

@@ -10,9 +10,9 @@ import torch
 import yaml
 from torch import Tensor
 
-from attnspan.assemble import assemble_model
+from attnspan.config.compose import conf_directory
+from attnspan.config.instantiate import assemble_model
 from attnspan.models.seq2seq import Seq2Seq
-from attnspan.settings import conf_directory
 from tests.conftest import ARMS, Compose
 
 SOURCE_VOCABULARY, TARGET_VOCABULARY = 11, 9

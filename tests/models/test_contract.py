@@ -11,17 +11,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from attnspan.assemble import assemble_model
+from attnspan.config.instantiate import assemble_model
 from attnspan.errors import InputError
-from attnspan.models.attention import Attention
-from attnspan.models.decoder import Decoder
-from attnspan.models.encoder import BidirectionalEncoder
+from attnspan.models.attention.attention import Attention
+from attnspan.models.attention.scores import LocationScore
+from attnspan.models.attention.windows import LocalMonotonicWindow, LocalPredictiveWindow
+from attnspan.models.decoders.base import Decoder
+from attnspan.models.decoding.greedy import Greedy
+from attnspan.models.decoding.strategy import LengthLimit, Specials
+from attnspan.models.encoders.recurrent import BidirectionalEncoder
 from attnspan.models.memory import Memory
-from attnspan.models.recurrence import Recurrence
-from attnspan.models.scores import LocationScore
-from attnspan.models.search import Greedy, LengthLimit, Specials
+from attnspan.models.recurrence.recurrence import Recurrence
 from attnspan.models.seq2seq import Seq2Seq
-from attnspan.models.windows import LocalMonotonicWindow, LocalPredictiveWindow
 from tests.conftest import Compose
 from tests.models.arms import SOURCE_VOCABULARY, TARGET_VOCABULARY, WIRINGS, pad, small
 
@@ -203,10 +204,10 @@ def test_a_window_is_a_window(composed: Compose, float64: None, kind: str) -> No
 
 
 def test_hypotheses_do_not_know_their_neighbours(model: Seq2Seq) -> None:
-    search = Greedy(limit=LengthLimit(ratio=3.0, margin=4))
-    everything = search(model, *pad(SOURCES, 9), specials=SPECIALS, with_weights=True)
+    decoding = Greedy(limit=LengthLimit(ratio=3.0, margin=4))
+    everything = decoding(model, *pad(SOURCES, 9), specials=SPECIALS, with_weights=True)
     for batch in ([0], [1], [2, 1, 2]):
-        found = search(model, *pad([SOURCES[row] for row in batch]), specials=SPECIALS, with_weights=True)
+        found = decoding(model, *pad([SOURCES[row] for row in batch]), specials=SPECIALS, with_weights=True)
         for at, row in enumerate(batch):
             length = int(everything.lengths[row])
             assert int(found.lengths[at]) == length
@@ -257,7 +258,7 @@ def test_ending_at_once_is_empty(model: Seq2Seq) -> None:
 
 
 def test_a_limit_leaves_room() -> None:
-    with pytest.raises(ValueError, match=r"search\.limit"):
+    with pytest.raises(ValueError, match=r"decoding\.limit"):
         LengthLimit(ratio=0.0, margin=0)
 
 
@@ -356,7 +357,7 @@ def test_positions_beyond_the_longest_get_nothing(composed: Compose, float64: No
 
 
 SCORES = "AdditiveScore, CoverageScore, DotScore, GeneralScore, LocationScore, ScaledDotScore"
-WINDOW = "{_target_: attnspan.models.windows.LocalMonotonicWindow, _partial_: true, half_width: 2}"
+WINDOW = "{_target_: attnspan.models.attention.windows.LocalMonotonicWindow, _partial_: true, half_width: 2}"
 
 
 @pytest.mark.parametrize(
@@ -378,7 +379,7 @@ WINDOW = "{_target_: attnspan.models.windows.LocalMonotonicWindow, _partial_: tr
             "decoder.window=LocalMonotonicWindow goes with scores that look at the source, and "
             "decoder.score=LocationScore does not",
         ),
-        (("plain", "encoder.final=forward"), "encoder.final='forward' is neither 'both' nor 'backward'"),
+        (("plain", "encoder.final_state=forward"), "encoder.final_state='forward' is neither 'both' nor 'backward'"),
         (("luong_local_m", "decoder.window.half_width=0"), "decoder.window.half_width: must be a whole number of at"),
         (("luong_local_p", "decoder.window.half_width=1.5"), "decoder.window.half_width: must be a whole number of at"),
         (("luong_location", "decoder.score.max_length=0"), "decoder.score.max_length: must be a whole number of at"),
@@ -386,13 +387,14 @@ WINDOW = "{_target_: attnspan.models.windows.LocalMonotonicWindow, _partial_: tr
         (("plain", "rnn.layers=x"), "layers: must be a whole number of at least 1, not 'x'"),
         (("luong_general", "decoder.input_feeding=maybe"), "decoder.input_feeding: must be true or false, not 'maybe'"),
         (
-            ("luong_general", "decoder.score._target_=attnspan.models.scores.GeneralScor"),
-            "decoder.score._target_: attnspan.models.scores has no 'GeneralScor'; did you mean 'GeneralScore'? "
+            ("luong_general", "decoder.score._target_=attnspan.models.attention.scores.GeneralScor"),
+            "decoder.score._target_: attnspan.models.attention.scores has no 'GeneralScor'; "
+            "did you mean 'GeneralScore'? "
             f"known: {SCORES}",
         ),
         (
-            ("luong_general", "decoder.score._target_=attnspan.models.score.GeneralScore"),
-            "decoder.score._target_: attnspan.models has no 'score'; did you mean 'scores'? known: attention, ",
+            ("luong_general", "decoder.score._target_=attnspan.models.attention.score.GeneralScore"),
+            "decoder.score._target_: attnspan.models.attention has no 'score'; did you mean 'scores'? known: ",
         ),
         (
             ("plain", "rnn.cell._target_=torch.nn.GRUU"),

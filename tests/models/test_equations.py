@@ -308,11 +308,11 @@ SOURCES = [[4, 5, 6, 7], [9], [10, 4, 9]]
 TARGETS = [[1, 4, 5, 6, 3], [1, 7, 8, 4, 4], [1, 4, 4, 8, 6]]  # longer than their sources: windows run out
 
 NARROW = "decoder.window.half_width=1"
-DOT = "decoder.score._target_=attnspan.models.scores.DotScore"
+DOT = "decoder.score._target_=attnspan.models.attention.scores.DotScore"
 UPSIDE_DOWN = ("encoder=unidirectional", "encoder.reverse=true")
 MORE = [
     ("plain", "rnn=lstm", "rnn.layers=2", *UPSIDE_DOWN),
-    ("plain", "encoder.final=backward", "rnn.layers=2"),
+    ("plain", "encoder.final_state=backward", "rnn.layers=2"),
     ("plain_wide", "rnn=lstm"),
     ("bahdanau", "rnn=lstm"),
     ("bahdanau", "rnn.layers=3"),

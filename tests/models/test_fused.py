@@ -16,18 +16,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attnspan.assemble import assemble_model
-from attnspan.models import fused_additive, fused_cells
-from attnspan.models.bahdanau import BahdanauDecoder
-from attnspan.models.decoder import Decoder
-from attnspan.models.fused_additive import TensorAttention, additive_attention
-from attnspan.models.fused_bahdanau import FusedBahdanau
-from attnspan.models.fused_cells import Cell, GRUCell, LSTMCell, cell_of
-from attnspan.models.fused_luong import FusedLuong
-from attnspan.models.fused_recurrence import FusedRecurrence, Unrolled
-from attnspan.models.fused_rows import RowAttention, RowGRU, RowLSTM
-from attnspan.models.recurrence import BuildCell, Recurrence
-from attnspan.models.scores import AdditiveScore
+from attnspan.config.instantiate import assemble_model
+from attnspan.kernels import additive as fused_additive
+from attnspan.kernels import cells as fused_cells
+from attnspan.kernels.additive import TensorAttention, additive_attention
+from attnspan.kernels.bahdanau import FusedBahdanau
+from attnspan.kernels.cells import Cell, GRUCell, LSTMCell, cell_of
+from attnspan.kernels.compiled import RowAttention, RowGRU, RowLSTM
+from attnspan.kernels.luong import FusedLuong
+from attnspan.kernels.recurrence import Unrolled
+from attnspan.models.attention.scores import AdditiveScore
+from attnspan.models.decoders.bahdanau import BahdanauDecoder
+from attnspan.models.decoders.base import Decoder
+from attnspan.models.recurrence.fused import FusedRecurrence
+from attnspan.models.recurrence.recurrence import BuildCell, Recurrence
 from attnspan.models.seq2seq import Seq2Seq
 from tests.conftest import Compose
 from tests.models.arms import WIRINGS, small
@@ -312,7 +314,7 @@ def close(found: Tensor, exact: Tensor) -> None:
 THREADS = """
 import sys, torch
 torch.set_num_threads(int(sys.argv[1]))
-from attnspan.models.fused_rows import RowAttention, RowGRU, RowLSTM, numba
+from attnspan.kernels.compiled import RowAttention, RowGRU, RowLSTM, numba
 assert numba.get_num_threads() == torch.get_num_threads() == int(sys.argv[1])
 torch.manual_seed(1)
 keys, query, energy = torch.randn(3, 40, 33), torch.randn(3, 33), torch.randn(33)
@@ -348,7 +350,7 @@ import sys, torch
 from numba.core import caching
 if "nowhere" in sys.argv:
     caching.CacheImpl._locator_classes = []
-from attnspan.models import fused_rows
+from attnspan.kernels import compiled as fused_rows
 one, result = torch.ones(1, 1), torch.empty(1, 1)
 for _ in range(2):
     fused_rows.RowGRU.step(torch.zeros(1, 3), torch.zeros(1, 3), (one,), (result,), torch.empty(1, 1))

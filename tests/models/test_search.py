@@ -1,4 +1,4 @@
-"""Beam search: a beam of one is greedy, a wide one is exhaustive, and no hypothesis knows its neighbours."""
+"""Beam decoding: a beam of one is greedy, a wide one is exhaustive, and no hypothesis knows its neighbours."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from attnspan.models.search import Beam, Greedy, LengthLimit, Specials
+from attnspan.models.decoding.beam import Beam
+from attnspan.models.decoding.greedy import Greedy
+from attnspan.models.decoding.strategy import LengthLimit, Specials
 from attnspan.models.seq2seq import Seq2Seq
 from tests.conftest import Compose
 from tests.models.arms import SOURCE_VOCABULARY, WIRINGS, pad, small
@@ -93,10 +95,10 @@ def test_hypotheses_do_not_know_their_neighbours(
 ) -> None:
     """Whatever else is in the batch, however many, however far padded."""
     model = small(composed, *wiring, seed=3).double()
-    search = beam(size, LengthLimit(ratio=1.0, margin=3), normalisation)
-    together = search(model, *pad(sources, max(map(len, sources)) + extra), specials=SPECIALS)
+    decoding = beam(size, LengthLimit(ratio=1.0, margin=3), normalisation)
+    together = decoding(model, *pad(sources, max(map(len, sources)) + extra), specials=SPECIALS)
     for row, source in enumerate(sources):
-        alone = search(model, *pad([source]), specials=SPECIALS)
+        alone = decoding(model, *pad([source]), specials=SPECIALS)
         length = int(alone.lengths[0])
         assert int(together.lengths[row]) == length
         assert together.tokens[row, :length].tolist() == alone.tokens[0].tolist()
@@ -136,7 +138,7 @@ def test_cut_at_the_limit_and_said_so(model: Seq2Seq) -> None:
 
 
 def test_a_beam_has_a_place() -> None:
-    with pytest.raises(ValueError, match=r"search\.beam_size=0"):
+    with pytest.raises(ValueError, match=r"decoding\.beam_size=0"):
         beam(0, LengthLimit(ratio=1.0, margin=1))
-    with pytest.raises(ValueError, match=r"search\.length_normalisation"):
+    with pytest.raises(ValueError, match=r"decoding\.length_normalisation"):
         beam(1, LengthLimit(ratio=1.0, margin=1), -0.5)

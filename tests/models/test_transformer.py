@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from attnspan.errors import InputError
-from attnspan.models.decoder import Decoder
+from attnspan.models.decoders.base import Decoder
 from attnspan.models.seq2seq import Seq2Seq
-from attnspan.models.transformer import Positions
+from attnspan.models.transformer_layers import Positions
 from tests.conftest import Compose
 from tests.models.arms import pad, small
 

@@ -1,1 +1,1 @@
-"""Encoder, attention, decoders and search, in torch and nothing else."""
+"""Encoders, attention, decoders and decoding strategies, in torch and nothing else."""

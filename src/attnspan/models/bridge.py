@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from attnspan.models.recurrence import State
+from attnspan.models.recurrence.recurrence import State
 
 
 class BuildBridge(Protocol):

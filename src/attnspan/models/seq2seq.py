@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from attnspan.models.decoder import BuildDecoder, Decoded
-from attnspan.models.encoder import BuildEncoder
+from attnspan.models.decoders.base import BuildDecoder, Decoded
+from attnspan.models.encoders.base import BuildEncoder
 from attnspan.models.memory import Memory
-from attnspan.models.recurrence import BuildRecurrence, State
+from attnspan.models.recurrence.recurrence import BuildRecurrence, State
 
 
 class Seq2Seq(nn.Module):

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 if TYPE_CHECKING:  # Hydra imports every plugin at every start, so what is heavy waits until it is needed
     from rich.console import Console
 
-    from attnspan.plan import Plan
+    from attnspan.sweeps.plan import Plan
 
 
 def compose(context: HydraContext, config: DictConfig, job_overrides: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
@@ -23,8 +23,8 @@ def compose(context: HydraContext, config: DictConfig, job_overrides: Sequence[S
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    from attnspan.config.compose import explain, plain_config
     from attnspan.errors import InputError
-    from attnspan.settings import explain, plain_config
 
     configs, complaints = [], []
     for overrides in job_overrides:
@@ -45,7 +45,7 @@ def carry_out(
     config: DictConfig,
     job_overrides: Sequence[Sequence[str]],
     *,
-    at_a_time: int | None,
+    n_jobs: int | None,
     run: Callable[[Plan, Console], None],
 ) -> None:
     """Check the sweep, put its jobs on the list, let ``run`` run them, and print how they ended.
@@ -56,23 +56,23 @@ def carry_out(
         context: Hydra's.
         config: of the sweep.
         job_overrides: what the command line sets for each job.
-        at_a_time: jobs side by side; None for as many as there are cores for.
+        n_jobs: jobs side by side; None for as many as there are cores for.
         run: fills in how each job ended, as far as it knows.
 
     Raises:
         InputError: a job cannot be run as it is; none was started.
         SystemExit: a job did not finish.
     """
-    from attnspan.plan import make_plan, print_plan
-    from attnspan.sweep import enqueue, keeping_queued, print_outcomes, settle, write_list
-    from attnspan.terminal import open_console
+    from attnspan.cli.console import open_console
+    from attnspan.sweeps.plan import make_plan, print_plan
+    from attnspan.sweeps.processes import enqueue, keeping_queued, print_outcomes, settle, write_list
 
     console = open_console(wide=True)
     plan = make_plan(
         compose(context, config, job_overrides),
         job_overrides,
         config_directory=own_directory(config),
-        at_a_time=at_a_time,
+        n_jobs=n_jobs,
         console=console,
     )
     if plan.settings["dry_run"]:

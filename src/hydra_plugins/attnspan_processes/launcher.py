@@ -16,18 +16,18 @@ from .compose import carry_out
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from attnspan.plan import Plan
+    from attnspan.sweeps.plan import Plan
 
 
 class OwnLauncher(Launcher):
     """Checks every job of the sweep before it starts the first.
 
     Args:
-        at_a_time: jobs side by side; None for cores / threads, or 1 on a GPU.
+        n_jobs: jobs side by side; None for cores / threads, or 1 on a GPU.
     """
 
-    def __init__(self, *, at_a_time: int | None) -> None:
-        self.at_a_time = at_a_time
+    def __init__(self, *, n_jobs: int | None) -> None:
+        self.n_jobs = n_jobs
         self.config: DictConfig
         self.hydra_context: HydraContext
 
@@ -43,7 +43,7 @@ class OwnLauncher(Launcher):
             InputError: a job cannot be run as it is; none was started.
             SystemExit: a job did not finish.
         """
-        carry_out(self.hydra_context, self.config, job_overrides, at_a_time=self.at_a_time, run=self.run)
+        carry_out(self.hydra_context, self.config, job_overrides, n_jobs=self.n_jobs, run=self.run)
         return [
             JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=None)
             for overrides in job_overrides
@@ -55,29 +55,27 @@ class OwnLauncher(Launcher):
 
 
 class ProcessLauncher(OwnLauncher):
-    """Runs each job in a process of its own; :mod:`attnspan.sweep` does.
+    """Runs each job in a process of its own; :mod:`attnspan.sweeps.processes` does.
 
     Args:
-        at_a_time: jobs side by side; None for cores / threads, or 1 on a GPU.
+        n_jobs: jobs side by side; None for cores / threads, or 1 on a GPU.
 
     Raises:
-        ValueError: ``at_a_time`` is not a positive whole number.
+        ValueError: ``n_jobs`` is not a positive whole number.
     """
 
-    def __init__(self, at_a_time: int | None = None) -> None:
-        if at_a_time is not None and (not isinstance(at_a_time, int) or at_a_time < 1):
-            raise ValueError(
-                f"hydra.launcher.at_a_time: must be null or a whole number of at least 1, not {at_a_time!r}"
-            )
-        super().__init__(at_a_time=at_a_time)
+    def __init__(self, n_jobs: int | None = None) -> None:
+        if n_jobs is not None and (not isinstance(n_jobs, int) or n_jobs < 1):
+            raise ValueError(f"hydra.launcher.n_jobs: must be null or a whole number of at least 1, not {n_jobs!r}")
+        super().__init__(n_jobs=n_jobs)
 
     def run(self, plan: Plan, console: Console) -> None:
         """Run them on this machine."""
-        from attnspan.sweep import run_jobs
+        from attnspan.sweeps.processes import run_jobs
 
         run_jobs(
             plan.jobs,
-            at_a_time=plan.at_a_time,
+            n_jobs=plan.n_jobs,
             threads=plan.settings["threads"],
             rerun=plan.settings["rerun"],
             fail_fast=plan.settings["fail_fast"],

@@ -15,7 +15,7 @@ from .launcher import OwnLauncher
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from attnspan.plan import Plan
+    from attnspan.sweeps.plan import Plan
 
 
 class AllJobsSweeper(BasicSweeper):
@@ -44,12 +44,12 @@ class AllJobsSweeper(BasicSweeper):
         launcher: Launcher = self.launcher
 
         def run(plan: Plan, console: Console) -> None:
-            from attnspan.sweep import is_under_way, stop_all
+            from attnspan.sweeps.processes import is_under_way, stop_all
 
             waiting = [job for job in plan.jobs if not job.outcome]
             ours = [job for job in waiting if not is_under_way(job)]
             if waiting:
-                _hold_back(launcher, plan.at_a_time)
+                _hold_back(launcher, plan.n_jobs)
 
                 def interrupt(number: int, frame: object) -> None:
                     signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
@@ -63,12 +63,12 @@ class AllJobsSweeper(BasicSweeper):
                     for number, handler in before.items():
                         signal.signal(number, handler)
 
-        carry_out(self.hydra_context, self.config, jobs, at_a_time=None, run=run)
+        carry_out(self.hydra_context, self.config, jobs, n_jobs=None, run=run)
         return None
 
 
-def _hold_back(launcher: Launcher, at_a_time: int) -> None:
+def _hold_back(launcher: Launcher, n_jobs: int) -> None:
     """Let joblib start no more jobs at once than there are cores for: it counts jobs, and not their threads."""
     options = getattr(launcher, "joblib", None)
-    if options is not None and not 0 < options["n_jobs"] <= at_a_time:
-        options["n_jobs"] = at_a_time
+    if options is not None and not 0 < options["n_jobs"] <= n_jobs:
+        options["n_jobs"] = n_jobs

@@ -1,0 +1,102 @@
+"""How attention agrees with gold alignments."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attnspan.data.alignment import Gold, Link
+
+Floats = NDArray[np.float64]
+_Count = TypeVar("_Count", int, Floats)
+
+
+def entropy(weights: Floats) -> Floats:
+    """-sum_i p_i log p_i in nats, for each output position; 0 where all attention lies on one source position.
+
+    p is the weights over their sum, so that it is a distribution also where they sum to less than 1 (Luong's local-p).
+
+    Args:
+        weights: [T, S], not negative.
+
+    Returns:
+        [T], nan where all weights are 0: attention that looks nowhere has no entropy.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = weights / weights.sum(axis=1, keepdims=True)
+        surprise = np.where(p == 0, 0.0, -np.log(p))
+    return (p * surprise).sum(axis=1) + 0.0  # no -0.0
+
+
+def gold_attention(weights: Floats, gold: Gold) -> Floats:
+    """The mass of attention on the gold source positions of each target token: on those with a sure link to it.
+
+    Args:
+        weights: [T, S].
+        gold: of the example.
+
+    Returns:
+        [T], nan for a target token without a sure link.
+    """
+    needed = np.zeros(weights.shape, dtype=bool)
+    for i, j in gold.sure:
+        needed[j, i] = True
+    return np.where(needed.any(axis=1), np.where(needed, weights, 0.0).sum(axis=1), np.nan)
+
+
+def links(weights: Floats) -> frozenset[Link]:
+    """A: the links that attention makes, one for each target token, to the source position of its largest weight.
+
+    So do Luong et al. 2015 (section 5.4). Of equal weights the first counts; a target token all of whose weights are 0
+    has no link.
+
+    Args:
+        weights: [T, S].
+    """
+    return frozenset((int(weights[j].argmax()), j) for j in range(len(weights)) if weights[j].any())
+
+
+def alignment_errors(
+    *, links: _Count, gold_links: _Count, links_in_sure: _Count, links_in_possible: _Count
+) -> tuple[_Count, _Count]:
+    """Numerator and denominator of the alignment error rate (Och and Ney 2003, section 5).
+
+    AER = 1 - (|A n S| + |A n P|) / (|A| + |S|). Over a corpus the counts are summed first, as for any rate.
+
+    Args:
+        links: |A|.
+        gold_links: |S|.
+        links_in_sure: |A n S|.
+        links_in_possible: |A n P|.
+    """
+    out_of = links + gold_links
+    return out_of - links_in_sure - links_in_possible, out_of
+
+
+def attention_columns(weights: Floats | None, gold: Gold | None) -> dict[str, Any]:
+    """Where attention looked while it read one reference: columns of :class:`attnspan.runs.records.Record`.
+
+    Args:
+        weights: [T, S] for the T target tokens (<eos> is none) and S source tokens, without padding; None for an arm
+            without attention, of which there is nothing to say.
+        gold: None where it is not known.
+    """
+    if weights is None:
+        return {}
+    columns: dict[str, Any] = {"attention_entropy": _or_none(entropy(weights))}
+    if gold is not None:
+        made = links(weights)
+        columns |= {
+            "gold_attention": _or_none(gold_attention(weights, gold)),
+            "links": len(made),
+            "gold_links": len(gold.sure),
+            "links_in_sure": len(made & gold.sure),
+            "links_in_possible": len(made & gold.possible),
+        }
+    return columns
+
+
+def _or_none(values: Floats) -> list[float | None]:
+    return [None if np.isnan(value) else float(value) for value in values]

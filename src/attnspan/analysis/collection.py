@@ -1,0 +1,212 @@
+"""Run directories -> the runs that may be compared: finding, reading, refusing, naming.
+
+A run that cannot be trusted (unfinished, truncated, with NaN), or that has another test set, is left out by name and
+never averaged in. Runs that are sound, but of which nobody can say what they are together, are refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from attnspan.config.identity import CHANGES_NOTHING, flatten
+from attnspan.errors import InputError
+from attnspan.runs.finished_run import Run, read_run
+from attnspan.runs.layout import find_runs
+
+_NO_VARIANT = (*CHANGES_NOTHING, "arm", "seed", "hydra")
+"""Config keys that cannot change a run's numbers, or that a study compares anyway: they make no variant of an arm."""
+
+_TEST_SET = ["example_id", "source_length", "target_length", "target_tokens", "source", "reference"]
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """A run directory that was given and is not in the report."""
+
+    directory: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Collection:
+    """All that was given, told apart."""
+
+    runs: tuple[Run, ...]
+    excluded: tuple[Excluded, ...]
+
+
+def collect(paths: Sequence[Path]) -> Collection:
+    """Read the run directories in or below ``paths``, which are of one data set.
+
+    Raises:
+        InputError: as :func:`collect_each`, or two runs are of different data sets.
+    """
+    collections, excluded = collect_each(paths)
+    first, *others = collections
+    for other in others:
+        one, another = first.runs[0], other.runs[0]
+        raise InputError(
+            f"different datasets: {one.directory} is on '{one.summary['data']}', {another.directory} on "
+            f"'{another.summary['data']}'; give the runs of one dataset"
+        )
+    return replace(first, excluded=excluded)
+
+
+def collect_each(paths: Sequence[Path]) -> tuple[list[Collection], tuple[Excluded, ...]]:
+    """Read the run directories in or below ``paths``: one collection a data set, by name, and all that was left out.
+
+    A run that has not the test set of most others is left out too; of two test sets of as many runs, the larger one
+    stays.
+
+    Raises:
+        InputError: a path is not there or holds no run; no run is usable; two runs of one arm and seed cannot be told
+            apart.
+    """
+    runs: dict[str, Run] = {}
+    excluded = []
+    for directory in find_runs(paths):
+        try:
+            run = read_run(directory)
+        except InputError as error:
+            excluded.append(
+                Excluded(directory, str(error).removeprefix(f"{directory}/").removeprefix(f"{directory}: "))
+            )
+            continue
+        if run.run_id in runs:
+            excluded.append(Excluded(directory, f"the same run as {runs[run.run_id].directory}; it counts once"))
+        else:
+            runs[run.run_id] = run
+    if not runs:
+        reasons = f" ({'; '.join(f'{one.directory}: {one.reason}' for one in excluded)})" if excluded else ""
+        raise InputError(f"none of the {len(excluded)} run directories given can be used{reasons}")
+    collections = []
+    for data in sorted({str(run.summary["data"]) for run in runs.values()}):
+        of_data, others = _of_one_test_set([run for run in runs.values() if run.summary["data"] == data])
+        excluded += others
+        named = name_variants(of_data)
+        _refuse_mixtures(named)
+        here = [
+            one for one in excluded if one in others or one.directory.parent.parent.name == data
+        ]  # runs/<data>/<arm>/<run id>
+        collections.append(Collection(tuple(named), tuple(here)))
+    if len(collections) == 1:
+        collections = [replace(collections[0], excluded=tuple(excluded))]
+    return collections, tuple(excluded)
+
+
+def _of_one_test_set(runs: Sequence[Run]) -> tuple[list[Run], list[Excluded]]:
+    """The runs with the test set that most have, and the others."""
+    groups: list[list[Run]] = []
+    for run in runs:
+        same = next((group for group in groups if not _difference(group[0].records, run.records)), None)
+        if same is None:
+            groups.append([run])
+        else:
+            same.append(run)
+    groups.sort(key=lambda group: (len(group), len(group[0].records)), reverse=True)
+    first, *others = groups
+    return first, [
+        Excluded(
+            run.directory,
+            f"another test set than {len(first)} other run{'s' * (len(first) > 1)}: {first[0].directory} and this one: "
+            f"{_difference(first[0].records, run.records)}",
+        )
+        for group in others
+        for run in group
+    ]
+
+
+def name_variants(runs: Sequence[Run]) -> list[Run]:
+    """Label each run with its arm, and with the config keys in which it differs from other runs of that arm."""
+    named = []
+    for arm in sorted({run.arm for run in runs}):
+        same = [run for run in runs if run.arm == arm]
+        differing = differing_keys(same)
+        configs = [_flat(run.config) for run in same]
+        for run, config in zip(same, configs, strict=True):
+            settings = [_setting(key, config.get(key, "unset")) for key in differing]
+            named.append(replace(run, label=" ".join([arm, *settings])))
+    return named
+
+
+def _setting(key: str, value: str) -> str:
+    """A setting as a reader would say it: a class needs no key beside its name."""
+    return value.rpartition(".")[2] if key.endswith("._target_") else f"{key}={value}"
+
+
+def differing_keys(runs: Sequence[Run]) -> list[str]:
+    """The config keys, dotted, that change numbers and are not the same in all ``runs``."""
+    same_data = len({run.summary.get("data_fingerprint") for run in runs}) == 1
+    configs = [_flat(run.config) for run in runs]
+    differing = []
+    for key in sorted({key for config in configs for key in config}):
+        of_data = key.startswith("data.")
+        free = not of_data and any(key == free or key.startswith(f"{free}.") for free in _NO_VARIANT)
+        if not free and not (of_data and same_data) and len({config.get(key) for config in configs}) > 1:
+            differing.append(key)
+    return [key for key in differing if key == _shortest_twin(key, differing, configs)]
+
+
+def _shortest_twin(key: str, keys: Sequence[str], configs: Sequence[dict[str, str]]) -> str:
+    """Of the keys that have the value of ``key`` in every config, as where one is set to another, the shortest."""
+    twins = [other for other in keys if all(config.get(other) == config.get(key) for config in configs)]
+    return min(twins, key=lambda twin: (len(twin), twin))
+
+
+def _flat(config: dict[str, Any]) -> dict[str, str]:
+    """The config's values as words, under their dotted keys."""
+    return {
+        key: value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), default=str)
+        for key, value in flatten(config).items()
+    }
+
+
+def _refuse_mixtures(runs: Sequence[Run]) -> None:
+    _refuse_changed_training_data(runs)
+    seen: dict[tuple[str, int], Run] = {}
+    for run in runs:
+        twin = seen.setdefault((run.label, run.seed), run)
+        if twin is not run:
+            raise InputError(
+                f"{twin.directory} and {run.directory} are both {run.label} with seed {run.seed}, and their configs do "
+                "not differ: give one of them"
+            )
+
+
+def _difference(first: pd.DataFrame, other: pd.DataFrame) -> str | None:
+    """In words, how two test sets differ."""
+    if len(first) == len(other) and all(np.array_equal(first[column], other[column]) for column in _TEST_SET):
+        return None
+    ids, other_ids = set(first["example_id"]), set(other["example_id"])
+    if ids != other_ids:
+        only = [
+            f"{len(some)} only in the {which} (such as '{min(some)}')"
+            for some, which in ((ids - other_ids, "first"), (other_ids - ids, "second"))
+            if some
+        ]
+        return f"{len(first)} and {len(other)} examples, {', '.join(only)}"
+    left, right = first.set_index("example_id"), other.set_index("example_id").loc[first["example_id"]]
+    columns = [column for column in _TEST_SET[1:] if not np.array_equal(left[column], right[column])]
+    example = left.index[left[columns[0]].to_numpy() != right[columns[0]].to_numpy()][0]
+    a, b = left.loc[example, columns[0]], right.loc[example, columns[0]]
+    return f"example '{example}' has {columns[0]} {a!r} in the first and {b!r} in the second"
+
+
+def _refuse_changed_training_data(runs: Sequence[Run]) -> None:
+    """The same data config must have meant the same data."""
+    seen: dict[str, Run] = {}
+    for run in runs:
+        fingerprint = run.summary.get("data_fingerprint")
+        twin = seen.setdefault(json.dumps(run.config.get("data"), sort_keys=True, default=str), run)
+        if fingerprint != twin.summary.get("data_fingerprint"):
+            raise InputError(
+                f"different data under one config: {twin.directory} has data_fingerprint "
+                f"{twin.summary.get('data_fingerprint')}, {run.directory} has {fingerprint}"
+            )

@@ -1,0 +1,68 @@
+"""What ``attnspan-train --help`` prints. The words are the first comment line of each config file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+GROUPS = {
+    "decoder": "the arm",
+    "encoder": "what reads the source",
+    "data": "what is learned",
+    "decoding": "how hypotheses are found",
+    "optimizer": "how weights are updated",
+    "trainer": "how long, and on what",
+    "logger": "where curves go, besides metrics.csv",
+    "sweep": "many runs at once; starts a multirun by itself",
+}
+
+_USAGE = """\
+attnspan-train trains and tests one arm, or every run of a sweep.
+
+  attnspan-train decoder=bahdanau data=pronunciation seed=1    one run
+  attnspan-train sweep=long_sequences                          a study: all its arms and seeds
+  attnspan-train -m decoder=plain,bahdanau seed=1,2,3          a sweep of your own
+  attnspan-train data=files data.train=a.csv data.validation=b.csv data.test=c.csv
+  attnspan-train --config-dir my_conf decoder=my_arm           with configs of your own beside these
+
+Options: --help, --cfg job (print the config of a run), --config-dir DIR, -m (sweep over comma-separated values),
+--hydra-help (what Hydra itself can do). Any key of the config can be set as key=value; --cfg job shows them all.
+"""
+
+
+def print_help(console: Console, directories: list[Path]) -> None:
+    """Print the usage, and each group with its choices.
+
+    Args:
+        console: where to.
+        directories: that hold groups, ours first.
+    """
+    console.print(_USAGE, highlight=False, markup=False, soft_wrap=True)
+    for group, words in GROUPS.items():
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), expand=False)
+        table.add_column(no_wrap=True)
+        table.add_column()
+        for name, what in _choices(group, directories):
+            table.add_row(f"  {name}", what)
+        console.print(f"{group}=...   {words}", highlight=False, style="bold")
+        console.print(table)
+
+
+def describe_config(path: Path) -> str:
+    """Read the first comment line of a config file that says something."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        words = line.lstrip("# ").strip()
+        if words and not words.startswith("@"):
+            return words
+    return ""
+
+
+def _choices(group: str, directories: list[Path]) -> Iterator[tuple[str, str]]:
+    for directory in directories:
+        for path in sorted((directory / group).glob("*.yaml")):
+            yield path.stem, describe_config(path)

@@ -1,0 +1,237 @@
+"""``attnspan-inspect``: what a run makes of some sources, and where it looked while it did."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+from attnspan.analysis.collection import find_runs
+from attnspan.cli.console import open_console
+from attnspan.errors import InputError
+from attnspan.reporting.heatmap_text import lines
+from attnspan.runs.attention_maps import Heatmap
+from attnspan.runs.finished_run import Run, read_run
+
+if TYPE_CHECKING:
+    from attnspan.evaluation.loaded_run import Hypothesis
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A source to look at.
+
+    Attributes:
+        name: of its plots.
+        source: its text.
+        reference: what should come out, where that is known.
+    """
+
+    name: str
+    source: str
+    reference: str | None = None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command. Returns its exit code: 2 for input that cannot be used, said in one line."""
+    options = _parser().parse_intermixed_args(arguments)
+    try:
+        inspect(
+            Path(options.run),
+            sources=options.sources,
+            examples=options.examples,
+            beam_size=options.beam_size,
+            out=None if options.out is None else Path(options.out),
+            trusted=options.trusted,
+        )
+    except InputError as error:
+        if os.environ.get("ATTNSPAN_TRACEBACK"):  # for developers
+            raise
+        print(f"attnspan-inspect: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="attnspan-inspect",
+        description="Decode sources with a finished run. Prints each output with a heat map of its attention, and "
+        "writes the map as PNG and SVG. Row t shows the weights that produced output token t; <eos> has no row.",
+    )
+    parser.add_argument("run", metavar="RUN", help="a run directory, or a directory above one run")
+    parser.add_argument(
+        "sources", nargs="*", metavar="SOURCE", help="a text to decode (default: each line of standard input)"
+    )
+    parser.add_argument(
+        "--examples",
+        type=int,
+        metavar="N",
+        help="decode N examples of the run's test split instead, with lengths spread evenly from shortest to longest",
+    )
+    parser.add_argument(
+        "--beam-size", type=int, metavar="K", help="search with a beam of K (default: the search that the run names)"
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", help="where the plots go (default: inspect/<run id> in the working directory)"
+    )
+    parser.add_argument(
+        "--trusted",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="a further package whose classes the run's config may name, for arms of your own; may be repeated",
+    )
+    return parser
+
+
+def inspect(
+    path: Path,
+    *,
+    sources: Sequence[str],
+    examples: int | None,
+    beam_size: int | None,
+    out: Path | None,
+    trusted: Sequence[str],
+) -> None:
+    """Decode, print and plot.
+
+    Args:
+        path: of a run, or of a directory above one run.
+        sources: texts; standard input is read if there are none and no examples are asked for.
+        examples: how many of the test split's to take instead.
+        beam_size: None for the run's own search.
+        out: directory of the plots; None for ``inspect/<run id>``.
+        trusted: packages whose classes the run's config may name, besides attnspan.
+
+    Raises:
+        InputError: one of them cannot be used; says why.
+    """
+    if beam_size is not None and beam_size < 1:
+        raise InputError(f"--beam-size {beam_size}: must be at least 1")
+    run = read_run(_only_run(path))
+    subjects = _subjects(run, sources, examples)
+    from attnspan.evaluation.loaded_run import (
+        load_run,  # torch takes seconds to start: what is wrong until here is told without it
+    )
+
+    loaded = load_run(run.directory, trusted=trusted)
+    for subject in subjects:
+        unknown = dict.fromkeys(loaded.source_tokenizer.unknown(subject.source))
+        if unknown:
+            print(f"{subject.name}: not in the source vocabulary: {' '.join(map(repr, unknown))}", file=sys.stderr)
+    hypotheses = loaded.decode([subject.source for subject in subjects], beam_size=beam_size)
+
+    title = [run.arm, str(run.summary["data"]), f"seed {run.seed}", f"run {run.run_id}"]
+    if beam_size is not None:
+        title.append(f"beam {beam_size}")
+    show = open_console()
+    print_line(show, ", ".join(title))
+    for subject, hypothesis in zip(subjects, hypotheses, strict=True):
+        print_words(show, subject, hypothesis)
+        if not hypothesis.tokens:
+            print_line(show, "the output is empty: there is nothing to draw")
+        elif hypothesis.weights is not None:
+            heatmap = Heatmap(
+                source=hypothesis.source_tokens, output=hypothesis.tokens, weights=hypothesis.weights.numpy()
+            )
+            for line in lines(heatmap, show):
+                show.print(line, soft_wrap=True)
+            for plot in _plots(heatmap, (out or Path("inspect", _file_name(run.run_id))) / subject.name, title):
+                print_line(show, f"plot: {plot}")
+    if any(hypothesis.tokens and hypothesis.weights is None for hypothesis in hypotheses):
+        print_line(show, f"\n{run.arm} has no attention weights: there is nothing to draw")
+
+
+def print_line(show: Console, text: str) -> None:
+    """Print ``text`` as it is, however long."""
+    show.print(Text(text), soft_wrap=True)
+
+
+def print_words(show: Console, subject: Subject, hypothesis: Hypothesis) -> None:
+    """Print the source, the reference and the output beneath each other."""
+    print_line(show, f"\nsource     {subject.source}")
+    if subject.reference is not None:
+        print_line(show, f"reference  {subject.reference}")
+    print_line(show, f"output     {hypothesis.text}")
+    cut = ", cut at the length limit" if hypothesis.truncated else ""
+    print_line(show, f"log p      {hypothesis.log_prob:.3f} nats{cut}\n")
+
+
+def _only_run(path: Path) -> Path:
+    first, *others = find_runs([path])
+    if others:
+        raise InputError(
+            f"{path}: holds {1 + len(others)} runs, and this is about one; give one of them, as in {first}"
+        )
+    return first
+
+
+def _subjects(run: Run, sources: Sequence[str], examples: int | None) -> list[Subject]:
+    if examples is not None:
+        if sources:
+            raise InputError("give either sources or --examples")
+        return list(_examples(run, examples))
+    return [
+        Subject(name=_file_name(f"{number} {source}"), source=source)
+        for number, source in enumerate(sources or _standard_input(), start=1)
+    ]
+
+
+def _examples(run: Run, count: int) -> Iterator[Subject]:
+    """Test examples whose lengths are spread evenly from the shortest to the longest, each once, in that order."""
+    if not 1 <= count <= len(run.records):
+        raise InputError(f"--examples {count}: the test split of {run.directory} has 1 to {len(run.records)} to give")
+    records = run.records
+    lengths = records["source_length"].to_numpy(dtype=np.float64)  # ascending
+    rows = []
+    for length in np.linspace(lengths[0], lengths[-1], count):
+        rows.append(int(np.abs(lengths - length).argmin()))
+        lengths[rows[-1]] = np.inf  # taken
+    for row in sorted(rows):
+        example = records.iloc[row]
+        yield Subject(name=_file_name(example["example_id"]), source=example["source"], reference=example["reference"])
+
+
+def _file_name(text: str) -> str:
+    """The letters and digits of ``text`` that a file's name may have anywhere."""
+    return "-".join(re.findall("[A-Za-z0-9]+", text))[:40]
+
+
+def _standard_input() -> list[str]:
+    """Its lines; empty ones are skipped."""
+    if sys.stdin.isatty():
+        raise InputError("no source: give some, or --examples N, or one a line on standard input")
+    try:
+        found = [line.rstrip("\r\n") for line in sys.stdin]
+    except UnicodeDecodeError as error:
+        raise InputError(f"standard input: not UTF-8 ({error.reason})") from error
+    sources = [line for line in found if line]
+    if not sources:
+        raise InputError("standard input: holds no source")
+    return sources
+
+
+def _plots(heatmap: Heatmap, stem: Path, title: Sequence[str]) -> Iterator[Path]:
+    """Write the map as PNG and SVG."""
+    from attnspan.reporting.heatmap_figure import draw, save  # matplotlib is only for runs that have weights
+
+    figure = draw(heatmap, title=title)
+    for suffix in (".png", ".svg"):
+        path = stem.with_name(stem.name + suffix)
+        save(figure, path)
+        yield path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

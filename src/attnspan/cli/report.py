@@ -1,0 +1,151 @@
+"""``attnspan-report``: run directories in, a table in the terminal and a report directory out.
+
+Runs of several data sets give a ranking, with a report on each data set beneath it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from attnspan.analysis.bins import parse_edges
+from attnspan.analysis.collection import collect_each
+from attnspan.analysis.ranking import Ranking, rank
+from attnspan.analysis.study import Study, build_study, with_one_legend
+from attnspan.cli.console import ListParser, open_console
+from attnspan.errors import InputError
+from attnspan.reporting import ranking_page, tables
+from attnspan.reporting.report_files import INDEX, refuse_foreign, write_ranking, write_report, write_study
+from attnspan.reporting.wording import findings
+from attnspan.tracking import study as wandb_study
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command. Returns its exit code: 2 for input that cannot be used, said in one line."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(arguments)
+    try:
+        edges = parse_edges(options.bins) if options.bins else None
+        out = Path(options.out)
+        refuse_foreign(out)
+        if options.wandb:
+            wandb_study.check_mode(options.wandb)
+        collections, excluded = collect_each([Path(run) for run in options.runs])
+        settings = {"baseline": options.baseline, "edges": edges, "keep": options.keep, "text": options.text}
+        settings |= {"loss": options.loss, "ter": options.ter}
+        studies = with_one_legend([build_study(collection, **settings) for collection in collections])
+        for one in excluded:
+            print(f"left out: {one.directory}: {one.reason}", file=sys.stderr)
+        command = shlex.join(["attnspan-report", *arguments])
+        if len(studies) == 1:
+            write_report(out, lambda directory: write_study(studies[0], directory, out, command))
+            show(studies[0], out)
+        else:
+            rankings = rank(studies)
+            write_report(out, lambda directory: write_ranking(studies, rankings, excluded, directory, out, command))
+            show_ranking(studies, rankings, out)
+        if options.wandb:
+            wandb_study.mirror_study(studies, out, mode=options.wandb, command=command)
+    except InputError as error:
+        print(f"attnspan-report: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = ListParser(
+        prog="attnspan-report",
+        fromfile_prefix_chars="@",
+        description="Compare finished runs: quality by source length, paired differences to a baseline, and spans; "
+        "runs of several data sets are ranked too, above a report on each. Prints tables and writes a page with its "
+        "plots and numbers.",
+    )
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN", help="a run directory, a directory above some, or @FILE that lists them"
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", help="where the report goes, as in reports/long_sequences"
+    )
+    parser.add_argument("--baseline", metavar="ARM", help="the arm that the others are compared to (default: plain)")
+    parser.add_argument(
+        "--bins",
+        metavar="EDGES",
+        help="edges of the source length bins, as in 0,10,20,40 (default: about ten even ones, "
+        "with an edge on the longest training length)",
+    )
+    parser.add_argument(
+        "--keep",
+        type=float,
+        default=0.5,
+        metavar="SHARE",
+        help="the span ends where less than this share of the best arm's quality on the shortest sources is left "
+        "(default: 0.5)",
+    )
+    parser.add_argument(
+        "--loss",
+        type=float,
+        metavar="NATS",
+        help="time training to this validation loss (default: the least that every run came down to)",
+    )
+    parser.add_argument(
+        "--text",
+        action=argparse.BooleanOptionalAction,
+        help="the target is text: give corpus BLEU, chrF and perplexity too (default: where the target is cut into "
+        "subwords, or words and signs)",
+    )
+    parser.add_argument(
+        "--wandb",
+        metavar="MODE",
+        help="log the comparison and this report to W&B too, as one run of job type study: offline, online, or as-runs "
+        "(the mode of the runs)",
+    )
+    parser.add_argument("--ter", action="store_true", help="of text, give TER too, which takes minutes")
+    return parser
+
+
+def show_ranking(studies: Sequence[Study], rankings: Sequence[Ranking], out: Path) -> None:
+    """Print the finding, the standings, what to read with care, and where the pages lie."""
+    console = open_console()
+    console.print(Text(ranking_page.ranking_findings(studies, rankings)[0]))
+    for standings, _ in ranking_page.ranking_tables(studies, rankings):
+        console.print(Text(f"\n{standings.caption}", style="bold"))
+        console.print(_rich(standings))
+    for note in ranking_page.notes(studies):
+        console.print(Text(f"note: {note}"))
+    for path in (out, *(out / study.data for study in studies)):
+        console.print(Text(f"report: {path / INDEX}"), soft_wrap=True)
+
+
+def show(study: Study, out: Path, console: Console | None = None) -> None:
+    """Print the finding, the tables, what to read with care, and where the page lies."""
+    console = console or open_console()
+    console.print(Text(findings(study)[0]))
+    for table in (*tables.degradation_blocks(study), tables.differences(study), tables.spans(study)):
+        if table.rows:
+            console.print(Text(f"\n{table.caption}", style="bold"))
+            console.print(_rich(table))
+    for note in study.notes:
+        console.print(Text(f"note: {note}"))
+    console.print(Text(f"report: {out / INDEX}"), soft_wrap=True)
+
+
+def _rich(table: tables.Table) -> RichTable:
+    rich = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
+    for index, column in enumerate(table.columns):
+        rich.add_column(column, justify="left" if index < table.labels else "right", overflow="fold")
+    for row in table.rows:
+        style = "bold" if row.kind == "heading" else "dim" if row.kind == "total" else None
+        rich.add_row(*(Text(cell) for cell in row.cells), style=style)
+    return rich
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""``attnspan-status``: the state of runs, as a table that refreshes, or as JSON (:mod:`attnspan.sweeps.overview`)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from attnspan.cli.console import ListParser, open_console
+from attnspan.errors import InputError
+from attnspan.runs.status import FAILED, FINISHED, INTERRUPTED, QUEUED, RUNNING
+from attnspan.sweeps.overview import UNKNOWN, Overview, Row, survey
+from attnspan.sweeps.progress import duration
+
+EVERY = 2.0
+"""Seconds between two looks."""
+
+
+_COLORS = {RUNNING: "cyan", FINISHED: "green", FAILED: "red", INTERRUPTED: "yellow", QUEUED: "dim", UNKNOWN: "red"}
+
+
+_FIRST = (RUNNING, FAILED, UNKNOWN, INTERRUPTED, QUEUED, FINISHED)
+"""What is shown where not all runs fit."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command. Returns its exit code: 2 for input that cannot be used, said in one line."""
+    options = _parser().parse_args(arguments)
+    console = open_console(wide=True)
+    paths = [Path(run) for run in options.runs]
+    try:
+        overview = survey(paths)
+        if options.json:
+            print(overview.as_json())
+        elif console.is_terminal and overview.is_under_way and not options.once:
+            _watch(console, paths)
+        else:
+            _print(console, overview)
+    except InputError as error:
+        print(f"attnspan-status: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+def _watch(console: Console, paths: Sequence[Path]) -> None:
+    """Look again and again, until nothing runs any more."""
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        while (overview := survey(paths)).is_under_way:
+            live.update(_picture(overview, rows=max(1, console.height - 4)), refresh=True)
+            time.sleep(EVERY)
+    _print(console, overview)
+
+
+def _print(console: Console, overview: Overview) -> None:
+    """All of it, in lines as long as they are."""
+    console.print(_headline(overview), soft_wrap=True)
+    console.print(_table(overview.rows, wide=True))
+
+
+def _picture(overview: Overview, *, rows: int) -> Group:
+    """As much as fits a terminal, what runs and what failed first."""
+    ordered = sorted(overview.rows, key=lambda row: _FIRST.index(row.state))
+    parts: list[Any] = [_headline(overview), _table(ordered[:rows], wide=False)]
+    if len(ordered) > rows:
+        parts.append(Text(f"... and {len(ordered) - rows} more", style="dim"))
+    return Group(*parts)
+
+
+def _headline(overview: Overview) -> Text:
+    counts = overview.counts
+    words = [f"{counts[FINISHED]} of {len(overview.rows)} runs finished"]
+    words += [f"{counts[state]} {state}" for state in _FIRST if state != FINISHED and counts[state]]
+    if overview.remaining_seconds is not None:
+        words.append(f"about {duration(overview.remaining_seconds)} left")
+    return Text(", ".join(words))
+
+
+def _table(rows: Sequence[Row], *, wide: bool) -> Table:
+    """One line a run; with ``wide`` more, where a reason is long."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    with_overrides = any(row.overrides for row in rows)
+    told = ["arm", "data", "seed", *(["overrides"] if with_overrides else [])]
+    for name in (*told, "state", "update", "loss", "left", "error rate", "where, why"):
+        right = name in ("seed", "update", "loss", "left", "error rate")
+        table.add_column(name, justify="right" if right else "left", no_wrap=name != "where, why")
+    for row in rows:
+        table.add_row(
+            escape(row.arm or "?"),
+            escape(row.data or "?"),
+            "?" if row.seed is None else str(row.seed),
+            *([escape(row.overrides or "")] if with_overrides else []),
+            Text(row.phase or row.state, style=_COLORS[row.state]),
+            f"{row.update}/{row.updates}" if row.updates else "",
+            f"{row.loss:.3f}" if row.loss is not None else "",
+            duration(row.remaining_seconds) if row.remaining_seconds is not None else "",
+            f"{row.error_rate:.3f}" if row.error_rate is not None else "",
+            Text(_where(row), no_wrap=not wide, overflow="fold" if wide else "ellipsis"),
+        )
+    return table
+
+
+def _where(row: Row) -> str:
+    """What to read or whom to ask next."""
+    if row.state == FINISHED:
+        return row.directory
+    job = f"SLURM's job {row.slurm_job}" if row.slurm_job else ""
+    if row.state == RUNNING:
+        return ", ".join(filter(None, [f"process {row.pid} on {row.host}", job]))
+    if job and row.state == INTERRUPTED:  # asking squeue is no reading of files
+        job += " may still be there"
+    return "; ".join(filter(None, [row.reason or row.state, job, row.log or row.directory]))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = ListParser(
+        prog="attnspan-status",
+        fromfile_prefix_chars="@",
+        description="Show how runs are getting on. In a terminal the table refreshes until nothing runs any more; "
+        "Ctrl-C leaves, and disturbs no run.",
+    )
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        default=["runs"],
+        metavar="RUNS",
+        help="a run directory, a directory above some, or @FILE that lists them (default: runs)",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON document, for scripts")
+    parser.add_argument("--once", action="store_true", help="print once, also in a terminal")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

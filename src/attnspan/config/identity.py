@@ -1,0 +1,83 @@
+"""Who a run is: its id, and the directory that belongs to it.
+
+The id is a hash of everything that can change a run's numbers and of nothing else: the resolved config without the keys
+in ``CHANGES_NOTHING``, the data's fingerprint in place of the ``data`` node (so a corpus may lie anywhere), and
+``RESULTS_VERSION``. It does not depend on the order of keys, the machine or the working directory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from attnspan.errors import InputError
+from attnspan.runs.layout import CONFIG, read_config
+
+RESULTS_VERSION = 5
+"""Raise it with every change after which the same config gives other numbers."""
+
+CHANGES_NOTHING = (
+    "cache_dir",  # paths
+    "runs_dir",
+    "data",  # its fingerprint stands for it
+    "data_name",
+    "study",  # bookkeeping
+    "sweep",
+    "rerun",
+    "fail_fast",
+    "dry_run",
+    "logger",
+    "checkpoint_interval",
+    "threads",  # how the machine is used
+    "loader.workers",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.strategy",
+    "trainer.log_every_n_steps",
+)
+"""Config keys that are left out of the hash."""
+
+
+def run_id(config: dict[str, Any], *, data_fingerprint: str) -> str:
+    """Hash a resolved config to 12 hexadecimal digits."""
+    relevant = {
+        key: value
+        for key, value in flatten(config).items()
+        if not any(key == free or key.startswith(f"{free}.") for free in CHANGES_NOTHING)
+    }
+    content = {"config": relevant, "data": data_fingerprint, "results_version": RESULTS_VERSION}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def run_directory(config: dict[str, Any], *, data_fingerprint: str) -> Path:
+    """``<runs_dir>/<data>/<arm>/<run id>``."""
+    name = run_id(config, data_fingerprint=data_fingerprint)
+    return Path(config["runs_dir"], config["data_name"], config["arm"], name)
+
+
+def claim(directory: Path, config: dict[str, Any], *, data_fingerprint: str) -> None:
+    """Make sure that ``directory`` is free for the run of ``config``.
+
+    Raises:
+        InputError: it holds another run.
+    """
+    try:
+        config_there = read_config(directory)
+    except InputError:  # none, or damaged: it does not count as a finished run, and the next attempt writes it anew
+        return
+    found = run_id(config_there, data_fingerprint=data_fingerprint)
+    if found != directory.name:
+        raise InputError(f"{directory}: already holds another run (its {CONFIG} has the id {found}); move it away")
+
+
+def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys; an empty mapping is a value."""
+    if not isinstance(node, dict) or not node:
+        return {prefix: node}
+    return {
+        dotted: value
+        for key, child in node.items()
+        for dotted, value in flatten(child, f"{prefix}.{key}" if prefix else str(key)).items()
+    }

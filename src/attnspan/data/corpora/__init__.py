@@ -1,0 +1,1 @@
+"""Corpora: where the examples of the three splits come from, one file a task."""

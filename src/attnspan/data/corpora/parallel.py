@@ -1,0 +1,77 @@
+"""Two plain text files a split, one a language, whose lines belong together: ``train.de`` and ``train.en``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from attnspan.data.corpora.base import SPLITS, Workshop
+from attnspan.data.corpora.files import sha256
+from attnspan.data.corpora.text import RawRow, TextCorpus
+from attnspan.data.readers.tables import read_lines
+from attnspan.errors import InputError, nearest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parallel(TextCorpus):
+    """Pairs of the lines of two files. ``source`` and ``target`` are the files' endings, as in ``de`` and ``en``."""
+
+    train: str
+    validation: str
+    test: str
+    """Paths without the language: ``corpus/train`` stands for ``corpus/train.de`` and ``corpus/train.en``."""
+
+    def check(self) -> None:
+        """Refuse a language that is not there.
+
+        Raises:
+            InputError: names the key, and the languages that there are.
+        """
+        super().check()
+        if self.source == self.target:
+            raise InputError(f"data.target: is '{self.target}', and so is data.source")
+        for split in SPLITS:
+            for side in ("source", "target"):
+                if not self.file(split, side).is_file():
+                    stem = Path(getattr(self, split))
+                    known = [path.suffix[1:] for path in stem.parent.glob(f"{stem.name}.*") if path.stem == stem.name]
+                    if not known:
+                        raise InputError(f"data.{split}: {self.file(split, side)}: no such file")
+                    language = str(getattr(self, side))
+                    raise InputError(f"data.{side}: there is no {stem}.{language}; {nearest(language, known)}")
+
+    def identity(self) -> dict[str, Any]:
+        """The fields, with the content of both files in place of their path."""
+        files = {split: [sha256(self.file(split, side)) for side in ("source", "target")] for split in SPLITS}
+        return super().identity() | files
+
+    def place(self, split: str) -> str:
+        """Both files, whose lines are the rows."""
+        return f"{getattr(self, split)}.{{{self.source},{self.target}}}"
+
+    def raw_rows(self, split: str, workshop: Workshop) -> Iterator[RawRow]:
+        """Line by line, without the ends of the lines.
+
+        Raises:
+            InputError: one file has more lines than the other.
+        """
+        source, target = (self.file(split, side) for side in ("source", "target"))
+        lines = zip_longest(read_lines(source), read_lines(target))
+        for number, (one, other) in enumerate(lines, start=1):
+            if one is None or other is None:
+                longer, shorter = (target, source) if one is None else (source, target)
+                rest = number + sum(1 for _ in lines)
+                raise InputError(
+                    f"{split}: {longer} has {rest} lines and {shorter} has {number - 1}; they must be pairs"
+                )
+            yield (
+                f"{self.place(split)} line {number}",
+                {self.source: one.rstrip("\r\n"), self.target: other.rstrip("\r\n")},
+            )
+
+    def file(self, split: str, side: str) -> Path:
+        """The file of one ``side`` of ``split``."""
+        return Path(f"{getattr(self, split)}.{getattr(self, side)}")

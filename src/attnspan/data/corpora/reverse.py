@@ -1,0 +1,49 @@
+"""Say a random sequence backwards.
+
+::
+
+    source      7 3 9 4
+    target      4 9 3 7
+    alignment   3-0 2-1 1-2 0-3     the first output needs the last input
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from attnspan.data.alignment import pharaoh
+from attnspan.data.corpora.base import GeneratedCorpus, check_count
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reverse(GeneratedCorpus):
+    """Sequences of symbols drawn evenly, to be said backwards."""
+
+    aligned: ClassVar[bool] = True
+
+    symbols: int
+    """Different symbols, written 0, 1, 2 and so on."""
+
+    def examples(self, split: str, lengths: Iterator[int]) -> Iterator[dict[str, Any]]:
+        """One sequence for each of ``lengths``."""
+        draw = random.Random(f"{self.data_seed} {split}")
+        names = [str(symbol) for symbol in range(self.symbols)]
+        for length in lengths:
+            sequence = draw.choices(names, k=length)
+            yield {
+                "source": " ".join(sequence),
+                "target": " ".join(reversed(sequence)),
+                "alignment": pharaoh(reversed(range(length))),
+            }
+
+    def check(self) -> None:
+        """Refuse an alphabet without symbols.
+
+        Raises:
+            InputError: names the key.
+        """
+        super().check()
+        check_count("symbols", self.symbols)

@@ -1,0 +1,29 @@
+"""The attention of a trained model on a few test examples, the same ones for every arm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def shown_examples(names: Sequence[str], lengths: Sequence[int], *, longest_trained: int) -> list[int]:
+    """Rows of the test split to keep the attention of: nobody chooses them by what they look like.
+
+    They are the shortest source, the longest that is no longer than training's longest, and the longest of all; of
+    sources of one length, the one whose id comes first.
+
+    Args:
+        names: ids of the N test examples.
+        lengths: [N] source tokens.
+        longest_trained: source tokens of the longest training example.
+
+    Returns:
+        At most three rows, the shortest first.
+    """
+    rows = sorted(range(len(names)), key=lambda row: (lengths[row], names[row]))
+    in_range = [row for row in rows if lengths[row] <= longest_trained]
+    chosen = [rows[0]]
+    for candidates in (in_range, rows):
+        if candidates:
+            longest = lengths[candidates[-1]]
+            chosen.append(next(row for row in candidates if lengths[row] == longest))
+    return list(dict.fromkeys(chosen))

@@ -1,0 +1,158 @@
+"""A run, finished or with a best checkpoint already, as a thing that decodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attnspan.config.instantiate import assemble_model, build, refuse_foreign_targets
+from attnspan.data.tokenizer import BOS, EOS, PAD, Tokenizer
+from attnspan.errors import InputError
+from attnspan.models.decoding.beam import Beam
+from attnspan.models.decoding.strategy import DecodingStrategy, Hypotheses, Specials
+from attnspan.models.seq2seq import Seq2Seq
+from attnspan.runs.checkpoint_file import read_checkpoint
+from attnspan.runs.layout import BEST, CONFIG, TOKENIZERS, read_config
+
+SPECIALS = Specials(pad=PAD, bos=BOS, eos=EOS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hypothesis:
+    """What a run makes of one source.
+
+    Attributes:
+        text: the hypothesis as text.
+        tokens: its T tokens, <eos> not among them.
+        log_prob: log p(hypothesis | source) in nats, <eos> counted unless truncated.
+        truncated: whether it reached the length limit without <eos>.
+        source_tokens: the S tokens of the source.
+        weights: [T, S] attention weights on the CPU, None where the arm has none.
+    """
+
+    text: str
+    tokens: list[str]
+    log_prob: float
+    truncated: bool
+    source_tokens: list[str]
+    weights: Tensor | None
+
+
+class LoadedRun:
+    """A finished run: ``config``, ``model`` (in evaluation mode) and :meth:`decode`."""
+
+    def __init__(
+        self,
+        *,
+        config: dict[str, Any],
+        model: Seq2Seq,
+        decoding: DecodingStrategy,
+        source: Tokenizer,
+        target: Tokenizer,
+    ) -> None:
+        self.config = config
+        self.model = model
+        self.decoding = decoding
+        self.source_tokenizer = source
+        self.target_tokenizer = target
+
+    def decode(self, sources: Sequence[str], *, beam_size: int | None = None, batch_size: int = 64) -> list[Hypothesis]:
+        """Decode texts, freely running.
+
+        Args:
+            sources: any number of texts of any length.
+            beam_size: searches with a beam of this size, log p as it is; None for the search that the run was
+                tested with.
+            batch_size: how many to decode side by side; the hypotheses do not depend on it.
+
+        Raises:
+            InputError: a source is not a text or has no token; names its position.
+            ValueError: a beam of no size.
+        """
+        decoding = self.decoding
+        if beam_size is not None:
+            decoding = Beam(limit=decoding.limit, beam_size=beam_size, length_normalisation=0.0)
+        if isinstance(sources, str):
+            raise InputError("decode takes a list of sources, and this is one text: decode([text])")
+        encoded = [self._encode(number, text) for number, text in enumerate(sources)]
+        order = sorted(range(len(encoded)), key=lambda row: len(encoded[row]))  # neighbours of similar length
+        found: dict[int, Hypothesis] = {}
+        for first in range(0, len(order), batch_size):
+            rows = order[first : first + batch_size]
+            found.update(zip(rows, self._decode(decoding, [encoded[row] for row in rows]), strict=True))
+        return [found[row] for row in range(len(encoded))]
+
+    def _encode(self, number: int, text: str) -> list[int]:
+        readable = isinstance(text, str) and not any("\ud800" <= character <= "\udfff" for character in text)
+        ids = self.source_tokenizer.encode(text) if readable else []
+        if not ids:
+            raise InputError(f"source {number}: {text!r} has no token")
+        return ids
+
+    def _decode(self, decoding: DecodingStrategy, sources: list[list[int]]) -> list[Hypothesis]:
+        lengths = torch.tensor([len(ids) for ids in sources])
+        source = torch.full((len(sources), int(lengths.max())), PAD)
+        for row, ids in enumerate(sources):
+            source[row, : len(ids)] = torch.tensor(ids)
+        device = next(self.model.parameters()).device
+        found = decoding(self.model, source.to(device), lengths, specials=SPECIALS, with_weights=True)
+        return [self._hypothesis(found, row, ids) for row, ids in enumerate(sources)]
+
+    def _hypothesis(self, found: Hypotheses, row: int, source: list[int]) -> Hypothesis:
+        length = int(found.lengths[row])
+        ids = found.tokens[row, :length].tolist()
+        return Hypothesis(
+            text=self.target_tokenizer.decode(ids),
+            tokens=self.target_tokenizer.tokens(ids),
+            log_prob=float(found.log_prob[row]),
+            truncated=bool(found.truncated[row]),
+            source_tokens=self.source_tokenizer.tokens(source),
+            weights=None if found.weights is None else found.weights[row, :length, : len(source)].cpu(),
+        )
+
+
+def load_run(directory: str | Path, *, trusted: Sequence[str] = ()) -> LoadedRun:
+    """Load the best checkpoint of a run.
+
+    Nothing in the directory can run code: weights load as tensors only, and the config may build only classes of
+    attnspan and of the packages in ``trusted``.
+
+    Args:
+        directory: of the run.
+        trusted: further packages whose classes the config may name, for arms of your own.
+
+    Raises:
+        InputError: the directory holds no run, or one without a whole checkpoint that fits its config, or names a class
+            not trusted.
+    """
+    directory = Path(directory)
+    config = read_config(directory)
+    model_config: dict[str, Any] = {
+        key: config[key] for key in ("rnn", "encoder", "decoder", "decoding") if key in config
+    }
+    if len(model_config) < 4 or "model" not in config:
+        raise InputError(f"{directory}: its config names no rnn, encoder, decoder, search and model")
+    refuse_foreign_targets(model_config, ("attnspan", *trusted))
+    source = Tokenizer.load(directory / TOKENIZERS / "source.json")
+    target = Tokenizer.load(directory / TOKENIZERS / "target.json")
+    model = assemble_model(config, source_vocabulary_size=len(source), target_vocabulary_size=len(target))
+    weights = _weights(directory / BEST)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InputError(
+            f"{directory / BEST}: does not fit the model that {CONFIG} describes; another version of attnspan wrote it"
+        ) from error
+    return LoadedRun(
+        config=config, model=model.eval(), decoding=build(config, "decoding"), source=source, target=target
+    )
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    state = read_checkpoint(path)["state_dict"]
+    return {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}

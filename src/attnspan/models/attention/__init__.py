@@ -1,0 +1,1 @@
+"""Attention: scores, windows, and the module that joins them."""

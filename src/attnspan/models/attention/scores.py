@@ -1,0 +1,201 @@
+"""Scores: how well does a query fit each memory position?
+
+A score is a module with ``keys(states)``, computed once a source, and ``forward(query, keys)``. It is built with the
+sizes that its parent knows: ``query_size`` and ``memory_size``. Adding one is a class here (or in a file of your own)
+and one yaml in ``conf/decoder/``. A score that remembers earlier steps also has ``start`` and ``remember``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attnspan.models.recurrence.recurrence import State
+
+
+class Score(nn.Module, ABC):
+    """How well each query fits each memory position.
+
+    Attributes:
+        is_content: it looks at what stands at a position, so that a window may hide any position from it.
+        remembers: earlier weights enter later scores, so that each step waits for the one before.
+    """
+
+    is_content = True
+    remembers = False
+
+    @abstractmethod
+    def keys(self, states: Tensor) -> Tensor:
+        """Project the memory once: states [B, S, M] to keys [B, S, A]."""
+
+    @abstractmethod
+    def forward(self, query: Tensor, keys: Tensor, *past: Tensor) -> Tensor:
+        """Compare: query [B, T, Q] and keys [B, S, A], in view of what is remembered, to scores [B, T, S]."""
+
+    def start(self, keys: Tensor) -> State:
+        """What is remembered before the first step, each tensor [B, ...]: nothing."""
+        return ()
+
+    def remember(self, weights: Tensor, *past: Tensor) -> State:
+        """What is remembered after the weights [B, T, S], in the same shapes."""
+        return past
+
+
+class BuildScore(Protocol):
+    """A score class with its own settings filled in (``_partial_: true`` in the config)."""
+
+    def __call__(self, *, query_size: int, memory_size: int) -> Score:
+        """Build the score for these sizes."""
+
+
+class AdditiveScore(Score):
+    """e_ij = v_a^T tanh(W_a s_{i-1} + U_a h_j)  (Bahdanau et al. 2015, A.1.2).
+
+    It is also Luong's "concat", v_a^T tanh(W_a [h_t; h_s]), whose W_a is Bahdanau's [W_a, U_a] in one piece.
+
+    Args:
+        query_size: features of a query.
+        memory_size: M.
+        attention_size: A, features inside the tanh.
+    """
+
+    def __init__(self, *, query_size: int, memory_size: int, attention_size: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(query_size, attention_size, bias=False)  # W_a
+        self.key = nn.Linear(memory_size, attention_size, bias=False)  # U_a
+        self.energy = nn.Linear(attention_size, 1, bias=False)  # v_a
+
+    def keys(self, states: Tensor) -> Tensor:
+        """U_a h_j for all j."""
+        return self.key(states)
+
+    def forward(self, query: Tensor, keys: Tensor, *past: Tensor) -> Tensor:
+        """Scores [B, T, S] of query [B, T, Q] against keys [B, S, A]."""
+        # tanh x = 2 sigmoid(2x) - 1, because sigmoid is several times cheaper on a CPU.
+        twice = torch.add(2 * self.query(query).unsqueeze(2), keys.unsqueeze(1), alpha=2)  # [B, T, S, A]
+        return 2 * self.energy(twice.sigmoid_()).squeeze(-1) - self.energy.weight.sum()
+
+
+class CoverageScore(AdditiveScore):
+    """e_ij = v_a^T tanh(W_a s_{i-1} + U_a h_j + V_a C_{i-1,j})  (Tu et al. 2016, section 3.1, "linguistic coverage").
+
+    C_{i,j} = C_{i-1,j} + alpha_ij is the attention that position j has got so far; every token has fertility 1.
+
+    Args:
+        query_size: features of a query.
+        memory_size: M.
+        attention_size: A, features inside the tanh.
+    """
+
+    remembers = True
+
+    def __init__(self, *, query_size: int, memory_size: int, attention_size: int) -> None:
+        super().__init__(query_size=query_size, memory_size=memory_size, attention_size=attention_size)
+        self.coverage = nn.Linear(1, attention_size, bias=False)  # V_a
+
+    def start(self, keys: Tensor) -> State:
+        """C_0 [B, S]: nothing has got any attention."""
+        return (keys.new_zeros(keys.shape[:2]),)
+
+    def forward(self, query: Tensor, keys: Tensor, *past: Tensor) -> Tensor:
+        """Scores [B, 1, S] of query [B, 1, Q] against keys [B, S, A], past being C_{i-1} [B, S]."""
+        (coverage,) = past
+        return super().forward(query, keys + self.coverage(coverage.unsqueeze(-1)))
+
+    def remember(self, weights: Tensor, *past: Tensor) -> State:
+        """C_i = C_{i-1} + alpha_i."""
+        return (past[0] + weights.squeeze(1),)
+
+
+class DotScore(Score):
+    """score(h_t, h_s) = h_t^T h_s  (Luong et al. 2015, section 3.1, "dot").
+
+    Args:
+        query_size: features of a query.
+        memory_size: M.
+
+    Raises:
+        ValueError: the two sizes differ.
+    """
+
+    def __init__(self, *, query_size: int, memory_size: int) -> None:
+        super().__init__()
+        if query_size != memory_size:
+            raise ValueError(
+                f"model.hidden_size={query_size} and encoder.hidden_size={memory_size} differ, "
+                f"and {type(self).__name__} multiplies the decoder's state with the encoder's"
+            )
+
+    def keys(self, states: Tensor) -> Tensor:
+        """The states h_s themselves."""
+        return states
+
+    def forward(self, query: Tensor, keys: Tensor, *past: Tensor) -> Tensor:
+        """Scores [B, T, S] of query [B, T, Q] against keys [B, S, Q]."""
+        return query @ keys.transpose(1, 2)
+
+
+class ScaledDotScore(DotScore):
+    """h_t^T h_s / sqrt(Q): the inner product keeps its size when the states grow (Vaswani et al. 2017, eq. 1)."""
+
+    def keys(self, states: Tensor) -> Tensor:
+        """h_s / sqrt(Q) for all s."""
+        return states / states.size(-1) ** 0.5
+
+
+class GeneralScore(Score):
+    """score(h_t, h_s) = h_t^T W_a h_s  (Luong et al. 2015, section 3.1, "general").
+
+    Args:
+        query_size: features of a query.
+        memory_size: M.
+    """
+
+    def __init__(self, *, query_size: int, memory_size: int) -> None:
+        super().__init__()
+        self.key = nn.Linear(memory_size, query_size, bias=False)  # W_a
+
+    def keys(self, states: Tensor) -> Tensor:
+        """W_a h_s for all s."""
+        return self.key(states)
+
+    def forward(self, query: Tensor, keys: Tensor, *past: Tensor) -> Tensor:
+        """Scores [B, T, S] of query [B, T, Q] against keys [B, S, Q]."""
+        return query @ keys.transpose(1, 2)
+
+
+class LocationScore(Score):
+    """a_t = softmax(W_a h_t)  (Luong et al. 2015, eq. 8, "location"): the target state alone says where to look.
+
+    W_a has one row a source position. As in the paper, short sentences use the top rows only (and the softmax is taken
+    over those), and in long sentences the positions without a row get weight exactly 0.
+
+    Args:
+        query_size: features of a query.
+        memory_size: M; not used, what stands at a position is never looked at.
+        max_length: number of positions that have a row.
+
+    Raises:
+        ValueError: ``max_length`` leaves no position to look at.
+    """
+
+    is_content = False
+
+    def __init__(self, *, query_size: int, memory_size: int, max_length: int) -> None:
+        super().__init__()
+        if max_length < 1:
+            raise ValueError(f"decoder.score.max_length={max_length} leaves no source position to look at")
+        self.position = nn.Linear(query_size, max_length, bias=False)  # W_a
+        self.max_length = max_length
+
+    def keys(self, states: Tensor) -> Tensor:
+        """Keys without features, [B, S, 0]: they say how many positions there are and nothing else."""
+        return states[..., :0]
+
+    def forward(self, query: Tensor, keys: Tensor, *past: Tensor) -> Tensor:
+        """Scores [B, T, S] of query [B, T, Q]; -inf from position ``max_length`` on."""
+        return F.pad(self.position(query), (0, keys.size(1) - self.max_length), value=-torch.inf)  # cuts if negative

@@ -1,0 +1,1 @@
+"""The arms: how each decoder is wired to the memory."""

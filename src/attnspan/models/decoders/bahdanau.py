@@ -1,0 +1,135 @@
+"""Bahdanau's wiring: the old state asks, and the answer enters the cell."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from attnspan.kernels.bahdanau import FusedBahdanau
+from attnspan.models.attention.attention import Attention
+from attnspan.models.attention.scores import AdditiveScore, BuildScore
+from attnspan.models.attention.windows import BuildWindow, GlobalWindow
+from attnspan.models.bridge import Bridge, BuildBridge
+from attnspan.models.decoders.base import Decoded, RecurrentDecoder
+from attnspan.models.decoders.fused import is_covered, unroll_fused
+from attnspan.models.memory import Memory
+from attnspan.models.recurrence.recurrence import BuildRecurrence, State
+
+
+class Maxout(nn.Module):
+    """t_i = max over pairs of t~_i, t~_i = U_o s_{i-1} + V_o y_{i-1} + C_o c_i  (Bahdanau et al. 2015, A.2.2).
+
+    Args:
+        hidden_size: H.
+        embedding_size: E.
+        memory_size: M.
+        features: l, numbers of t_i, each the larger one of a pair.
+    """
+
+    def __init__(self, *, hidden_size: int, embedding_size: int, memory_size: int, features: int) -> None:
+        super().__init__()
+        self.state = nn.Linear(hidden_size, 2 * features, bias=False)  # U_o
+        self.token = nn.Linear(embedding_size, 2 * features, bias=False)  # V_o
+        self.context = nn.Linear(memory_size, 2 * features, bias=False)  # C_o
+        self.features = features
+
+    def forward(self, state: Tensor, embedded: Tensor, context: Tensor) -> Tensor:
+        """Map s_{i-1} [B, T, H], y_{i-1} [B, T, E] and c_i [B, T, M] to t_i [B, T, l]."""
+        pairs = self.state(state) + self.token(embedded) + self.context(context)
+        return pairs.unflatten(-1, (self.features, 2)).amax(dim=-1)
+
+
+class BuildDeepOutput(Protocol):
+    """:class:`Maxout` with its own settings filled in (``_partial_: true`` in the config)."""
+
+    def __call__(self, *, hidden_size: int, embedding_size: int, memory_size: int) -> Maxout:
+        """Build it for these sizes."""
+
+
+class BahdanauDecoder(RecurrentDecoder):
+    """Bahdanau et al. 2015, section 3.1.
+
+    c_t = attend(query = s_{t-1});  s_t = RNN([y_{t-1}; c_t], s_{t-1})
+
+    s_t is the top layer's. Its output is s_t, or with ``deep_output`` the paper's t_t. The state is the cells' and the
+    attention's.
+
+    Args:
+        embedding_size: E.
+        hidden_size: H.
+        memory_size: M.
+        final_size: F, features of the encoder's last word.
+        rnn: builds the cells.
+        score: how s_{t-1} is compared with the memory.
+        window: where it may look.
+        bridge: builds the way from the last word to the first state.
+        deep_output: builds the layer between the state and the readout; None for none.
+        fused: unroll one layer with the additive score by :mod:`attnspan.kernels.bahdanau`, the same numbers
+            sooner. Whatever else unrolls step by step.
+    """
+
+    def __init__(
+        self,
+        *,
+        embedding_size: int,
+        hidden_size: int,
+        memory_size: int,
+        final_size: int,
+        rnn: BuildRecurrence,
+        score: BuildScore,
+        fused: bool,
+        window: BuildWindow = GlobalWindow,
+        bridge: BuildBridge = Bridge,
+        deep_output: BuildDeepOutput | None = None,
+    ) -> None:
+        super().__init__(
+            input_size=embedding_size + memory_size,
+            hidden_size=hidden_size,
+            final_size=final_size,
+            rnn=rnn,
+            bridge=bridge,
+        )
+        self.attention = Attention(score=score, window=window, query_size=hidden_size, memory_size=memory_size)
+        self.deep_output = None
+        if deep_output is not None:
+            self.deep_output = deep_output(
+                hidden_size=hidden_size, embedding_size=embedding_size, memory_size=memory_size
+            )
+            self.output_size = self.deep_output.features
+        self.fused = fused and is_covered(self.attention, self.rnn, AdditiveScore)
+
+    def prepare(self, memory: Memory) -> Memory:
+        """Compute the keys."""
+        return self.attention.prepare(memory)
+
+    def start(self, memory: Memory) -> State:
+        """s_0 from the bridge."""
+        return *super().start(memory), *self.attention.start(memory)
+
+    def step(self, embedded: Tensor, state: State, memory: Memory) -> Decoded:
+        """Ask with s_{t-1}, then read the token."""
+        parts = self.rnn.parts
+        before = state[0][:, -1:]  # s_{t-1} of the top layer, [B, 1, H]
+        context, weights, attending = self.attention(before, memory, state[parts:])
+        hidden, cells = self.rnn(torch.cat([embedded, context], dim=-1), state[:parts])
+        output = hidden if self.deep_output is None else self.deep_output(before, embedded, context)
+        return Decoded(output=output, state=(*cells, *attending), weights=weights)
+
+    def unroll(self, embedded: Tensor, memory: Memory) -> Decoded:
+        """Unroll along a known target; fused where that is chosen."""
+        return self._unroll_fused(embedded, memory) if self.fused else super().unroll(embedded, memory)
+
+    def _unroll_fused(self, embedded: Tensor, memory: Memory) -> Decoded:
+        *first, taken = self.start(memory)
+        score = self.attention.score
+        assert isinstance(score, AdditiveScore)
+        own = (score.query.weight, score.energy.weight.squeeze(0))
+        hidden, weights, *cells = unroll_fused(FusedBahdanau, self.rnn, embedded, memory, *own, start=(*first,))
+        output = hidden
+        if self.deep_output is not None:
+            before = torch.cat([first[0], hidden[:, :-1]], dim=1)
+            output = self.deep_output(before, embedded, weights.to(memory.states.dtype) @ memory.states)
+        last = (hidden[:, -1:], *(part.unsqueeze(1) for part in cells))
+        return Decoded(output=output, state=(*last, taken + embedded.size(1)), weights=weights)

@@ -1,0 +1,130 @@
+"""Decoders without attention: what the encoder says in the end is all they get."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from attnspan.models.bridge import Bridge, BuildBridge
+from attnspan.models.decoders.base import BuildDecoder, Decoded, RecurrentDecoder
+from attnspan.models.memory import Memory
+from attnspan.models.recurrence.recurrence import BuildRecurrence, State
+
+
+class PlainDecoder(RecurrentDecoder):
+    """s_t = RNN(y_{t-1}, s_{t-1}): the encoder speaks once, through the initial state (Sutskever et al. 2014).
+
+    Args:
+        embedding_size: E.
+        hidden_size: H.
+        memory_size: M; not used, the memory's positions are never looked at.
+        final_size: F, features of the encoder's last word.
+        rnn: builds the cells.
+        bridge: builds the way from the last word to the first state.
+    """
+
+    def __init__(
+        self,
+        *,
+        embedding_size: int,
+        hidden_size: int,
+        memory_size: int,
+        final_size: int,
+        rnn: BuildRecurrence,
+        bridge: BuildBridge = Bridge,
+    ) -> None:
+        super().__init__(
+            input_size=self.input_size(embedding_size=embedding_size, final_size=final_size),
+            hidden_size=hidden_size,
+            final_size=final_size,
+            rnn=rnn,
+            bridge=bridge,
+        )
+
+    @staticmethod
+    def input_size(*, embedding_size: int, final_size: int) -> int:
+        """Features that enter the cells at each step: y_{t-1} alone."""
+        return embedding_size
+
+    def step(self, embedded: Tensor, state: State, memory: Memory) -> Decoded:
+        """Read one token, or, since nothing waits for the output, any number of them."""
+        output, state = self.rnn(embedded, state)
+        return Decoded(output=output, state=state, weights=None)
+
+    def unroll(self, embedded: Tensor, memory: Memory) -> Decoded:
+        """Run the whole target at once."""
+        return self.step(embedded, self.start(memory), memory)
+
+
+class PlainEveryStepDecoder(PlainDecoder):
+    """s_t = RNN([y_{t-1}; f], s_{t-1}): what the encoder says in the end, f, enters every step (Cho et al. 2014)."""
+
+    @staticmethod
+    def input_size(*, embedding_size: int, final_size: int) -> int:
+        """[y_{t-1}; f] has E + F features."""
+        return embedding_size + final_size
+
+    def step(self, embedded: Tensor, state: State, memory: Memory) -> Decoded:
+        """Read any number of tokens, each beside f."""
+        final = memory.final[0].unsqueeze(1).expand(-1, embedded.size(1), -1)
+        return super().step(torch.cat([embedded, final], dim=-1), state, memory)
+
+
+class PlainWideDecoder(PlainDecoder):
+    """A plain decoder with as many parameters as another one, so that "more parameters" is not the answer.
+
+    Its state has W features, and P s_t, of H features, goes to the readout. W is the width that comes nearest to the
+    other decoder's number of parameters, found by counting. All else in the model is the same for both.
+
+    Args:
+        embedding_size: E.
+        hidden_size: H.
+        memory_size: M, for the other decoder.
+        final_size: F.
+        rnn: builds the cells of both.
+        as_large_as: builds the other decoder.
+    """
+
+    def __init__(
+        self,
+        *,
+        embedding_size: int,
+        hidden_size: int,
+        memory_size: int,
+        final_size: int,
+        rnn: BuildRecurrence,
+        as_large_as: BuildDecoder,
+    ) -> None:
+        def parameters(build: BuildDecoder, width: int) -> int:
+            with torch.device("meta"):  # sizes without numbers
+                decoder = build(
+                    embedding_size=embedding_size,
+                    hidden_size=width,
+                    memory_size=memory_size,
+                    final_size=final_size,
+                    rnn=rnn,
+                )
+            return sum(parameter.numel() for parameter in decoder.parameters())
+
+        def excess(width: int) -> int:
+            return parameters(PlainDecoder, width) + width * hidden_size - wanted
+
+        wanted, low, high = parameters(as_large_as, hidden_size), 0, 1
+        while excess(high) < 0:
+            low, high = high, 2 * high
+        while high - low > 1:  # too few parameters at low, enough at high
+            middle = (low + high) // 2
+            low, high = (middle, high) if excess(middle) < 0 else (low, middle)
+        width = high if low == 0 or excess(high) <= -excess(low) else low
+        super().__init__(
+            embedding_size=embedding_size, hidden_size=width, memory_size=memory_size, final_size=final_size, rnn=rnn
+        )
+        self.narrow = nn.Linear(width, hidden_size, bias=False)  # P
+        self.output_size = hidden_size
+
+    def step(self, embedded: Tensor, state: State, memory: Memory) -> Decoded:
+        """Read any number of tokens with the wide state."""
+        wide = super().step(embedded, state, memory)
+        return replace(wide, output=self.narrow(wide.output))

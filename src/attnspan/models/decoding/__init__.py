@@ -1,0 +1,1 @@
+"""Decoding strategies: from a memory to hypotheses."""

@@ -1,0 +1,1 @@
+"""Encoders: from an embedded source to a memory."""

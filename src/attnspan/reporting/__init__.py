@@ -1,0 +1,1 @@
+"""From a study to tables, plots and pages. Imports neither torch nor Lightning."""

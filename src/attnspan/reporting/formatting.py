@@ -1,0 +1,46 @@
+"""Numbers, intervals and lengths in words, the same in the terminal, on the page and in report.md."""
+
+from __future__ import annotations
+
+import math
+
+from attnspan.analysis.spans import Span
+from attnspan.analysis.statistics import Estimate
+
+NONE = "–"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """With a true minus sign; a dash where there is none."""
+    if math.isnan(value):
+        return NONE
+    text = f"{value:.{digits}f}"
+    return text.lstrip("-") if not text.strip("-0.") else text.replace("-", "−")
+
+
+def with_interval(estimate: Estimate, digits: int = 3) -> str:
+    """``0.712 [0.690, 0.734]``."""
+    if math.isnan(estimate.value):
+        return NONE
+    if math.isnan(estimate.low):
+        return f"{number(estimate.value, digits)} (no variation)"
+    return f"{number(estimate.value, digits)} [{number(estimate.low, digits)}, {number(estimate.high, digits)}]"
+
+
+def p_value(p: float) -> str:
+    """Three digits, or how small."""
+    return "< 0.001" if p < 0.001 else number(p)
+
+
+def span_interval(span: Span) -> str:
+    """``21 to 29``, ``89 to > 100``."""
+    return str(span.low) if str(span.low) == str(span.high) else f"{span.low} to {span.high}"
+
+
+def duration(seconds: float | None) -> str:
+    """``3 min 12 s``."""
+    if seconds is None:
+        return NONE
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

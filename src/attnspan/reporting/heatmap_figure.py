@@ -1,0 +1,145 @@
+"""A heat map as a figure for papers: source tokens along the top, output downwards (Bahdanau et al. 2015, Figure 3)."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontEntry, fontManager, get_font
+from PIL import Image
+from rich.cells import cell_len
+
+from attnspan.files import write_whole
+from attnspan.reporting.plots import INK, RC
+from attnspan.reporting.token_labels import escaped, visible
+from attnspan.runs.attention_maps import Heatmap
+
+_RC = {**RC, "axes.grid": False, "text.parse_math": False}
+_COLOURS = LinearSegmentedColormap.from_list("attention", ["#ffffff", "#c6dbef", "#6baed6", "#2171b5", "#08306b"])
+"""Blue ever darker (ColorBrewer's Blues, from a true white): sequential in print and for colour-blind readers too."""
+_CELL = (0.11, 0.28)
+"""Inches that a token takes, at least and at most."""
+_MAP = 9.0
+"""Inches that a map takes while its tokens are not smaller than that."""
+_POINTS = 72
+_SCREEN = 110
+"""Dots per inch on a page: the tokens of a map of 100 can just be read."""
+_MOST_PIXELS = 12_000
+"""Of the longer side of a PNG."""
+_MOST_PATHS = 5_000
+"""Cells that an SVG holds one by one; more become an image in it."""
+
+
+def draw(heatmap: Heatmap, *, title: Sequence[str]) -> Figure:
+    """Draw cells of one size, each token in the middle of its column or row, weights from 0 (white) to 1.
+
+    Args:
+        heatmap: what to draw.
+        title: its parts; a line may end between two of them.
+    """
+    T, S = heatmap.weights.shape
+    cell = float(np.clip(_MAP / max(T, S), *_CELL))
+    width, height, around = S * cell, T * cell, 1.0
+    families, source, output = _labels(heatmap)
+    with mpl.rc_context(_RC):
+        figure = Figure(figsize=(width + 2 * around, height + 2 * around))
+
+        def place(left: float, top: float, wide: float, high: float) -> tuple[float, float, float, float]:
+            """Inches from the map's upper left corner, as the figure wants them."""
+            w, h = figure.get_size_inches()
+            return (around + left) / w, (around + height - top - high) / h, wide / w, high / h
+
+        axes = figure.add_axes(place(0, 0, width, height))
+        mesh = axes.pcolormesh(
+            np.arange(S + 1) - 0.5,  # edges: token j stands at j, in the middle of its column
+            np.arange(T + 1) - 0.5,
+            heatmap.weights,
+            cmap=_COLOURS,
+            norm=Normalize(0, 1),
+            edgecolors="#e8e8e8",
+            linewidth=0.3,
+            rasterized=T * S > _MOST_PATHS,
+        )
+        axes.invert_yaxis()
+        axes.spines[:].set(visible=True, color=INK, linewidth=0.6)
+        size = min(9.0, 0.68 * cell * _POINTS)
+        upright = max(map(cell_len, source)) * 0.62 * size < 0.9 * cell * _POINTS
+        axes.set_xticks(range(S), source, rotation=0 if upright else 90, fontsize=size, fontfamily=families)
+        axes.set_yticks(range(T), output, fontsize=size, fontfamily=families)
+        axes.tick_params(length=0, pad=2.5, top=True, labeltop=True, bottom=False, labelbottom=False)
+        axes.xaxis.set_label_position("top")
+        axes.set_xlabel("source tokens", labelpad=5)
+        axes.set_ylabel("output tokens", labelpad=5)
+        words = ", ".join(part.replace(" ", "\u00a0") for part in title)
+        axes.set_title(textwrap.fill(words, max(34, round(width / 0.075))), loc="left", fontsize=9, pad=8)
+
+        scale = figure.add_axes(place(width + 0.2, 0, 0.12, float(np.clip(height, 1.2, 2.5))))
+        figure.colorbar(mesh, cax=scale, label="attention weight", ticks=[0, 0.5, 1])
+        scale.tick_params(length=2, labelsize=8)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write the figure, whole or not at all, in the format that the file's name ends in.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    dpi = min(300.0, _MOST_PIXELS / max(figure.get_size_inches()))
+    write_whole(path, _content(figure, path.suffix.removeprefix("."), dpi).getbuffer())
+
+
+def small_png(figure: Figure) -> tuple[bytes, int, int]:
+    """The figure for a screen, in few colours and so in few bytes, with its width and height in pixels."""
+    image = Image.open(_content(figure, "png", _SCREEN)).convert("RGB").quantize(64)
+    content = io.BytesIO()
+    image.save(content, "png", optimize=True)
+    return content.getvalue(), *image.size
+
+
+def _content(figure: Figure, kind: str, dpi: float) -> io.BytesIO:
+    metadata = {"Date": None} if kind == "svg" else {}
+    content = io.BytesIO()
+    with mpl.rc_context(_RC):
+        figure.savefig(
+            content, format=kind, dpi=dpi, metadata=metadata, facecolor="white", bbox_inches="tight", pad_inches=0.1
+        )
+    return content
+
+
+def _labels(heatmap: Heatmap) -> tuple[list[str], list[str], list[str]]:
+    """Font families, and the labels of source and output; a character that no font has is escaped."""
+    source, output = ([visible(token) for token in tokens] for tokens in (heatmap.source, heatmap.output))
+    families, missing = _families(set("".join([*source, *output])))
+    without = str.maketrans({character: escaped(character) for character in missing})
+    return families, [label.translate(without) for label in source], [label.translate(without) for label in output]
+
+
+def _families(characters: set[str]) -> tuple[list[str], set[str]]:
+    """Families that together draw ``characters``, and those characters that no installed font can draw."""
+    families: list[str] = []
+    missing = set(characters)
+    for entry in _fonts():
+        font = get_font(entry.fname)
+        found = {character for character in missing if font.get_char_index(ord(character))}
+        if found or not families:
+            families.append(entry.name)
+        missing -= found
+        if not missing:
+            break
+    return families, missing
+
+
+def _fonts() -> Iterator[FontEntry]:
+    """The font of all figures, then the installed ones; matplotlib's others map characters in ways of their own."""
+    own = mpl.get_data_path()
+    entries = [entry for entry in fontManager.ttflist if entry.style == "normal" and entry.weight == 400]
+    entries.sort(key=lambda entry: (entry.name, entry.fname))
+    yield from [entry for entry in entries if entry.name == "DejaVu Sans"][:1]
+    yield from (entry for entry in entries if entry.name != "DejaVu Sans" and not entry.fname.startswith(own))

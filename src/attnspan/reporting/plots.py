@@ -1,0 +1,336 @@
+"""The report's plots, with matplotlib: as files for papers, and as SVG that takes the page's colours."""
+
+from __future__ import annotations
+
+import html
+import io
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from attnspan.analysis.metrics import ALIGNMENT_ERROR_RATE, ATTENTION_ENTROPY, ERROR_RATE, GOLD_ATTENTION
+from attnspan.analysis.study import Point, Study
+from attnspan.reporting.formatting import number, with_interval
+from attnspan.reporting.wording import METRIC_NAMES
+
+INK, GRID, SHADE = "#222222", "#d9d9d9", "#eceff3"
+RC: Any = {
+    "font.size": 9,
+    "font.family": "sans-serif",
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "svg.hashsalt": "attnspan",
+}
+"""How every figure looks."""
+
+# Okabe and Ito (2008), safe for colour-blind readers; without black and yellow, which vanish on dark and on light.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_LINES = ("-", "--", "-.", ":")
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one arm looks, everywhere: told apart by colour, by marker and by line."""
+
+    colour: str
+    marker: str
+    line: Any
+    name: str
+    """``arm0`` and so on, by which a page shows and hides all that is the arm's."""
+
+
+def styles(labels: Sequence[str]) -> dict[str, Style]:
+    """A style for every arm, in order."""
+    return {
+        label: Style(_COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)], _LINES[i % len(_LINES)], f"arm{i}")
+        for i, label in enumerate(labels)
+    }
+
+
+def looks(study: Study) -> dict[str, Style]:
+    """The styles of a study's arms: the same in every study of a report."""
+    every = styles(study.legend)
+    return {arm.label: every[arm.label] for arm in study.arms}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure, and what a pointer over its points may read."""
+
+    figure: Figure
+    tips: tuple[str, ...]
+
+    def save(self, path: Path) -> None:
+        """Write the figure in the format that the file's name ends in."""
+        with mpl.rc_context(RC):
+            metadata = {"Date": None} if path.suffix == ".svg" else {}
+            self.figure.savefig(path, dpi=300, metadata=metadata, facecolor="white")
+
+    def inline(self, name: str, text: str) -> str:
+        """SVG for a page: in its ink, with a class for each arm (``arm0`` ...) and ``text`` as its alternative."""
+        stream = io.StringIO()
+        with mpl.rc_context({**RC, "svg.fonttype": "none"}):
+            self.figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+        svg = stream.getvalue()
+        svg = re.sub(r"\A.*?(?=<svg)", "", svg, flags=re.DOTALL)
+        svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+        svg = re.sub(r'<svg ([^>]*?)width="[^"]*" height="[^"]*"', r"<svg \1", svg, count=1)
+        svg = re.sub(
+            r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img" aria-label="{html.escape(text)}">', svg
+        )
+        svg = re.sub(r'<g id="arm(\d+)-tip(\d+)">', self._tip, svg)
+        svg = re.sub(r'<g id="(arm\d+)">', r'<g class="\1">', svg)
+        svg = re.sub(r' id="(?!m[0-9a-f]{10}"|p[0-9a-f]{10}")[^"]*"', "", svg)
+        svg = re.sub(r'id="([mp][0-9a-f]{10})"', rf'id="{name}-\1"', svg)
+        svg = re.sub(r'(url\(#|href="#)', rf"\1{name}-", svg)
+        for colour, variable in ((INK, "currentColor"), (GRID, "var(--grid)"), (SHADE, "var(--shade)")):
+            svg = svg.replace(colour, variable)
+        return svg.strip()
+
+    def _tip(self, match: re.Match[str]) -> str:
+        arm, tip = match.groups()
+        return f'<g class="arm{arm} tip"><title>{html.escape(self.tips[int(tip)])}</title>'
+
+
+def degradation(study: Study, *, narrow: bool = False) -> Plot:
+    """Error rate against source length: intervals as bands, seeds as dots, training range shaded, counts below."""
+    with mpl.rc_context(RC):
+        figure = Figure(figsize=(3.7, 4.3) if narrow else (7.2, 4.4), layout="constrained")
+        axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(6, 1))
+        tips: list[str] = []
+        _curves(axes, study, ERROR_RATE, tips)
+        axes.set_ylabel("error rate (edits / reference tokens)")
+        _lengths(axes, study, labels=not narrow)
+        _counts(below, study, numbers=not narrow)
+        _legend(figure, study, narrow)
+        return Plot(_laid_out(figure), tuple(tips))
+
+
+_ATTENTION_LABELS = {
+    GOLD_ATTENTION: "mass on gold tokens",
+    ATTENTION_ENTROPY: "entropy (nats)",
+    ALIGNMENT_ERROR_RATE: "alignment error rate",
+}
+
+
+def attention(study: Study, *, narrow: bool = False) -> Plot:
+    """Where teacher-forced attention looks against source length, one panel for each metric that is known."""
+    metrics = study.attention_metrics
+    with mpl.rc_context(RC):
+        height = 0.8 + len(metrics) * (1.7 if narrow else 1.8)
+        figure = Figure(figsize=(3.7 if narrow else 7.2, height), layout="constrained")
+        panels = figure.subplots(len(metrics), 1, sharex=True, squeeze=False)[:, 0]
+        tips: list[str] = []
+        for axes, metric in zip(panels, metrics, strict=True):
+            _curves(axes, study, metric, tips)
+            axes.set_ylabel(_ATTENTION_LABELS[metric])
+            _lengths(axes, study, words=axes is panels[0], labels=not narrow)
+        panels[-1].set_xlabel("source length (tokens)")
+        _legend(figure, study, narrow, [point.arm for point in study.attention])
+        return Plot(_laid_out(figure), tuple(tips))
+
+
+def _curves(axes: Axes, study: Study, metric: str, tips: list[str]) -> None:
+    """One metric of every arm of which it is known; what their points may tell is put behind ``tips``."""
+    top = 0.0
+    bands: list[tuple[Style, np.ndarray, np.ndarray]] = []
+    for label, style in looks(study).items():
+        points = _known(study, label, metric)
+        at = np.array([point.region.mean_length for point in points])
+        estimates = [point.metrics[metric] for point in points]
+        values = np.array([one.value for one in estimates])
+        low = np.array([np.nan_to_num(one.low, nan=one.value) for one in estimates])
+        high = np.array([np.nan_to_num(one.high, nan=one.value) for one in estimates])
+        gid = style.name
+        bands.append((style, at, high))
+        axes.fill_between(at, low, high, color=style.colour, alpha=0.16, linewidth=0, gid=gid)
+        axes.plot(at, values, style.line, color=style.colour, linewidth=1.6, gid=gid)
+        axes.plot(at, values, style.marker, color=style.colour, markersize=4.5, gid=gid)
+        for point, x in zip(points, at, strict=True):
+            dots = point.by_seed[metric]
+            axes.plot([x] * len(dots), dots, ".", color=style.colour, markersize=2.5, alpha=0.7, gid=gid)
+            one = point.metrics[metric]
+            tips.append(f"{label}, {point.region.label} tokens: {with_interval(one)}")
+            axes.plot(x, one.value, "o", color=style.colour, markersize=12, alpha=0, gid=f"{gid}-tip{len(tips) - 1}")
+            top = max(top, one.value, *dots, min(np.nan_to_num(one.high), max(1.0, 1.25 * one.value)))
+    axes.set_ylim(0, max(top * 1.04, 0.05))
+    for style, at, high in bands:
+        _mark_cut(axes, style, at, high)
+
+
+def _mark_cut(axes: Axes, style: Style, at: np.ndarray, ends: np.ndarray) -> None:
+    """A triangle on the edge wherever an interval goes on beyond the plot; ``ends`` are those of its one side."""
+    bottom, top = axes.get_ylim()
+    for edge, beyond, marker in ((top, ends > top, "^"), (bottom, ends < bottom, "v")):
+        if not beyond.any():
+            continue
+        (drawn,) = axes.plot(
+            at[beyond], np.full(beyond.sum(), edge), marker, color=style.colour, markersize=4.5, clip_on=False,
+            markeredgecolor="white", markeredgewidth=0.4, zorder=5, gid=style.name,
+        )  # fmt: skip
+        drawn.set_in_layout(False)
+
+
+def _known(study: Study, label: str, metric: str) -> list[Point]:
+    """The points of one arm, bin by bin, at which a metric is known."""
+    return [
+        point
+        for point in (*study.curve, *study.attention)
+        if point.arm == label
+        and not point.region.total
+        and metric in point.metrics
+        and not math.isnan(point.metrics[metric].value)
+    ]
+
+
+def advantage(study: Study, *, narrow: bool = False) -> Plot:
+    """Paired advantage over the baseline against source length, with intervals."""
+    with mpl.rc_context(RC):
+        figure = Figure(figsize=(3.7, 3.2) if narrow else (7.2, 3.2), layout="constrained")
+        axes = figure.subplots()
+        tips: list[str] = []
+        shown = looks(study)
+        compared = [label for label in shown if any(one.arm == label for one in study.differences)]
+        width = min(high - low for low, high in zip(study.bins.edges, study.bins.edges[1:], strict=False))
+        extremes = [0.0]
+        bars: list[tuple[Style, np.ndarray, np.ndarray, np.ndarray]] = []
+        for order, label in enumerate(compared):
+            ones = [one for one in study.differences if one.arm == label and not one.region.total]
+            aside = (order - (len(compared) - 1) / 2) * 0.5 * width / max(len(compared), 1)
+            style = shown[label]
+            gid = style.name
+            at = np.array([one.region.mean_length + aside for one in ones])
+            values = np.array([one.advantage.value for one in ones])
+            halves = np.array([np.nan_to_num(one.advantage.high - one.advantage.value) for one in ones])
+            bars.append((style, at, values - halves, values + halves))
+            axes.vlines(at, values - halves, values + halves, color=style.colour, linewidth=1.3, gid=gid)
+            axes.plot(at, values, style.line, color=style.colour, linewidth=0.9, alpha=0.8, gid=gid)
+            axes.plot(at, values, style.marker, color=style.colour, markersize=4.5, gid=gid)
+            for one, x in zip(ones, at, strict=True):
+                tips.append(f"{label} over {one.baseline}, {one.region.label} tokens: {with_interval(one.advantage)}")
+                axes.plot(x, one.advantage.value, "o", markersize=12, alpha=0, gid=f"{gid}-tip{len(tips) - 1}")
+            extremes += [*values, *(values + np.minimum(halves, 0.5)), *(values - np.minimum(halves, 0.5))]
+        axes.axhline(0, color=INK, linewidth=0.8)
+        axes.margins(y=0.08)
+        room = 0.06 * (max(extremes) - min(extremes) or 0.1)
+        axes.set_ylim(min(extremes) - room, max(extremes) + room)
+        for style, at, low, high in bars:
+            _mark_cut(axes, style, at, low)
+            _mark_cut(axes, style, at, high)
+        axes.set_ylabel("advantage in error rate")
+        _lengths(axes, study, labels=not narrow)
+        axes.set_xlabel("source length (tokens)")
+        _legend(figure, study, narrow, compared)
+        return Plot(_laid_out(figure), tuple(tips))
+
+
+def _lengths(axes: Axes, study: Study, *, labels: bool, words: bool = True) -> None:
+    """The x axis in bins, and which lengths training saw, in ``words`` too."""
+    edges = study.bins.edges
+    axes.set_xlim(edges[0], edges[-1])
+    axes.set_xticks(edges)
+    ranges = {run.training_lengths for arm in study.arms for run in arm.runs}
+    above: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "ha": "center", "va": "bottom", "fontsize": 7.5}
+    if len(ranges) == 1:
+        shortest, longest = ranges.pop()
+        axes.axvspan(max(shortest - 1, edges[0]), min(longest, edges[-1]), color=SHADE, linewidth=0, zorder=-5)
+        if not words:
+            return
+        axes.text((max(shortest, edges[0]) + min(longest, edges[-1])) / 2, 1.01, "seen in training", **above)
+        if labels and longest < edges[-1]:
+            axes.text((longest + edges[-1]) / 2, 1.01, "longer than any seen", **above)
+    else:
+        for longest in sorted({longest for _, longest in ranges}):  # several arms may share one
+            axes.axvline(longest, color="#555555", linestyle=":", linewidth=1.0)
+            if words:
+                axes.text(longest, 1.01, f"trained to {longest}", **above)
+
+
+def _counts(axes: Axes, study: Study, *, numbers: bool) -> None:
+    """Test examples in each bin."""
+    edges = np.array(study.bins.edges)
+    counts = study.bins.members(study.lengths).sum(axis=1)
+    axes.bar((edges[:-1] + edges[1:]) / 2, counts, 0.92 * np.diff(edges), color=GRID, linewidth=0)
+    axes.set_ylim(0, counts.max() * 1.6)
+    axes.set_yticks([])
+    axes.grid(visible=False)
+    axes.spines["left"].set_visible(False)
+    axes.set_ylabel("examples", rotation=0, ha="right", va="center", fontsize=7.5)
+    for middle, count in zip((edges[:-1] + edges[1:]) / 2, counts, strict=True):
+        size = 7 if numbers else 5.5
+        axes.text(middle, count, f"{count}", ha="center", va="bottom", fontsize=size)
+    axes.set_xlabel("source length (tokens)")
+
+
+def _legend(figure: Figure, study: Study, narrow: bool, chosen: Sequence[str] | None = None) -> None:
+    shown = {label: style for label, style in looks(study).items() if chosen is None or label in chosen}
+    handles = [
+        mpl.lines.Line2D(
+            [], [], color=style.colour, marker=style.marker, linestyle=style.line, label=label, markersize=4.5
+        )
+        for label, style in shown.items()
+    ]
+    inches = 0.6 + 0.067 * max(len(arm.label) for arm in study.arms)  # a handle, and letters of 8 points
+    columns = min(max(int(figure.get_figwidth() / inches), 1), 2 if narrow else 4)
+    legend = figure.legend(handles=handles, loc="outside upper left", ncols=columns, fontsize=8, handlelength=3.2)
+    for style, handle, text in zip(shown.values(), legend.legend_handles, legend.get_texts(), strict=True):
+        assert handle is not None
+        handle.set_gid(style.name)
+        text.set_gid(style.name)
+
+
+def _laid_out(figure: Figure) -> Figure:
+    """Find the layout once; each saving would find it again."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return figure
+
+
+def degradation_text(study: Study) -> str:
+    """The text alternative of :func:`degradation`."""
+    return _curves_text(study, ERROR_RATE)
+
+
+def attention_text(study: Study) -> str:
+    """The text alternative of :func:`attention`."""
+    return ". ".join(_curves_text(study, metric) for metric in study.attention_metrics)
+
+
+def _curves_text(study: Study, metric: str) -> str:
+    return f"{METRIC_NAMES[metric]} against source length: " + "; ".join(
+        f"{arm.label} from {number(points[0].metrics[metric].value)} at {points[0].region.label} tokens to "
+        f"{number(points[-1].metrics[metric].value)} at {points[-1].region.label} tokens"
+        for arm in study.arms
+        if (points := _known(study, arm.label, metric))
+    )
+
+
+def advantage_text(study: Study) -> str:
+    """The text alternative of :func:`advantage`."""
+    return "Advantage in error rate against source length: " + "; ".join(
+        f"{label} over {ones[0].baseline} from {number(ones[0].advantage.value)} at {ones[0].region.label} tokens to "
+        f"{number(ones[-1].advantage.value)} at {ones[-1].region.label} tokens"
+        for label in study.compared
+        for ones in [[one for one in study.differences if one.arm == label and not one.region.total]]
+        if ones
+    )

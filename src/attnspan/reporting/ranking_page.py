@@ -1,0 +1,231 @@
+"""What stands above the reports on several data sets: a ranking, as tables, a plot and a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from attnspan.analysis.bins import joined
+from attnspan.analysis.collection import Excluded
+from attnspan.analysis.ranking import Ranking, common_arms
+from attnspan.analysis.statistics import Estimate
+from attnspan.analysis.study import IN_RANGE, Study
+from attnspan.reporting import plots
+from attnspan.reporting.formatting import NONE, number, with_interval
+from attnspan.reporting.page import made_on, template
+from attnspan.reporting.tables import Row, Table
+from attnspan.reporting.wording import findings
+
+
+def standings_table(ranking: Ranking, baseline: str) -> Table:
+    """Every arm: its interquartile mean, how often it beats the baseline, its quality on each data set."""
+    better = {one.arm: one.probability for one in ranking.improvements if one.other == baseline}
+    rows = [
+        Row(
+            (
+                one.arm,
+                with_interval(one.iqm),
+                with_interval(better[one.arm], 2) if one.arm in better else NONE,
+                *(number(float(of_data.mean())) for of_data in one.scores),
+            )
+        )
+        for one in ranking.standings
+    ]
+    columns = ("arm", "interquartile mean of quality", f"P(better than {baseline})", *ranking.data)
+    return Table(f"Sources {_lengths(ranking.side)}, with 95% intervals", columns, tuple(rows))
+
+
+def improvements_table(ranking: Ranking) -> Table:
+    """Every arm beside every other."""
+    arms = [one.arm for one in ranking.standings]
+    of = {(one.arm, one.other): one.probability for one in ranking.improvements}
+    rows = [Row((arm, *(with_interval(of[arm, other], 2) if arm != other else NONE for other in arms))) for arm in arms]
+    caption = f"Probability that a run of the row's arm beats one of the column's, sources {_lengths(ranking.side)}"
+    return Table(caption, ("arm", *arms), tuple(rows))
+
+
+def _lengths(side: str) -> str:
+    return "of lengths seen in training" if side == IN_RANGE else "longer than any seen in training"
+
+
+def ranking_findings(studies: Sequence[Study], rankings: Sequence[Ranking]) -> list[str]:
+    """What the ranking found, in one sentence a side."""
+    sentences = [_finding(ranking, studies[0].baseline) for ranking in rankings]
+    nothing = f"The reports on {joined(study.data for study in studies)} have no arm in common, so there is no ranking."
+    return sentences or [nothing]
+
+
+def _finding(ranking: Ranking, baseline: str) -> str:
+    first = ranking.standings[0]
+    start = (
+        f"Over {len(ranking.data)} data sets ({joined(ranking.data)}), on sources {_lengths(ranking.side)}, "
+        f"{first.arm} has the highest interquartile mean of quality: {_in_words(first.iqm)}"
+    )
+    other = next((one for one in ranking.standings if one.arm == baseline), None)
+    if other is None or other is first:
+        return f"{start}."
+    (better,) = (one.probability for one in ranking.improvements if (one.arm, one.other) == (first.arm, other.arm))
+    return (
+        f"{start}; {other.arm} has {_in_words(other.iqm)}. A run of {first.arm} beats a run of {other.arm} with "
+        f"probability {_in_words(better, 2)}."
+    )
+
+
+def _in_words(estimate: Estimate, digits: int = 3) -> str:
+    if np.isnan(estimate.low):
+        return f"{number(estimate.value, digits)} (no interval, for {_why(estimate)})"
+    low, high = number(estimate.low, digits), number(estimate.high, digits)
+    return f"{number(estimate.value, digits)} (95% interval {low} to {high})"
+
+
+def _why(estimate: Estimate) -> str:
+    return "a data set has one seed only" if estimate.seeds < 2 else "all runs say the same"
+
+
+def notes(studies: Sequence[Study]) -> list[str]:
+    """What a reader must know before believing the ranking."""
+    ranked = common_arms(studies)
+    left = sorted({arm.label for study in studies for arm in study.arms} - set(ranked))
+    some = [f"Not ranked, for not every data set has them: {joined(left)}."] if left else []
+    fewest = min(len(study.arm(label).seeds) for study in studies for label in ranked) if ranked else 0
+    if fewest == 1:
+        some.append("An arm that has one seed on a data set has no interval here.")
+    return [*some, *(f"{study.data}: {note}" for study in studies for note in study.notes)]
+
+
+def ranking_plot(studies: Sequence[Study], rankings: Sequence[Ranking], *, narrow: bool = False) -> plots.Plot:
+    """Interquartile means with their intervals, one panel a side, the arms in the order of the first."""
+    looks = plots.looks(studies[0])
+    order = [one.arm for one in rankings[0].standings]
+    with mpl.rc_context({**plots.RC, "axes.grid.axis": "x"}):
+        each = 0.6 + 0.26 * len(order)
+        size = (3.7, 0.3 + each * len(rankings)) if narrow else (7.2, 0.3 + each)
+        figure = Figure(figsize=size, layout="constrained")
+        grid = (len(rankings), 1) if narrow else (1, len(rankings))
+        panels = figure.subplots(*grid, sharex=True, sharey=True, squeeze=False).ravel()
+        tips: list[str] = []
+        for axes, ranking in zip(panels, rankings, strict=True):
+            for one in ranking.standings:
+                look, y = looks[one.arm], order.index(one.arm)
+                gid = look.name
+                low, high = np.nan_to_num([one.iqm.low, one.iqm.high], nan=one.iqm.value)
+                axes.hlines(y, low, high, color=look.colour, linewidth=2.2, gid=gid)
+                axes.plot(one.iqm.value, y, look.marker, color=look.colour, markersize=5.5, gid=gid)
+                tips.append(f"{one.arm}, {ranking.side}: {with_interval(one.iqm)}")
+                axes.plot(one.iqm.value, y, "o", markersize=12, alpha=0, gid=f"{gid}-tip{len(tips) - 1}")
+            axes.set_yticks(range(len(order)), order)
+            axes.set_title(_lengths(ranking.side), fontsize=9, loc="left")
+        panels[0].set_ylim(len(order) - 0.5, -0.5)
+        panels[0].set_xlim(0, 1)
+        figure.supxlabel("interquartile mean of quality (1 − error rate)", fontsize=9)
+        return plots.Plot(figure, tuple(tips))
+
+
+def ranking_text(rankings: Sequence[Ranking]) -> str:
+    """The text alternative of :func:`ranking_plot`."""
+    return "Interquartile mean of quality: " + "; ".join(
+        f"sources {_lengths(one.side)}: " + ", ".join(f"{arm.arm} {number(arm.iqm.value)}" for arm in one.standings)
+        for one in rankings
+    )
+
+
+def frames(studies: Sequence[Study], rankings: Sequence[Ranking]) -> dict[str, pd.DataFrame]:
+    """The numbers, file by file."""
+    standings = [
+        {"side": ranking.side, "arm": one.arm, "data_sets": len(ranking.data), "runs": sum(map(len, one.scores)),
+         "iqm": one.iqm.value, "low": one.iqm.low, "high": one.iqm.high}
+        for ranking in rankings
+        for one in ranking.standings
+    ]  # fmt: skip
+    improvements = [
+        {"side": ranking.side, "arm": one.arm, "other": one.other, "probability": one.probability.value,
+         "low": one.probability.low, "high": one.probability.high}
+        for ranking in rankings
+        for one in ranking.improvements
+    ]  # fmt: skip
+    seeds = {(study.data, arm.label): arm.seeds for study in studies for arm in study.arms}
+    scores = [
+        {"side": ranking.side, "data": data, "arm": one.arm, "seed": seed, "quality": quality}
+        for ranking in rankings
+        for one in ranking.standings
+        for data, of_data in zip(ranking.data, one.scores, strict=True)
+        for seed, quality in zip(seeds[data, one.arm], of_data, strict=True)
+    ]
+    return {
+        "ranking.csv": pd.DataFrame(standings, columns=["side", "arm", "data_sets", "runs", "iqm", "low", "high"]),
+        "improvement.csv": pd.DataFrame(improvements, columns=["side", "arm", "other", "probability", "low", "high"]),
+        "scores.csv": pd.DataFrame(scores, columns=["side", "data", "arm", "seed", "quality"]),
+    }
+
+
+def ranking_tables(studies: Sequence[Study], rankings: Sequence[Ranking]) -> list[tuple[Table, Table]]:
+    """For each side, the standings and the pairs."""
+    return [(standings_table(one, studies[0].baseline), improvements_table(one)) for one in rankings]
+
+
+def runs_table(studies: Sequence[Study]) -> Table:
+    """How many runs stand behind which arm and data set."""
+    arms = list(dict.fromkeys(arm.label for study in studies for arm in study.arms))
+    rows = []
+    for label in arms:
+        seeds = [next((arm.seeds for arm in study.arms if arm.label == label), ()) for study in studies]
+        rows.append(Row((label, *(joined(of_data) if of_data else NONE for of_data in seeds))))
+    return Table("The seeds of each arm on each data set", ("arm", *(study.data for study in studies)), tuple(rows))
+
+
+def html_page(studies: Sequence[Study], rankings: Sequence[Ranking], excluded: Sequence[Excluded], command: str) -> str:
+    """One self-contained HTML file, which links to the report on each data set."""
+    text = ranking_text(rankings)
+    return template("ranking.html.j2").render(
+        _common(studies, rankings, excluded, command),
+        styles=[],
+        figure=ranking_plot(studies, rankings).inline("r", text) if rankings else "",
+        figure_narrow=ranking_plot(studies, rankings, narrow=True).inline("rn", text) if rankings else "",
+        curves=[
+            [
+                plots.degradation(study, narrow=narrow).inline(f"{name}{i}", plots.degradation_text(study))
+                for name, narrow in (("d", False), ("n", True))
+            ]
+            for i, study in enumerate(studies)
+        ],
+    )
+
+
+def markdown_page(
+    studies: Sequence[Study], rankings: Sequence[Ranking], excluded: Sequence[Excluded], command: str
+) -> str:
+    """The same in Markdown."""
+    return template("ranking.md.j2").render(_common(studies, rankings, excluded, command))
+
+
+def _common(
+    studies: Sequence[Study], rankings: Sequence[Ranking], excluded: Sequence[Excluded], command: str
+) -> dict[str, Any]:
+    runs = [run for study in studies for run in study.collection.runs]
+    names = sorted({str(run.summary["study"]) for run in runs if run.summary.get("study")})
+    data = joined(study.data for study in studies)
+    return {
+        "title": f"{joined(names)} ({data})" if names else data,
+        "findings": ranking_findings(studies, rankings),
+        "notes": notes(studies),
+        "rankings": ranking_tables(studies, rankings),
+        "data_sets": [
+            {
+                "data": study.data,
+                "findings": findings(study),
+                "folder": study.data,
+                "link": Path(study.data, "index.html").as_posix(),
+            }
+            for study in studies
+        ],
+        "runs": runs_table(studies),
+        "excluded": excluded,
+        "command": command,
+        "made_on": made_on(runs),
+    }

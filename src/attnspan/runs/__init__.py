@@ -1,0 +1,1 @@
+"""What lies in a run's directory: layout, records, attention maps, summary, status, checkpoints."""

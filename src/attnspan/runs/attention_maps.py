@@ -1,0 +1,103 @@
+"""Where a run's attention went on a few test examples, the same ones under every arm: ``attention.parquet``.
+
+=============  ==================  ===============================================================
+column         type                meaning
+=============  ==================  ===============================================================
+example_id     string              of the test example
+source         list of strings     its S tokens
+output         list of strings     the T tokens of the freely running hypothesis, without ``<eos>``
+weights        list of float32     [T, S], row by row
+=============  ==================  ===============================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from attnspan.errors import InputError
+from attnspan.files import write_whole
+from attnspan.runs.layout import ATTENTION
+
+_SCHEMA = pa.schema(
+    {
+        "example_id": pa.string(),
+        "source": pa.list_(pa.string()),
+        "output": pa.list_(pa.string()),
+        "weights": pa.list_(pa.float32()),
+    }
+)
+
+
+def write_attended(directory: Path, heatmaps: Mapping[str, Heatmap]) -> None:
+    """Write ``attention.parquet``, whole or not at all.
+
+    Args:
+        directory: of the run.
+        heatmaps: example id -> its map.
+    """
+    rows = [
+        {
+            "example_id": name,
+            "source": list(heatmap.source),
+            "output": list(heatmap.output),
+            "weights": heatmap.weights.ravel(),
+        }
+        for name, heatmap in heatmaps.items()
+    ]
+    content = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), content, compression="zstd")
+    write_whole(directory / ATTENTION, memoryview(content.getvalue()))
+
+
+def read_attended(directory: Path) -> dict[str, Heatmap] | None:
+    """Read the maps of a run, example id -> map; None where it kept none, as arms without attention.
+
+    Raises:
+        InputError: the file is no whole parquet file, or not one of these.
+    """
+    path = directory / ATTENTION
+    if not path.is_file():
+        return None
+    try:
+        table = pq.read_table(path)
+        rows = table.cast(_SCHEMA).to_pylist()
+        return {row["example_id"]: _heatmap(row["source"], row["output"], row["weights"]) for row in rows}
+    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: holds no attention weights ({str(error).splitlines()[0]})") from error
+
+
+def _heatmap(source: list[str], output: list[str], weights: list[float]) -> Heatmap:
+    values = np.array(weights, dtype=np.float32).reshape(len(output), len(source))
+    return Heatmap(source=source, output=output, weights=values)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Heatmap:
+    """One output and what was attended to in making it.
+
+    Attributes:
+        source: S source tokens, the columns.
+        output: T output tokens, the rows.
+        weights: [T, S].
+
+    Raises:
+        ValueError: the sizes do not fit each other, or one is 0.
+    """
+
+    source: Sequence[str]
+    output: Sequence[str]
+    weights: NDArray[np.floating]
+
+    def __post_init__(self) -> None:
+        if self.weights.shape != (len(self.output), len(self.source)) or not self.weights.size:
+            raise ValueError(
+                f"weights of shape {self.weights.shape} for {len(self.output)} output and {len(self.source)} source "
+                "tokens"
+            )

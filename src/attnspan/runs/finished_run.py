@@ -1,0 +1,107 @@
+"""A finished run, read and checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from attnspan.errors import InputError
+from attnspan.files import read_json
+from attnspan.runs import completeness
+from attnspan.runs import layout as rundir
+from attnspan.runs.records import read_records
+
+_NEEDED = ("run_id", "arm", "data", "seed", "training_lengths")
+
+
+_NUMBERS = ["source_length", "target_length", "nll", "target_tokens", "tokens_correct", "edits"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run."""
+
+    directory: Path
+    summary: dict[str, Any]
+    config: dict[str, Any]
+    records: pd.DataFrame
+    """One row a test example, sorted by source length, then example id."""
+    label: str = ""
+    """The arm; where runs of one arm differ in config, the arm and the keys that differ."""
+
+    @property
+    def arm(self) -> str:
+        """The decoder's config name."""
+        return str(self.summary["arm"])
+
+    @property
+    def seed(self) -> int:
+        """The replicate."""
+        return int(self.summary["seed"])
+
+    @property
+    def run_id(self) -> str:
+        """The hash of everything that can change the numbers."""
+        return str(self.summary["run_id"])
+
+    @property
+    def training_lengths(self) -> tuple[int, int]:
+        """Shortest and longest source, in tokens, that training saw."""
+        shortest, longest = self.summary["training_lengths"]
+        return int(shortest), int(longest)
+
+
+def read_run(directory: Path) -> Run:
+    """Read a finished run.
+
+    Raises:
+        InputError: it did not finish, or cannot be trusted; says why.
+    """
+    if why := completeness.why_unfinished(
+        directory, needed=rundir.RESULTS
+    ):  # weights are not needed, and are large to share
+        raise InputError(f"{directory}: is not finished ({why}{_last_state(directory)})")
+    summary = read_json(directory / rundir.SUMMARY)
+    for key in _NEEDED:
+        if summary.get(key) is None:
+            raise InputError(f"{directory / rundir.SUMMARY}: key '{key}' is missing")
+    lengths = summary["training_lengths"]
+    if not (isinstance(lengths, list) and [type(length) for length in lengths] == [int, int]):
+        raise InputError(f"{directory / rundir.SUMMARY}: training_lengths is {lengths!r}, not two whole numbers")
+    records = read_records(directory / rundir.RECORDS)
+    _check(records, summary, directory / rundir.RECORDS)
+    records = records.sort_values(["source_length", "example_id"], kind="stable", ignore_index=True)
+    return Run(directory, summary, rundir.read_config(directory), records)
+
+
+def _last_state(directory: Path) -> str:
+    try:
+        state = read_json(directory / rundir.STATUS).get("state")
+    except InputError:
+        return ""
+    return f"; its last state was '{state}'" if state else ""
+
+
+def _check(records: pd.DataFrame, summary: dict[str, Any], path: Path) -> None:
+    for column in _NUMBERS:
+        bad = ~np.isfinite(records[column].to_numpy(dtype=np.float64))
+        if bad.any():
+            row = int(np.flatnonzero(bad)[0])
+            raise InputError(
+                f"{path}: row {row}, column '{column}' is {records[column].iloc[row]} ({bad.sum()} such rows)"
+            )
+        if (records[column] < 0).any():
+            row = int(np.flatnonzero(records[column] < 0)[0])
+            raise InputError(f"{path}: row {row}, column '{column}' is {records[column].iloc[row]}, less than 0")
+    for column in ("run_id", "arm", "data", "seed"):
+        if (records[column] != summary[column]).any():
+            raise InputError(
+                f"{path}: is of another run (column '{column}' is not {summary[column]!r} as in its summary)"
+            )
+    repeated = records["example_id"][records["example_id"].duplicated()]
+    if len(repeated):
+        raise InputError(f"{path}: row {repeated.index[0]}, example_id '{repeated.iloc[0]}' is there twice")

@@ -1,0 +1,107 @@
+"""The run directory: its file names, and writing them so that a file is there whole or not at all.
+
+``runs/<data>/<arm>/<run id>/`` holds
+
+========================  ==========================================================================
+``config.yaml``           the resolved config
+``metrics.csv``           training and validation curves
+``records.parquet``       one row per test example, see :mod:`attnspan.runs.records`
+``attention.parquet``     attention weights of a few of them, see :mod:`attnspan.runs.attention_maps`; not of every arm
+``summary.json``          counts, times, versions, and what the other files were; written last
+``status.json``           state and progress, see :mod:`attnspan.runs.status`
+``run.log``               what the run printed, when a sweep started it
+``tokenizers/``           ``source.json`` and ``target.json``
+``checkpoints/``          ``best.ckpt``; ``last.ckpt``, ``previous.ckpt`` and ``tested-*.ckpt`` to go on from
+``wandb/``                W&B's mirror of the run, which nobody here reads
+========================  ==========================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from attnspan.errors import InputError
+
+CONFIG = "config.yaml"
+METRICS = "metrics.csv"
+RECORDS = "records.parquet"
+ATTENTION = "attention.parquet"
+SUMMARY = "summary.json"
+STATUS = "status.json"
+LOG = "run.log"
+LOCK = ".lock"
+TOKENIZERS = "tokenizers"
+CHECKPOINTS = "checkpoints"
+BEST = "checkpoints/best.ckpt"
+LAST = "checkpoints/last.ckpt"
+PREVIOUS = "checkpoints/previous.ckpt"
+TESTED = "checkpoints/tested-*.ckpt"
+"""Pattern of the names that :func:`decoded_file` makes."""
+UNUSABLE = ".unusable"
+"""Ends the name of a checkpoint from which a run could not go on."""
+
+RESULTS = (CONFIG, METRICS, RECORDS)
+"""What a study reads of a run, with the summary."""
+NEEDED = (*RESULTS, BEST, *(f"{TOKENIZERS}/{side}.json" for side in ("source", "target")))
+"""A run is finished if and only if its summary says so, and these are what the summary says that they were."""
+FILES = "files"
+"""The summary's key with the manifest of the files."""
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """Read a run's resolved config.
+
+    Raises:
+        InputError: ``directory`` holds no readable ``config.yaml``.
+    """
+    path = directory / CONFIG
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{directory}: not a run directory (it holds no {CONFIG})") from error
+    except (yaml.YAMLError, ValueError, OSError) as error:
+        raise InputError(f"{path}: not readable as YAML ({str(error).splitlines()[0]})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds no config")
+    return content
+
+
+def decoded_file(rank: int, ranks: int) -> str:
+    """Name of the file with what process ``rank`` of ``ranks`` has decoded of the test so far."""
+    return TESTED.replace("*", f"{rank}-of-{ranks}")
+
+
+def find_runs(paths: Iterable[Path]) -> list[Path]:
+    """The run directories among and below ``paths``, each once, sorted.
+
+    Raises:
+        InputError: a path is not there or cannot be read, or there is no run in or below it.
+    """
+    found: dict[Path, Path] = {}
+    for path in paths:
+        if not path.is_dir():
+            raise InputError(f"{path}: no such directory")
+        try:
+            below = sorted(_run_directories(path))
+        except OSError as error:
+            raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from error
+        if not below:
+            raise InputError(f"{path}: holds no run directory (none with a {CONFIG})")
+        for directory in below:
+            found.setdefault(directory.resolve(), directory)
+    if not found:
+        raise InputError("no run directory given")
+    return sorted(found.values())
+
+
+def _run_directories(path: Path) -> Iterator[Path]:
+    if any((path / name).is_file() for name in (CONFIG, SUMMARY, STATUS)):
+        yield path
+    else:
+        for child in path.iterdir():
+            if child.is_dir() and not child.name.startswith("."):  # Hydra keeps configs of its own in .hydra
+                yield from _run_directories(child)

@@ -1,0 +1,1 @@
+"""Many runs: planned, launched on this machine or by SLURM, and watched."""

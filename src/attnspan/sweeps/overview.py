@@ -1,0 +1,204 @@
+"""``attnspan-status``: how the runs of a sweep are getting on. Reads files only, and disturbs no run.
+
+``--json`` prints one document; its keys are
+
+=====================  ========================================================================================
+``runs``               a list, one object a run
+``counts``             state -> number of runs, for every state
+``remaining_seconds``  estimated seconds to the end of the sweep; null where nobody knows
+=====================  ========================================================================================
+
+and those of a run
+
+=====================  ========================================================================================
+``run_id``             name of its directory
+``arm, data, seed``    null where its files do not say
+``overrides``          what its command line sets, unlike that of others of its arm and data here; null if nothing
+``state``              ``queued``, ``running``, ``finished``, ``failed``, ``interrupted``; ``unknown`` if damaged
+``phase``              what a running run is at: starting, preparing, training, validating, testing; else null
+``update, updates``    updates done, and in all
+``loss``               last known training loss, nats per target token; null if none is known or it is no number
+``seconds``            since the run, or its last part, began; a finished run's in all
+``remaining_seconds``  estimated seconds to the end of a running run's phase; null where nobody knows
+``error_rate``         of a finished run, on test
+``reason``             why it failed, what interrupted it, or what is damaged; of a queued run, how it ended before
+                       it was queued; else null
+``slurm_job``          SLURM's job for it; null if it has none, or is over and said so
+``host, pid``          of its process; of its sweep's if it is queued; else null
+``heartbeat``          when the run last said so, seconds since the epoch; else null
+``directory, log``     paths; the log is null if there is none
+=====================  ========================================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from attnspan.config.identity import CHANGES_NOTHING
+from attnspan.errors import InputError
+from attnspan.files import read_json
+from attnspan.runs.layout import LOG, SUMMARY, find_runs
+from attnspan.runs.status import FINISHED, INTERRUPTED, QUEUED, RUNNING, STATES, look
+from attnspan.sweeps.time_estimate import Times, makespan
+
+UNKNOWN = "unknown"
+
+_TOLD_OTHERWISE = ("decoder", "data", "seed", *CHANGES_NOTHING)
+"""Overrides that the table need not show."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One run, as the module's head explains."""
+
+    run_id: str
+    arm: str | None
+    data: str | None
+    seed: int | None
+    overrides: str | None = None
+    state: str
+    phase: str | None = None
+    update: int = 0
+    updates: int = 0
+    loss: float | None = None
+    seconds: float | None = None
+    remaining_seconds: float | None = None
+    error_rate: float | None = None
+    reason: str | None = None
+    slurm_job: str | None = None
+    host: str | None = None
+    pid: int | None = None
+    heartbeat: float | None = None
+    directory: str
+    log: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overview:
+    """All runs that were asked for."""
+
+    rows: list[Row]
+    remaining_seconds: float | None
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """State to number of runs."""
+        return {state: sum(row.state == state for row in self.rows) for state in (*STATES, UNKNOWN)}
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether something runs or will."""
+        return any(row.state in (RUNNING, QUEUED) for row in self.rows)
+
+    def as_json(self) -> str:
+        """The document of ``--json``."""
+        content = {
+            "runs": [asdict(row) for row in self.rows],
+            "counts": self.counts,
+            "remaining_seconds": self.remaining_seconds,
+        }
+        return json.dumps(content, indent=2, allow_nan=False)
+
+
+def survey(paths: Sequence[Path]) -> Overview:
+    """Look at all runs in or below ``paths``.
+
+    Raises:
+        InputError: a path is not there, or there is no run in or below it.
+    """
+    directories = find_runs(paths)
+    rows = _told_apart(*zip(*map(_row, directories), strict=True))
+    return Overview(rows=rows, remaining_seconds=_remaining(rows, directories))
+
+
+def _told_apart(rows: Sequence[Row], overrides: Sequence[list[str] | None]) -> list[Row]:
+    """The rows, each with those of its ``overrides`` that not all of its arm and data have."""
+    shared: dict[tuple[str | None, str | None], set[str]] = {}
+    for row, own in zip(rows, overrides, strict=True):
+        if own is not None:
+            shared[row.arm, row.data] = shared.get((row.arm, row.data), {*own}).intersection(own)
+    found = []
+    for row, own in zip(rows, overrides, strict=True):
+        differing = [word for word in own or () if word not in shared[row.arm, row.data]]
+        found.append(replace(row, overrides=" ".join(differing) or None))
+    return found
+
+
+def _row(directory: Path) -> tuple[Row, list[str] | None]:
+    """One run, and what its command line sets, where that is known."""
+    log = str(directory / LOG) if (directory / LOG).exists() else None
+    # <data>/<arm>/<run id>: what the path says of a run, where its files say nothing
+    path: dict[str, Any] = {"run_id": directory.name, "directory": str(directory), "log": log}
+    try:
+        status = look(directory)
+        summary = read_json(directory / SUMMARY) if status.state == FINISHED else {}
+    except InputError as error:
+        return Row(arm=None, data=None, seed=None, state=UNKNOWN, reason=str(error), **path), None
+    reason = status.reason
+    if status.state == QUEUED and status.before is not None:
+        reason = f"{status.before} before{f': {reason}' if reason else ''}"
+    row = Row(
+        arm=summary.get("arm") or status.arm or None,
+        data=summary.get("data") or status.data or None,
+        seed=summary.get("seed", status.seed),
+        state=status.state,
+        phase=status.phase or None,
+        update=summary.get("updates", status.update),
+        updates=status.updates or summary.get("updates", 0),
+        loss=_finite(status.loss),
+        seconds=_finite(summary.get("wall_seconds", status.seconds)),
+        remaining_seconds=_finite(status.remaining),
+        error_rate=_finite(summary.get("test", {}).get("error_rate")),
+        reason=reason,
+        slurm_job=status.slurm if status.state in (QUEUED, RUNNING, INTERRUPTED) else None,
+        host=status.host or None,
+        pid=status.pid or None,
+        heartbeat=status.heartbeat if status.pid else None,
+        **path,
+    )
+    return row, _overrides(summary.get("command") or status.command)
+
+
+def _overrides(command: str) -> list[str] | None:
+    """What a command line sets that can tell runs of an arm apart; None where the command is not known."""
+    if not command:
+        return None
+    try:
+        words = shlex.split(command)
+    except ValueError:  # an open quotation: nobody of ours wrote it
+        return None
+    keys = {word: word.lstrip("+~").partition("=")[0] for word in words if "=" in word and not word.startswith("-")}
+    return [word for word, key in keys.items() if key not in _TOLD_OTHERWISE and not key.startswith("hydra")]
+
+
+def _finite(value: Any) -> float | None:
+    """JSON knows neither NaN nor infinity."""
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+def _remaining(rows: Sequence[Row], directories: Sequence[Path]) -> float | None:
+    """Seconds until the running and the queued runs are done, as many at a time as there run now."""
+    running = [row for row in rows if row.state == RUNNING]
+    left: list[float] = []
+    times: dict[Path, Times] = {}
+    for row, directory in zip(rows, directories, strict=True):
+        if row.state not in (RUNNING, QUEUED):
+            continue
+        whole = None
+        above = directory.absolute().parents
+        if len(above) > 2:  # else it is in no <runs_dir>/<data>/<arm>, and has no like
+            known = times.setdefault(above[2], Times(above[2]))
+            whole = known.expected(data=row.data or "", arm=row.arm or "", updates=row.updates)
+        seconds = row.remaining_seconds
+        if seconds is None and whole is not None:
+            seconds = whole * (1 - min(1.0, row.update / row.updates if row.updates else 0.0))
+        if seconds is None:
+            return None
+        left.append(seconds)
+    return makespan(sorted(left, reverse=True), len(running)) if left else None

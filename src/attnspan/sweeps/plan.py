@@ -1,0 +1,250 @@
+"""From the composed configs of a sweep to its jobs: data prepared, directories claimed, everything checked first."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from attnspan.config.identity import claim, run_directory
+from attnspan.config.threads import cores_of
+from attnspan.errors import InputError
+from attnspan.runs.completeness import is_finished
+from attnspan.runs.status import FINISHED, Status, look
+from attnspan.sweeps.preflight import refuse_unfit
+from attnspan.sweeps.processes import GOOD, Job, command_of, list_path
+from attnspan.sweeps.progress import duration
+from attnspan.sweeps.time_estimate import Times, makespan
+
+NEW = "new"
+
+
+@dataclass(kw_only=True)
+class Plan:
+    """The jobs of a sweep, and what they have in common.
+
+    Attributes:
+        jobs: each run once, in the order in which to start them.
+        settings: the config of the first.
+        n_jobs: how many run side by side.
+    """
+
+    jobs: list[Job]
+    settings: dict[str, Any]
+    n_jobs: int
+
+    @property
+    def study(self) -> str:
+        """The name of the sweep."""
+        return self.settings["study"] or "sweep"
+
+    @property
+    def listed(self) -> Path:
+        """The file that lists the run directories."""
+        return list_path(self.settings)
+
+    @property
+    def reports(self) -> list[tuple[str, str]]:
+        """(runs, name) of each report: it is about one data set, and a sweep may have run on several."""
+        data = dict.fromkeys(job.data for job in self.jobs)
+        if len(data) == 1:
+            return [(f"@{self.listed}", self.study)]
+        return [(str(self.listed.parent / name), f"{self.study}/{name}") for name in data]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every run is finished."""
+        return all(job.outcome in GOOD for job in self.jobs)
+
+
+def make_plan(
+    configs: Sequence[dict[str, Any]],
+    job_overrides: Sequence[Sequence[str]],
+    *,
+    config_directory: str | None,
+    n_jobs: int | None,
+    console: Console,
+) -> Plan:
+    """Prepare the data, give every job its directory and command, and check that it can run.
+
+    With ``dry_run`` nothing is written, and data that is not prepared yet stays so.
+
+    Args:
+        configs: of the jobs, resolved.
+        job_overrides: what the command line sets for each.
+        config_directory: what ``--config-dir`` named.
+        n_jobs: how many run side by side at most; None for as many as there are cores for, or 1 on a GPU.
+        console: where to say what takes time.
+
+    Raises:
+        InputError: one line with all that is wrong with any of them; nothing was started.
+    """
+    fingerprints, complaints = _fingerprints(configs, console)
+    jobs: dict[Path, Job] = {}
+    new: list[dict[str, Any]] = []
+    varied = _varied(job_overrides)
+    for config, overrides in zip(configs, job_overrides, strict=True):
+        fingerprint = fingerprints.get(repr(config["data"]))
+        if fingerprint is None:
+            continue
+        directory = run_directory(config, data_fingerprint=fingerprint)
+        try:
+            claim(directory, config, data_fingerprint=fingerprint)
+        except InputError as error:
+            complaints.append(str(error))
+        if directory in jobs:
+            continue
+        if config["rerun"] or not is_finished(directory):
+            new.append(config)
+        others = [word for word in overrides if word in varied and word.partition("=")[0] not in ("decoder", "seed")]
+        jobs[directory] = make_job(config, directory, overrides, config_directory, varied=" ".join(others))
+    try:
+        refuse_unfit([config for config in new if _is_prepared(config, fingerprints)])
+    except InputError as error:
+        complaints.append(str(error))
+    if complaints:
+        raise InputError("; ".join(dict.fromkeys(complaints)))
+    most = min(_side_by_side(config) for config in configs)
+    if n_jobs is not None and n_jobs > most and not _may_use_gpu(configs[0]):
+        words = f"n_jobs={n_jobs}: {most} at a time, since the cores of this machine are then busy"
+        console.print(words, highlight=False)
+        n_jobs = most
+    return Plan(jobs=list(jobs.values()), settings=configs[0], n_jobs=n_jobs or most)
+
+
+def make_job(
+    config: dict[str, Any],
+    directory: Path,
+    overrides: Sequence[str],
+    config_directory: str | None,
+    *,
+    varied: str = "",
+) -> Job:
+    """The job that carries out the run of ``config`` in ``directory``."""
+    return Job(
+        arm=config["arm"],
+        data=config["data_name"],
+        seed=config["seed"],
+        updates=config["trainer"]["max_steps"],
+        directory=directory,
+        overrides=list(overrides),
+        command=command_of(overrides, config_directory),
+        varied=varied,
+    )
+
+
+def job_for(config: dict[str, Any], overrides: Sequence[str], config_directory: str | None, *, varied: str = "") -> Job:
+    """The job that carries out the run of ``config`` in the directory that is its own.
+
+    Raises:
+        InputError: the corpus cannot be used, or the directory holds another run.
+    """
+    from attnspan.config.instantiate import build_corpus
+    from attnspan.data.pipeline.prepare import fingerprint_of
+
+    fingerprint = fingerprint_of(build_corpus(config))
+    directory = run_directory(config, data_fingerprint=fingerprint)
+    claim(directory, config, data_fingerprint=fingerprint)
+    return make_job(config, directory, overrides, config_directory, varied=varied)
+
+
+def print_plan(console: Console, plan: Plan) -> None:
+    """Print the jobs with their states, and about how long they will take; nothing is started."""
+    times = Times(Path(plan.settings["runs_dir"]))
+    with_varied = any(job.varied for job in plan.jobs)
+    names = ["run id", "arm", "data", "seed", *(["overrides"] if with_varied else []), "state", "takes about"]
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in names:
+        table.add_column(name, justify="right" if name in ("seed", "takes about") else "left", no_wrap=True)
+    left: list[float] = []
+    unknown = 0
+    for job in plan.jobs:
+        state, share = _state(job)
+        whole = times.expected(data=job.data, arm=job.arm, updates=job.updates)
+        if state == FINISHED and not plan.settings["rerun"]:
+            takes = ""
+        elif whole is None:
+            takes, unknown = "unknown", unknown + 1
+        else:
+            left.append(whole * (1.0 if plan.settings["rerun"] else share))
+            takes = duration(left[-1])
+        words = [job.directory.name, job.arm, job.data, str(job.seed), *([escape(job.varied)] if with_varied else [])]
+        table.add_row(*words, state, takes)
+    console.print(table, highlight=False)
+    console.print(_in_all(plan, left, unknown), highlight=False, soft_wrap=True)
+
+
+def _in_all(plan: Plan, left: Sequence[float], unknown: int) -> str:
+    to_run = len(left) + unknown
+    words = f"dry run, nothing was started: {len(plan.jobs)} runs, {to_run} of them to run"
+    if not to_run:
+        return words
+    if not left:
+        return f"{words}, in a time unknown: no run of these arms and data has finished yet"
+    words += f", in about {duration(makespan(left, plan.n_jobs))} with {plan.n_jobs} at a time"
+    return f"{words}, and {unknown} of which the time is unknown" if unknown else words
+
+
+def _state(job: Job) -> tuple[str, float]:
+    """The state of a job's run, and the share of it that is left to do."""
+    try:
+        status: Status = look(job.directory)
+    except InputError:
+        return NEW, 1.0
+    return status.state, 1 - min(1.0, status.update / job.updates)
+
+
+def _fingerprints(configs: Sequence[dict[str, Any]], console: Console) -> tuple[dict[str, str], list[str]]:
+    """Prepare each data there is; its fingerprint by its config, and what is wrong with the others."""
+    from attnspan.config.instantiate import build_corpus
+    from attnspan.data.pipeline.prepare import fingerprint_of, is_prepared, prepare
+
+    found: dict[str, str] = {}
+    complaints: list[str] = []
+    for config in {repr(config["data"]): config for config in configs}.values():
+        try:
+            corpus = build_corpus(config)
+            if not config["dry_run"]:
+                console.print(f"preparing data: {config['data_name']}", highlight=False)
+                found[repr(config["data"])] = prepare(corpus, cache_dir=Path(config["cache_dir"])).fingerprint
+                continue
+            name = found[repr(config["data"])] = fingerprint_of(corpus)
+            if not is_prepared(name, cache_dir=Path(config["cache_dir"])):
+                console.print(
+                    f"{config['data_name']} is not prepared yet: its rows are checked when the runs start",
+                    highlight=False,
+                )
+        except InputError as error:
+            complaints.append(str(error))
+    return found, complaints
+
+
+def _is_prepared(config: dict[str, Any], fingerprints: dict[str, str]) -> bool:
+    from attnspan.data.pipeline.prepare import is_prepared
+
+    return is_prepared(fingerprints[repr(config["data"])], cache_dir=Path(config["cache_dir"]))
+
+
+def _side_by_side(config: dict[str, Any]) -> int:
+    """As many runs as there are cores for; one where they would share a GPU."""
+    if _may_use_gpu(config):
+        return 1
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, available // cores_of(config))
+
+
+def _may_use_gpu(config: dict[str, Any]) -> bool:
+    return config["trainer"]["accelerator"] != "cpu" and shutil.which("nvidia-smi") is not None
+
+
+def _varied(job_overrides: Sequence[Sequence[str]]) -> set[str]:
+    """The overrides that not every job has."""
+    first, *others = [set(overrides) for overrides in job_overrides]
+    return set().union(first, *others) - first.intersection(*others)

@@ -1,0 +1,128 @@
+"""Do the runs of a sweep fit together: sizes, optimizer, batches, trainer, disk? Asked in a process of its own.
+
+Building models takes torch, and with it seconds and memory that whoever waits for the sweep need not keep:
+``python -m attnspan.sweeps.preflight`` reads a JSON list of configs and writes a JSON list of complaints.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from attnspan.config.identity import CHANGES_NOTHING
+from attnspan.errors import InputError
+from attnspan.files import free_bytes, size
+
+_KEPT = 4 * 4
+"""Bytes a parameter that a finished run keeps: the best weights, and the last with Adam's two moments, float32."""
+
+_FREE = {"seed", *CHANGES_NOTHING} - {"data"}
+"""Keys over which configs may differ and still fit or not fit alike."""
+
+_LIGHTNING_KNOWS = {
+    "_target_",
+    "max_steps",
+    "val_check_interval",
+    "gradient_clip_val",
+    "accelerator",
+    "devices",
+    "strategy",
+    "precision",
+    "deterministic",
+    "log_every_n_steps",
+}
+
+
+def refuse_unfit(configs: Sequence[dict[str, Any]]) -> None:
+    """Build what every config describes, without training it; the data must be prepared.
+
+    Args:
+        configs: of the runs that are to start.
+
+    Raises:
+        InputError: one line with all that does not fit.
+    """
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for config in configs:
+        groups.setdefault(repr({key: value for key, value in config.items() if key not in _FREE}), []).append(config)
+    asked = [{"config": same[0], "runs": len(same)} for same in groups.values()]
+    if not asked:
+        return
+    done = subprocess.run(
+        [sys.executable, "-m", "attnspan.sweeps.preflight"],
+        input=json.dumps(asked),
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise InputError(f"the runs cannot be checked before they start ({last})")
+    if complaints := json.loads(done.stdout):
+        raise InputError("; ".join(complaints))
+
+
+def check(config: dict[str, Any]) -> int:
+    """Build all parts of a run.
+
+    Returns:
+        The model's number of parameters.
+
+    Raises:
+        InputError: something does not fit.
+    """
+    import torch
+
+    from attnspan.config.instantiate import assemble_model, build, build_corpus, check_optimizer
+    from attnspan.data.pipeline.batches import EncodedSplit, plan_batches
+    from attnspan.data.pipeline.prepare import prepare
+
+    torch.set_num_threads(1)
+    prepared = prepare(build_corpus(config), cache_dir=Path(config["cache_dir"]))
+    for split in ("train", "validation", "test"):
+        key = "batch_tokens" if split == "train" else "evaluation_batch_tokens"
+        plan_batches(EncodedSplit(getattr(prepared, split)), config["loader"][key], f"loader.{key}")
+    try:
+        model = assemble_model(
+            config,
+            source_vocabulary_size=len(prepared.source_tokenizer),
+            target_vocabulary_size=len(prepared.target_tokenizer),
+        )
+    except MemoryError as error:
+        raise InputError(f"the model is too large for this machine's memory ({error})") from error
+    check_optimizer(config, model.parameters())
+    build(config, "decoding")
+    if set(config["trainer"]) - _LIGHTNING_KNOWS or config["trainer"]["accelerator"] not in ("auto", "cpu"):
+        from attnspan.training.run import check_trainer  # this takes seconds more
+
+        check_trainer(config)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def main() -> None:
+    """Read configs, write complaints."""
+    complaints: list[str] = []
+    need: dict[str, int] = {}
+    for asked in json.load(sys.stdin):
+        config = asked["config"]
+        try:
+            parameters = check(config)
+        except InputError as error:
+            complaints.append(str(error))
+        else:
+            need[config["runs_dir"]] = need.get(config["runs_dir"], 0) + asked["runs"] * parameters * _KEPT
+    for directory, count in need.items():
+        free = free_bytes(Path(directory))
+        if count > free:
+            complaints.append(f"{directory}: the runs need about {size(count)}, and {size(free)} are free on that disk")
+    print(json.dumps(list(dict.fromkeys(complaints))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""Progress for people: bars in a terminal, plain lines where there is none. The same for one run and for a sweep."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.text import Text
+
+from attnspan.runs.status import TRAINING, Status
+
+PLAIN_EVERY = 10.0
+"""Seconds between two plain lines about the same run."""
+
+
+class ProgressDisplay:
+    """A line for each run, and with ``jobs`` one for the whole sweep with the time left.
+
+    Args:
+        console: where to print.
+        jobs: number of runs in the sweep; None for a single run.
+        n_jobs: how many of them run side by side.
+    """
+
+    def __init__(self, *, console: Console, jobs: int | None = None, n_jobs: int = 1) -> None:
+        self._console = console
+        self._jobs = jobs
+        self._at_a_time = n_jobs
+        self._live = console.is_terminal
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[what]}"),
+            _Left(),
+            console=console,
+            expand=True,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._printed: dict[str, tuple[float, str, str]] = {}
+        self._running: dict[str, Status] = {}
+        self._expected: dict[str, float] = {}  # seconds that a run under way will take in all
+        self._took: list[float] = []
+        self._total = self._bars.add_task("sweep", total=jobs, what=f"0 of {jobs} runs", left=None) if jobs else None
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._bars.stop()
+
+    def show(self, name: str, status: Status) -> None:
+        """Show how the run ``name`` is getting on."""
+        self._running[name] = status
+        if status.phase == TRAINING and status.remaining is not None:
+            self._expected[name] = status.seconds + status.remaining
+        what = describe(status)
+        if self._live:
+            if name not in self._tasks:
+                self._tasks[name] = self._bars.add_task(name, total=None, what="", left=None)
+            total = status.total or None
+            self._bars.update(self._tasks[name], completed=status.done, total=total, what=what, left=status.remaining)
+            self._show_sweep()
+            return
+        before, phase, said = self._printed.get(name, (0.0, "", ""))
+        if status.phase != phase or (what != said and time.monotonic() - before >= PLAIN_EVERY):
+            self._printed[name] = (time.monotonic(), status.phase, what)
+            left = f", {duration(status.remaining)} left" if status.remaining is not None else ""
+            self.say(f"{name}: {what}{left}")
+
+    def end(self, name: str, outcome: str, *, seconds: float | None = None) -> None:
+        """Say how the run ``name`` ended; ``seconds`` if it was run just now, None if it was skipped."""
+        self._running.pop(name, None)
+        self._expected.pop(name, None)
+        if seconds is not None:
+            self._took.append(seconds)
+        if name in self._tasks:
+            self._bars.remove_task(self._tasks.pop(name))
+        if self._total is not None:
+            self._bars.advance(self._total)
+        took = f" in {duration(seconds)}" if seconds is not None else ""
+        self.say(f"{name}: {outcome}{took}{self._sweep_left()}")
+
+    def say(self, line: str) -> None:
+        """Print a line above the bars."""
+        self._console.print(line, highlight=False, markup=False, soft_wrap=not self._live)
+
+    def _show_sweep(self) -> None:
+        if self._total is not None:
+            self._bars.update(self._total, what=f"{self._done()} of {self._jobs} runs", left=self._estimate())
+
+    def _done(self) -> int:
+        return 0 if self._total is None else int(self._bars.tasks[0].completed)
+
+    def _estimate(self) -> float | None:
+        """Seconds to the end of the sweep, from what finished runs took and what the running ones have left."""
+        assert self._jobs is not None
+        known = self._took + list(self._expected.values())
+        if not known:
+            return None
+        typical = sum(known) / len(known)
+        left = [max(0.0, self._expected.get(name, typical) - status.seconds) for name, status in self._running.items()]
+        waiting = self._jobs - self._done() - len(self._running)
+        return max(max(left, default=0.0), (sum(left) + waiting * typical) / self._at_a_time)
+
+    def _sweep_left(self) -> str:
+        if not self._jobs:
+            return ""
+        estimate = self._estimate() if self._done() < self._jobs else None
+        left = f", about {duration(estimate)} left" if estimate else ""
+        return f" ({self._done()} of {self._jobs} runs{left})"
+
+
+class _Left(ProgressColumn):
+    """The time left, as the run itself estimates it."""
+
+    def render(self, task: Task) -> Text:
+        left = task.fields["left"]
+        return Text(f"{duration(left):>7} left" if left is not None else " " * 12, style="progress.remaining")
+
+
+def describe(status: Status) -> str:
+    """Say in a few words what a run is doing."""
+    words = status.phase or status.state
+    if status.total:
+        unit = "update " if status.phase == TRAINING else ""
+        words += f" {unit}{status.done}/{status.total}"
+    if status.loss is not None and status.phase == TRAINING:
+        words += f", loss {status.loss:.3f}"
+    return words
+
+
+def duration(seconds: float | None) -> str:
+    """Write seconds as h:mm:ss or m:ss."""
+    if seconds is None:
+        return "?"
+    text = str(timedelta(seconds=round(seconds)))
+    return text[2:] if text.startswith("0:") else text

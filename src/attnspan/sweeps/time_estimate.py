@@ -1,0 +1,54 @@
+"""How long runs that are still to come will take, from what finished runs of the same arm and data took."""
+
+from __future__ import annotations
+
+import heapq
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from attnspan.errors import InputError
+from attnspan.files import read_json
+from attnspan.runs.layout import SUMMARY
+
+
+class Times:
+    """What finished runs took; each summary is read once.
+
+    Args:
+        runs_dir: holds ``<data>/<arm>/<run id>/``.
+    """
+
+    def __init__(self, runs_dir: Path) -> None:
+        self._runs_dir = runs_dir
+        self._took: dict[tuple[str, str], list[tuple[float, int]]] = {}
+
+    def expected(self, *, data: str, arm: str, updates: int) -> float | None:
+        """Seconds that a run of ``updates`` updates will take; None where no run of this arm and data has finished.
+
+        The median of the finished ones, each scaled by its updates.
+        """
+        if (data, arm) not in self._took:
+            self._took[data, arm] = _took(self._runs_dir / data / arm)
+        scaled = [seconds * (updates / n if updates and n else 1) for seconds, n in self._took[data, arm]]
+        return statistics.median(scaled) if scaled else None
+
+
+def makespan(seconds: Sequence[float], n_jobs: int) -> float:
+    """Seconds until all of these jobs are done, each started in turn when one of ``n_jobs`` places is free."""
+    places = [0.0] * max(1, n_jobs)
+    for duration in seconds:
+        heapq.heapreplace(places, places[0] + duration)
+    return max(places)
+
+
+def _took(directory: Path) -> list[tuple[float, int]]:
+    """Wall seconds and updates of the finished runs in ``directory``."""
+    found = []
+    for path in directory.glob(f"*/{SUMMARY}"):
+        try:
+            summary = read_json(path)
+            found.append((float(summary["wall_seconds"]), int(summary["updates"])))
+        except (InputError, KeyError, TypeError, ValueError):  # no estimate is worth an error
+            continue
+    return found

@@ -1,0 +1,1 @@
+"""Weights & Biases: of a run, of a study."""

@@ -1,0 +1,126 @@
+"""What W&B is shown of a finished run: its records, summed up by the code that makes reports."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import wandb
+from PIL import Image
+
+from attnspan.analysis.collection import collect
+from attnspan.analysis.study import build_study
+from attnspan.reporting.heatmap_figure import draw, small_png
+from attnspan.runs.attention_maps import read_attended
+from attnspan.runs.finished_run import Run
+
+BY_LENGTH = "test_by_length"
+AXIS = f"{BY_LENGTH}/source_length"
+
+_PLOTTED = ("error_rate", "exact_match", "token_accuracy")
+_FACTS = (
+    "parameters",
+    "updates",
+    "best_update",
+    "best_validation_loss",
+    "wall_seconds",
+    "train_seconds",
+    "validation_seconds",
+    "test_seconds",
+    "tokens_per_second",
+    "decode_tokens_per_second",
+    "peak_memory_mb",
+    "device",
+    "git_commit",
+)
+"""Of the run's summary."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a run came to."""
+
+    updates: int
+    rows: list[dict[str, float]]
+    """One a length bin, the shortest first."""
+    media: dict[str, Any]
+    summary: dict[str, Any]
+
+
+def results_of(directory: Path, *, examples: int) -> Results:
+    """Sum up the finished run in ``directory``.
+
+    Args:
+        directory: of the run.
+        examples: the most to show.
+
+    Raises:
+        InputError: it is not finished.
+    """
+    study = build_study(collect([directory]))
+    (run,) = study.collection.runs
+    points = [point for point in study.curve if not point.region.total]
+    looks = {point.region: point for point in study.attention}
+    measured = [
+        {
+            "source_length": point.region.mean_length,
+            **{
+                name: estimate.value
+                for of_region in (point, looks.get(point.region))
+                if of_region
+                for name, estimate in of_region.metrics.items()
+            },
+        }
+        for point in points
+    ]
+    table = wandb.Table(
+        columns=["source tokens", "side", "examples", *measured[0]],
+        data=[
+            [point.region.label, point.region.side, point.region.examples, *values.values()]
+            for point, values in zip(points, measured, strict=True)
+        ],
+    )
+    plot = wandb.plot.line_series(
+        xs=[values["source_length"] for values in measured],
+        ys=[[values[name] for values in measured] for name in _PLOTTED],
+        keys=list(_PLOTTED),
+        title="Quality by source length",
+        xname="source tokens",
+    )
+    summary = {name: run.summary.get(name) for name in _FACTS}
+    summary |= {f"test/{name}": value for name, value in run.summary["test"].items()}
+    for one in study.spans:  # of one arm, so against its own quality on the shortest sources
+        span = one.span
+        summary |= {"span/tokens": span.length.tokens, "span/low": span.low.tokens, "span/high": span.high.tokens}
+        summary["span/in_words"] = f"{span.length} tokens ({span.low} to {span.high})"
+    return Results(
+        updates=run.summary["updates"],
+        rows=[{f"{BY_LENGTH}/{name}": value for name, value in values.items()} for values in measured],
+        media={"test/by_length": table, "quality_by_length": plot, **_shown(run, examples)},
+        summary=summary,
+    )
+
+
+def _shown(run: Run, count: int) -> dict[str, Any]:
+    """The examples of which attention was kept, then others evenly over the lengths; the shortest first."""
+    if not count:
+        return {}
+    maps = read_attended(run.directory) or {}
+    ids = run.records["example_id"]  # by length
+    spread = ids.iloc[np.linspace(0, len(ids) - 1, min(count, len(ids)), dtype=int)]
+    chosen = list(dict.fromkeys([*maps, *spread]))[:count]
+    columns = ["example_id", "source_length", "edits", "source", "reference", "hypothesis"]
+    table, pictures = wandb.Table(columns=[*columns, "attention"]), dict[str, Any]()
+    for record in run.records[ids.isin(chosen)].to_dict("records"):
+        name, image = record["example_id"], None
+        if name in maps:
+            png, *_ = small_png(draw(maps[name], title=[f"{run.arm}, seed {run.seed}", name]))
+            picture = Image.open(io.BytesIO(png))
+            image = wandb.Image(picture)
+            caption = f"{name}, {record['source_length']} source tokens"
+            pictures[f"test/attention_{len(pictures) + 1}"] = wandb.Image(picture, caption=caption)
+        table.add_data(*(record[column] for column in columns), image)
+    return {"test/examples": table, **pictures}  # W&B wants all pictures of one key to have one size

@@ -1,0 +1,1 @@
+"""One run: the LightningModule, its callbacks, and the steps from data to results."""

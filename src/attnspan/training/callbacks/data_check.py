@@ -1,0 +1,43 @@
+"""A run ends before it writes anything if its data turns out to be damaged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+
+from attnspan.data.pipeline.batches import Batch
+from attnspan.data.pipeline.prepare import Prepared
+
+
+class WholeData(L.Callback):
+    """Ends a run on data that turns out to be damaged, before it has written or measured anything.
+
+    Args:
+        prepared: the corpus, whose files may still be being read through.
+    """
+
+    def __init__(self, prepared: Prepared) -> None:
+        self._prepared = prepared
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """See whether that is done.
+
+        Raises:
+            InputError: there is damage; so below.
+        """
+        self._prepared.refuse_damaged(at_once=True)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Wait until it is done."""
+        self._prepared.refuse_damaged(at_once=False)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Wait until it is done."""
+        self._prepared.refuse_damaged(at_once=False)
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Wait until it is done."""
+        self._prepared.refuse_damaged(at_once=False)

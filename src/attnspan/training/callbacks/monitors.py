@@ -1,0 +1,66 @@
+"""How training is getting on, beside the loss: learning rate, gradient norm, speed, memory."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import Logger
+from torch.optim import Optimizer
+
+from attnspan.data.pipeline.batches import Batch
+from attnspan.training.callbacks.cost import peak_memory_mb
+
+
+class Gauges(L.Callback):
+    """Logs them at every ``every``-th update, and does nothing at the others.
+
+    Learning rate and gradient norm (before clipping) belong to the update and go to all loggers. Speed and memory are
+    the machine's, and have no place in ``metrics.csv``, which is the same however often a run was interrupted: they
+    go to the ``mirrors`` only.
+
+    Args:
+        every: ``trainer.log_every_n_steps``, so that they stand beside the loss.
+        mirrors: loggers for what differs from machine to machine.
+    """
+
+    def __init__(self, *, every: int, mirrors: list[Logger]) -> None:
+        self._every = every
+        self._mirrors = mirrors
+        self._tokens = 0
+        self._since = 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        self._tokens, self._since = 0, time.monotonic()
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
+        """Log what belongs to the update that comes."""
+        if (trainer.global_step + 1) % self._every:
+            return
+        gradients = [parameter.grad for parameter in pl_module.parameters() if parameter.grad is not None]
+        norms = torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients])
+        pl_module.log("train/gradient_norm", torch.linalg.vector_norm(norms))
+        pl_module.log("train/learning_rate", optimizer.param_groups[0]["lr"])
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Log what belongs to the machine, since the last time."""
+        self._tokens += batch.whole_tokens
+        if trainer.global_step % self._every:
+            return
+        now = time.monotonic()
+        measured = {
+            "machine/train_tokens_per_second": self._tokens / (now - self._since),
+            "machine/peak_memory_mb": peak_memory_mb(),
+        }
+        for mirror in self._mirrors:
+            mirror.log_metrics(measured, step=trainer.global_step - 1)  # as Lightning counts
+        self._tokens, self._since = 0, now
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Validation is not training: start the clock anew."""
+        self._tokens, self._since = 0, time.monotonic()

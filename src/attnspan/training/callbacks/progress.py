@@ -1,0 +1,110 @@
+"""Progress of a run, at most once a second."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+
+from attnspan.data.pipeline.batches import Batch
+from attnspan.errors import NotFiniteError
+from attnspan.runs.status import RUNNING, TESTING, TRAINING, VALIDATING, Status
+
+
+class Reporter(L.Callback):
+    """Tells at most once a second how the run is getting on.
+
+    Only then is the loss brought to the CPU, so that a GPU is not made to wait at every update.
+
+    Args:
+        report: takes the status.
+        began: when the run began, :func:`time.monotonic`.
+    """
+
+    EVERY = 1.0
+    """Seconds between two reports."""
+
+    def __init__(self, *, report: Callable[[Status], None], began: float) -> None:
+        self._report = report
+        self._began = began
+        self._last = -math.inf
+        self._start = 0.0
+        self._before = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock that estimates the time left."""
+        self._start, self._before = time.monotonic(), trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Report the update and its loss.
+
+        Raises:
+            NotFiniteError: the loss is not a number any more.
+        """
+        if not self._due(trainer, final=trainer.global_step == trainer.max_steps):
+            return
+        loss = float(trainer.callback_metrics["train/loss"])
+        if not math.isfinite(loss):
+            raise NotFiniteError(
+                f"the loss is {loss} at update {trainer.global_step}; a smaller optimizer.lr or "
+                "trainer.gradient_clip_val may help"
+            )
+        self._tell(trainer, TRAINING, trainer.global_step, trainer.max_steps, since=self._start, loss=loss)
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Say that the run is validating."""
+        if self._due(trainer):
+            self._tell(trainer, VALIDATING, batch_idx + 1, int(sum(trainer.num_val_batches)), since=None)
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock anew."""
+        self._start, self._before, self._last = time.monotonic(), 0, -math.inf
+
+    def on_test_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Report the test batches done."""
+        if self._due(trainer):
+            self._tell(trainer, TESTING, batch_idx + 1, int(sum(trainer.num_test_batches)), since=self._start)
+
+    def _due(self, trainer: L.Trainer, *, final: bool = False) -> bool:
+        return trainer.is_global_zero and (final or time.monotonic() - self._last >= self.EVERY)
+
+    def _tell(
+        self, trainer: L.Trainer, phase: str, done: int, total: int, *, since: float | None, loss: float | None = None
+    ) -> None:
+        self._last = time.monotonic()
+        now_done = done - self._before  # without what was done before an interruption
+        remaining = (self._last - since) / now_done * (total - done) if since is not None and now_done else None
+        self._report(
+            Status(
+                state=RUNNING,
+                phase=phase,
+                done=done,
+                total=total,
+                update=trainer.global_step,
+                updates=trainer.max_steps,
+                loss=loss,
+                seconds=self._last - self._began,
+                remaining=remaining,
+            )
+        )

@@ -1,0 +1,156 @@
+"""Makes the records of the test examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import lightning as L
+from torch import Tensor
+
+from attnspan.analysis.alignment import attention_columns
+from attnspan.data.alignment import Gold
+from attnspan.data.corpora.base import ALIGNMENT
+from attnspan.data.pipeline.batches import Batch
+from attnspan.data.pipeline.prepare import Prepared
+from attnspan.data.tokenizer import UNK
+from attnspan.runs.records import Record, edits, is_repeating
+from attnspan.training.distributed import gather
+from attnspan.training.lightning_module import Tested
+
+_NOTHING = -1
+"""No token's id."""
+
+
+class Recorder(L.Callback):
+    """Makes a record of every test example.
+
+    Args:
+        prepared: the corpus, for texts and tokens.
+        run_id: of the run.
+        arm: of the run.
+        data: name of the data.
+        seed: of the run.
+    """
+
+    def __init__(self, *, prepared: Prepared, run_id: str, arm: str, data: str, seed: int) -> None:
+        self._prepared = prepared
+        self._run: dict[str, Any] = {"run_id": run_id, "arm": arm, "data": data, "seed": seed}
+        self._records: dict[int, Record] = {}
+        self.decoded_tokens = 0
+
+    def records(self) -> list[Record]:
+        """Return the records in the order of the test split."""
+        return [self._records[row] for row in sorted(self._records)]
+
+    def decoded(self) -> dict[str, Any]:
+        """All that was decoded so far, as plain things."""
+        records = {row: asdict(record) for row, record in self._records.items()}
+        return {"records": records, "decoded_tokens": self.decoded_tokens}
+
+    def go_on_with(self, decoded: dict[str, Any]) -> None:
+        """Count what an earlier process has ``decoded``.
+
+        Raises:
+            TypeError: its records have other columns.
+        """
+        self._records = {row: Record(**record) for row, record in decoded["records"].items()}
+        self.decoded_tokens = decoded["decoded_tokens"]
+
+    @property
+    def has_records(self) -> bool:
+        """Whether there is anything to keep."""
+        return bool(self._records)
+
+    def on_test_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Turn the batch's tensors into records."""
+        assert isinstance(outputs, Tested)
+        if not batch.examples:
+            return  # the other processes have them all
+        found = outputs.hypotheses
+        rows = batch.index.tolist()
+        examples = self._prepared.test[rows]
+        columns = zip(
+            rows,
+            examples["id"],
+            examples["source"],
+            examples["source_ids"],
+            examples["target"],
+            examples["target_ids"],
+            _lists(found.tokens, found.lengths),
+            found.truncated.tolist(),
+            outputs.nll.tolist(),
+            outputs.correct.tolist(),
+            outputs.exact.tolist(),
+            _attention(outputs.weights, examples),
+            strict=True,
+        )
+        for row, name, source, source_ids, target, target_ids, hypothesis, cut, nll, correct, exact, seen in columns:
+            # A symbol that training never had equals nothing, the unknown symbol of a hypothesis included.
+            reference = [_NOTHING if token == UNK else token for token in target_ids]
+            if row not in self._records:  # another process may not have had its share of the batch kept
+                self.decoded_tokens += len(hypothesis)
+            self._records[row] = Record(
+                **self._run,
+                example_id=name,
+                source_length=len(source_ids),
+                target_length=len(target_ids),
+                nll=nll,
+                target_tokens=len(target_ids) + 1,
+                tokens_correct=correct,
+                exact_match=exact,
+                edits=edits(hypothesis, reference),
+                empty=not hypothesis,
+                truncated=cut,
+                repeating=is_repeating(hypothesis, target_ids),
+                source=source,
+                hypothesis=self._prepared.target_tokenizer.decode(hypothesis),
+                reference=target,
+                **seen,
+            )
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Bring together what several processes have recorded.
+
+        Raises:
+            RuntimeError: two of them had the same example.
+        """
+        parts = gather((self._records, self.decoded_tokens))
+        self._records = {row: record for records, _ in parts for row, record in records.items()}
+        if len(self._records) != sum(len(records) for records, _ in parts):
+            raise RuntimeError("a test example was decoded by two processes")
+        self.decoded_tokens = sum(tokens for _, tokens in parts)
+
+
+def _lists(tokens: Tensor, lengths: Tensor) -> list[list[int]]:
+    """Rows of tokens [B, T] cut to their lengths [B]."""
+    return [row[:length] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
+
+
+def _attention(weights: Tensor | None, examples: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:
+    """The columns about attention of each example, from weights [B, T+1, S] with padding and <eos>."""
+    if weights is None:
+        yield from ({} for _ in examples["id"])
+        return
+    texts = examples.get(ALIGNMENT) or [None] * len(weights)
+    rows = zip(
+        weights.cpu().double().numpy(),
+        examples["id"],
+        examples["source_ids"],
+        examples["target_ids"],
+        texts,
+        strict=True,
+    )
+    for padded, name, source_ids, target_ids, text in rows:
+        S, T = len(source_ids), len(target_ids)
+        gold = None if text is None else Gold.read(text, where=name, source_length=S, target_length=T)
+        yield attention_columns(padded[:T, :S], gold)

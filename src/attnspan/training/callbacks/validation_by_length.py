@@ -1,0 +1,57 @@
+"""Validation by source length: teacher-forced loss and accuracy in bins, at every validation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from attnspan.analysis.bins import Bins
+from attnspan.data.pipeline.batches import Batch
+from attnspan.data.tokenizer import PAD
+from attnspan.training.lightning_module import Validated
+
+
+class ByLength(L.Callback):
+    """Logs ``validation_loss/<lengths>`` and ``validation_accuracy/<lengths>`` for every bin.
+
+    Sums stay on the device until the validation is over.
+
+    Args:
+        bins: of source length in tokens; they hold every validation example.
+    """
+
+    def __init__(self, bins: Bins) -> None:
+        self._labels = [label.replace("–", "-") for label in bins.labels]
+        self._edges = torch.tensor(bins.edges[1:-1])
+        self._sums = torch.empty(0)
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Begin at zero: [3, bins] of loss, tokens that were right, tokens."""
+        self._edges = self._edges.to(pl_module.device)
+        self._sums = torch.zeros(3, len(self._labels), dtype=torch.float64, device=pl_module.device)
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Add the batch."""
+        assert isinstance(outputs, Validated)
+        tokens = (batch.target_output != PAD).sum(dim=1)
+        into = torch.bucketize(batch.source_lengths.to(self._edges.device), self._edges)  # (edge, next edge]
+        self._sums.index_add_(1, into, torch.stack([outputs.nll, outputs.correct.double(), tokens.double()]))
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log the sums of all processes; a bin without examples is left out."""
+        sums: Tensor = trainer.strategy.reduce(self._sums, reduce_op="sum").cpu()
+        for label, (loss, correct, tokens) in zip(self._labels, sums.T.tolist(), strict=True):
+            if tokens:
+                pl_module.log(f"validation_loss/{label}", loss / tokens, rank_zero_only=True)
+                pl_module.log(f"validation_accuracy/{label}", correct / tokens, rank_zero_only=True)

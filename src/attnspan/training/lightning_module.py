@@ -1,0 +1,185 @@
+"""The one LightningModule. It names no arm: what differs between arms stands in the model that it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from attnspan.config.instantiate import assemble_model, build
+from attnspan.config.schema import SEQUENCE_ERROR_RATE
+from attnspan.data.pipeline.batches import Batch
+from attnspan.data.pipeline.prepare import Prepared
+from attnspan.data.tokenizer import EOS, PAD, UNK
+from attnspan.evaluation.loaded_run import SPECIALS
+from attnspan.models.decoding.strategy import DecodingStrategy, Hypotheses
+from attnspan.models.seq2seq import Seq2Seq
+from attnspan.training.mean_metric import Mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tested:
+    """What testing finds out about a batch; :class:`attnspan.training.callbacks.recorder.Recorder` makes records of it.
+
+    Attributes:
+        nll: [B] teacher-forced negative log-likelihood in nats, <eos> counted.
+        correct: [B] teacher-forced: reference tokens, <eos> counted, that the model ranks first.
+        weights: [B, T+1, S] teacher-forced attention, the last step for <eos>; None where the arm has none.
+        exact: [B] bool, the hypothesis is the reference, token by token.
+        hypotheses: of the free-running decoding.
+    """
+
+    nll: Tensor
+    correct: Tensor
+    weights: Tensor | None
+    exact: Tensor
+    hypotheses: Hypotheses
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validated:
+    """What validation finds out about a batch; :class:`attnspan.training.callbacks.validation_by_length.ByLength` sums
+    it up by source length.
+
+    Attributes:
+        nll: [B] teacher-forced negative log-likelihood in nats, <eos> counted.
+        correct: [B] teacher-forced: reference tokens, <eos> counted, that the model ranks first.
+    """
+
+    nll: Tensor
+    correct: Tensor
+
+
+class Seq2SeqModule(L.LightningModule):
+    """Trains with teacher forcing, validates on the loss and perhaps by search, tests by free-running decoding.
+
+    Args:
+        model: the arm.
+        decoding: finds hypotheses.
+        optimizer: builds the optimizer for the parameters.
+        schedule: builds the learning-rate schedule, called after every update.
+        label_smoothing: share of the target probability that is spread over the vocabulary, in training only.
+        decode_in_validation: also count the hypotheses that are not their reference; costs a search of the split.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: Seq2Seq,
+        decoding: DecodingStrategy,
+        optimizer: Callable[[Iterable[Tensor]], Optimizer],
+        schedule: Callable[[Optimizer], LRScheduler],
+        label_smoothing: float,
+        decode_in_validation: bool,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.decoding = decoding
+        self.label_smoothing = label_smoothing
+        self.decode_in_validation = decode_in_validation
+        self._build_optimizer = optimizer
+        self._build_schedule = schedule
+        self.validation_loss = Mean()
+        self.validation_accuracy = Mean()
+        self.validation_errors = Mean()
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Build the optimizer and its schedule."""
+        optimizer = self._build_optimizer(self.parameters())
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self._build_schedule(optimizer), "interval": "step"},
+        }
+
+    def training_step(self, batch: Batch) -> Tensor:
+        """Loss in nats per target token of the whole batch; where processes share it, their mean is the loss."""
+        logits, _ = self.model(batch.source, batch.source_lengths, batch.target_input)
+        total = F.cross_entropy(
+            logits.flatten(0, 1),
+            batch.target_output.flatten(),
+            ignore_index=PAD,
+            label_smoothing=self.label_smoothing,
+            reduction="sum",
+        )
+        loss = total * batch.ranks / batch.whole_tokens
+        self.log("train/loss", loss.detach(), batch_size=batch.whole_tokens, sync_dist=True)
+        return loss
+
+    def validation_step(self, batch: Batch) -> Validated:  # type: ignore[override]
+        """Teacher-forced loss and accuracy, by token over the whole split; the sequence error rate, if asked for."""
+        nll, correct, _ = self._teacher_forced(batch)
+        self.validation_loss.update(nll.sum(), batch.target_tokens)
+        self.validation_accuracy.update(correct.sum(), batch.target_tokens)
+        size = len(batch.index)
+        self.log("validation/loss", self.validation_loss, on_epoch=True, batch_size=size)
+        self.log("validation/teacher_forced_accuracy", self.validation_accuracy, on_epoch=True, batch_size=size)
+        if self.decode_in_validation:
+            exact = is_exact(self._decode_freely(batch), batch.target_output)[: batch.examples]
+            self.validation_errors.update((~exact).sum(), batch.examples)
+            self.log("validation/sequence_error_rate", self.validation_errors, on_epoch=True, batch_size=size)
+        return Validated(nll=nll, correct=correct)
+
+    def test_step(self, batch: Batch) -> Tested:  # type: ignore[override]
+        """Score the references and search freely."""
+        nll, correct, weights = self._teacher_forced(batch)
+        hypotheses = self._decode_freely(batch)
+        exact = is_exact(hypotheses, batch.target_output)
+        return Tested(nll=nll, correct=correct, weights=weights, exact=exact, hypotheses=hypotheses)
+
+    def _decode_freely(self, batch: Batch) -> Hypotheses:
+        return self.decoding(self.model, batch.source, batch.source_lengths, specials=SPECIALS)
+
+    def _teacher_forced(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Per example [B]: negative log-likelihood in nats, and tokens ranked first; with the attention weights."""
+        logits, weights = self.model(batch.source, batch.source_lengths, batch.target_input)
+        logits = logits.float()
+        target, real = batch.target_output, batch.target_output != PAD
+        # Flat, because of the two forms of this loss only this one has a deterministic kernel on a GPU.
+        nll = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=PAD, reduction="none").view_as(real)
+        correct = (logits.argmax(dim=-1) == target) & real
+        return nll.double().sum(dim=1), correct.sum(dim=1), weights
+
+
+def is_exact(hypotheses: Hypotheses, target_output: Tensor) -> Tensor:
+    """Whether each hypothesis is its reference [B, T] (with <eos>), token by token, and came to its end by itself.
+
+    A reference with a symbol that training never had is out of reach: the unknown symbol does not equal itself.
+
+    Returns:
+        [B] bool.
+    """
+    reference = target_output.masked_fill(target_output == EOS, PAD).masked_fill(target_output == UNK, -1)
+    width = max(hypotheses.tokens.size(1), reference.size(1))
+    said, wanted = (F.pad(ids, (0, width - ids.size(1)), value=PAD) for ids in (hypotheses.tokens, reference))
+    return (said == wanted).all(dim=1) & ~hypotheses.truncated
+
+
+def assemble_module(config: dict[str, Any], prepared: Prepared) -> Seq2SeqModule:
+    """Make the model inside the module that trains and tests it.
+
+    Raises:
+        InputError: the config's sizes or settings do not fit each other.
+    """
+    from attnspan.training.lightning_module import (
+        Seq2SeqModule,  # Lightning takes seconds to start, and who only checks can spare it
+    )
+
+    model = assemble_model(
+        config,
+        source_vocabulary_size=len(prepared.source_tokenizer),
+        target_vocabulary_size=len(prepared.target_tokenizer),
+    )
+    parts = {key: build(config, key) for key in ("decoding", "optimizer", "schedule")}
+    return Seq2SeqModule(
+        model=model,
+        label_smoothing=config["label_smoothing"],
+        decode_in_validation=config["selection_metric"] == SEQUENCE_ERROR_RATE,
+        **parts,
+    )

@@ -1,0 +1,114 @@
+"""What the LightningModule does with a batch, and the schedule, each by hand."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+
+from attnspan.data.pipeline.batches import Batch
+from attnspan.models.decoding.greedy import Greedy
+from attnspan.models.decoding.strategy import LengthLimit
+from attnspan.training.learning_rate import warmup_decay
+from attnspan.training.lightning_module import Seq2SeqModule
+from tests.conftest import Compose
+from tests.models.arms import pad, small
+
+
+def batch() -> Batch:
+    source, lengths = pad([[4, 5, 6], [7]])
+    read, _ = pad([[1, 4, 5], [1, 6]])
+    said, _ = pad([[4, 5, 2], [6, 2]])
+    return Batch(
+        source=source,
+        source_lengths=lengths,
+        target_input=read,
+        target_output=said,
+        index=torch.tensor([0, 1]),
+        target_tokens=5,
+        whole_tokens=5,
+    )
+
+
+def module(composed: Compose, *, label_smoothing: float = 0.0, dropout: float = 0.0) -> Seq2SeqModule:
+    made = Seq2SeqModule(
+        model=small(composed, "bahdanau", f"model.dropout={dropout}"),
+        decoding=Greedy(limit=LengthLimit(ratio=1.0, margin=2)),
+        optimizer=partial(torch.optim.SGD, lr=1.0),
+        schedule=partial(warmup_decay, max_steps=10, warmup_steps=4, final=0.5),
+        label_smoothing=label_smoothing,
+        decode_in_validation=False,
+    )
+    made.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    return made
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_training_loss_by_hand(composed: Compose, smoothing: float) -> None:
+    """-(1 - s) log p(y) - s mean_v log p(v), averaged over the five tokens that are no padding."""
+    made, one = module(composed, label_smoothing=smoothing), batch()
+    with torch.no_grad():
+        table = torch.log_softmax(made.model(one.source, one.source_lengths, one.target_input)[0], dim=-1)
+    total = 0.0
+    for b, t, token in [(0, 0, 4), (0, 1, 5), (0, 2, 2), (1, 0, 6), (1, 1, 2)]:
+        total -= (1 - smoothing) * float(table[b, t, token]) + smoothing * float(table[b, t].mean())
+    assert float(made.training_step(one).detach()) == pytest.approx(total / 5, rel=1e-5)
+
+
+def test_evaluation_is_without_smoothing_and_counts_every_token(composed: Compose) -> None:
+    made, one = module(composed, label_smoothing=0.3).eval(), batch()
+    tested = made.test_step(one)
+    table = torch.log_softmax(made.model(one.source, one.source_lengths, one.target_input)[0].detach(), dim=-1)
+    by_hand = [-sum(float(table[0, t, v]) for t, v in enumerate([4, 5, 2])), -float(table[1, 0, 6] + table[1, 1, 2])]
+    assert tested.nll.tolist() == pytest.approx(by_hand, rel=1e-5)
+    best = table.argmax(dim=-1)
+    assert tested.correct.tolist() == [
+        int((best[0] == one.target_output[0]).sum()),
+        int((best[1, :2] == torch.tensor([6, 2])).sum()),
+    ]
+
+
+def test_validation_averages_tokens_and_not_batches(composed: Compose) -> None:
+    made, both = module(composed).eval(), batch()
+    nll = made.test_step(both).nll
+    for row, (words, tokens) in enumerate([(3, 3), (1, 2)]):  # two batches of one example
+        made.validation_step(
+            Batch(
+                source=both.source[row : row + 1, :words],
+                source_lengths=both.source_lengths[row : row + 1],
+                target_input=both.target_input[row : row + 1, :tokens],
+                target_output=both.target_output[row : row + 1, :tokens],
+                index=both.index[row : row + 1],
+                target_tokens=tokens,
+                whole_tokens=tokens,
+            )
+        )
+    assert float(made.validation_loss.compute().detach()) == pytest.approx(float(nll.detach().sum()) / 5, rel=1e-5)
+
+
+def test_dropout_is_for_training(composed: Compose) -> None:
+    made, one = module(composed, dropout=0.5), batch()
+    made.train()
+    assert float(made.training_step(one).detach()) != float(made.training_step(one).detach())
+    made.eval()
+    assert torch.equal(made.test_step(one).nll, made.test_step(one).nll)
+
+
+def test_the_schedule_by_hand() -> None:
+    """Four updates up to the full rate, then linearly to the half of it at update ten."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=8.0)
+    schedule = warmup_decay(optimizer, max_steps=10, warmup_steps=4, final=0.5)
+    rates = []
+    for _ in range(12):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    falling = [8.0 * (1 - 0.5 * step / 6) for step in range(7)]
+    assert rates == pytest.approx([2.0, 4.0, 6.0, 8.0, *falling, 4.0])
+
+
+def test_the_schedule_moves_with_updates(composed: Compose) -> None:
+    made = module(composed)
+    settings = made.configure_optimizers()
+    assert settings["lr_scheduler"]["interval"] == "step"  # type: ignore[index,call-overload]
