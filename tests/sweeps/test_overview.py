@@ -215,7 +215,7 @@ class Terminal:
     def __init__(self, *arguments: str) -> None:
         self._own, theirs = pty.openpty()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "attnspan.sweeps.overview", *arguments],
+            [sys.executable, "-m", "attnspan.cli.status", *arguments],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,

@@ -139,7 +139,7 @@ def test_the_smoke_sweep_is_an_array(tmp_path: Path, cache: Path) -> None:
         assert "results: " in (directory / LOG).read_text(encoding="utf-8")
         assert read_json(directory / "summary.json")["threads"] == 1
     shown = subprocess.run(
-        [sys.executable, "-m", "attnspan.sweeps.overview", "runs", "--json"],
+        [sys.executable, "-m", "attnspan.cli.status", "runs", "--json"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
