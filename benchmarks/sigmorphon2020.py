@@ -18,12 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
+from attnspan.analysis.bins import joined
 from attnspan.analysis.collection import collect, differing_keys, find_runs
 from attnspan.cli.report import ListParser
 from attnspan.config.identity import flatten
 from attnspan.errors import InputError, nearest
 from attnspan.files import write_text
-from attnspan.reporting.formatting import duration, joined
+from attnspan.reporting.formatting import duration
 from attnspan.reporting.page import made_on
 from attnspan.runs.finished_run import Run
 from attnspan.runs.layout import read_config
