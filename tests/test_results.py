@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 RESULTS = sorted(path.parent for path in (ROOT / "results").rglob("curve.csv"))
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")])
 QUOTED = re.compile(r"<!-- from (\S+) -->\n(.*?)<!-- end -->", re.DOTALL)
 
 
@@ -24,10 +25,16 @@ def test_what_is_quoted_is_what_was_printed(page: str) -> None:
             assert line in ("", "```", *printed), f"{page}: not in {name}: {line}"
 
 
-@pytest.mark.parametrize("page", ["README.md", "RESULTS.md"])
-def test_links_and_pictures_are_there(page: str) -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text(encoding="utf-8")):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_linked_files_and_pictures_exist(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+def test_the_index_names_every_decision() -> None:
+    directory = ROOT / "docs" / "decisions"
+    indexed = re.findall(r"^- \[.*\]\((\S+)\)", (directory / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(indexed) == sorted(path.name for path in directory.glob("*.md") if path.name != "README.md")
 
 
 @pytest.mark.parametrize("directory", RESULTS, ids=lambda path: path.relative_to(ROOT / "results").as_posix())
@@ -92,7 +99,3 @@ def csv_of(directory: Path, name: str) -> list[dict[str, str]]:
     """The rows of a file beside the report."""
     with (directory / name).open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
-
-
-def test_the_readme_is_short() -> None:
-    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 200
