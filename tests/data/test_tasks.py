@@ -10,7 +10,7 @@ from attnspan.data.corpora.base import Corpus, GeneratedCorpus
 from attnspan.data.corpora.copy import Copy
 from attnspan.data.corpora.recall import Recall
 from attnspan.data.corpora.reverse import Reverse
-from attnspan.data.pipeline.prepare import Prepared
+from attnspan.data.pipeline.prepare import Prepared, fingerprint_of
 from attnspan.errors import InputError
 from tests.data.small_corpora import ANY_LENGTH
 
@@ -84,6 +84,27 @@ def test_examples_are_a_function_of_the_seed(kind: type[GeneratedCorpus]) -> Non
     assert rows(kind, "test") != rows(kind, "test", data_seed=2)
     assert rows(kind, "train")[:8] == rows(kind, "train", train_size=8)
     assert not {row["source"] for row in rows(kind, "train")} & {row["source"] for row in rows(kind, "test")}
+
+
+@pytest.mark.parametrize(
+    ("kind", "fingerprint"),
+    [
+        (Copy, "2b2c5245d0eeb6e62b27e19583916e132316a7cb93e71ba009d9ee40d49d72f5"),
+        (Reverse, "35d3f6dac92467622f356ac619ff086eb667a778bc8126ffda214e97a15f0236"),
+        (Recall, "74f4aa1d4b25994a97250f1ba34a363ac5006cd5c104b705d2210c4a437338e6"),
+    ],
+)
+def test_fingerprints_do_not_change(kind: type[GeneratedCorpus], fingerprint: str) -> None:
+    """They name caches and are part of every run id: a change here makes all results of a study stale."""
+    assert fingerprint_of(task(kind)) == fingerprint
+
+
+def test_identity_does_not_depend_on_the_module_of_a_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = task(Copy).identity()
+    monkeypatch.setattr(Copy, "__module__", "attnspan.somewhere.else_")
+    assert task(Copy).identity() == before
+    monkeypatch.setattr(Copy, "__module__", "mine.corpora")
+    assert task(Copy).identity() == before | {"corpus": "mine.corpora.Copy"}
 
 
 @pytest.mark.parametrize("kind", TASKS)

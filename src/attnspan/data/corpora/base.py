@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from attnspan.data.tokenizer import KINDS, SYMBOLS, Tokenizer
 from attnspan.errors import BadRowError, InputError, nearest
+from attnspan.runs.stable_name import stable_name
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -82,7 +83,7 @@ class Corpus(ABC):
 
     def identity(self) -> dict[str, Any]:
         """All that determines the examples and their tokens, as JSON: two corpora with one identity share a cache."""
-        return {"corpus": f"{type(self).__module__}.{type(self).__qualname__}"} | {
+        return {"corpus": stable_name(f"{type(self).__module__}.{type(self).__qualname__}")} | {
             one.name: plain(value)
             for one in fields(self)
             if (value := getattr(self, one.name)) != one.default or not one.metadata.get("option")
