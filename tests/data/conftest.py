@@ -10,17 +10,17 @@ import pytest
 
 from attnspan.data.corpora.base import Corpus
 from attnspan.data.corpora.files import Files
-from attnspan.data.pipeline.prepare import Prepared, prepare
+from attnspan.data.pipeline.prepare import PreparedData, prepare
 from tests.data.small_corpora import ANY_LENGTH, GOOD_CSV, reverse
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
     return prepare(reverse(), cache_dir=tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture
-def ready(tmp_path: Path) -> Callable[[Corpus], Prepared]:
+def ready(tmp_path: Path) -> Callable[[Corpus], PreparedData]:
     return lambda corpus: prepare(corpus, cache_dir=tmp_path / "cache")
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from attnspan.data.pipeline.batches import Batch, EncodedSplit, TokenBudgetBatches, TrainingLoader, loader
-from attnspan.data.pipeline.prepare import Prepared
+from attnspan.data.pipeline.prepare import PreparedData
 from attnspan.data.tokenizer import BOS, EOS, PAD
 from attnspan.errors import InputError
 
@@ -50,7 +50,7 @@ def test_a_batch_by_hand() -> None:
     assert all(tensor.dtype == torch.int64 and tensor.is_contiguous() for tensor in tensors)
 
 
-def test_a_batch_is_what_the_arrow_file_holds(prepared: Prepared) -> None:
+def test_a_batch_is_what_the_arrow_file_holds(prepared: PreparedData) -> None:
     encoded = EncodedSplit(prepared.train)
     rows = random.Random(0).sample(range(500), 40)
     batch = encoded[rows]
@@ -75,7 +75,7 @@ def test_rows_are_found_in_files_of_many_pieces() -> None:
     assert whole.target_lengths.tolist() == list(range(1, 9))
 
 
-def test_another_process_opens_the_file_itself(prepared: Prepared) -> None:
+def test_another_process_opens_the_file_itself(prepared: PreparedData) -> None:
     encoded = EncodedSplit(prepared.train)
     sent = pickle.dumps(encoded)
     assert len(sent) < 20_000
@@ -181,7 +181,7 @@ def test_an_example_over_the_budget() -> None:
         )
 
 
-def training(prepared: Prepared, workers: int = 0, seed: int = 1) -> TrainingLoader:
+def training(prepared: PreparedData, workers: int = 0, seed: int = 1) -> TrainingLoader:
     encoded = EncodedSplit(prepared.train)
     batches = plan((encoded.source_lengths, encoded.target_lengths), 512)
     return TrainingLoader(split=encoded, batches=batches, seed=seed, workers=workers, pin_memory=False)
@@ -204,7 +204,7 @@ def take(source: TrainingLoader, count: int) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_goes_on_with_the_next_batch_wherever_it_was_stopped(prepared: Prepared, workers: int) -> None:
+def test_goes_on_with_the_next_batch_wherever_it_was_stopped(prepared: PreparedData, workers: int) -> None:
     whole = training(prepared)
     n = len(whole)
     assert 5 < n < 20
@@ -217,7 +217,7 @@ def test_goes_on_with_the_next_batch_wherever_it_was_stopped(prepared: Prepared,
         assert before + take(resumed, n) == want[: stop + n]
 
 
-def test_state_is_epoch_and_batch(prepared: Prepared) -> None:
+def test_state_is_epoch_and_batch(prepared: PreparedData) -> None:
     loading = training(prepared)
     n = len(loading)
     seen = []
@@ -227,7 +227,7 @@ def test_state_is_epoch_and_batch(prepared: Prepared) -> None:
     assert sorted(row for batch in rows_of(list(loading)) for row in batch) == list(range(500))
 
 
-def test_loading_leaves_the_global_generator_alone(prepared: Prepared) -> None:
+def test_loading_leaves_the_global_generator_alone(prepared: PreparedData) -> None:
     torch.manual_seed(3)
     state = torch.get_rng_state()
     for workers in (0, 1):
@@ -236,7 +236,7 @@ def test_loading_leaves_the_global_generator_alone(prepared: Prepared) -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_workers_change_nothing(prepared: Prepared) -> None:
+def test_workers_change_nothing(prepared: PreparedData) -> None:
     one, two = list(training(prepared)), list(training(prepared, 2))
     assert len(one) == len(two)
     assert all(map(same, one, two))

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from attnspan.data.corpora.base import Corpus
 from attnspan.data.corpora.files import Files
-from attnspan.data.pipeline.prepare import Prepared
+from attnspan.data.pipeline.prepare import PreparedData
 from attnspan.data.readers.tables import read_table
 from attnspan.errors import InputError
 
 Make = Callable[..., Files]
-Ready = Callable[[Corpus], Prepared]
+Ready = Callable[[Corpus], PreparedData]
 WANTED = ("source", "target")
 
 

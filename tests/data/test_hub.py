@@ -17,11 +17,11 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 from attnspan.data.corpora import hub as hub_module
 from attnspan.data.corpora.base import Corpus
 from attnspan.data.corpora.hub import Hub
-from attnspan.data.pipeline.prepare import Prepared
+from attnspan.data.pipeline.prepare import PreparedData
 from attnspan.errors import InputError
 from tests.data.small_corpora import ANY_LENGTH
 
-Ready = Callable[[Corpus], Prepared]
+Ready = Callable[[Corpus], PreparedData]
 ROWS = [{"translation": {"en": f"a{n} b", "de": f"ä{n} b"}, "n": n} for n in range(3)]
 COMMIT = "0123456789" * 4
 

@@ -10,13 +10,13 @@ import torch
 
 from attnspan.data.pipeline.batches import Batch
 from attnspan.data.pipeline.datamodule import DataModule
-from attnspan.data.pipeline.prepare import Prepared
+from attnspan.data.pipeline.prepare import PreparedData
 from attnspan.errors import InputError
 
 torch.set_num_threads(1)
 
 
-def module(prepared: Prepared, **changes: Any) -> DataModule:
+def module(prepared: PreparedData, **changes: Any) -> DataModule:
     return DataModule(
         **{"prepared": prepared, "seed": 1, "batch_tokens": 512, "evaluation_batch_tokens": 256, "workers": 0} | changes
     )
@@ -42,7 +42,7 @@ class Witness(lightning.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.0)
 
 
-def fit(prepared: Prepared, steps: int, directory: Path, *, resume: bool = False, **changes: Any) -> Witness:
+def fit(prepared: PreparedData, steps: int, directory: Path, *, resume: bool = False, **changes: Any) -> Witness:
     """Train until ``steps`` updates in all have been made, and leave a checkpoint."""
     witness = Witness()
     trainer = lightning.Trainer(
@@ -64,7 +64,7 @@ def fit(prepared: Prepared, steps: int, directory: Path, *, resume: bool = False
     return witness
 
 
-def test_each_split_is_shown_whole(prepared: Prepared) -> None:
+def test_each_split_is_shown_whole(prepared: PreparedData) -> None:
     data = module(prepared)
     for loader, rows in (
         (data.train_dataloader(), prepared.train.num_rows),
@@ -75,7 +75,7 @@ def test_each_split_is_shown_whole(prepared: Prepared) -> None:
         assert sorted(shown) == list(range(rows))
 
 
-def test_budgets_hold(prepared: Prepared) -> None:
+def test_budgets_hold(prepared: PreparedData) -> None:
     data = module(prepared)
     for loader, budget in ((data.train_dataloader(), 512), (data.val_dataloader(), 256), (data.test_dataloader(), 256)):
         for batch in loader:
@@ -90,14 +90,14 @@ def test_budgets_hold(prepared: Prepared) -> None:
     ],
 )
 def test_a_budget_that_is_too_small_names_its_key_and_the_row(
-    prepared: Prepared, key: str, budget: int, rest: str
+    prepared: PreparedData, key: str, budget: int, rest: str
 ) -> None:
     with pytest.raises(InputError) as error:
         module(prepared, **{key: budget})
     assert str(error.value) == f"loader.{key}={budget} is less than the longest example, {rest}"
 
 
-def test_order_depends_on_the_seed_only(prepared: Prepared) -> None:
+def test_order_depends_on_the_seed_only(prepared: PreparedData) -> None:
     def order(**changes: Any) -> list[list[int]]:
         return [batch.index.tolist() for batch in module(prepared, **changes).train_dataloader()]
 
@@ -107,7 +107,7 @@ def test_order_depends_on_the_seed_only(prepared: Prepared) -> None:
 
 @pytest.mark.parametrize("checks", [{}, {"val_check_interval": 1.0, "check_val_every_n_epoch": 1}])
 def test_lightning_goes_on_with_the_next_batch_wherever_it_was_stopped(
-    prepared: Prepared, tmp_path: Path, checks: dict[str, Any]
+    prepared: PreparedData, tmp_path: Path, checks: dict[str, Any]
 ) -> None:
     n = len(module(prepared).train_dataloader())
     steps = 2 * n + 3

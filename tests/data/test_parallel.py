@@ -10,11 +10,11 @@ import pytest
 
 from attnspan.data.corpora.base import Corpus
 from attnspan.data.corpora.parallel import Parallel
-from attnspan.data.pipeline.prepare import Prepared
+from attnspan.data.pipeline.prepare import PreparedData
 from attnspan.errors import InputError
 from tests.data.small_corpora import ANY_LENGTH
 
-Ready = Callable[[Corpus], Prepared]
+Ready = Callable[[Corpus], PreparedData]
 
 
 @pytest.fixture

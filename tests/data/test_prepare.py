@@ -18,12 +18,12 @@ import pytest
 from attnspan.data.corpora.base import Corpus
 from attnspan.data.corpora.files import Files
 from attnspan.data.pipeline import prepare as prepare_module
-from attnspan.data.pipeline.prepare import Prepared, prepare
+from attnspan.data.pipeline.prepare import PreparedData, prepare
 from attnspan.data.tokenizer import UNK, Tokenizer
 from attnspan.errors import InputError
 from tests.data.small_corpora import ANY_LENGTH, reverse
 
-Ready = Callable[[Corpus], Prepared]
+Ready = Callable[[Corpus], PreparedData]
 
 
 def built(cache: Path) -> list[str]:
@@ -33,7 +33,7 @@ def built(cache: Path) -> list[str]:
     return names
 
 
-def test_ids_are_what_the_tokenizers_make_of_the_texts(prepared: Prepared) -> None:
+def test_ids_are_what_the_tokenizers_make_of_the_texts(prepared: PreparedData) -> None:
     assert prepared.train.column_names[:3] == ["id", "source", "target"]
     assert (prepared.train.num_rows, prepared.validation.num_rows, prepared.test.num_rows) == (500, 40, 60)
     for row in prepared.test:
@@ -250,7 +250,7 @@ def test_pairs_of_training_in_test_are_counted(files: Callable[..., Files], read
     assert ready(reverse()).overlap == 0
 
 
-def test_the_cache_says_what_it_holds(prepared: Prepared) -> None:
+def test_the_cache_says_what_it_holds(prepared: PreparedData) -> None:
     directory = Path(prepared.train.cache_files[0]["filename"]).parent
     assert sorted(path.name for path in directory.iterdir()) == [
         "prepared.json",

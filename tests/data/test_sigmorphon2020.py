@@ -10,12 +10,12 @@ import pytest
 
 from attnspan.data.corpora.base import Corpus
 from attnspan.data.corpora.sigmorphon2020 import Sigmorphon2020
-from attnspan.data.pipeline.prepare import Prepared
+from attnspan.data.pipeline.prepare import PreparedData
 from attnspan.data.tokenizer import UNK
 from attnspan.errors import InputError
 from tests.data.small_corpora import ANY_LENGTH
 
-Ready = Callable[[Corpus], Prepared]
+Ready = Callable[[Corpus], PreparedData]
 
 FILES = {
     "train": 'tandis\tt ɑ̃ d i\nd"or\td ɔ ʁ\nai cập\tʔ a p̚ ˧˨ ʔ\n',

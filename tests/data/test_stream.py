@@ -14,12 +14,12 @@ import pytest
 
 from attnspan.data.corpora.base import Corpus
 from attnspan.data.corpora.hub import Hub
-from attnspan.data.pipeline.prepare import Prepared, prepare
+from attnspan.data.pipeline.prepare import PreparedData, prepare
 from attnspan.data.readers import hub_stream as stream
 from attnspan.errors import InputError
 from tests.data.small_corpora import ANY_LENGTH
 
-Ready = Callable[[Corpus], Prepared]
+Ready = Callable[[Corpus], PreparedData]
 ROWS = [{"n": n, "translation": {"de": f"ä{n} b", "en": f"a{n}"}} for n in range(25)]
 SPLITS = {"train": ROWS, "validation": ROWS[:3], "test": ROWS[10:]}
 

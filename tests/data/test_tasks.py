@@ -10,7 +10,7 @@ from attnspan.data.corpora.base import Corpus, GeneratedCorpus
 from attnspan.data.corpora.copy import Copy
 from attnspan.data.corpora.recall import Recall
 from attnspan.data.corpora.reverse import Reverse
-from attnspan.data.pipeline.prepare import Prepared, fingerprint_of
+from attnspan.data.pipeline.prepare import PreparedData, fingerprint_of
 from attnspan.errors import InputError
 from tests.data.small_corpora import ANY_LENGTH
 
@@ -109,7 +109,7 @@ def test_identity_does_not_depend_on_the_module_of_a_corpus(monkeypatch: pytest.
 
 @pytest.mark.parametrize("kind", TASKS)
 def test_alignment_stays_beside_its_example_when_prepared(
-    kind: type[GeneratedCorpus], ready: Callable[[Corpus], Prepared]
+    kind: type[GeneratedCorpus], ready: Callable[[Corpus], PreparedData]
 ) -> None:
     prepared = ready(task(kind))
     assert prepared.training_lengths == (5, 20)
@@ -119,7 +119,7 @@ def test_alignment_stays_beside_its_example_when_prepared(
     assert "alignment" not in prepared.train.column_names
 
 
-def test_there_is_no_alignment_between_other_tokens_than_symbols(ready: Callable[[Corpus], Prepared]) -> None:
+def test_there_is_no_alignment_between_other_tokens_than_symbols(ready: Callable[[Corpus], PreparedData]) -> None:
     assert "alignment" not in ready(task(Copy, source_tokens="characters")).test.column_names
 
 

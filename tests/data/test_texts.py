@@ -12,12 +12,12 @@ from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
 from attnspan.data.corpora.base import Corpus, rows_of
 from attnspan.data.corpora.files import Files
-from attnspan.data.pipeline.prepare import Prepared, fingerprint_of
+from attnspan.data.pipeline.prepare import PreparedData, fingerprint_of
 from attnspan.data.tokenizer import UNK, Normalizer, Tokenizer
 from attnspan.errors import InputError
 from tests.data.small_corpora import ANY_LENGTH
 
-Ready = Callable[[Corpus], Prepared]
+Ready = Callable[[Corpus], PreparedData]
 Make = Callable[..., Files]
 
 

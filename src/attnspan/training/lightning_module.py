@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from attnspan.config.instantiate import assemble_model, build
 from attnspan.config.schema import SEQUENCE_ERROR_RATE
 from attnspan.data.pipeline.batches import Batch
-from attnspan.data.pipeline.prepare import Prepared
+from attnspan.data.pipeline.prepare import PreparedData
 from attnspan.data.tokenizer import EOS, PAD, UNK
 from attnspan.evaluation.loaded_run import SPECIALS
 from attnspan.models.decoding.strategy import DecodingStrategy, Hypotheses
@@ -161,7 +161,7 @@ def is_exact(hypotheses: Hypotheses, target_output: Tensor) -> Tensor:
     return (said == wanted).all(dim=1) & ~hypotheses.truncated
 
 
-def assemble_module(config: dict[str, Any], prepared: Prepared) -> Seq2SeqModule:
+def assemble_module(config: dict[str, Any], prepared: PreparedData) -> Seq2SeqModule:
     """Make the model inside the module that trains and tests it.
 
     Raises:

@@ -34,7 +34,7 @@ from attnspan.config.identity import claim
 from attnspan.config.instantiate import check_optimizer
 from attnspan.data.corpora.base import SPLITS
 from attnspan.data.pipeline.datamodule import DataModule
-from attnspan.data.pipeline.prepare import Prepared
+from attnspan.data.pipeline.prepare import PreparedData
 from attnspan.errors import InputError, Interrupted, UnderWayError, reason_of
 from attnspan.evaluation.attention_maps import shown_examples
 from attnspan.evaluation.loaded_run import LoadedRun
@@ -94,7 +94,7 @@ VERSIONS = (
 def execute(
     config: dict[str, Any],
     *,
-    prepared: Prepared,
+    prepared: PreparedData,
     directory: Path,
     command: str,
     report: Callable[[Status], None],
@@ -395,7 +395,7 @@ def _trainer(config: dict[str, Any], **parts: Any) -> L.Trainer:
         raise InputError(f"trainer: {str(error).splitlines()[0]}") from error
 
 
-def _out_of_reach(prepared: Prepared, limit: LengthLimit) -> int:
+def _out_of_reach(prepared: PreparedData, limit: LengthLimit) -> int:
     """Test examples whose reference is longer than any hypothesis may become."""
     sources, targets = (
         torch.tensor(pc.list_value_length(prepared.test.data[f"{side}_ids"]).to_pylist())
@@ -404,7 +404,7 @@ def _out_of_reach(prepared: Prepared, limit: LengthLimit) -> int:
     return int((targets > limit(sources)).sum())
 
 
-def _keep_attention(directory: Path, config: dict[str, Any], module: Seq2SeqModule, prepared: Prepared) -> None:
+def _keep_attention(directory: Path, config: dict[str, Any], module: Seq2SeqModule, prepared: PreparedData) -> None:
     """Keep where attention went on a few test examples, for the report to draw; an arm without attention keeps none."""
     lengths = pc.list_value_length(prepared.test.data["source_ids"]).to_pylist()
     rows = shown_examples(prepared.test["id"][:], lengths, longest_trained=prepared.training_lengths[1])
@@ -426,7 +426,7 @@ def _keep_attention(directory: Path, config: dict[str, Any], module: Seq2SeqModu
         write_attended(directory, heatmaps)
 
 
-def _bins(prepared: Prepared) -> Bins:
+def _bins(prepared: PreparedData) -> Bins:
     """Of validation's source lengths."""
     lengths = pc.list_value_length(prepared.validation.data["source_ids"]).to_numpy()
     return make_bins(np.asarray(lengths, dtype=np.int64), [prepared.training_lengths[1]])
@@ -442,7 +442,7 @@ def _identity(config: dict[str, Any], directory: Path) -> dict[str, Any]:
     }
 
 
-def _data_facts(prepared: Prepared) -> dict[str, Any]:
+def _data_facts(prepared: PreparedData) -> dict[str, Any]:
     return {
         "dropped": prepared.dropped,
         "skipped": prepared.skipped,

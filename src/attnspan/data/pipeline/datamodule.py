@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from attnspan.data.pipeline.batches import Batch, EncodedSplit, TrainingLoader, loader, plan_batches
-from attnspan.data.pipeline.prepare import Prepared
+from attnspan.data.pipeline.prepare import PreparedData
 
 
 class DataModule(lightning.LightningDataModule):
@@ -18,7 +18,7 @@ class DataModule(lightning.LightningDataModule):
     def __init__(
         self,
         *,
-        prepared: Prepared,
+        prepared: PreparedData,
         seed: int,
         batch_tokens: int,
         evaluation_batch_tokens: int,

@@ -49,7 +49,7 @@ PATIENCE = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
+class PreparedData:
     """A corpus as token ids. The splits are memory-mapped, with the columns that the module's head names."""
 
     train: Dataset
@@ -109,7 +109,7 @@ class Prepared:
         return lines
 
 
-def prepare(corpus: Corpus, *, cache_dir: Path) -> Prepared:
+def prepare(corpus: Corpus, *, cache_dir: Path) -> PreparedData:
     """Open the cache of ``corpus``, after making it if there is none; one that is damaged is made anew.
 
     Raises:
@@ -207,10 +207,10 @@ def _known(damage: str | None) -> Future[str | None]:
     return result
 
 
-def _open(directory: Path, fingerprint: str, damage: Future[str | None]) -> Prepared:
+def _open(directory: Path, fingerprint: str, damage: Future[str | None]) -> PreparedData:
     facts = read_json(directory / FACTS)
     train, validation, test = (map_dataset(directory / f"{split}.arrow") for split in SPLITS)
-    return Prepared(
+    return PreparedData(
         train=train,
         validation=validation,
         test=test,

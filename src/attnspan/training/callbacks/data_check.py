@@ -7,7 +7,7 @@ from typing import Any
 import lightning as L
 
 from attnspan.data.pipeline.batches import Batch
-from attnspan.data.pipeline.prepare import Prepared
+from attnspan.data.pipeline.prepare import PreparedData
 
 
 class WholeData(L.Callback):
@@ -17,7 +17,7 @@ class WholeData(L.Callback):
         prepared: the corpus, whose files may still be being read through.
     """
 
-    def __init__(self, prepared: Prepared) -> None:
+    def __init__(self, prepared: PreparedData) -> None:
         self._prepared = prepared
 
     def on_train_batch_end(

@@ -13,7 +13,7 @@ from attnspan.analysis.alignment import attention_columns
 from attnspan.data.alignment import Gold
 from attnspan.data.corpora.base import ALIGNMENT
 from attnspan.data.pipeline.batches import Batch
-from attnspan.data.pipeline.prepare import Prepared
+from attnspan.data.pipeline.prepare import PreparedData
 from attnspan.data.tokenizer import UNK
 from attnspan.runs.records import Record, edits, is_repeating
 from attnspan.training.distributed import gather
@@ -34,7 +34,7 @@ class Recorder(L.Callback):
         seed: of the run.
     """
 
-    def __init__(self, *, prepared: Prepared, run_id: str, arm: str, data: str, seed: int) -> None:
+    def __init__(self, *, prepared: PreparedData, run_id: str, arm: str, data: str, seed: int) -> None:
         self._prepared = prepared
         self._run: dict[str, Any] = {"run_id": run_id, "arm": arm, "data": data, "seed": seed}
         self._records: dict[int, Record] = {}
