@@ -7,6 +7,7 @@ from attnspan.analysis.collection import collect
 from attnspan.analysis.examples import attended, failures
 from attnspan.analysis.study import build_study
 from attnspan.cli import report
+from attnspan.reporting.page import _in_words
 from attnspan.runs.attention_maps import Heatmap, write_attended
 from attnspan.runs.layout import ATTENTION
 from tests.fake_runs import example, fake_run
@@ -53,7 +54,10 @@ def test_each_example_has_a_map_of_every_arm_or_says_why_not(study):
     assert bahdanau.seed == 1
     assert bahdanau.heatmap is not None
     assert bahdanau.heatmap.weights.tolist() == SHORT.weights.tolist()
-    assert bahdanau.text == "A from b (2, 0.75), ␣ from d (4, 1.00)"
+
+
+def test_a_map_in_words():
+    assert _in_words(SHORT) == "A from b (2, 0.75), ␣ from d (4, 1.00)"
 
 
 def test_who_saw_an_example_where_arms_were_trained_differently(tmp_path):

@@ -13,9 +13,11 @@ import pytest
 import torch
 
 from attnspan import load_run
-from attnspan.cli import gradient_flow as reach
+from attnspan.analysis.gradient_flow import binned, fitted
+from attnspan.cli import gradient_flow
 from attnspan.config.instantiate import assemble_model
 from attnspan.data.tokenizer import BOS, EOS
+from attnspan.evaluation.gradient_flow import _aligned, gold_links, same_place
 from attnspan.evaluation.gradient_norms import Aligned, gradient_norms, initial_model, steps_between
 from attnspan.models.seq2seq import Seq2Seq
 from attnspan.runs.finished_run import read_run
@@ -111,10 +113,10 @@ def test_a_plain_model_forgets_with_the_distance(composed: Compose) -> None:
 
 
 def test_same_place() -> None:
-    assert reach.same_place(4, 4) == [(0, 0), (1, 1), (2, 2), (3, 3)]
-    assert reach.same_place(6, 3) == [(1, 0), (3, 1), (5, 2)]
-    assert reach.same_place(2, 4) == [(0, 0), (0, 1), (1, 2), (1, 3)]
-    assert all(0 <= j < 7 for j, _ in reach.same_place(7, 50))
+    assert same_place(4, 4) == [(0, 0), (1, 1), (2, 2), (3, 3)]
+    assert same_place(6, 3) == [(1, 0), (3, 1), (5, 2)]
+    assert same_place(2, 4) == [(0, 0), (0, 1), (1, 2), (1, 3)]
+    assert all(0 <= j < 7 for j, _ in same_place(7, 50))
 
 
 def measured(**norms: float) -> pd.DataFrame:
@@ -128,16 +130,16 @@ def measured(**norms: float) -> pd.DataFrame:
 
 
 def test_slopes_and_their_interval() -> None:
-    (row,) = reach.fitted(measured(first=0.5, second=0.7)).to_dict("records")
+    (row,) = fitted(measured(first=0.5, second=0.7)).to_dict("records")
     assert row["decades"] == pytest.approx(0.6)
     assert row["high"] - row["decades"] == pytest.approx(12.706 * 0.1, rel=1e-3)  # t, one degree of freedom
     assert (row["seeds"], row["pairs"]) == (2, 60)
     alone = measured(first=0.5, second=0.7).query("seed == 1")
-    assert np.isnan(reach.fitted(alone)["low"][0])
+    assert np.isnan(fitted(alone)["low"][0])
 
 
 def test_bins() -> None:
-    table = reach.binned(measured(first=1.0, second=0.0))
+    table = binned(measured(first=1.0, second=0.0))
     first = table[table["seed"] == 1]
     assert first[["above", "up_to", "n"]].to_numpy().tolist() == [[0, 10, 10], [10, 20, 10], [20, 30, 10]]
     assert first["mean_log10"].to_numpy() == pytest.approx([-1.55, -2.55, -3.55])
@@ -165,7 +167,7 @@ def test_the_initial_model_is_that_before_training(runs: Path) -> None:
 
 def test_one_command(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    assert reach.main([str(runs), "--out", str(out), "--examples", "9"]) == 0
+    assert gradient_flow.main([str(runs), "--out", str(out), "--examples", "9"]) == 0
     printed = capsys.readouterr().out
     assert {path.name for path in out.iterdir()} == {"reach.csv", "slopes.csv", "reach.png", "reach.svg"}
     assert "are the gold alignment's" in " ".join(printed.split())
@@ -181,8 +183,8 @@ def test_gold_links_are_the_data_s_own(runs: Path) -> None:
     """What is said backwards needs the other end."""
     (directory,) = (runs / "reverse" / "luong_dot").iterdir()
     found = read_run(directory)
-    gold = reach._gold(found, found.records["example_id"].tolist(), ())
-    examples = list(reach._aligned(load_run(directory), found.records, gold))
+    gold = gold_links(found, found.records["example_id"].tolist(), ())
+    examples = list(_aligned(load_run(directory), found.records, gold))
     assert {len(one.source) for one in examples} == set(range(2, 10))
     for one in examples:
         assert one.links == [(len(one.source) - 1 - t, t) for t in reversed(range(len(one.source)))]
@@ -197,7 +199,7 @@ def test_bad_input_is_one_line(runs: Path, tmp_path: Path, capsys: pytest.Captur
         ([runs, "--out", tmp_path / "out", "--examples", "49"], "--examples 49: the test split has 1 to 48 to give"),
         ([runs / "reverse" / "luong_dot", "--out", tmp_path / "file", "--examples", "1"], "cannot be written"),
     ):
-        assert reach.main([str(word) for word in arguments]) == 2
+        assert gradient_flow.main([str(word) for word in arguments]) == 2
         error = [line for line in capsys.readouterr().err.splitlines() if not line.endswith("...")]
         assert len(error) == 1
         assert words in error[0]

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from attnspan.analysis.collection import collect
 from attnspan.analysis.study import build_study
 from attnspan.cli import report
-from attnspan.reporting import page, plots
+from attnspan.reporting import page, plots, report_files
 from attnspan.reporting.plots import styles
 from tests.fake_runs import example, fake_run, fake_study, sign
 
@@ -170,7 +170,7 @@ def test_failing_at_the_very_end_leaves_the_old_report(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "index.html").write_text("old")
     with pytest.raises(OSError, match="No such file"):
-        report._swap(tmp_path / "gone", tmp_path / "out", tmp_path / "old")
+        report_files._swap(tmp_path / "gone", tmp_path / "out", tmp_path / "old")
     assert (tmp_path / "out" / "index.html").read_text() == "old"
     assert not (tmp_path / "old").exists()
 
