@@ -25,6 +25,7 @@ from typing import Any
 import yaml
 
 from attnspan.errors import InputError
+from attnspan.runs.former_names import with_todays_names
 
 CONFIG = "config.yaml"
 METRICS = "metrics.csv"
@@ -53,7 +54,7 @@ FILES = "files"
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """Read a run's resolved config.
+    """Read a run's resolved config; one that an earlier version wrote gets the names of today.
 
     Raises:
         InputError: ``directory`` holds no readable ``config.yaml``.
@@ -67,7 +68,7 @@ def read_config(directory: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not readable as YAML ({str(error).splitlines()[0]})") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds no config")
-    return content
+    return with_todays_names(content)
 
 
 def decoded_file(rank: int, ranks: int) -> str:

@@ -1,0 +1,78 @@
+"""Names that keys and classes had formerly, so that a typed one is recognised and an old run can be read.
+
+Runs of results version 5 were made when all modules lay flat in ``attnspan``. Only reading knows about them: what is
+written has today's names.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+FORMER_KEYS = {
+    "search": "decoding",
+    "choose_by": "selection_metric",
+    "checkpoint_every": "checkpoint_interval",
+    "at_a_time": "n_jobs",
+    "final": "final_state",
+}
+"""Former name of a key or group -> its name."""
+
+_MODULES = {
+    "models.attention": "models.attention.attention",
+    "models.bahdanau": "models.decoders.bahdanau",
+    "models.encoder": "models.encoders.recurrent",
+    "models.fused_recurrence": "models.recurrence.fused",
+    "models.luong": "models.decoders.luong",
+    "models.plain": "models.decoders.plain",
+    "models.recurrence": "models.recurrence.recurrence",
+    "models.scores": "models.attention.scores",
+    "models.windows": "models.attention.windows",
+    "data.copy": "data.corpora.copy",
+    "data.files": "data.corpora.files",
+    "data.hub": "data.corpora.hub",
+    "data.parallel": "data.corpora.parallel",
+    "data.pronunciation": "data.corpora.pronunciation",
+    "data.recall": "data.corpora.recall",
+    "data.reverse": "data.corpora.reverse",
+    "data.sigmorphon2020": "data.corpora.sigmorphon2020",
+}
+"""Former module of ``attnspan`` -> the one where its classes are."""
+
+_CLASSES = {
+    "attnspan.models.search.Beam": "attnspan.models.decoding.beam.Beam",
+    "attnspan.models.search.Greedy": "attnspan.models.decoding.greedy.Greedy",
+    "attnspan.models.search.LengthLimit": "attnspan.models.decoding.strategy.LengthLimit",
+    "attnspan.models.transformer.TransformerDecoder": "attnspan.models.decoders.transformer.TransformerDecoder",
+    "attnspan.models.transformer.TransformerEncoder": "attnspan.models.encoders.transformer.TransformerEncoder",
+    "attnspan.schedule.warmup_decay": "attnspan.training.learning_rate.warmup_decay",
+}
+"""Former path of a class -> where it is."""
+
+
+def with_todays_names(config: dict[str, Any]) -> dict[str, Any]:
+    """The config of a run, whenever it was made, with the keys and class paths of today."""
+    renamed = {FORMER_KEYS.get(key, key) if key in _AT_THE_TOP else key: value for key, value in config.items()}
+    for section, former, today in (("encoder", "final", "final_state"), ("schedule", "final", "final_ratio")):
+        if isinstance(part := renamed.get(section), dict) and former in part:
+            renamed[section] = {today if key == former else key: value for key, value in part.items()}
+    return {key: _with_todays_classes(value) for key, value in renamed.items()}
+
+
+_AT_THE_TOP = ("search", "choose_by", "checkpoint_every")
+
+
+def _with_todays_classes(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_with_todays_classes(child) for child in node]
+    if not isinstance(node, dict):
+        return node
+    return {
+        key: _todays_class(value) if key == "_target_" else _with_todays_classes(value) for key, value in node.items()
+    }
+
+
+def _todays_class(path: Any) -> Any:
+    if not isinstance(path, str) or path in _CLASSES:
+        return _CLASSES.get(path, path)
+    module, _, name = path.removeprefix("attnspan.").rpartition(".")
+    return f"attnspan.{_MODULES[module]}.{name}" if path.startswith("attnspan.") and module in _MODULES else path
