@@ -28,7 +28,7 @@ from attnspan.models.recurrence.fused import FusedRecurrence
 from attnspan.runs.checkpoint_file import read_checkpoint
 from attnspan.runs.completeness import is_finished
 from attnspan.runs.layout import BEST, METRICS, RECORDS, SUMMARY
-from attnspan.runs.status import INTERRUPTED, is_locked, look, read_status
+from attnspan.runs.status import INTERRUPTED, current_status, is_locked, read_status
 from attnspan.training.callbacks.progress import Reporter
 from attnspan.training.run import execute
 from tests.conftest import TINY
@@ -149,7 +149,7 @@ def assert_nothing_is_broken(directory: Path) -> str:
     status = read_status(directory)
     if status is None:
         return "before its status"
-    assert look(directory).state == INTERRUPTED
+    assert current_status(directory).state == INTERRUPTED
     writing = [path.name.split(".")[1] for path in directory.rglob(".*.*.*") if path.is_file()]
     return f"writing {writing[0]}" if writing else status.phase or status.state
 

@@ -31,7 +31,7 @@ import torch
 
 from attnspan.config.compose import compose_config
 from attnspan.runs.completeness import is_finished
-from attnspan.runs.status import RUNNING, look, read_status
+from attnspan.runs.status import RUNNING, current_status, read_status
 from tests.kills import VICTIM, assert_nothing_is_broken, assert_same, attempt, directory_of, kill_and_go_on
 
 RUNS = (
@@ -79,7 +79,7 @@ def at_work(directories: Sequence[Path]) -> list[int]:
     found = []
     for directory in directories:
         status = read_status(directory)
-        if status is not None and look(directory).state == RUNNING:
+        if status is not None and current_status(directory).state == RUNNING:
             found.append(status.pid)
     return found
 

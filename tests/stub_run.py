@@ -19,7 +19,7 @@ from attnspan.errors import UnderWayError
 from attnspan.files import write_json, write_text
 from attnspan.runs.completeness import is_finished
 from attnspan.runs.layout import CONFIG, FILES, LOCK, NEEDED, SUMMARY
-from attnspan.runs.status import FAILED, FINISHED, INTERRUPTED, RUNNING, TRAINING, Status, Teller
+from attnspan.runs.status import FAILED, FINISHED, INTERRUPTED, RUNNING, TRAINING, Status, StatusWriter
 
 SEED = 1
 
@@ -52,14 +52,14 @@ def main() -> None:
         return
     with (directory.parent / f"{directory.name}.computed").open("a") as file:
         file.write(f"{os.getpid()}\n")
-    with Teller(directory, arm="plain", data="reverse", seed=SEED) as teller:
+    with StatusWriter(directory, arm="plain", data="reverse", seed=SEED) as writer:
         asked: list[int] = []
         signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
         deadline = time.monotonic() + seconds
         while True:
-            teller.tell(Status(state=RUNNING, phase=TRAINING, update=7, updates=20, loss=1.5, remaining=3.0))
+            writer.write(Status(state=RUNNING, phase=TRAINING, update=7, updates=20, loss=1.5, remaining=3.0))
             if asked:
-                teller.tell(Status(state=INTERRUPTED, reason="by SIGTERM"))
+                writer.write(Status(state=INTERRUPTED, reason="by SIGTERM"))
                 sys.exit(143)
             if time.monotonic() >= deadline:
                 break
@@ -68,9 +68,9 @@ def main() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         if what == "good, asked":
             write_results(directory)
-            teller.tell(Status(state=FINISHED))
+            writer.write(Status(state=FINISHED))
         if what == "fail, asked":
-            teller.tell(Status(state=FAILED, reason="it had to be"))
+            writer.write(Status(state=FAILED, reason="it had to be"))
         if what.endswith("asked"):
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
@@ -82,10 +82,10 @@ def main() -> None:
             resource.setrlimit(resource.RLIMIT_AS, (2**28, 2**28))
             bytearray(2**30)
         if what == "fail":
-            teller.tell(Status(state=FAILED, reason="it had to be", traceback="Traceback ..."))
+            writer.write(Status(state=FAILED, reason="it had to be", traceback="Traceback ..."))
             sys.exit(2)
         write_results(directory, loss=loss)
-        teller.tell(Status(state=FINISHED))
+        writer.write(Status(state=FINISHED))
 
 
 if __name__ == "__main__":

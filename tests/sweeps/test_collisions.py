@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from attnspan.runs.completeness import is_finished
-from attnspan.runs.status import FINISHED, look
+from attnspan.runs.status import FINISHED, current_status
 from tests.conftest import TINY, Compose
 from tests.kills import assert_same
 from tests.training.test_resume import run
@@ -42,7 +42,7 @@ def test_twenty_launches_of_one_sweep(tmp_path: Path) -> None:
     assert len(runs) == 2
     for directory in runs:
         assert is_finished(directory)
-        assert look(directory).state == FINISHED
+        assert current_status(directory).state == FINISHED
         spans = directory.with_name(f"{directory.name}.computed").read_text(encoding="utf-8").splitlines()
         assert len(spans) == 1, spans  # who came second found it finished
         json.loads((directory / "summary.json").read_text(encoding="utf-8"))

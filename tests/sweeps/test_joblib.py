@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from attnspan.runs.completeness import is_finished
-from attnspan.runs.status import FAILED, FINISHED, INTERRUPTED, RUNNING, is_locked, look
+from attnspan.runs.status import FAILED, FINISHED, INTERRUPTED, RUNNING, current_status, is_locked
 from attnspan.sweeps.processes import NOT_STARTED
 from tests.conftest import TINY
 
@@ -47,7 +47,7 @@ def test_every_failure_stays_where_it_is(tmp_path: Path, cache: Path) -> None:
         (row,) = (line for line in table if f"how={how} " in line)
         assert f" {state} " in row
         assert reason in row
-    states = [look(tmp_path / line).state for line in (tmp_path / "runs" / "mine.txt").read_text().split()]
+    states = [current_status(tmp_path / line).state for line in (tmp_path / "runs" / "mine.txt").read_text().split()]
     assert states == [FAILED, FAILED, FINISHED]
 
 
@@ -75,7 +75,7 @@ def test_ctrl_c_stops_all(tmp_path: Path, cache: Path) -> None:
 
         def under_way() -> list[Path]:
             found = (path.parent for path in tmp_path.rglob("status.json"))
-            return [path for path in found if (status := look(path)).state == RUNNING and status.update > 3]
+            return [path for path in found if (status := current_status(path)).state == RUNNING and status.update > 3]
 
         while not under_way():
             assert time.monotonic() < deadline
@@ -88,7 +88,7 @@ def test_ctrl_c_stops_all(tmp_path: Path, cache: Path) -> None:
     assert len(directories) == 3
     for directory in directories:
         assert not is_locked(directory)
-        assert look(directory).state == INTERRUPTED
+        assert current_status(directory).state == INTERRUPTED
         assert not is_finished(directory)
     assert NOT_STARTED in printed
     assert any((directory / "checkpoints" / "last.ckpt").exists() for directory in directories)

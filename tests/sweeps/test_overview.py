@@ -135,7 +135,7 @@ def test_variants_of_an_arm_can_be_told_apart(
 
 def test_a_run_that_lies_nowhere_in_particular(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has no data and arm above it, so nobody knows how long it takes."""
-    monkeypatch.setattr(overview, "look", lambda directory: Status(state=QUEUED, updates=9))
+    monkeypatch.setattr(overview, "current_status", lambda directory: Status(state=QUEUED, updates=9))
     for path in ("/run", "/"):
         monkeypatch.setattr(overview, "find_runs", lambda paths, path=path: [Path(path)])
         found = survey([tmp_path])
@@ -163,7 +163,7 @@ def test_what_is_to_be_computed_again(runs: Path, capsys: pytest.CaptureFixture[
 def test_jobs_of_slurms(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)  # pytest-xdist sets it
     for name, state in (("a", QUEUED), ("b", INTERRUPTED), ("c", FAILED)):
-        tell(tmp_path / "reverse" / "plain" / name, state=state, slurm="7_1")
+        tell(tmp_path / "reverse" / "plain" / name, state=state, slurm_job="7_1")
     main([str(tmp_path)])
     shown = capsys.readouterr().out
     assert "queued; SLURM's job 7_1; " in shown

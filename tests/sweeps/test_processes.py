@@ -29,9 +29,9 @@ from attnspan.runs.status import (
     STARTING,
     TRAINING,
     Status,
+    current_status,
     is_locked,
     load_status,
-    look,
     read_status,
 )
 from attnspan.sweeps import processes as sweep
@@ -92,7 +92,7 @@ def test_every_failure_stays_where_it_is(tmp_path: Path) -> None:
         assert one.reason in line
         assert str(one.directory / LOG) in shown
         status = load_status(one.directory)
-        assert status.state == look(one.directory).state == one.outcome
+        assert status.state == current_status(one.directory).state == one.outcome
         assert (status.reason or "") == one.reason
     assert load_status(jobs[3].directory).traceback == "Traceback ..."
 
@@ -112,7 +112,7 @@ def test_asked_to_stop_while_it_does_not_listen(tmp_path: Path, what: str, outco
     one = job(tmp_path, "one", what)
     run([one])
     assert (one.outcome, one.reason) == (outcome, reason)
-    assert look(one.directory).state == outcome
+    assert current_status(one.directory).state == outcome
 
 
 def test_a_command_that_cannot_start(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_all_jobs_are_queued_first(tmp_path: Path) -> None:
     jobs = [job(tmp_path, "a", "good"), job(tmp_path, "b", "good")]
     sweep.enqueue(jobs, rerun=False)
     for one in jobs:
-        status = look(one.directory)
+        status = current_status(one.directory)
         assert (status.state, status.arm, status.data, status.seed, status.updates) == (
             QUEUED,
             "plain",
@@ -148,13 +148,13 @@ def test_what_a_run_had_reached_is_kept(tmp_path: Path, before: Status) -> None:
     one = job(tmp_path, "one", "good")
 
     def ends_as_before(status: Status) -> bool:
-        names = ("state", "before", "reason", "traceback", "update", "updates", "loss", "seconds")
+        names = ("state", "previous_state", "reason", "traceback", "update", "updates", "loss", "seconds")
         return all(getattr(status, name) == getattr(before, name) for name in names)
 
     before.write(one.directory)
     sweep.enqueue([one], rerun=False)
     queued = load_status(one.directory)
-    assert (queued.state, queued.before, queued.update, queued.loss) == (
+    assert (queued.state, queued.previous_state, queued.update, queued.loss) == (
         QUEUED,
         before.state,
         before.update,
@@ -164,11 +164,11 @@ def test_what_a_run_had_reached_is_kept(tmp_path: Path, before: Status) -> None:
     sweep.enqueue([one], rerun=False)  # twice is like once
     settle([one])
     assert (one.outcome, one.reason) == (NOT_STARTED, "")
-    assert ends_as_before(look(one.directory))
+    assert ends_as_before(current_status(one.directory))
     sweep.enqueue([one], rerun=False)
     one.command = [sys.executable, "-c", "import time; time.sleep(60)"]
     assert sweep.start(one, 1)
-    started = look(one.directory)
+    started = current_status(one.directory)
     assert (started.state, started.phase, started.update, started.loss) == (
         RUNNING,
         STARTING,
@@ -181,8 +181,8 @@ def test_what_a_run_had_reached_is_kept(tmp_path: Path, before: Status) -> None:
 
 def look_when_its_sweep_is_gone(one: Job) -> Status:
     status = load_status(one.directory)
-    replace(status, born="another process").write(one.directory)
-    seen = look(one.directory)
+    replace(status, process_start="another process").write(one.directory)
+    seen = current_status(one.directory)
     status.write(one.directory)
     return seen
 
@@ -204,10 +204,10 @@ def test_what_is_to_be_computed_again_is_queued(tmp_path: Path) -> None:
     one = job(tmp_path, "one", "good")
     write_results(one.directory)
     sweep.enqueue([one], rerun=True)
-    assert look(one.directory).state == QUEUED
+    assert current_status(one.directory).state == QUEUED
     settle([one])
     assert one.outcome == NOT_STARTED
-    assert look(one.directory).state == FINISHED
+    assert current_status(one.directory).state == FINISHED
     assert load_status(one.directory).state == FINISHED
 
 
@@ -281,7 +281,7 @@ def test_a_sweep_keeps_its_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         while not listed.exists():
             time.sleep(0.02)
         first, second = (tmp_path / line for line in listed.read_text(encoding="utf-8").split())
-        while not (first / "status.json").exists() or look(first).phase != TRAINING:
+        while not (first / "status.json").exists() or current_status(first).phase != TRAINING:
             time.sleep(0.02)
         seen.update(heartbeats(second, state=QUEUED))
 
@@ -296,7 +296,7 @@ def test_a_sweep_keeps_its_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("how", ["in a sweep", "alone"])
 def test_what_starts_has_a_heartbeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     """Loading torch from a slow disk may take longer than a heart may stand still."""
-    monkeypatch.setattr(sweep, "BEAT", 0.05)
+    monkeypatch.setattr(sweep, "HEARTBEAT_INTERVAL", 0.05)
     one = job(tmp_path, "one")
     one.command = [sys.executable, "-c", "import time; time.sleep(60)"]
 
@@ -345,7 +345,7 @@ def test_fail_fast(tmp_path: Path) -> None:
     assert time.monotonic() - began < 30
     assert (slow.outcome, bad.outcome, never.outcome) == (INTERRUPTED, FAILED, NOT_STARTED)
     assert load_status(slow.directory).reason == "by SIGTERM"  # it was asked, and could write a checkpoint
-    assert look(never.directory).state == INTERRUPTED
+    assert current_status(never.directory).state == INTERRUPTED
     assert computed(never) == 0
     assert "fail_fast=true" in shown
 
@@ -363,8 +363,8 @@ def test_stopping_a_sweep_stops_its_jobs(tmp_path: Path, number: int) -> None:
     with pytest.raises(KeyboardInterrupt):
         run([slow, never], n_jobs=1)
     assert (slow.outcome, never.outcome) == (INTERRUPTED, NOT_STARTED)
-    assert look(slow.directory).state == INTERRUPTED
-    assert look(never.directory).state == INTERRUPTED
+    assert current_status(slow.directory).state == INTERRUPTED
+    assert current_status(never.directory).state == INTERRUPTED
 
 
 def test_what_another_process_is_at_work_on_is_waited_for(tmp_path: Path) -> None:

@@ -19,7 +19,17 @@ import yaml
 from attnspan.files import read_json
 from attnspan.runs.completeness import is_finished
 from attnspan.runs.layout import LAST, LOG, STATUS
-from attnspan.runs.status import FAILED, FINISHED, INTERRUPTED, QUEUED, RUNNING, TRAINING, Status, look, read_status
+from attnspan.runs.status import (
+    FAILED,
+    FINISHED,
+    INTERRUPTED,
+    QUEUED,
+    RUNNING,
+    TRAINING,
+    Status,
+    current_status,
+    read_status,
+)
 from tests.conftest import TINY, Compose
 from tests.kills import assert_same
 from tests.training.test_resume import run
@@ -213,8 +223,8 @@ def test_submitted_again_it_is_waited_for(tmp_path: Path, cache: Path) -> None:
         sweep.process.wait()
         waits = read_status(sweep.directory(2))
         assert waits is not None
-        assert (waits.state, waits.slurm) == (QUEUED, sweep.job(2))
-        assert look(sweep.directory(2)).state == INTERRUPTED
+        assert (waits.state, waits.slurm_job) == (QUEUED, sweep.job(2))
+        assert current_status(sweep.directory(2)).state == INTERRUPTED
     with sweeping(*words, cwd=tmp_path, cache=cache) as sweep:
         printed = sweep.end()
         assert len(list(tmp_path.rglob("*_submission.sh"))) == 1

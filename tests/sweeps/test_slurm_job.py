@@ -27,8 +27,8 @@ from attnspan.runs.status import (
     STARTING,
     TRAINING,
     Status,
+    current_status,
     load_status,
-    look,
     read_status,
 )
 from attnspan.sweeps import processes as sweep
@@ -175,7 +175,7 @@ class Answers:
         places = queue if queue is None else {name: slurm._Place(state, reason) for name, state in queue.items()}
         self._monkeypatch.setattr(slurm, "_queue", lambda: places)
         with ProgressDisplay(console=Console(file=self.out, width=1000), jobs=1, n_jobs=1) as display:
-            return self.tasks.look(display)
+            return self.tasks.poll(display)
 
 
 def test_one_look_without_it_is_not_enough(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,8 +225,8 @@ def test_put_back_it_waits_and_was_interrupted(job: Job, monkeypatch: pytest.Mon
     for _ in range(2):
         answer({"7": "PENDING"})
     status = load_status(job.directory)
-    assert (status.state, status.before, status.update, status.slurm) == (QUEUED, INTERRUPTED, 5, "7")
-    assert status.is_mine
+    assert (status.state, status.previous_state, status.update, status.slurm_job) == (QUEUED, INTERRUPTED, 5, "7")
+    assert status.is_own
     assert answer.out.getvalue().count("put back into SLURM's queue at update 5") == 1
 
 
@@ -240,12 +240,12 @@ def test_cancelled_before_it_began_it_is_what_it_was(job: Job, monkeypatch: pyte
             (job.directory / "summary.json").unlink()
             Status(state=FAILED, reason="why").write(job.directory)
         sweep.enqueue([job], rerun=True)
-        sweep.replace(load_status(job.directory), slurm="7").write(job.directory)
+        sweep.replace(load_status(job.directory), slurm_job="7").write(job.directory)
         answer = Answers(job, monkeypatch, ExitCode="0:0", JobState="CANCELLED")
         assert not answer({})
         assert answer({}) == {NOT_STARTED}
         status = load_status(job.directory)
-        assert (status.state, status.before, status.slurm) == (before, None, None)
+        assert (status.state, status.previous_state, status.slurm_job) == (before, None, None)
 
 
 def test_a_run_knows_its_job(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,12 +261,12 @@ def test_a_run_knows_its_job(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
         job.command = [sys.executable, "-c", ""]
         with pytest.raises(SystemExit):
             slurm_job.RunJob()(job, 1)
-        assert load_status(job.directory).slurm == name
+        assert load_status(job.directory).slurm_job == name
 
 
 def test_loading_for_long_it_has_a_heartbeat(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the login node nothing else tells that the run is there."""
-    monkeypatch.setattr(sweep, "BEAT", 0.0)
+    monkeypatch.setattr(sweep, "HEARTBEAT_INTERVAL", 0.0)
     seen: set[float] = set()
 
     def note(job: Job) -> None:
@@ -292,7 +292,7 @@ class TestWhatAnEarlierCommandHasSubmitted:
     def jobs(self, job: Job, tmp_path: Path) -> list[Job]:
         """One that SLURM has, one that a process elsewhere has, one that nobody has."""
         jobs = [sweep.replace(job, directory=tmp_path / name, varied=name) for name in ("slurm", "other", "new")]
-        Status(state=QUEUED, slurm="7_0", born="its submitter is gone").write(jobs[0].directory)
+        Status(state=QUEUED, slurm_job="7_0", process_start="its submitter is gone").write(jobs[0].directory)
         Status(state=RUNNING, phase=TRAINING, host="elsewhere", pid=5).write(jobs[1].directory)
         sweep.enqueue(jobs, rerun=False)
         return jobs
@@ -351,12 +351,12 @@ class TestWhatAnEarlierCommandHasSubmitted:
     def test_put_back_meanwhile_it_is_not_submitted(
         self, jobs: list[Job], submitted: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        Status(state=INTERRUPTED, reason="by SIGTERM", slurm="7_0").write(jobs[0].directory)
+        Status(state=INTERRUPTED, reason="by SIGTERM", slurm_job="7_0").write(jobs[0].directory)
         sweep.enqueue(jobs, rerun=False)
         self.run(jobs, [{"7_0": "PENDING"}, {}], monkeypatch)
         assert submitted == ["new"]
         assert jobs[0].outcome == NOT_STARTED  # as somebody cancelled it
-        assert look(jobs[0].directory).reason == "by SIGTERM"
+        assert current_status(jobs[0].directory).reason == "by SIGTERM"
 
     def test_stopped_meanwhile_it_is_left_alone(
         self, jobs: list[Job], submitted: list[str], monkeypatch: pytest.MonkeyPatch
@@ -396,7 +396,7 @@ def test_what_is_submitted_says_its_job(job: Job, tmp_path: Path, monkeypatch: p
 
     jobs = [sweep.replace(job, directory=tmp_path / name) for name in ("a", "b")]
     sweep.enqueue(jobs, rerun=False)
-    begun = Status(state=RUNNING, phase=TRAINING, host="a node", slurm="7_1")
+    begun = Status(state=RUNNING, phase=TRAINING, host="a node", slurm_job="7_1")
     begun.write(jobs[1].directory)
     made = SimpleNamespace(
         update_parameters=lambda **parameters: None,
@@ -404,5 +404,5 @@ def test_what_is_submitted_says_its_job(job: Job, tmp_path: Path, monkeypatch: p
     )
     monkeypatch.setattr(submitit, "AutoExecutor", lambda *arguments, **how: made)
     slurm._Tasks().submit(jobs, folder="", max_num_timeout=1, threads=1, parameters={})
-    assert [load_status(job.directory).slurm for job in jobs] == ["7_0", "7_1"]
+    assert [load_status(job.directory).slurm_job for job in jobs] == ["7_0", "7_1"]
     assert load_status(jobs[1].directory) == begun

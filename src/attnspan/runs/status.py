@@ -1,16 +1,15 @@
-"""How a run is getting on: one small file in its directory, rewritten while it works and read by whoever waits.
+"""The state and progress of a run: one small file in its directory, rewritten while the run works.
 
-A run is
+===============  ==========================================================================================
+``queued``       a sweep has put the run in its queue
+``running``      a process works on it and renews its heartbeat; ``phase`` says what it is doing
+``finished``     all files of a finished run are present
+``failed``       it stopped with an error, or was killed while its sweep watched; the same command retries it
+``interrupted``  it was asked to stop, or its process is gone; the same command resumes it
+===============  ==========================================================================================
 
-===============  ==============================================================================================
-``queued``       a sweep has it on its list
-``running``      a process on some host works on it, and renews its heartbeat; ``phase`` says at what
-``finished``     every file of a finished run is there
-``failed``       it stopped by an error, or was killed under a sweep's eyes; the same command tries it again
-``interrupted``  it was asked to stop, or its process is gone; the same command goes on
-===============  ==============================================================================================
-
-The file says what its writer last knew; who is killed cannot say so. :func:`look` tells what is true.
+The file holds what its writer last wrote, and a killed process writes nothing. :func:`current_status` finds out what is
+true now.
 """
 
 from __future__ import annotations
@@ -39,52 +38,53 @@ STATES = (QUEUED, RUNNING, FINISHED, FAILED, INTERRUPTED)
 STARTING, PREPARING = "starting", "preparing"
 TRAINING, VALIDATING, TESTING = "training", "validating", "testing"
 
-BEAT = 10.0
-"""Seconds after which a heartbeat is renewed, whatever the run is busy with."""
-STALE = 120.0
-"""Seconds without a heartbeat after which a process that cannot be asked, on another host, counts as gone."""
-_MOMENT = 0.2
-"""Seconds to wait for a lock that is only being looked at."""
+HEARTBEAT_INTERVAL = 10.0
+"""Seconds between two heartbeats, whatever the run is busy with."""
+HEARTBEAT_TIMEOUT = 120.0
+"""Seconds without a heartbeat after which a process on another host counts as gone."""
+_LOCK_TIMEOUT = 0.2
+"""Seconds to wait for a lock that another process holds only to check it."""
 
 
-def birth(pid: int) -> str | None:
-    """The boot of this machine and the time since then at which a process began: a pid may be given away, this not.
+def process_start_time(pid: int) -> str | None:
+    """The start of a process: the boot of this machine, and clock ticks since then. Unlike a pid it is never reused.
 
-    None if there is no such process, or no ``/proc`` to tell.
+    Returns:
+        None if there is no such process, or no ``/proc``.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    return f"{boot}/{stat.rpartition(')')[2].split()[19]}"  # the 22nd field; the 2nd, a name, may hold anything
+    return f"{boot}/{stat.rpartition(')')[2].split()[19]}"  # field 22; field 2, the name, may contain anything
 
 
 @dataclass(kw_only=True)
 class Status:
-    """What a run is doing.
+    """The state and progress of a run.
 
     Attributes:
         state: one of ``STATES``.
-        phase: what a running run is at; empty if it does not run.
+        phase: what a running run is doing; empty in the other states.
         done: units of the phase done: updates in training, batches in validation and testing.
-        total: units of the phase in all.
+        total: all units of the phase.
         update: updates of the weights so far.
-        updates: updates in all.
+        updates: all updates of the run.
         loss: last known training loss, nats per target token.
-        seconds: time since the run began.
-        remaining: estimated seconds to the end of the phase, None where nobody knows.
-        reason: why it failed, or what interrupted it, one line.
-        traceback: where it failed.
-        before: how a queued run had ended before it was queued, if it had; reason and traceback are then of that.
+        seconds: time since the run started.
+        remaining: estimated seconds to the end of the phase, None if unknown.
+        reason: why it failed or what interrupted it, one line.
+        traceback: of the error.
+        previous_state: of a queued run, how it had ended before; ``reason`` and ``traceback`` then belong to that.
         arm: of the run.
         data: of the run.
         seed: of the run.
-        command: that starts it, for people.
-        slurm: SLURM's job for it, by its id in the array; None if there is none.
-        host: where it runs; where its sweep runs, if it is queued.
-        pid: the process there.
-        born: its :func:`birth`.
+        command: command line that starts the run, for people.
+        slurm_job: id of its SLURM job in the array; None if there is none.
+        host: of its process, or of its sweep's process if it is queued.
+        pid: of that process.
+        process_start: of that process, see :func:`process_start_time`.
         heartbeat: when this was last known to be true, seconds since the epoch.
     """
 
@@ -99,42 +99,46 @@ class Status:
     remaining: float | None = None
     reason: str | None = None
     traceback: str | None = None
-    before: str | None = None
+    previous_state: str | None = None
     arm: str = ""
     data: str = ""
     seed: int | None = None
     command: str = ""
-    slurm: str | None = None
+    slurm_job: str | None = None
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
-    born: str | None = field(default_factory=lambda: birth(os.getpid()))
+    process_start: str | None = field(default_factory=lambda: process_start_time(os.getpid()))
     heartbeat: float = field(default_factory=time.time)
 
     def write(self, directory: Path) -> None:
-        """Put this status into a run directory.
+        """Write this status to a run directory.
 
         Raises:
             InputError: it cannot be written.
         """
         self.heartbeat = time.time()
-        # It is written every second, and after a power cut nobody is at work: it need not be on the disk.
+        # Written every second, and of no use after a power cut: it need not be synced to the disk.
         write_text(directory / STATUS, json.dumps(asdict(self), indent=2) + "\n", durable=False)
 
     @property
-    def is_mine(self) -> bool:
-        """Whether this process is the one that it names."""
-        return (self.host, self.pid, self.born) == (socket.gethostname(), os.getpid(), birth(os.getpid()))
+    def is_own(self) -> bool:
+        """Whether this process wrote it."""
+        return (self.host, self.pid, self.process_start) == (
+            socket.gethostname(),
+            os.getpid(),
+            process_start_time(os.getpid()),
+        )
 
 
-class Teller:
-    """Writes the status of one run, and renews its heartbeat while there is nothing new to say.
+class StatusWriter:
+    """Writes the status of one run, and renews its heartbeat between two writes.
 
     Args:
         directory: of the run.
         arm: of the run.
         data: of the run.
         seed: of the run.
-        command: that starts it.
+        command: command line that starts it.
     """
 
     def __init__(self, directory: Path, *, arm: str, data: str, seed: int, command: str = "") -> None:
@@ -142,24 +146,24 @@ class Teller:
         self._run: dict[str, Any] = {"arm": arm, "data": data, "seed": seed, "command": command}
         self._last: Status | None = None
         self._lock = threading.Lock()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
-        started = read_status(self._directory)
-        if started is not None and started.is_mine:  # who started this process knows of which job of SLURM's it is
-            self._run["slurm"] = started.slurm
+        starting = read_status(self._directory)
+        if starting is not None and starting.is_own:  # written by the process that started this one
+            self._run["slurm_job"] = starting.slurm_job
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
+        self._stopped.set()
         self._thread.join()
 
-    def tell(self, status: Status) -> None:
-        """Write ``status``, with what it does not say about updates and loss as it was.
+    def write(self, status: Status) -> None:
+        """Write ``status``. Updates and loss keep their last values where it has none.
 
         Raises:
             InputError: it cannot be written.
@@ -175,22 +179,22 @@ class Teller:
             )
             self._last.write(self._directory)
 
-    def _beat(self) -> None:
-        while not self._over.wait(BEAT):
+    def _renew(self) -> None:
+        while not self._stopped.wait(HEARTBEAT_INTERVAL):
             with self._lock:
-                if self._last is None or time.time() - self._last.heartbeat < BEAT:
+                if self._last is None or time.time() - self._last.heartbeat < HEARTBEAT_INTERVAL:
                     continue
                 try:
                     self._last.write(self._directory)
-                except InputError:  # the run itself will meet it where somebody listens
+                except InputError:  # the run's own next write raises it
                     continue
 
 
 def load_status(directory: Path) -> Status:
-    """Read a run directory's status, as its writer left it.
+    """Read the status file of a run directory.
 
     Raises:
-        InputError: there is none, or it is damaged.
+        InputError: it is missing or damaged.
     """
     path = directory / STATUS
     content = read_json(path)
@@ -201,37 +205,37 @@ def load_status(directory: Path) -> Status:
             raise InputError(f"{path}: {name} is {value!r}")
     if content.get("state") not in STATES:
         raise InputError(f"{path}: state is {content.get('state')!r}, none of {', '.join(STATES)}")
-    # Who wrote before births were known has written none, and it is not ours.
-    return Status(**{"born": None} | {name: value for name, value in content.items() if name in known})
+    # Without one it is not this process's start, which is the default.
+    return Status(**{"process_start": None} | {name: value for name, value in content.items() if name in known})
 
 
 def read_status(directory: Path) -> Status | None:
-    """Read a run directory's status, as its writer left it; None where there is none that is whole."""
+    """Read the status file of a run directory; None if it is missing or damaged."""
     try:
         return load_status(directory)
     except InputError:
         return None
 
 
-def amend(directory: Path, change: Callable[[Status | None], Status | None]) -> bool:
-    """Write a status in the place of the one that is there, for a run that no process is at work on.
+def update_status(directory: Path, change: Callable[[Status | None], Status | None]) -> bool:
+    """Replace the status of a run on which no process works.
 
-    The run's lock is held meanwhile, so that what a run writes that has just begun is not overwritten. So ``change``
-    must not :func:`look` at the run: it would find the lock held.
+    The run's lock is held meanwhile, so that the status of a run that has just started is not overwritten. ``change``
+    must therefore not call :func:`current_status`, which would find the lock held.
 
     Args:
-        directory: of the run; made if it is not there.
-        change: the status that is there, if it is whole, to the one to write; None to leave it.
+        directory: of the run; created if missing.
+        change: maps the status that is there (None if missing or damaged) to the one to write; None writes nothing.
 
     Returns:
-        Whether nobody was at work.
+        False if a process holds the lock.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the status cannot be written.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with FileLock(directory / LOCK, timeout=_MOMENT, poll_interval=_MOMENT / 10):
+        with FileLock(directory / LOCK, timeout=_LOCK_TIMEOUT, poll_interval=_LOCK_TIMEOUT / 10):
             status = change(read_status(directory))
             if status is not None:
                 status.write(directory)
@@ -242,47 +246,49 @@ def amend(directory: Path, change: Callable[[Status | None], Status | None]) -> 
     return True
 
 
-def look(directory: Path) -> Status:
-    """Find out how a run is really getting on, from its files alone; nothing is written and nobody is disturbed.
+def current_status(directory: Path) -> Status:
+    """Find out the true state of a run from its files. Writes nothing.
 
     Raises:
-        InputError: it is not finished, and its status is missing or damaged.
+        InputError: the run is not finished, and its status is missing or damaged.
     """
     if is_finished(directory, hashes=False):
         status = read_status(directory) or Status(host="", pid=0)
         if (status.state == QUEUED or status.phase == STARTING) and is_alive(directory, status):
-            return replace(status, update=0, loss=None)  # it is to be computed again
-        return replace(status, state=FINISHED, phase="", remaining=None, before=None, reason=None, traceback=None)
+            return replace(status, update=0, loss=None)  # it will be computed again
+        return replace(
+            status, state=FINISHED, phase="", remaining=None, previous_state=None, reason=None, traceback=None
+        )
     status = load_status(directory)
     if status.state == FINISHED:
-        return _gone(status, f"it was finished, and then {why_unfinished(directory, hashes=False)}")
+        return _interrupted(status, f"it was finished, and then {why_unfinished(directory, hashes=False)}")
     if status.state == QUEUED and not is_alive(directory, status):
-        return unqueued(status, "its sweep is gone")
+        return dequeued(status, "its sweep is gone")
     if status.state == RUNNING and not is_alive(directory, status):
-        return _gone(status, "its process is gone")
+        return _interrupted(status, "its process is gone")
     return status
 
 
-def unqueued(status: Status, reason: str) -> Status:
-    """What a queued run is when nobody has it on a list any more: what it was before, or interrupted by ``reason``."""
-    if status.before is None:
-        return _gone(status, reason)
-    return replace(status, state=status.before, before=None)
+def dequeued(status: Status, reason: str) -> Status:
+    """The status of a queued run that no sweep has in its queue any more: as before, or interrupted by ``reason``."""
+    if status.previous_state is None:
+        return _interrupted(status, reason)
+    return replace(status, state=status.previous_state, previous_state=None)
 
 
 def is_alive(directory: Path, status: Status) -> bool:
-    """Whether the process that wrote ``status`` still works on the run, or still has it on its list."""
+    """Whether the process that wrote ``status`` still works on the run or has it in its queue."""
     if status.host != socket.gethostname():
-        return _beats(status)
+        return _has_heartbeat(status)
     if status.state == RUNNING and status.phase != STARTING:
-        return _exists(status.pid) and is_locked(directory)
-    if status.born is not None:
-        return birth(status.pid) == status.born
-    return _exists(status.pid) and _beats(status)
+        return _process_exists(status.pid) and is_locked(directory)
+    if status.process_start is not None:
+        return process_start_time(status.pid) == status.process_start
+    return _process_exists(status.pid) and _has_heartbeat(status)
 
 
 def is_locked(directory: Path) -> bool:
-    """Whether a process on this host holds the run's lock. Asking is as harmless as reading."""
+    """Whether a process on this host holds the run's lock."""
     try:
         handle = os.open(directory / LOCK, os.O_RDONLY)
     except OSError:
@@ -296,21 +302,21 @@ def is_locked(directory: Path) -> bool:
     return False
 
 
-def _beats(status: Status) -> bool:
-    return time.time() - status.heartbeat < STALE
+def _has_heartbeat(status: Status) -> bool:
+    return time.time() - status.heartbeat < HEARTBEAT_TIMEOUT
 
 
-def _exists(pid: int) -> bool:
-    if pid <= 0:  # would mean a group of processes
+def _process_exists(pid: int) -> bool:
+    if pid <= 0:  # os.kill would take it for a process group
         return False
     try:
         os.kill(pid, 0)
-    except PermissionError:  # somebody else's
+    except PermissionError:  # another user's
         return True
     except (OSError, OverflowError):
         return False
     return True
 
 
-def _gone(status: Status, reason: str) -> Status:
+def _interrupted(status: Status, reason: str) -> Status:
     return replace(status, state=INTERRUPTED, phase="", remaining=None, reason=reason)

@@ -44,7 +44,7 @@ from attnspan.config.identity import CHANGES_NOTHING
 from attnspan.errors import InputError
 from attnspan.files import read_json
 from attnspan.runs.layout import LOG, SUMMARY, find_runs
-from attnspan.runs.status import FINISHED, INTERRUPTED, QUEUED, RUNNING, STATES, look
+from attnspan.runs.status import FINISHED, INTERRUPTED, QUEUED, RUNNING, STATES, current_status
 from attnspan.sweeps.time_estimate import Times, makespan
 
 UNKNOWN = "unknown"
@@ -136,13 +136,13 @@ def _row(directory: Path) -> tuple[Row, list[str] | None]:
     # <data>/<arm>/<run id>: what the path says of a run, where its files say nothing
     path: dict[str, Any] = {"run_id": directory.name, "directory": str(directory), "log": log}
     try:
-        status = look(directory)
+        status = current_status(directory)
         summary = read_json(directory / SUMMARY) if status.state == FINISHED else {}
     except InputError as error:
         return Row(arm=None, data=None, seed=None, state=UNKNOWN, reason=str(error), **path), None
     reason = status.reason
-    if status.state == QUEUED and status.before is not None:
-        reason = f"{status.before} before{f': {reason}' if reason else ''}"
+    if status.state == QUEUED and status.previous_state is not None:
+        reason = f"{status.previous_state} before{f': {reason}' if reason else ''}"
     row = Row(
         arm=summary.get("arm") or status.arm or None,
         data=summary.get("data") or status.data or None,
@@ -156,7 +156,7 @@ def _row(directory: Path) -> tuple[Row, list[str] | None]:
         remaining_seconds=_finite(status.remaining),
         error_rate=_finite(summary.get("test", {}).get("error_rate")),
         reason=reason,
-        slurm_job=status.slurm if status.state in (QUEUED, RUNNING, INTERRUPTED) else None,
+        slurm_job=status.slurm_job if status.state in (QUEUED, RUNNING, INTERRUPTED) else None,
         host=status.host or None,
         pid=status.pid or None,
         heartbeat=status.heartbeat if status.pid else None,

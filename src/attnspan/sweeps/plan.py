@@ -17,7 +17,7 @@ from attnspan.config.identity import claim, run_directory
 from attnspan.config.threads import cores_of
 from attnspan.errors import InputError
 from attnspan.runs.completeness import is_finished
-from attnspan.runs.status import FINISHED, Status, look
+from attnspan.runs.status import FINISHED, Status, current_status
 from attnspan.sweeps.preflight import refuse_unfit
 from attnspan.sweeps.processes import GOOD, Job, command_of, list_path
 from attnspan.sweeps.progress import duration
@@ -195,7 +195,7 @@ def _in_all(plan: Plan, left: Sequence[float], unknown: int) -> str:
 def _state(job: Job) -> tuple[str, float]:
     """The state of a job's run, and the share of it that is left to do."""
     try:
-        status: Status = look(job.directory)
+        status: Status = current_status(job.directory)
     except InputError:
         return NEW, 1.0
     return status.state, 1 - min(1.0, status.update / job.updates)

@@ -26,20 +26,20 @@ from attnspan.files import cannot_write, free_bytes, read_json, size, write_text
 from attnspan.runs.completeness import is_finished
 from attnspan.runs.layout import LOG, SUMMARY
 from attnspan.runs.status import (
-    BEAT,
     FAILED,
     FINISHED,
+    HEARTBEAT_INTERVAL,
+    HEARTBEAT_TIMEOUT,
     INTERRUPTED,
     QUEUED,
     RUNNING,
-    STALE,
     STARTING,
     Status,
-    amend,
-    birth,
-    look,
+    current_status,
+    dequeued,
+    process_start_time,
     read_status,
-    unqueued,
+    update_status,
 )
 from attnspan.sweeps.progress import ProgressDisplay, duration
 from attnspan.training.signals import Stop, interrupt_on_end
@@ -51,7 +51,7 @@ GOOD = (FINISHED, SKIPPED)
 _POLL = 0.2  # seconds
 _PATIENCE = 60.0  # seconds that a run has to reach its next update and stop
 _FULL = 2**20  # bytes
-_RENEW = STALE / 4  # seconds between two heartbeats of what is queued; there may be thousands
+_RENEW = HEARTBEAT_TIMEOUT / 4  # seconds between two heartbeats of what is queued; there may be thousands
 
 
 @dataclass(kw_only=True)
@@ -70,7 +70,7 @@ class Job:
         outcome: how it ended; empty while it has not.
         reason: why it failed, one line.
         seconds: how long it took.
-        slurm: SLURM's job for it, by its id in the array.
+        slurm_job: id of its SLURM job in the array, if it has one.
     """
 
     arm: str
@@ -84,7 +84,7 @@ class Job:
     outcome: str = ""
     reason: str = ""
     seconds: float | None = None
-    slurm: str | None = None
+    slurm_job: str | None = None
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     began: float = 0.0
 
@@ -108,19 +108,19 @@ class Job:
             data=self.data,
             seed=self.seed,
             command=shlex.join(["attnspan-train", *self.overrides]),
-            slurm=self.slurm,
+            slurm_job=self.slurm_job,
             pid=pid,
-            born=birth(pid),
+            process_start=process_start_time(pid),
         )
 
     def queued(self) -> Status:
         """The status of the run by who has it on a list: with how it ended before, if it had begun."""
         status = self.status(QUEUED)
         with suppress(InputError):
-            last = look(self.directory)
-            status.slurm = last.slurm
+            last = current_status(self.directory)
+            status.slurm_job = last.slurm_job
             if last.state in (FINISHED, FAILED, INTERRUPTED):
-                status.before, status.seconds = last.state, last.seconds
+                status.previous_state, status.seconds = last.state, last.seconds
                 status.reason, status.traceback = last.reason, last.traceback
         return status
 
@@ -236,12 +236,12 @@ def enqueue(jobs: Iterable[Job], *, rerun: bool) -> None:
 
 def _queue(job: Job) -> None:
     status = job.queued()
-    amend(job.directory, lambda before: status)
+    update_status(job.directory, lambda before: status)
 
 
 def _is_taken(directory: Path) -> bool:
     with suppress(InputError):
-        return look(directory).state in (QUEUED, RUNNING)
+        return current_status(directory).state in (QUEUED, RUNNING)
     return False
 
 
@@ -258,7 +258,7 @@ def keeping_queued(jobs: Sequence[Job]) -> Iterator[None]:
             for job in jobs:
                 if _is_queued_here(read_status(job.directory)):
                     with suppress(InputError):  # who comes to the run will meet it
-                        amend(job.directory, lambda status: status if _is_queued_here(status) else None)
+                        update_status(job.directory, lambda status: status if _is_queued_here(status) else None)
 
     thread = threading.Thread(target=renew, name="queue", daemon=True)
     thread.start()
@@ -270,7 +270,7 @@ def keeping_queued(jobs: Sequence[Job]) -> Iterator[None]:
 
 
 def _is_queued_here(status: Status | None) -> bool:
-    return status is not None and status.state == QUEUED and status.is_mine
+    return status is not None and status.state == QUEUED and status.is_own
 
 
 def settle(jobs: Iterable[Job]) -> None:
@@ -279,7 +279,7 @@ def settle(jobs: Iterable[Job]) -> None:
         if job.outcome:
             continue
         try:
-            status = look(job.directory)
+            status = current_status(job.directory)
         except InputError as error:
             job.outcome, job.reason = FAILED, str(error)
             continue
@@ -312,7 +312,7 @@ def run_among(job: Job, directories: Sequence[Path], *, threads: int, fail_fast:
         threads: CPU threads of the job.
         fail_fast: if one of the sweep has failed, start none; if this one fails, stop the running ones.
     """
-    if fail_fast and any(look(directory).state == FAILED for directory in directories):
+    if fail_fast and any(current_status(directory).state == FAILED for directory in directories):
         job.outcome, job.reason = NOT_STARTED, "another failed, and fail_fast=true"
         return
     if start(job, threads):
@@ -366,12 +366,12 @@ def start(job: Job, threads: int) -> bool:
                 job.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
             )
         # Not if a process has the run's lock: it may be another's, who was quicker, and says itself how it is.
-        amend(job.directory, lambda status: job.status(RUNNING, phase=STARTING))
+        update_status(job.directory, lambda status: job.status(RUNNING, phase=STARTING))
     except (InputError, OSError) as error:
         stop([job])
         job.outcome, job.reason = FAILED, str(error)
         with suppress(InputError):
-            amend(job.directory, lambda status: job.status(FAILED, reason=job.reason))
+            update_status(job.directory, lambda status: job.status(FAILED, reason=job.reason))
         return False
     return True
 
@@ -382,11 +382,11 @@ def keep_starting(job: Job) -> None:
     def is_due(status: Status | None) -> bool:
         if status is None or job.process is None or status.pid != job.process.pid:
             return False
-        return status.phase == STARTING and time.time() - status.heartbeat >= BEAT
+        return status.phase == STARTING and time.time() - status.heartbeat >= HEARTBEAT_INTERVAL
 
     if is_due(read_status(job.directory)):
         with suppress(InputError):
-            amend(job.directory, lambda status: status if is_due(status) else None)
+            update_status(job.directory, lambda status: status if is_due(status) else None)
 
 
 def _open_log(directory: Path) -> IO[bytes]:
@@ -403,7 +403,7 @@ def wait(job: Job) -> None:
     try:
         while job.process.poll() is None:
             with suppress(subprocess.TimeoutExpired):
-                job.process.wait(timeout=BEAT)
+                job.process.wait(timeout=HEARTBEAT_INTERVAL)
             keep_starting(job)
     except BaseException:
         stop([job])
@@ -453,7 +453,7 @@ def is_under_way(job: Job) -> bool:
 
 def _runs(directory: Path) -> bool:
     with suppress(InputError):
-        return look(directory).state == RUNNING
+        return current_status(directory).state == RUNNING
     return False
 
 
@@ -545,13 +545,13 @@ def _give_up(jobs: Iterable[Job], outcome: str) -> None:
     for job in jobs:
         job.outcome = outcome
         with suppress(InputError):
-            amend(job.directory, _give_back)
+            update_status(job.directory, _give_back)
 
 
 def _give_back(status: Status | None) -> Status | None:
     if status is None or not _is_queued_here(status):
         return None
-    return unqueued(status, "its sweep ended before it began")
+    return dequeued(status, "its sweep ended before it began")
 
 
 def _end(job: Job, outcome: str, display: ProgressDisplay) -> None:

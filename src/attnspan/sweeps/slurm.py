@@ -28,10 +28,10 @@ from attnspan.runs.status import (
     QUEUED,
     RUNNING,
     Status,
-    amend,
-    birth,
+    dequeued,
+    process_start_time,
     read_status,
-    unqueued,
+    update_status,
 )
 from attnspan.sweeps.processes import ELSEWHERE, NOT_STARTED, SKIPPED, Job, is_under_way, readable, settle
 from attnspan.sweeps.progress import ProgressDisplay
@@ -133,7 +133,7 @@ def run_array(
                 display.say(f"submitted to SLURM: {', '.join(tasks.names)}")
             while tasks.left or tasks.elsewhere:
                 time.sleep(_LOOK)
-                if FAILED in tasks.look(display) and fail_fast:
+                if FAILED in tasks.poll(display) and fail_fast:
                     display.say("fail_fast=true: the other jobs are cancelled")
                     tasks.cancel(display)
                     break
@@ -179,8 +179,8 @@ class _Tasks:
 
     def _leave(self, job: Job, display: ProgressDisplay) -> None:
         status = read_status(job.directory) or Status(host="", pid=0)
-        job.slurm = status.slurm
-        job.reason = f"SLURM's job {status.slurm}" if status.slurm else f"process {status.pid} on {status.host}"
+        job.slurm_job = status.slurm_job
+        job.reason = f"SLURM's job {status.slurm_job}" if status.slurm_job else f"process {status.pid} on {status.host}"
         display.say(f"{job.label}: {ELSEWHERE}, {job.reason}; this sweep waits for it")
         self.elsewhere.append(job)
 
@@ -226,11 +226,11 @@ class _Tasks:
         self._submitted = {one.job_id: one for one in submitted}
         self.left = dict(zip(self._submitted, jobs, strict=True))
         for name, job in self.left.items():
-            job.slurm = name
+            job.slurm_job = name
             # Not if the job was quicker, and has begun.
-            amend(job.directory, lambda status, name=name: _with_job(status, name))  # type: ignore[misc]
+            update_status(job.directory, lambda status, name=name: _with_job(status, name))  # type: ignore[misc]
 
-    def look(self, display: ProgressDisplay) -> set[str]:
+    def poll(self, display: ProgressDisplay) -> set[str]:
         """Show how the jobs are getting on, and fill in how those ended that are gone; the outcomes of these."""
         queue = _queue()
         if queue is None:
@@ -262,7 +262,7 @@ class _Tasks:
 
     def _say_why_pending(self, queue: Mapping[str, _Place], display: ProgressDisplay) -> None:
         """Say why SLURM lets jobs wait, as often as that is something else."""
-        names = [*self.left, *(job.slurm for job in self.elsewhere if job.slurm is not None)]
+        names = [*self.left, *(job.slurm_job for job in self.elsewhere if job.slurm_job is not None)]
         pending = [queue[name] for name in names if name in queue and queue[name].state == "PENDING"]
         why = sorted({place.reason for place in pending} - {*_NO_REASON})
         if why and why != self._why_pending:
@@ -277,7 +277,7 @@ class _Tasks:
         deadline = time.monotonic() + _PATIENCE
         while self.left and time.monotonic() < deadline:
             time.sleep(_LOOK)
-            self.look(display)
+            self.poll(display)
 
     def _end(self, name: str, display: ProgressDisplay) -> str:
         job, record = self.left.pop(name), _record(name)
@@ -299,7 +299,7 @@ class _Tasks:
             job.reason = f"{_WORDS.get(state, f'its job is gone, and SLURM says {state}')}; {log}"
         if job.outcome != FINISHED:
             with suppress(InputError):
-                amend(job.directory, lambda status: _without_job(status, job))
+                update_status(job.directory, lambda status: _without_job(status, job))
         _say_end(job, display)
         return job.outcome
 
@@ -309,10 +309,12 @@ def _put_back(job: Job, name: str) -> bool:
     status = read_status(job.directory)
     if status is None or status.state not in (RUNNING, INTERRUPTED):
         return False
-    back = replace(status, state=QUEUED, phase="", remaining=None, before=INTERRUPTED, reason="put back by SLURM")
+    back = replace(
+        status, state=QUEUED, phase="", remaining=None, previous_state=INTERRUPTED, reason="put back by SLURM"
+    )
     pid = os.getpid()
-    back = replace(back, slurm=name, host=socket.gethostname(), pid=pid, born=birth(pid))
-    return amend(job.directory, lambda status: back)
+    back = replace(back, slurm_job=name, host=socket.gethostname(), pid=pid, process_start=process_start_time(pid))
+    return update_status(job.directory, lambda status: back)
 
 
 def _without_job(status: Status | None, job: Job) -> Status | None:
@@ -320,22 +322,22 @@ def _without_job(status: Status | None, job: Job) -> Status | None:
     if status is None:
         return None
     if job.outcome == NOT_STARTED:
-        status = unqueued(status, "its sweep ended before it began")
+        status = dequeued(status, "its sweep ended before it began")
     elif status.state in (QUEUED, RUNNING):
         status = replace(status, state=job.outcome, phase="", remaining=None, reason=job.reason)
-    return replace(status, before=None, slurm=None)
+    return replace(status, previous_state=None, slurm_job=None)
 
 
 def _with_job(status: Status | None, name: str) -> Status | None:
     """The status of a run that we have queued, and that SLURM has now."""
-    is_queued_here = status is not None and status.state == QUEUED and status.is_mine
-    return replace(status, slurm=name) if status is not None and is_queued_here else None
+    is_queued_here = status is not None and status.state == QUEUED and status.is_own
+    return replace(status, slurm_job=name) if status is not None and is_queued_here else None
 
 
 def _is_elsewhere(job: Job, queue: Mapping[str, _Place]) -> bool:
     """Whether another process is at work on the run, or SLURM has a job for it that was submitted before."""
     status = read_status(job.directory)
-    return is_under_way(job) or (status is not None and status.slurm in queue)
+    return is_under_way(job) or (status is not None and status.slurm_job in queue)
 
 
 def _end_elsewhere(job: Job, display: ProgressDisplay) -> str:

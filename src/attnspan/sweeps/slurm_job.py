@@ -18,7 +18,7 @@ from typing import Any
 
 from attnspan.errors import InputError, UnderWayError
 from attnspan.runs.completeness import is_finished
-from attnspan.runs.status import FINISHED, INTERRUPTED, RUNNING, look, read_status
+from attnspan.runs.status import FINISHED, INTERRUPTED, RUNNING, current_status, read_status
 from attnspan.sweeps.processes import ELSEWHERE, Job, keep_starting, start, stop, wait
 
 _EARLY = (signal.SIGUSR1, signal.SIGUSR2)
@@ -40,7 +40,7 @@ class RunJob:
         """
         from submitit import JobEnvironment
 
-        job = replace(job, slurm=own_name())  # the one that came is what submitit hands over again next time
+        job = replace(job, slurm_job=own_name())  # the one that came is what submitit hands over again next time
         put_back: Any = signal.getsignal(getattr(signal, f"SIG{JobEnvironment.USR_SIG}"))
         asked: list[int] = []
         if not int(os.environ.get("SLURM_RESTART_COUNT", 0)):
@@ -83,7 +83,7 @@ def own_name() -> str | None:
 def _refuse_what_is_under_way(job: Job) -> None:
     """Leave a run to the process that is at work on it, before its status is overwritten."""
     with suppress(InputError):
-        if look(job.directory).state == RUNNING:
+        if current_status(job.directory).state == RUNNING:
             sys.exit(UnderWayError.EXIT_CODE)
 
 

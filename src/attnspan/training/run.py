@@ -62,7 +62,7 @@ from attnspan.runs.layout import (
     UNUSABLE,
 )
 from attnspan.runs.records import Record, write_records
-from attnspan.runs.status import FAILED, FINISHED, INTERRUPTED, PREPARING, RUNNING, Status, Teller, read_status
+from attnspan.runs.status import FAILED, FINISHED, INTERRUPTED, PREPARING, RUNNING, Status, StatusWriter, read_status
 from attnspan.tracking.run_logger import wandb_run
 from attnspan.training.callbacks.checkpoints import Checkpoints
 from attnspan.training.callbacks.cost import Cost, parameter_count, peak_memory_mb
@@ -127,10 +127,12 @@ def execute(
     surroundings = _surroundings()  # now: the checkout may move on while the run trains
     _prepare_machine(config)
 
-    teller = Teller(directory, arm=config["arm"], data=config["data_name"], seed=config["seed"], command=command)
+    status_writer = StatusWriter(
+        directory, arm=config["arm"], data=config["data_name"], seed=config["seed"], command=command
+    )
 
     def tell(status: Status) -> None:
-        teller.tell(status)
+        status_writer.write(status)
         if status.state == RUNNING:
             report(status)
 
@@ -177,7 +179,7 @@ def execute(
     with ExitStack() as stack:
         if rank == 0:
             stack.enter_context(_alone(directory))
-            stack.enter_context(teller)
+            stack.enter_context(status_writer)
         if rank == 0 and is_finished(directory) and not config["rerun"]:  # by who held the lock until now
             _remove_half_written(directory)  # it may have been killed when all was done but its last status
             say("finished meanwhile, skipped")

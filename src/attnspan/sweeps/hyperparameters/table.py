@@ -13,7 +13,7 @@ from rich.table import Table
 
 from attnspan.errors import InputError
 from attnspan.runs.layout import LOG
-from attnspan.runs.status import FAILED, QUEUED, look
+from attnspan.runs.status import FAILED, QUEUED, current_status
 from attnspan.sweeps.hyperparameters.trials import Search, Tried
 from attnspan.sweeps.plan import Plan
 from attnspan.sweeps.processes import SKIPPED, readable
@@ -98,7 +98,7 @@ def _state(one: Tried) -> str:
     if one.job.outcome:
         return one.job.outcome
     with suppress(InputError):
-        return look(one.job.directory).state
+        return current_status(one.job.directory).state
     return QUEUED if one.trial.reason is None else FAILED
 
 
