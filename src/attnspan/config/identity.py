@@ -1,8 +1,9 @@
-"""Who a run is: its id, and the directory that belongs to it.
+"""The id of a run, and the directory that belongs to it.
 
 The id is a hash of everything that can change a run's numbers and of nothing else: the resolved config without the keys
 in ``CHANGES_NOTHING``, the data's fingerprint in place of the ``data`` node (so a corpus may lie anywhere), and
-``RESULTS_VERSION``. It does not depend on the order of keys, the machine or the working directory.
+``RESULTS_VERSION``. A class is hashed by its stable name, so code can move without a run being computed again. The id
+does not depend on the order of keys, the machine or the working directory.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 from attnspan.errors import InputError
 from attnspan.runs.layout import CONFIG, read_config
+from attnspan.runs.stable_name import stable_name
 
 RESULTS_VERSION = 5
 """Raise it with every change after which the same config gives other numbers."""
@@ -44,11 +46,23 @@ def run_id(config: dict[str, Any], *, data_fingerprint: str) -> str:
     """Hash a resolved config to 12 hexadecimal digits."""
     relevant = {
         key: value
-        for key, value in flatten(config).items()
+        for key, value in flatten(_with_stable_names(config)).items()
         if not any(key == free or key.startswith(f"{free}.") for free in CHANGES_NOTHING)
     }
     content = {"config": relevant, "data": data_fingerprint, "results_version": RESULTS_VERSION}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _with_stable_names(node: Any) -> Any:
+    """The config with the stable name of a class in place of its path."""
+    if isinstance(node, list):
+        return [_with_stable_names(child) for child in node]
+    if not isinstance(node, dict):
+        return node
+    return {
+        key: stable_name(value) if key == "_target_" and isinstance(value, str) else _with_stable_names(value)
+        for key, value in node.items()
+    }
 
 
 def run_directory(config: dict[str, Any], *, data_fingerprint: str) -> Path:

@@ -1,0 +1,122 @@
+"""The id of a run stays when code moves: literal ids, and a class that moves under a finished run."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+from attnspan.config.compose import conf_directory
+from attnspan.config.identity import run_directory, run_id
+from attnspan.config.instantiate import assemble_model
+from attnspan.models.attention import scores
+from attnspan.runs.completeness import is_finished
+from attnspan.runs.stable_name import stable_name
+from tests.conftest import TINY, Compose
+from tests.training.test_run import run
+
+IDS = {
+    (): "75154829051c",
+    ("decoder=plain",): "b77fde032c02",
+    ("decoder=luong_general",): "10db785fdeac",
+    (
+        "decoder=luong_general",
+        "decoder.input_feeding=true",
+    ): "000de01eaecd",
+    ("decoder=luong_local_p",): "8d4a76cfc553",
+    ("decoder=bahdanau_2015",): "5dea7fbe35cf",
+    ("decoder=luong_2015",): "bbcef62c48b9",
+    ("decoder=transformer",): "88fd9d38fa6f",
+    ("decoder=coverage",): "298473c977b8",
+    (
+        "decoder=plain_wide",
+        "rnn=lstm",
+    ): "1c8ab7f12c43",
+    (
+        "decoding=beam",
+        "decoding.beam_size=3",
+    ): "42424673f0e9",
+    (
+        "encoder=unidirectional",
+        "encoder.reverse=true",
+    ): "b61215a3ecf1",
+    (
+        "seed=7",
+        "optimizer.lr=0.001",
+        "trainer.max_steps=50",
+    ): "580384650fee",
+    (
+        "selection_metric=sequence_error_rate",
+        "patience=3",
+    ): "02c1d4913e81",
+}
+"""If one of these changes, every study of that arm is computed again: have a reason, and say it in the commit."""
+
+
+@pytest.mark.parametrize("overrides", IDS, ids=" ".join)
+def test_ids_are_what_they_were(composed: Compose, overrides: tuple[str, ...]) -> None:
+    assert run_id(composed(*overrides), data_fingerprint="d") == IDS[overrides]
+
+
+def with_targets(node: Any, change: dict[str, str]) -> Any:
+    if isinstance(node, dict):
+        return {
+            key: change.get(value, value) if key == "_target_" else with_targets(value, change)
+            for key, value in node.items()
+        }
+    return node
+
+
+def test_a_class_that_moves_keeps_its_finished_runs(
+    composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = composed(*TINY, "decoder=bahdanau", f"runs_dir={tmp_path}")
+    directory, summary = run(config)
+    elsewhere = ModuleType("attnspan.models.attention.elsewhere")
+    elsewhere.AdditiveScore = scores.AdditiveScore  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, elsewhere.__name__, elsewhere)
+    moved = with_targets(
+        config, {"attnspan.models.attention.scores.AdditiveScore": f"{elsewhere.__name__}.AdditiveScore"}
+    )
+    assert moved != config
+    assemble_model(moved, source_vocabulary_size=5, target_vocabulary_size=5)
+    assert run_directory(moved, data_fingerprint=summary["data_fingerprint"]) == directory
+    assert is_finished(directory)
+
+
+def test_a_users_class_is_known_by_its_path(composed: Compose) -> None:
+    ids = set()
+    for path in ("my_scores.AdditiveScore", "your_scores.AdditiveScore"):
+        config = composed("decoder=bahdanau")
+        config["decoder"]["score"]["_target_"] = path
+        ids.add(run_id(config, data_fingerprint="d"))
+    assert len(ids) == 2
+    assert run_id(composed("decoder=bahdanau"), data_fingerprint="d") not in ids
+
+
+def test_a_class_in_a_list_is_known_by_its_stable_name(composed: Compose) -> None:
+    one = composed("decoder=plain")
+    one["decoder"]["parts"] = [{"_target_": "attnspan.a.Part"}]
+    other = copy.deepcopy(one)
+    other["decoder"]["parts"][0]["_target_"] = "attnspan.b.Part"
+    assert run_id(one, data_fingerprint="d") == run_id(other, data_fingerprint="d")
+
+
+def test_no_two_parts_of_ours_have_one_stable_name() -> None:
+    paths = set()
+
+    def collect(node: Any) -> None:
+        if isinstance(node, dict):
+            paths.update(value for key, value in node.items() if key == "_target_")
+            for child in node.values():
+                collect(child)
+
+    for path in conf_directory().rglob("*.yaml"):
+        collect(yaml.safe_load(path.read_text(encoding="utf-8")))
+    ours = sorted(path for path in paths if path.startswith("attnspan."))
+    assert len({stable_name(path) for path in ours}) == len(ours) > 20
