@@ -1,21 +1,21 @@
-"""Speed: what a step costs in each arm, beside torch's bare kernels and, if they are there, a peer's decoders.
+"""Speed: what a step costs in each arm, next to torch's bare kernels and to the decoders of other toolkits.
 
     make bench          ours alone
-    make bench-peers    also JoeyNMT 2.3, installed from the package index into an environment of its own
-    make bench-opennmt  training steps of ours and of OpenNMT-py 3.0, likewise
+    make bench-peers    also JoeyNMT 2.3, installed from the package index into its own environment
+    make bench-opennmt  training steps, ours and OpenNMT-py 3.0's, installed likewise
     python benchmarks/bench.py [--what train|greedy|beam ...] [--lengths S ...] [--vocabularies V ...] [--arms ARM ...]
                                [--rounds N] [--seconds X] [--matmul-precision P] [--joeynmt PYTHON] [--opennmt PYTHON]
                                [--json FILE]
     python benchmarks/bench.py --print FILE
 
 A step is forward, backward and Adam on 64 random pairs with S = T tokens, E = 128, H = A = 256, float32. ``torch`` is
-the plain arm written with nothing but torch.nn: a bidirectional GRU, a linear bridge, a GRU, a linear readout. Ours and
-this one run with denormal numbers as zero, as every run of attnspan does; a peer as it comes. Each training step is
-measured in a process of its own, and the lengths of a search in one; a measurement is the median of its steps. Cases
-take turns, round after round in the other order; what is printed is the median over rounds, with the lowest and the
-highest. Memory is what lies above the same process after its imports. GFLOP count torch's matrix products alone, not
-what the fused paths' own kernels multiply. Decoding puts out T tokens for each of 64 sources. Leave the machine alone
-meanwhile.
+the plain arm written with nothing but torch.nn: a bidirectional GRU, a linear bridge, a GRU, a linear readout. Our arms
+and this one treat denormal numbers as zero, as every run of attnspan does; other toolkits run as they are installed.
+Each training case has its own process, and so has each decoding with all of its lengths; a measurement is the median of
+its steps. Cases take turns, in reverse order in every second round; printed are the median over rounds, the lowest and
+the highest. Memory is counted from that of the same process after its imports. GFLOP counts torch's matrix products
+alone, not the multiplications inside the compiled kernels. Decoding produces T tokens for each of 64 sources. Do not
+use the machine for anything else meanwhile.
 """
 
 from __future__ import annotations
@@ -45,7 +45,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from attnspan.config.compose import compose_config
 from attnspan.config.instantiate import assemble_model
-from attnspan.config.schema import MATMUL_PRECISIONS
 from attnspan.data.tokenizer import EOS, PAD
 from attnspan.models.decoding.beam import Beam
 from attnspan.models.decoding.greedy import Greedy
@@ -57,17 +56,17 @@ BATCH, EMBEDDING, HIDDEN = 64, 128, 256
 ARMS = ["torch", "plain", "luong_general", "luong_general_feeding", "bahdanau"]
 BASE = "plain"
 PEERS = {"joeynmt": ("bahdanau", "luong"), "opennmt": ("mlp", "general")}
-"""Their arms; OpenNMT-py's are trained only."""
+"""Other toolkits and the names of their arms. OpenNMT-py is measured in training only."""
 COMPARED = {
     "bahdanau": ("joeynmt bahdanau", "opennmt mlp"),
     "luong_general_feeding": ("joeynmt luong", "opennmt general"),
 }
-"""Whom an arm is compared to: the first of these that was measured."""
+"""What an arm is compared to: the first of these that was measured."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured."""
+    """One thing to measure."""
 
     what: str
     arm: str
@@ -98,7 +97,7 @@ class Bare(nn.Module):
 
 
 def build_model(arm: str, vocabulary: int) -> nn.Module:
-    """An arm at the size that is measured."""
+    """An arm of the size above."""
     if arm == "torch":
         return Bare(vocabulary)
     overrides = [f"decoder={arm}", "logger=none", f"model.hidden_size={HIDDEN}", f"model.embedding_size={EMBEDDING}"]
@@ -115,7 +114,7 @@ def measure(case: Case, seconds: float) -> dict[str, float]:
     if case.what == "product":
         return {"gflops": product_gflops(seconds)}
     if case.arm != "torch":
-        import attnspan.kernels.compiled  # noqa: F401  as one of the imports; it asks how many threads there are
+        import attnspan.kernels.compiled  # noqa: F401  counts as one of the imports; it reads the number of threads
 
     forget_peak()
     before = peak_mb()
@@ -134,12 +133,12 @@ def measure(case: Case, seconds: float) -> dict[str, float]:
 
 
 def learner(model: nn.Module) -> Callable[[Tensor, Tensor, Tensor, Tensor], None]:
-    """A training step on sources, their lengths, what the decoder reads and what it is to say."""
+    """A training step on sources, their lengths, the decoder's input and its target."""
     optimizer = torch.optim.Adam(model.parameters())
 
-    def learn(source: Tensor, lengths: Tensor, read: Tensor, said: Tensor) -> None:
-        logits, _ = model(source, lengths, read)
-        loss = F.cross_entropy(logits.flatten(0, 1), said.flatten(), ignore_index=PAD)
+    def learn(source: Tensor, lengths: Tensor, target_input: Tensor, target: Tensor) -> None:
+        logits, _ = model(source, lengths, target_input)
+        loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=PAD)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -148,7 +147,7 @@ def learner(model: nn.Module) -> Callable[[Tensor, Tensor, Tensor, Tensor], None
 
 
 def decoder(what: str, model: Any, source: Tensor, lengths: Tensor) -> Callable[[], object]:
-    """Greedy or beam search that never says <eos>."""
+    """Greedy or beam decoding that never produces <eos>."""
     model.eval()
     with torch.no_grad():
         model.readout.bias[EOS] = -1e9
@@ -158,7 +157,7 @@ def decoder(what: str, model: Any, source: Tensor, lengths: Tensor) -> Callable[
 
 
 def in_process(cases: list[Case], options: argparse.Namespace) -> list[dict[str, float]]:
-    """Cases that differ in length only, in a process of their own, of ours or in the peer's environment."""
+    """Measure cases that differ in length only, in one process: ours, or one in the other toolkit's environment."""
     case = cases[0]
     peer, _, theirs = case.arm.partition(" ")
     if peer in PEERS:
@@ -175,7 +174,7 @@ def in_process(cases: list[Case], options: argparse.Namespace) -> list[dict[str,
 
 
 def first_update() -> float:
-    """Seconds from the command to the first update's line, on prepared data (the default run)."""
+    """Seconds from the start of the command to the line of the first update, on prepared data (the default run)."""
     with tempfile.TemporaryDirectory() as runs:
         command = [sys.executable, "-m", "attnspan.cli.train", f"runs_dir={runs}", "logger=none", "trainer.max_steps=2"]
         began = time.perf_counter()
@@ -187,7 +186,7 @@ def first_update() -> float:
 
 
 def loading() -> dict[str, float]:
-    """Milliseconds a training batch of the default run takes to make and to learn from, and the share of padding."""
+    """Milliseconds to load a training batch of the default run and to train on it, and the share of padding."""
     from attnspan.config.instantiate import build_corpus
     from attnspan.data.pipeline.datamodule import DataModule
     from attnspan.data.pipeline.prepare import prepare
@@ -235,11 +234,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--matmul-precision", default="highest", choices=MATMUL_PRECISIONS, help="of ours")
-    parser.add_argument("--joeynmt", help="the python of an environment that has JoeyNMT 2.3")
-    parser.add_argument("--opennmt", help="the same of OpenNMT-py 3.0")
+    parser.add_argument("--matmul-precision", default="highest", choices=["highest", "high", "medium"], help="of ours")
+    parser.add_argument("--joeynmt", help="the python of an environment with JoeyNMT 2.3")
+    parser.add_argument("--opennmt", help="the python of an environment with OpenNMT-py 3.0")
     parser.add_argument("--json", help="also write every measurement to this file, after each round")
-    parser.add_argument("--print", type=Path, metavar="FILE", help="measure nothing, print the tables of such a file")
+    parser.add_argument(
+        "--print", type=Path, metavar="FILE", help="measure nothing; print the tables of a file that --json wrote"
+    )
     parser.add_argument("--one", nargs=6, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.print:
@@ -287,7 +288,7 @@ def main() -> None:
 
 
 def print_tables(about: dict[str, Any]) -> None:
-    """Print what the JSON file holds; of what has not been measured yet nothing is said."""
+    """Print the contents of the JSON file, without the cases that are not measured yet."""
     found: Found = {Case(**one): rounds for one in about.pop("measured") if (rounds := one.pop("rounds"))}
     product = statistics.median(one["gflops"] for one in found[Case("product", "", 0, 0)])
     first, loaded = about["first_update"], about["loading"]
@@ -322,13 +323,13 @@ def median(found: Found, case: Case, key: str) -> float:
 
 
 def peer_of(found: Found, case: Case) -> Case:
-    """The same of the peer that the arm is compared to; of nobody if there is none."""
+    """The same case of the arm's counterpart in another toolkit; an arm without a name if there is none."""
     peers = (replace(case, arm=arm) for arm in COMPARED.get(case.arm, ()))
     return next((peer for peer in peers if peer in found), replace(case, arm=""))
 
 
 def ratio(found: Found, case: Case, other: Case, key: str = "seconds") -> str:
-    """Median, lowest and highest of one over the other, round by round; empty where the other was not measured."""
+    """Median, lowest and highest ratio of two cases over the rounds; empty if the other was not measured."""
     if other not in found or other == case:
         return ""
     ratios = [mine[key] / its[key] for mine, its in zip(found[case], found[other], strict=True)]
@@ -336,7 +337,7 @@ def ratio(found: Found, case: Case, other: Case, key: str = "seconds") -> str:
 
 
 def print_training(found: Found, vocabulary: int, product: float) -> None:
-    """The table of training steps."""
+    """Print the table of training steps."""
     print(f"training step, V = {vocabulary:,}")
     print(
         f"{'S = T':>5} {'arm':22} {'ms':>7} {'tokens/s':>9} {'MB':>6} {'GFLOP/s':>8} {'of product':>10}"
@@ -358,7 +359,7 @@ def print_training(found: Found, vocabulary: int, product: float) -> None:
 
 
 def print_decoding(found: Found, what: str) -> None:
-    """The table of a decoding."""
+    """Print the table of one decoding strategy."""
     print("greedy decoding" if what == "greedy" else "beam search, 5 places")
     print(f"{'S = T':>5} {'arm':22} {'ms':>7} {'tokens/s':>9}  {'time over plain':17} time over peer")
     for case in sorted((case for case in found if case.what == what), key=lambda case: case.length):
@@ -370,7 +371,7 @@ def print_decoding(found: Found, what: str) -> None:
 
 
 def print_fit(found: Found, vocabulary: int) -> None:
-    """Time of a training step as a + b T + c T S, by least squares; with three lengths there would be nothing left."""
+    """Print a least-squares fit a + b T + c T S of the time of a step; it needs more lengths than coefficients."""
     cases = [case for case in found if (case.what, case.vocabulary) == ("train", vocabulary)]
     if len({case.length for case in cases}) < 4:
         return
@@ -379,7 +380,7 @@ def print_fit(found: Found, vocabulary: int) -> None:
     for arm in dict.fromkeys(case.arm for case in cases):
         lengths = [case.length for case in cases if case.arm == arm]
         times = [1000 * median(found, case, "seconds") for case in cases if case.arm == arm]
-        # Each equation over its time: what counts is the share by which a time is missed.
+        # Each equation is divided by its time, so that relative errors count.
         columns = np.array([[1.0, length, length**2] for length in lengths]) / np.array(times)[:, None]
         a, b, c = np.linalg.lstsq(columns, np.ones(len(times)), rcond=None)[0]
         missed = np.abs(columns @ (a, b, c) - 1).max()

@@ -1,9 +1,8 @@
-"""JoeyNMT 2.3's recurrent models on the shapes of bench.py, which starts this file in JoeyNMT's own environment.
+"""JoeyNMT 2.3's recurrent models at the sizes of bench.py, which starts this file in JoeyNMT's own environment.
 
     python benchmarks/bench_joeynmt.py train|greedy|beam ARM LENGTH,... VOCABULARY THREADS SECONDS
 
-Prints seconds a step or decoded batch and MB as JSON, for each length. JoeyNMT feeds its attentional vector back in
-both arms.
+Prints seconds per step or decoded batch, and MB, as JSON for each length. JoeyNMT uses input feeding in both arms.
 """
 
 from __future__ import annotations
@@ -87,7 +86,7 @@ def measure(what: str, arm: str, length: int, vocabulary_size: int, seconds: flo
 
     if what != "train":
         model.eval()
-        with torch.no_grad():  # no bias there; a logit of 0 is never the largest of hundreds
+        with torch.no_grad():  # this layer has no bias; a logit of 0 is never the largest of hundreds
             model.decoder.output_layer.weight[3] = 0.0
     taken = median_seconds(train if what == "train" else decode, seconds)
     return {"seconds": taken, "memory": peak_mb() - before}

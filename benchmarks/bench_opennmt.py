@@ -1,9 +1,9 @@
-"""OpenNMT-py's recurrent models on the shapes of bench.py, which starts this file in OpenNMT-py's own environment.
+"""OpenNMT-py's recurrent models at the sizes of bench.py, which starts this file in OpenNMT-py's own environment.
 
     python benchmarks/bench_opennmt.py train ARM LENGTH,... VOCABULARY THREADS SECONDS
 
-Prints seconds a step and MB as JSON, for each length. ARM is its name of a score: ``mlp`` is additive, ``general`` is
-Luong's. The wiring is Luong's with input feeding for both; it has no other.
+Prints seconds per step, and MB, as JSON for each length. ARM is OpenNMT-py's name of a score: ``mlp`` is additive,
+``general`` is Luong's. Both use Luong's wiring with input feeding, the only one that it has.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def measure(arm: str, length: int, vocabulary: int, seconds: float) -> dict[str,
     readout = nn.Linear(HIDDEN, vocabulary)
     optimizer = torch.optim.Adam([*model.parameters(), *readout.parameters()])
     source = torch.randint(4, vocabulary, (BATCH, length, 1))
-    target = torch.randint(4, vocabulary, (BATCH, length + 1, 1))  # it leaves out the last token of what it reads
+    target = torch.randint(4, vocabulary, (BATCH, length + 1, 1))  # the model drops the last token of its input
     lengths = torch.full((BATCH,), length)
 
     def train() -> None:

@@ -1,14 +1,14 @@
-"""A whole run beside Yoyodyne 0.5's, from the command to the test's hypotheses.
+"""A whole run next to Yoyodyne 0.5's, from the command to the hypotheses of the test.
 
     make bench-yoyodyne DATA=path/to/sigmorphon2020
     python benchmarks/bench_yoyodyne.py YOYODYNE DATA [--language L] [--updates N ...] [--rounds N] [--threads N]
 
-YOYODYNE is the python of an environment that has it; DATA holds <language>/train.tsv, validation.tsv and test.tsv
+YOYODYNE is the python of an environment with Yoyodyne. DATA holds <language>/train.tsv, validation.tsv and test.tsv
 (conf/data/sigmorphon2020.yaml says where they come from). Both train additive attention over a bidirectional GRU, one
 layer, E = 128, H = 256 (128 a direction), dropout 0, Adam, float32, 57 updates an epoch of 3,600 words (batches of 64
-words there, of 480 positions here), validate each epoch, and decode the test greedily: `fit` and then `predict` there,
-one command here. Data is prepared anew in each run. The two take turns, beginning with the other one in each round.
-Updates a second are those of the whole command or commands. Leave the machine alone meanwhile.
+words there, of 480 positions here), validate after each epoch, and decode the test greedily: `fit` and then `predict`
+there, one command here. Each run prepares its data anew. The two take turns, and the order changes from round to round.
+Updates per second count the whole command or commands. Do not use the machine for anything else meanwhile.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ EMBEDDING, HIDDEN = 128, 256
 
 
 def ours(data: Path, language: str, updates: int, threads: int, work: Path) -> float:
-    """Seconds of one command."""
+    """Seconds of our command."""
     settings = (
         f"data=sigmorphon2020 data.root={data} data.language={language} runs_dir={work}/runs cache_dir={work}/cache "
         f"logger=none threads={threads} decoder=bahdanau decoder.score.attention_size={HIDDEN} "
@@ -92,7 +92,7 @@ def theirs(yoyodyne: Path, data: Path, language: str, updates: int, threads: int
 
 
 def timed(command: list[str], threads: int) -> float:
-    """Seconds of a command with so many threads; what it printed, and the end, if it fails."""
+    """Seconds of a command with ``threads`` threads; if it fails, print its output and exit."""
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     began = time.perf_counter()
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)

@@ -1,17 +1,18 @@
-"""What attention costs by length and recurrent cell: tokens a second in training and greedy decoding, memory, learning.
+"""What attention costs by length and recurrent cell: speed of training and decoding, memory, updates needed.
 
     python benchmarks/cost.py [--arms ARM ...] [--rnn CELL ...] [--lengths S ...] [--rounds N] [--seconds X]
                               [--loss NATS] [--updates N] > benchmarks/cost.txt
 
-The task is to say random sequences of one length S backwards, in batches of the default size; all else is the default
-config, one thread. First each arm learns, with one seed: no batch comes twice, so a batch's loss before its update is a
-validation loss, and counted are the updates until the mean of ten falls to ``--loss`` (guessing would give ln 26 =
-3.26), or ``--updates`` are over; the learning rate warms up as it does by default and then stays. Two of these go on at
-a time. Then speeds are measured one at a time: leave the machine alone.
-Each measurement is a process of its own, so that its peak of memory is its own: what stands here is by how much that
-lies above the same process after its imports. In each round all arms and lengths take turns, and a ratio compares two
-within a round; medians over the rounds. Decoding never says <eos>: it puts out S tokens for every source. The time to
-learn is the updates times the median time of one.
+The task is to reverse random sequences of one length S, in batches of the default size; everything else is the default
+config, with one thread. First each arm learns, with one seed. No batch is used twice, so the loss of a batch before its
+update is a validation loss. Counted are the updates until the mean of ten losses is at most ``--loss`` (guessing gives
+ln 26 = 3.26), up to ``--updates``; the learning rate warms up as by default and then stays constant. Two arms learn at
+a time. Then speeds are measured one at a time; do not use the machine for anything else meanwhile.
+
+Each measurement has its own process, so that its peak memory is its own; memory is counted from that of the same
+process after its imports. In each round all arms and lengths take turns. A ratio compares two cases of one round, and
+medians over the rounds are printed. Decoding never produces <eos>, so it produces S tokens for every source. The time
+to learn is the number of updates times the median time of one.
 """
 
 from __future__ import annotations
@@ -50,22 +51,22 @@ SYMBOLS = 30
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured."""
+    """One thing to measure."""
 
     length: int
     rnn: str
     arm: str
 
     def config(self) -> dict[str, Any]:
-        """The default one, of this arm and cell."""
+        """The default config with this arm and cell."""
         return compose_config(f"decoder={self.arm}", f"rnn={self.rnn}", "logger=none")
 
 
-class Pupil:
-    """A model with its optimiser, on the task.
+class Trainee:
+    """A model with its optimizer, on the task.
 
     Args:
-        case: which.
+        case: arm, cell and length.
         seed: of weights and sequences.
     """
 
@@ -105,47 +106,47 @@ class Pupil:
 
 
 def learn(case: Case, seed: int, loss: float, most: int) -> int | None:
-    """Updates until the mean of ten losses is no more than ``loss``; None where ``most`` do not suffice."""
-    pupil = Pupil(case, seed)
+    """Updates until the mean of ten losses is at most ``loss``; None if ``most`` updates are not enough."""
+    trainee = Trainee(case, seed)
     last: deque[float] = deque(maxlen=10)
     for update in range(1, most + 1):
-        last.append(float(pupil.update(pupil.draw(), min(1.0, update / pupil.warmup_steps))))
+        last.append(float(trainee.update(trainee.draw(), min(1.0, update / trainee.warmup_steps))))
         if len(last) == last.maxlen and statistics.mean(last) <= loss:
             return update
     return None
 
 
 def measure(case: Case, seconds: float) -> dict[str, float]:
-    """Tokens a second, seconds an update and MB of one arm at one length, in this process."""
+    """Tokens per second, seconds per update and MB of one arm at one length, in this process."""
     forget_peak()
     before = peak_mb()
-    pupil = Pupil(case, 1)
-    source = pupil.draw()
+    trainee = Trainee(case, 1)
+    source = trainee.draw()
 
     def train() -> int:
-        pupil.update(source)
-        return pupil.tokens
+        trainee.update(source)
+        return trainee.tokens
 
     trained = rate(train, seconds)
-    pupil.model.eval()
+    trainee.model.eval()
     with torch.no_grad():
-        pupil.model.readout.bias[EOS] = -1e9
+        trainee.model.readout.bias[EOS] = -1e9
     decoding = Greedy(limit=LengthLimit(ratio=1.0, margin=0))
 
     def decode() -> int:
-        return int(decoding(pupil.model, source, pupil.lengths, specials=SPECIALS).lengths.sum())
+        return int(decoding(trainee.model, source, trainee.lengths, specials=SPECIALS).lengths.sum())
 
     decoded = rate(decode, seconds)
     return {
         "training": trained,
         "decoding": decoded,
         "memory": peak_mb() - before,
-        "update": pupil.tokens / trained,
+        "update": trainee.tokens / trained,
     }
 
 
 def in_process(*arguments: object) -> Any:
-    """What this file prints with ``--one``, in a process of its own."""
+    """Run this file with ``--one`` in another process; what it prints."""
     command = [sys.executable, __file__, "--one", *map(str, arguments)]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
@@ -165,12 +166,12 @@ def one(what: str, length: str, rnn: str, arm: str, *more: str) -> None:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--arms", nargs="+", default=ARMS, help="the first is what the others are compared to")
-    parser.add_argument("--rnn", nargs="+", default=CELLS, help="the first is what the others are compared to")
+    parser.add_argument("--arms", nargs="+", default=ARMS, help="the others are compared to the first")
+    parser.add_argument("--rnn", nargs="+", default=CELLS, help="the others are compared to the first")
     parser.add_argument("--lengths", nargs="+", type=int, default=LENGTHS)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of training, and of decoding, a measurement")
-    parser.add_argument("--loss", type=float, default=1.0, help="nats a token, to which the time is measured")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of training and of decoding, for each measurement")
+    parser.add_argument("--loss", type=float, default=1.0, help="nats per token, down to which the time is measured")
     parser.add_argument("--updates", type=int, default=400, help="most updates to get there")
     parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -213,7 +214,7 @@ def main() -> None:
 
 
 def to_loss(updates: int | None, seconds: float, most: int) -> str:
-    """The updates, and their time; a bound where it is not known."""
+    """The updates and their time; a lower bound if the loss was not reached."""
     if updates is None:
         return f" {f'> {most:,}':>8} {f'> {most * seconds:.0f}':>6}"
     return f" {updates:8,} {updates * seconds:6.0f}"

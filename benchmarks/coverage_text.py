@@ -1,16 +1,17 @@
-"""Do the 95% intervals of BLEU and chrF hold what they promise? Simulated translations whose truth is known.
+"""Do the 95% intervals of BLEU and chrF cover 95%? Simulated translations whose true scores are known.
 
-Two arms, S seeds, 100 sentences of 5 to 25 words. A word of sentence i that arm a says with seed s is another one than
-the reference's with a probability whose logit is
+Two arms, S seeds, 100 sentences of 5 to 25 words. A word of sentence i that arm a produces with seed s differs from the
+reference's with a probability whose logit is
 
     level(a) + seed(a, s) + difficulty(i) + likes(a, i)
 
-and one in fifty is left out. The truth is the score of a corpus of 4,000 such sentences, averaged over seeds (by Gauss
-and Hermite's quadrature, seven seeds).
+and one word in fifty is left out. The true score is that of a corpus of 4,000 such sentences, averaged over seeds by
+Gauss-Hermite quadrature with seven points.
 
     python benchmarks/coverage_text.py [repetitions] > benchmarks/coverage_text.txt
 
-Printed in percent: how often the intervals hold the truth, of the first arm's score and of the difference of the arms.
+Printed in percent: how often the intervals contain the true score of the first arm, and the true difference of the
+arms.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from attnspan.analysis.text_metrics import measure, statistics
 
 WORDS = np.array([f"{first}{vowel}{last}" for first in "bdfgklmnprst" for vowel in "aeiou" for last in "lmnrst"])
 LEVELS = (-1.0, -1.4)
-"""Of the two arms: the logit of saying a wrong word."""
+"""The logit of a wrong word, for each of the two arms."""
 DIFFICULTY, LIKES, LEFT_OUT = 0.7, 0.4, 0.02
 SENTENCES = 100
 METRICS = ("bleu", "chrf")
@@ -39,7 +40,7 @@ METRICS = ("bleu", "chrf")
 
 @dataclass(frozen=True)
 class World:
-    """What is true."""
+    """The true spread of seeds."""
 
     name: str
     spread: float
@@ -50,14 +51,14 @@ WORLDS = (World("seeds alike", 0.0), World("seeds differ a lot", 0.4))
 
 
 def references(count: int, generator: np.random.Generator) -> list[list[str]]:
-    """Sentences of words, some of which are common and most rare."""
+    """Sentences of words, a few common and most of them rare."""
     share = 1 / np.arange(2, len(WORDS) + 2)
     lengths = generator.integers(5, 26, count)
     return [list(generator.choice(WORDS, length, p=share / share.sum())) for length in lengths]
 
 
-def said(reference: list[str], logit: float, generator: np.random.Generator) -> str:
-    """What comes out."""
+def corrupted(reference: list[str], logit: float, generator: np.random.Generator) -> str:
+    """The hypothesis for a reference."""
     wrong = generator.random(len(reference)) < expit(logit)
     instead = generator.choice(WORDS, len(reference))
     kept = generator.random(len(reference)) >= LEFT_OUT
@@ -65,20 +66,22 @@ def said(reference: list[str], logit: float, generator: np.random.Generator) -> 
 
 
 def draw(effects: Floats, count: int, generator: np.random.Generator) -> list[list[pd.DataFrame]]:
-    """One study: of each arm the records of each seed, on the same sentences; ``effects`` are arms x seeds."""
+    """One study: the records of each seed of each arm, on the same sentences; ``effects`` are arms x seeds."""
     sentences = references(count, generator)
     texts = [" ".join(one) for one in sentences]
     hard = generator.normal(0, DIFFICULTY, count)
     arms = []
     for level, of_seeds in zip(LEVELS, effects, strict=True):
         logits = level + hard + generator.normal(0, LIKES, count)
-        out = [[said(*one, generator) for one in zip(sentences, logits + effect, strict=True)] for effect in of_seeds]
+        out = [
+            [corrupted(*one, generator) for one in zip(sentences, logits + effect, strict=True)] for effect in of_seeds
+        ]
         arms.append([pd.DataFrame({"reference": texts, "hypothesis": one}) for one in out])
     return arms
 
 
 def scored(arms: list[list[pd.DataFrame]], metric: str) -> Rates:
-    """The scores of both arms beside each other."""
+    """The scores of both arms, paired."""
     every = np.ones((1, len(arms[0][0])), dtype=bool)
     return Rates.beside(*(measure([statistics(one, metric) for one in arm], metric, every) for arm in arms))
 

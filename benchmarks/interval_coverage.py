@@ -1,20 +1,20 @@
-"""Do the report's 95% intervals hold what they promise? Simulated studies whose truth is known.
+"""Do the report's 95% intervals cover 95%? Simulated studies whose true rates are known.
 
 Two arms (or four), S seeds, five length bins of 40 to 200 sources. A token of example i, decoded by arm a with seed s,
 is wrong with a probability whose logit is
 
     curve(a, length) + seed(a, s) * (0.5 + length / 60) + difficulty(i) + likes(a, i) + luck(a, s, i)
 
-so seeds move whole curves, sources are hard for both arms alike, and each arm has sources that it finds harder than the
-other does. The number of wrong tokens is binomial. The truth of a bin is the expectation over all of these, to which
-only the lengths are fixed; it is computed by quadrature.
+so a seed shifts a whole curve, some sources are hard for all arms, and each arm has sources that it finds harder than
+the others do. The number of wrong tokens is binomial. The true rate of a bin is the expectation over all random terms
+at that length, computed by quadrature.
 
     python benchmarks/interval_coverage.py [repetitions] > benchmarks/interval_coverage.txt
 
-Printed per world and number of seeds, in percent: how often the 95% intervals hold the truth (aim: 95, within 92 to
-98), and how often a difference is found where there is none (aim: 5, within 3 to 7; less is safe and costs power). Of
-two arms the first one's span is looked at, of four every arm's that has one. Which arm is the best, and sets the
-threshold, is chosen by the results of each repetition.
+Printed for each world and number of seeds, in percent: how often the 95% intervals contain the true value (aim: 95,
+within 92 to 98), and how often a difference is found where there is none (aim: 5, within 3 to 7; fewer is safe but
+costs power). With two arms the span of the first is tested, with four the span of every arm that has one. The best arm,
+which sets the threshold, is chosen by the results of each repetition.
 """
 
 from __future__ import annotations
@@ -43,26 +43,26 @@ DIFFICULTY, LIKES, LUCK = 0.7, 0.4, 0.4
 
 @dataclass(frozen=True)
 class World:
-    """What is true."""
+    """The true curves and the spread of seeds."""
 
     name: str
     spread: float
     """Standard deviation of the seed effect, on the logit of being wrong."""
     others: tuple[float | None, ...]
-    """All arms but the first: by how much their logits lie below its; None for an arm that length does no harm."""
+    """How far the other arms' logits lie below those of the first; None for an arm that length does not affect."""
     keep: float
-    """The share of quality that puts the first arm's span well inside the lengths."""
+    """The share of quality to keep, chosen so that the first arm's span lies well inside the lengths."""
     skewed: bool = False
-    """Seed effects from a shifted exponential distribution: most seeds are good, some are bad."""
+    """Whether seed effects are exponential: most seeds are good, some are bad."""
 
     def curves(self) -> Floats:
-        """Logit of being wrong, arm x length."""
+        """Logit of an error, arm x length."""
         first = -1.2 + 1.8 * (1 - np.exp(-AT / 25))
         return np.stack([first, *(np.full(B, -2.0) if gap is None else first - gap for gap in self.others)])
 
     @property
     def alike(self) -> bool:
-        """Whether all arms are."""
+        """Whether all arms have the same curve."""
         return not any(gap != 0 for gap in self.others)
 
     def truth(self) -> Floats:
@@ -79,7 +79,7 @@ class World:
         return np.einsum("abns,n,s->ab", expit(logits), weights, seed_weights)
 
     def draw(self, seeds: int, generator: np.random.Generator) -> list[Rates]:
-        """One study: the rates of every arm."""
+        """Draw one study: the rates of every arm."""
         N = len(LENGTHS)
         hard = generator.normal(0, DIFFICULTY, N)
         arms = []
@@ -113,7 +113,7 @@ OF_FOUR = (
 
 
 def span_of(arms: list[Rates], which: int, keep: float) -> Span | None:
-    """The span of one arm, as a report finds it: the arm with the fewest errors on the shortest sources is the best."""
+    """The span of one arm as a report finds it: the best arm has the fewest errors on the shortest sources."""
     rates, best = arms[0], min(range(len(arms)), key=lambda arm: float(arms[arm].mean[0]))
     for other in arms[1:]:
         rates = Rates.beside(rates, other)
@@ -122,14 +122,14 @@ def span_of(arms: list[Rates], which: int, keep: float) -> Span | None:
 
 
 def true_spans(truth: Floats, keep: float) -> list[float | None]:
-    """The span of each arm's true curve; None where it is beyond the lengths tested."""
+    """The span of each arm's true curve; None if it is beyond the tested lengths."""
     known = [Rates(curve[None], np.zeros((1, B, 2)), np.full(B, 30)) for curve in truth]
     spans = [span_of(known, arm, keep) for arm in range(len(truth))]
     return [None if span is None or span.length.censored else span.length.tokens for span in spans]
 
 
 def misses(span: Span, length: float) -> tuple[bool, bool]:
-    """Whether a length lies below a span's interval, and whether above; a censored end is open."""
+    """Whether a length lies below a span's interval, and whether it lies above; a censored end is open."""
     low = -np.inf if span.low.censored == "<" else span.low.tokens
     high = np.inf if span.high.censored == ">" else span.high.tokens
     return length < low - 0.1, length > high + 0.1
@@ -174,7 +174,7 @@ def simulate(world: World, seeds: int, repetitions: int) -> dict[str, float]:
 
 
 def simulate_choice(world: World, seeds: int, repetitions: int) -> dict[str, float]:
-    """Shares of all spans of all repetitions, in percent."""
+    """Shares of all spans in all repetitions, in percent."""
     generator = np.random.default_rng([seeds, len(OF_TWO) + OF_FOUR.index(world)])
     spans = true_spans(world.truth(), world.keep)
     missed = []
@@ -190,7 +190,7 @@ def simulate_choice(world: World, seeds: int, repetitions: int) -> dict[str, flo
 
 
 def other_methods(rates: Rates, weights: Floats, generator: np.random.Generator) -> dict[str, float]:
-    """Half-widths that other methods give the third bin's difference, to show why they are not used."""
+    """Half-widths by other methods of the third bin's difference, to show why they are not used."""
     S = rates.seeds
     variance = rates._variance(weights[None])
     seed, example, interaction = (float(part[0]) for part in (variance.seed, variance.example, variance.interaction))

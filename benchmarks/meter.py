@@ -1,4 +1,4 @@
-"""How the benchmarks measure: time, memory, and what this machine can multiply. Needs torch and nothing of attnspan."""
+"""Time, memory and matrix products, as the benchmarks measure them. Needs torch and nothing of attnspan."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 def median_seconds(work: Callable[[], object], seconds: float) -> float:
-    """Median time of ``work``: once to warm up, then for ``seconds`` or three times, at most ten times ``seconds``."""
+    """Median time of ``work``: one call to warm up, then ``seconds`` or three calls, within ten times ``seconds``."""
     work()
     times: list[float] = []
     while (spent := sum(times)) < seconds or (len(times) < 3 and spent < 10 * seconds):
@@ -22,7 +22,7 @@ def median_seconds(work: Callable[[], object], seconds: float) -> float:
 
 
 def rate(work: Callable[[], int], seconds: float) -> float:
-    """Tokens a second of ``work``, which says how many it has done: once to warm up, then for at least ``seconds``."""
+    """Tokens per second of ``work``, which returns their number: one call to warm up, then at least ``seconds``."""
     work()
     began, tokens = time.perf_counter(), 0
     while (now := time.perf_counter()) < began + seconds:
@@ -32,13 +32,13 @@ def rate(work: Callable[[], int], seconds: float) -> float:
 
 
 def peak_mb() -> float:
-    """Most memory that this process held since :func:`forget_peak` (Linux; getrusage begins with the parent's)."""
+    """Peak memory of this process since :func:`forget_peak`. Linux; the peak of getrusage starts with the parent's."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**10
 
 
 def forget_peak() -> None:
-    """What the imports needed for a moment is not the model's."""
+    """Reset the peak, so that what imports needed for a moment does not count."""
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 

@@ -1,11 +1,11 @@
-"""Published ratios beside ours: how much quality is left on long sources, and how arms compare.
+"""Published ratios next to ours: how much quality is left on long sources, and how arms compare.
 
     python benchmarks/published.py > results/published.md
 
-Ours are read from ``seeds.csv`` of the committed reports in ``results/``, the published ones stand here. Tasks, sizes
-and measures differ (BLEU of translations there, 1 - phone error rate of pronunciations here), so ratios of one model to
-itself or to its neighbour are compared, not values. Each of ours is the mean over seeds of that seed's ratio, with the
-lowest and the highest seed.
+Ours are read from ``seeds.csv`` of the committed reports in ``results/``; the published ones are written in this file.
+Tasks, sizes and metrics differ (BLEU of translations there, 1 - phone error rate of pronunciations here), so what is
+compared are ratios within one study, not values. Each of our ratios is the mean over seeds, with the lowest and the
+highest seed.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Published:
 
 
 def with_length() -> Iterator[tuple[str, ...]]:
-    """Quality on long sources over quality on short ones, at alike multiples of the longest training length."""
+    """Quality on long sources over quality on short ones, at similar multiples of the longest training length."""
     trained = {60: "[5,60]", 20: "[5,20]", 40: "[5,40]"}
     for model, arm, of, over, longest, far in (
         ("RNNsearch-50, 50 over 20 words", "bahdanau", 26.2, 26.9, 60, "51–60"),

@@ -1,9 +1,9 @@
-"""How often do the ranking's intervals hold the truth? A simulation; ``benchmarks/ranking.txt`` is what it printed.
+"""How often do the ranking's intervals contain the true value? A simulation, whose output is ``ranking.txt``.
 
     python benchmarks/ranking.py > benchmarks/ranking.txt
 
-Two arms, three data sets of different difficulty. Scores of runs are normal around means that are known; the truth is
-what infinitely many runs would give. Drawing S of S runs is what rliable does, S - 1 of S what the report does.
+Two arms, three datasets of different difficulty. Scores of runs are normal around known means; the true value is that
+of infinitely many runs. rliable draws S of S runs; the report draws S - 1 of S.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ SPREAD, AHEAD = 0.05, 0.04
 
 
 def iqm(drawn: list[list[Floats]]) -> Floats:
-    """Of the first arm."""
+    """Interquartile mean of the first arm."""
     return interquartile_mean(drawn[0])
 
 
 def better(drawn: list[list[Floats]]) -> Floats:
-    """The first arm beside the second."""
+    """Probability that the first arm beats the second."""
     return probability_of_improvement(*drawn)
 
 
 def as_rliable(statistic, arms, generator) -> tuple[float, float]:
-    """The interval from S of S runs."""
+    """The percentile interval of draws of S of S runs."""
     drawn = [[runs[generator.integers(0, len(runs), (1_000, len(runs)))] for runs in scores] for scores in arms]
     low, high = np.quantile(statistic(drawn), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return low, high

@@ -1,14 +1,14 @@
-"""Memory against the size of a corpus: to prepare it, and from its cache to the first batch.
+"""Memory against the size of a corpus: to prepare it, and to get from its cache to the first batch.
 
     python benchmarks/scale.py [--pairs N ...] > benchmarks/scale.txt
 
-Pairs of about 20 words, drawn with a seed by a law like Zipf's from 30,000, in two plain text files a split; BPE of
-8,000 entries for both sides together. Each number is from a process of its own: the most anonymous memory that it,
-and those that it starts, held at a time above what its imports take. From 100,000 pairs on, two processes cut the
-texts into tokens on two cores, and their imports are counted. Files that lie mapped into memory are not, for the
-system takes their pages back when it needs them; of the training split's the share is given that was mapped in for
-the first batch, and after how many seconds it was there. Beside that the cache is read through once, to see that it is
-whole; a large one is not waited for. Linux only.
+The corpus has pairs of about 20 words, drawn from 30,000 by a law like Zipf's, in two plain text files per split; BPE
+with 8,000 entries is shared by both sides. Each number comes from a process of its own: the most anonymous memory that
+the process and its children held at a time, minus that of its imports. From 100,000 pairs on, two processes tokenise
+the texts on two cores, and their imports are counted. Memory-mapped files are not counted, because the system takes
+their pages back when it needs them; for the training split the table gives the share that was in memory at the first
+batch, and the seconds until then. The cache is also read through once to verify it; training does not wait for a large
+one. Linux only.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MB = 2**20
 
 
 def write_corpus(directory: Path, pairs: int) -> None:
-    """Two files a split; validation and test are of 1,000 pairs."""
+    """Write two files per split; validation and test have 1,000 pairs."""
     draw = np.random.default_rng(1)
     letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
     words = ["".join(draw.choice(letters, draw.integers(2, 12))) for _ in range(WORDS)]
@@ -45,7 +45,7 @@ def write_corpus(directory: Path, pairs: int) -> None:
 
 
 def measure(directory: Path) -> dict[str, float]:
-    """What this process needs to prepare the corpus, or, where that is done, up to the first batch."""
+    """Memory that this process needs to prepare the corpus or, if it is prepared, to load the first batch."""
     from attnspan.data.corpora.parallel import Parallel
     from attnspan.data.pipeline.batches import EncodedSplit, TrainingLoader, plan_batches
     from attnspan.data.pipeline.prepare import prepare
@@ -77,7 +77,7 @@ def measure(directory: Path) -> dict[str, float]:
 
 @contextmanager
 def most_anonymous() -> Iterator[list[float]]:
-    """The most anonymous memory, in bytes, above that at the start, as the first of a list."""
+    """A list whose first number becomes the peak anonymous memory, in bytes, minus that at the start."""
     start, most, done = anonymous(), [0.0], threading.Event()
 
     def watch() -> None:
@@ -94,13 +94,13 @@ def most_anonymous() -> Iterator[list[float]]:
 
 
 def anonymous() -> int:
-    """Anonymous memory of this process and of those that it has started, in bytes."""
+    """Anonymous memory of this process and its children, in bytes."""
     children = " ".join(path.read_text() for path in Path("/proc/self/task").glob("*/children")).split()
     return sum(held("RssAnon", name) for name in ("self", *children))
 
 
 def held(what: str, process: str = "self") -> int:
-    """A line of /proc/.../status, in bytes; 0 for a process that is gone."""
+    """The value of a line of /proc/.../status, in bytes; 0 for a process that has ended."""
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:
@@ -113,7 +113,7 @@ def resident(file: Path) -> int:
     size, ours = 0, False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         key, *rest = line.split()
-        if not key.endswith(":"):  # the head of a mapping
+        if not key.endswith(":"):  # first line of a mapping
             ours = line.endswith(str(file))
         elif ours and key == "Rss:":
             size += 1024 * int(rest[0])
@@ -121,7 +121,7 @@ def resident(file: Path) -> int:
 
 
 def main() -> None:
-    """Measure each size, and print a table."""
+    """Measure each size and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", nargs="+", type=int, default=PAIRS)
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)

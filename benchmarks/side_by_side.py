@@ -1,10 +1,10 @@
-"""What do two cores bring? The same sweep with its runs one after the other, and two at a time, one thread each.
+"""What do two cores gain? The same sweep with one run at a time and with two, one thread each.
 
     python benchmarks/side_by_side.py [repetitions] > benchmarks/side_by_side.txt
 
-The sweep has four runs of the same cost, so nothing waits for a straggler. One after the other and two at a time take
-turns, each beginning every second turn, so that what else the machine does falls on both. Time is that of the whole
-command, from its start to its table; the data is prepared before. Leave the machine alone meanwhile.
+The sweep has four runs of the same cost, so nothing waits for a straggler. The two ways take turns, and the order
+changes from turn to turn, so that other load on the machine affects both alike. Timed is the whole command, from its
+start to its table; the data is prepared before. Do not use the machine for anything else meanwhile.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""SIGMORPHON 2020, task 1, spelling to sounds in four languages: our arms beside the published systems.
+"""SIGMORPHON 2020, task 1, spelling to sounds in four languages: our arms next to the published systems.
 
     attnspan-train sweep=sigmorphon2020 data.root=DIRECTORY
     python benchmarks/sigmorphon2020.py @runs/sigmorphon2020.txt
 
-Prints three tables (word error rate, phone error rate as the published scorer counts it, true phone error rate) and
-writes them to results/sigmorphon2020/table.md, with the scores of every run in runs.csv beside it. It reads records
-only. A mean over seeds or languages is of finished runs of one setting, all of them, or there is no table.
+Prints three tables (word error rate, phone error rate as the published scorer counts it, true phone error rate), and
+writes them to results/sigmorphon2020/table.md and the scores of every run to runs.csv. It reads records only. A mean
+over seeds or languages needs every run of one setting, finished; otherwise there is no table.
 """
 
 from __future__ import annotations
@@ -52,34 +52,34 @@ SETTINGS = (
     "selection_metric",
     "decoding.beam_size",
 )
-"""Config keys that the table's foot gives."""
+"""Config keys that are printed below the tables."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Of one run on its test words, in percent."""
+    """Scores of one run on its test words, in percent."""
 
     word_error_rate: float
-    """Words whose phones are not all right."""
+    """Words with at least one wrong phone."""
     published_phone_error_rate: float
-    """Edits as :func:`published_edits` counts them, by reference phones."""
+    """Edits as :func:`published_edits` counts them, over reference phones."""
     phone_error_rate: float
-    """Levenshtein edits by reference phones."""
+    """Levenshtein edits over reference phones."""
 
 
 def published_edits(hypothesis: Sequence[str], reference: Sequence[str]) -> int:
     """Edits as the shared task's scorer counts them.
 
-    It fills the table of the Levenshtein distance, in which cell (i, j) has the distance of the first i symbols of one
-    sequence to the first j of the other, but with 1 all along the border, where the distance to nothing is 0, 1, 2, ...
-    So what is missing or too much at the beginning costs 1 altogether, and the empty hypothesis has one edit. It is
-    never more than the Levenshtein distance.
+    The scorer fills the table of the Levenshtein distance, whose cell (i, j) has the distance between the first i
+    symbols of one sequence and the first j of the other. But its border is 1 everywhere instead of 0, 1, 2, ... So
+    missing or additional symbols at the beginning cost 1 altogether, and an empty hypothesis has one edit. The result
+    is never more than the Levenshtein distance.
     """
     above = [0] + [1] * len(reference)
-    for said in hypothesis:
+    for produced in hypothesis:
         row = [1]
         for j, wanted in enumerate(reference):
-            row.append(above[j] if said == wanted else 1 + min(above[j], above[j + 1], row[j]))
+            row.append(above[j] if produced == wanted else 1 + min(above[j], above[j + 1], row[j]))
         above = row
     return above[-1]
 
@@ -100,10 +100,10 @@ def score(run: Run) -> Scores:
 
 
 def language_of(run: Run) -> str:
-    """The language that a run is about.
+    """The language of a run.
 
     Raises:
-        InputError: the run is about something else.
+        InputError: it has none of the published ones.
     """
     language = str(run.config["data"].get("language"))
     if language not in LANGUAGES:
@@ -112,10 +112,10 @@ def language_of(run: Run) -> str:
 
 
 def read(paths: Sequence[Path]) -> list[Run]:
-    """Read runs that may be averaged: finished, of one setting, and for each language the same arms and seeds.
+    """Read runs that may be averaged: finished, of one setting, with the same arms and seeds for each language.
 
     Raises:
-        InputError: they may not; names those that are in the way.
+        InputError: they may not; names the runs or keys that prevent it.
     """
     by_data: dict[str, list[Path]] = {}
     for directory in find_runs(paths):
@@ -137,7 +137,7 @@ def read(paths: Sequence[Path]) -> list[Run]:
 
 
 def over_seeds(values: Sequence[float]) -> str:
-    """``6.22 ± 0.31``: the mean, and the standard deviation of the seeds where there are two or more."""
+    """``6.22 ± 0.31``: the mean, and the standard deviation over seeds if there are two or more."""
     return f"{mean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
 
 
@@ -150,25 +150,25 @@ class Table:
         self._scores = {(run.arm, language_of(run), run.seed): score(run) for run in runs}
 
     def scores(self, run: Run) -> Scores:
-        """What a run scored."""
+        """The scores of a run."""
         return self._scores[run.arm, language_of(run), run.seed]
 
     def seeds(self, arm: str) -> list[int]:
-        """Of an arm, the same in every language."""
+        """The seeds of an arm, the same in every language."""
         return sorted({run.seed for run in self.runs if run.arm == arm})
 
     def cell(self, arm: str, languages: Sequence[str], measure: Callable[[Scores], float]) -> str:
-        """The mean over languages, seed by seed, and over the seeds."""
+        """The mean over languages for each seed, then over seeds."""
         return over_seeds(
             [mean(measure(self._scores[arm, language, seed]) for language in languages) for seed in self.seeds(arm)]
         )
 
     def markdown(self, measure: Callable[[Scores], float], published: int | None) -> str:
-        """A table of one measure.
+        """A table of one score.
 
         Args:
-            measure: of a run's scores.
-            published: which number of a published system stands beside it; None where none does.
+            measure: picks the score.
+            published: index of the published systems' score to print next to it; None for none.
         """
         systems = PUBLISHED if published is not None else {}
         words = {language_of(run): len(run.records) for run in self.runs}
@@ -183,7 +183,7 @@ class Table:
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
     def csv(self) -> str:
-        """Every run, one a row."""
+        """One row per run."""
         text = io.StringIO()
         facts = ("best_update", "parameters", "wall_seconds", "run_id")
         columns = ["language", "arm", "seed", *Scores.__annotations__, *facts]
@@ -196,7 +196,7 @@ class Table:
 
 
 def write_up(table: Table) -> str:
-    """All that table.md says."""
+    """The contents of table.md."""
     means = [f"{arm} {table.cell(arm, list(LANGUAGES), lambda one: one.word_error_rate)}" for arm in table.arms]
     theirs = [f"{name} {mean(wer for wer, _ in system.values()):.2f}" for name, system in PUBLISHED.items()]
     seeds = [f"{arm} has {len(table.seeds(arm))} ({joined(table.seeds(arm))})" for arm in table.arms]
@@ -235,7 +235,7 @@ def sizes(table: Table, arm: str) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command. Returns its exit code: 2 for runs that make no table, said in one line."""
+    """Run the command. Returns its exit code: 2 after a one-line error about runs that make no table."""
     parser = ListParser(prog="sigmorphon2020.py", fromfile_prefix_chars="@", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run directory, one above some, or @FILE with them")
     parser.add_argument("--out", default="results/sigmorphon2020", metavar="DIR", help="where table.md and runs.csv go")

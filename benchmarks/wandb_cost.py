@@ -1,11 +1,11 @@
-"""What does W&B cost? The same run without it and mirrored offline, in turns.
+"""What does W&B cost? The same run without W&B and mirrored offline, in turns.
 
     python benchmarks/wandb_cost.py [repetitions] [override ...] > benchmarks/wandb_cost.txt
 
-A run of the study's size, but with fewer updates, each time in a directory of its own; who begins changes from turn to
-turn, so that what else the machine does falls on both. Training is what the run itself counts as such, without
-validation and test; the whole is the command from its start to its end, with W&B's start, tables, maps and end, which
-take the same few seconds of a run of any length. Leave the machine alone meanwhile.
+The run has the study's size but fewer updates, and a directory of its own each time. The order changes from turn to
+turn, so that other load on the machine affects both alike. Training time is what the run itself counts, without
+validation and test. The whole command also has W&B's start, tables, maps and end, which take the same few seconds
+whatever the length of the run. Do not use the machine for anything else meanwhile.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 RUN = ("decoder=bahdanau", "seed=1", "threads=1", "trainer.max_steps=300", "trainer.val_check_interval=150")
 MODES = ("disabled", "offline")
 MOST = 0.03
-"""Of the time of training."""
+"""The largest share of training time that logging may cost."""
 
 
 def measure(mode: str, overrides: list[str]) -> tuple[float, float]:
