@@ -1,14 +1,14 @@
 # make study                  the long-sequence study, from nothing to reports/long_sequences/index.html
 # make study SWEEP=smoke      any other file in sweeps/
 # make test                   the tests
-# make soak                   kill runs and sweeps for half an hour, and compare them with untouched ones
-# make cluster-test           the tests that need a cluster, through a SLURM that it starts here (Debian; asks for root)
-# make bench                  what a step costs in each arm, in benchmarks/bench.txt; leave the machine alone meanwhile
-# make bench-peers            the same beside JoeyNMT, which is installed into .bench from the package index
-# make bench-opennmt          training steps beside OpenNMT-py's, likewise
-# make bench-yoyodyne DATA=D  whole runs beside Yoyodyne's, on D/fre/*.tsv of SIGMORPHON 2020
+# make soak                   kill runs and sweeps for half an hour and compare them with untouched ones
+# make cluster-test           the tests that need a cluster, on a SLURM that it starts here (Debian, root)
+# make bench                  measure a step of each arm, to benchmarks/bench.txt, on an otherwise idle machine
+# make bench-peers            the same and JoeyNMT, which is installed into .bench from the package index
+# make bench-opennmt          training steps of ours and of OpenNMT-py, installed likewise
+# make bench-yoyodyne DATA=D  whole runs of ours and of Yoyodyne, on D/fre/*.tsv of SIGMORPHON 2020
 # make check                  lint, formatting and types
-# make results                keep what the study printed in results/, for RESULTS.md to quote
+# make results                copy the report of a study to results/, for RESULTS.md to quote
 
 PYTHON ?= python3
 SWEEP ?= long_sequences
@@ -22,7 +22,7 @@ study: .venv/installed
 	exit $$status
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder  # a file's runs are made once
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder  # a test file's runs are made once
 
 soak: .venv/installed-dev
 	$(BIN)/python -m tests.soak > benchmarks/soak.txt.new
@@ -52,18 +52,18 @@ bench-yoyodyne: .venv/installed-dev .bench/yoyodyne
 	$(BIN)/python benchmarks/bench_yoyodyne.py .bench/yoyodyne/bin/python "$(DATA)" > benchmarks/bench_yoyodyne.txt.new
 	mv benchmarks/bench_yoyodyne.txt.new benchmarks/bench_yoyodyne.txt
 
-.bench/yoyodyne:  # the torchvision that it brings may be built for another torch, and then nothing starts
+.bench/yoyodyne:  # its torchvision may be built for another torch, and then nothing starts
 	$(PYTHON) -m venv $@.new
 	$@.new/bin/pip install --quiet --constraint constraints.txt yoyodyne==0.5.27 torch
 	$@.new/bin/pip uninstall --quiet --yes torchvision
 	rm -rf $@ && mv $@.new $@
 
-.bench/opennmt:  # its later releases want a torch older than ours
+.bench/opennmt:  # later releases need a torch older than ours
 	$(PYTHON) -m venv $@.new
 	$@.new/bin/pip install --quiet OpenNMT-py==3.0.4 torch==2.13.0 'setuptools<81'
 	rm -rf $@ && mv $@.new $@
 
-.bench/joeynmt:  # it needs pkg_resources and importlib_metadata and does not say so
+.bench/joeynmt:  # it needs pkg_resources and importlib_metadata without declaring them
 	$(PYTHON) -m venv $@.new
 	$@.new/bin/pip install --quiet joeynmt==2.3.0 torch==2.13.0 'setuptools<81' importlib_metadata
 	rm -rf $@ && mv $@.new $@
