@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import signal
 from collections.abc import Iterable
 
@@ -23,6 +24,40 @@ class UnderWayError(InputError):
     """Another process is at work on the run. Commands exit with code 75, the system's word for "try again later"."""
 
     EXIT_CODE = 75
+
+
+class SettingError(ValueError):
+    """An argument of a configurable class cannot be used.
+
+    The class that owns the argument raises it, with the argument's name. :mod:`attnspan.config.instantiate` makes an
+    :class:`InputError` of it that has the full key in front.
+    """
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"{name}: {problem}")
+        self.name, self.problem = name, problem
+
+
+def check_counts(**values: object) -> None:
+    """Raise :class:`SettingError` for the first value that is not a whole number of at least 1."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise SettingError(name, f"must be a whole number of at least 1, not {value!r}")
+
+
+def check_switches(**values: object) -> None:
+    """Raise :class:`SettingError` for the first value that is neither true nor false."""
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise SettingError(name, f"must be true or false, not {value!r}")
+
+
+def check_numbers(*, below: float = math.inf, **values: object) -> None:
+    """Raise :class:`SettingError` for the first value that is not a number of at least 0 and less than ``below``."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < below:
+            limit = "" if below == math.inf else f" and less than {below}"
+            raise SettingError(name, f"must be a number of at least 0{limit}, not {value!r}")
 
 
 class NotFiniteError(RuntimeError):

@@ -1,4 +1,8 @@
-"""From a run's config to the objects that it names."""
+"""From a run's config to the objects that it describes.
+
+A mapping with ``_target_`` describes a part: a class and its arguments. With ``_partial_: true`` the parent builds the
+part later and passes further arguments, such as sizes. A part checks its own arguments; the key is added here.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import difflib
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -14,28 +18,87 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
 
 from attnspan.data.corpora.base import Corpus
-from attnspan.errors import InputError, nearest
+from attnspan.errors import InputError, SettingError, nearest
 
-if TYPE_CHECKING:  # torch takes seconds to load, and a corpus needs none
+if TYPE_CHECKING:  # torch takes seconds to load, and a corpus does not need it
     from torch import Tensor
 
     from attnspan.models.seq2seq import Seq2Seq
 
 
 _CELLS = {"torch.nn.GRU", "torch.nn.LSTM"}
-"""Foreign classes that ``conf/rnn/`` names, which hold weights and do nothing else."""
+"""Classes of torch that ``conf/rnn/`` names. They hold weights and do nothing else."""
+
+_HYDRA_KEYS = {"_target_", "_partial_", "_args_", "_convert_", "_recursive_"}
+
+
+class Part:
+    """A class and the arguments that the config gives it. A call adds the parent's arguments and builds the object.
+
+    Args:
+        key: dotted, of the config node; it begins every error message.
+        target: the class.
+        arguments: from the config. An argument of the call replaces one of the same name.
+
+    Raises:
+        InputError: the class has no such argument.
+    """
+
+    def __init__(self, key: str, target: Callable[..., Any], arguments: dict[str, Any]) -> None:
+        self._key, self._target, self._arguments = key, target, arguments
+        try:
+            parameters = inspect.signature(target).parameters
+        except ValueError:  # a class written in C may have none
+            return
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            return
+        for name in arguments:
+            if name not in parameters:
+                raise InputError(f"{key}.{name}: there is no such argument; {nearest(name, parameters)}")
+
+    def __call__(self, *args: Any, **arguments: Any) -> Any:
+        """Build the object.
+
+        Raises:
+            InputError: the class refuses an argument.
+        """
+        try:
+            return self._target(*args, **{**self._arguments, **arguments})
+        except SettingError as error:
+            raise InputError(f"{self._key}.{error.name}: {error.problem}") from error
+        except (TypeError, ValueError, RuntimeError, ImportError, InstantiationException) as error:
+            raise InputError(f"{self._key}: {_first_line(error)}") from error
 
 
 def build(config: dict[str, Any], key: str) -> Any:
-    """Make what ``config[key]`` describes with ``_target_``.
+    """Make what ``config[key]`` describes: an object, or a :class:`Part` that its parent builds later.
 
     Raises:
         InputError: it cannot be made; names the key and says why.
     """
+    return _build(config[key], key)
+
+
+def _build(node: Any, key: str) -> Any:
+    if isinstance(node, list):
+        return [_build(child, f"{key}.{position}") for position, child in enumerate(node)]
+    if not isinstance(node, dict):
+        return node
+    is_recursive = node.get("_recursive_", True)
+    arguments = {
+        name: _build(child, f"{key}.{name}") if is_recursive else child
+        for name, child in node.items()
+        if name not in _HYDRA_KEYS
+    }
+    if "_target_" not in node:
+        return arguments
+    target = {"_target_": node["_target_"], "_args_": node.get("_args_", []), "_partial_": True}
     try:
-        return instantiate(config[key], _convert_="all")
+        part = Part(key, instantiate(target, _convert_="all"), arguments)
     except InstantiationException as error:
-        raise _unknown_target(config[key], key) or _explained(key, error) from error
+        reason = _missing_name(str(node["_target_"])) or _first_line(error.__cause__ or error)
+        raise InputError(f"{key}._target_: {reason}") from error
+    return part if node.get("_partial_") else part()
 
 
 def build_corpus(config: dict[str, Any]) -> Corpus:
@@ -45,6 +108,38 @@ def build_corpus(config: dict[str, Any]) -> Corpus:
         InputError: ``data`` lacks a key, or has one that is not known.
     """
     return build(config, "data")
+
+
+def assemble_model(config: dict[str, Any], *, source_vocabulary_size: int, target_vocabulary_size: int) -> Seq2Seq:
+    """Make the model with freshly drawn weights.
+
+    Args:
+        config: of a run, resolved.
+        source_vocabulary_size: number of source tokens.
+        target_vocabulary_size: V.
+
+    Raises:
+        InputError: a part refuses an argument, or the parts do not fit each other.
+    """
+    import torch
+
+    from attnspan.models.seq2seq import Seq2Seq
+
+    sizes = config["model"]
+    model = Part("model", Seq2Seq, sizes)
+    parts = {key: build(config, key) for key in ("encoder", "decoder", "rnn")}
+    with torch.random.fork_rng(devices=[]):  # alone, for its own keys to be named, and in arms without cells too
+        parts["rnn"](input_size=sizes["embedding_size"], hidden_size=sizes["hidden_size"])
+    return model(**parts, source_vocabulary_size=source_vocabulary_size, target_vocabulary_size=target_vocabulary_size)
+
+
+def check_optimizer(config: dict[str, Any], parameters: Iterable[Tensor]) -> None:
+    """Make the optimizer and its schedule, and throw them away.
+
+    Raises:
+        InputError: they cannot be made.
+    """
+    build(config, "schedule")(build(config, "optimizer")(parameters))
 
 
 def refuse_foreign_targets(config: dict[str, Any], trusted: tuple[str, ...]) -> None:
@@ -65,7 +160,7 @@ def refuse_foreign_targets(config: dict[str, Any], trusted: tuple[str, ...]) -> 
             try:
                 found = get_class(target)
             except (ImportError, ValueError) as error:
-                raise InputError(f"{target}: there is no such class ({str(error).splitlines()[0]})") from error
+                raise InputError(f"{target}: there is no such class ({_first_line(error)})") from error
             if found.__module__.partition(".")[0] in trusted:
                 continue
         raise InputError(
@@ -74,39 +169,27 @@ def refuse_foreign_targets(config: dict[str, Any], trusted: tuple[str, ...]) -> 
         )
 
 
-def _targets(node: Any) -> list[str]:
-    if isinstance(node, dict):
-        own = [node["_target_"]] if "_target_" in node else []
-        return own + [target for child in node.values() for target in _targets(child)]
-    if isinstance(node, list):
-        return [target for child in node for target in _targets(child)]
-    return []
+def _targets(node: Any) -> Iterator[str]:
+    if isinstance(node, dict) and "_target_" in node:
+        yield node["_target_"]
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from _targets(child)
 
 
-def _unknown_target(node: Any, key: str) -> InputError | None:
-    """What to say of the first ``_target_`` in ``node`` that is nowhere; None if all of them are somewhere."""
-    if not isinstance(node, dict):
-        return None
-    module, name = _lost(str(node.get("_target_", "")))
-    if module:
-        offers = _offers(module, name)
-        return InputError(f"{key}._target_: {module.__name__} has no '{name}'; {nearest(name, offers)}")
-    found = (_unknown_target(child, f"{key}.{part}") for part, child in node.items())
-    return next((error for error in found if error), None)
-
-
-def _lost(path: str) -> tuple[ModuleType | None, str]:
-    """The module where a dotted path ends, and the word that it does not know; no module if all is there."""
+def _missing_name(path: str) -> str | None:
+    """Which name of a dotted path does not exist, and what its module offers instead; None if all names exist."""
     parent, _, name = path.rpartition(".")
     try:
         module = importlib.import_module(parent) if parent else None
     except ImportError:
-        return _lost(parent)
-    return (None if module is None or hasattr(module, name) else module), name
+        return _missing_name(parent)
+    if module is None or hasattr(module, name):
+        return None
+    return f"{module.__name__} has no '{name}'; {nearest(name, _offers(module, name))}"
 
 
 def _offers(module: ModuleType, name: str) -> list[str]:
-    """What can be built from a module, or else its modules; of many, those most like ``name``."""
+    """Classes and functions of a module, or else its submodules; of many, those most like ``name``."""
     offers = [
         word
         for word, thing in vars(module).items()
@@ -120,49 +203,7 @@ def _offers(module: ModuleType, name: str) -> list[str]:
     return offers if len(offers) <= 30 else difflib.get_close_matches(name, offers, n=5, cutoff=0.0)
 
 
-def _explained(key: str, error: Exception) -> InputError:
-    """One line from Hydra's chain: what went wrong first."""
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    if isinstance(cause, InputError):
-        return cause
-    return InputError(f"{key}: {str(cause).strip().splitlines()[0]}")
-
-
-def assemble_model(config: dict[str, Any], *, source_vocabulary_size: int, target_vocabulary_size: int) -> Seq2Seq:
-    """Make the model, its weights freshly drawn.
-
-    Args:
-        config: of a run, resolved.
-        source_vocabulary_size: number of source tokens.
-        target_vocabulary_size: V.
-
-    Raises:
-        InputError: the config's sizes or settings do not fit each other.
-    """
-    from attnspan.models.seq2seq import Seq2Seq
-
-    parts = {key: build(config, key) for key in ("encoder", "decoder", "rnn")}
-    try:
-        return Seq2Seq(
-            **parts,
-            **config["model"],
-            source_vocabulary_size=source_vocabulary_size,
-            target_vocabulary_size=target_vocabulary_size,
-        )
-    except (TypeError, ValueError, RuntimeError) as error:  # torch raises any of them for sizes that cannot be
-        raise InputError(f"the model cannot be built: {str(error).splitlines()[0]}") from error
-
-
-def check_optimizer(config: dict[str, Any], parameters: Iterable[Tensor]) -> None:
-    """Make the optimizer and its schedule, and throw them away.
-
-    Raises:
-        InputError: they cannot be made.
-    """
-    optimizer, schedule = build(config, "optimizer"), build(config, "schedule")
-    try:
-        schedule(optimizer(parameters))
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"optimizer or schedule: {str(error).splitlines()[0]}") from error
+def _first_line(error: BaseException) -> str:
+    while error.__cause__ is not None:  # what went wrong first
+        error = error.__cause__
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

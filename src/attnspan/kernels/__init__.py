@@ -1,1 +1,1 @@
-"""Fast forms of what stands in :mod:`attnspan.models`: the same numbers in less time, each held equal by a test."""
+"""Fast forms of computations in :mod:`attnspan.models`: the same numbers in less time, each held equal by a test."""

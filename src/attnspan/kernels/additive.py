@@ -1,9 +1,8 @@
-"""Additive attention of one step and the same backwards, as the fused Bahdanau decoder asks for them.
+"""Additive attention of one step forwards and backwards, for the unrolled Bahdanau decoder.
 
-Nothing here is needed to understand the model: :class:`~attnspan.models.attention.scores.AdditiveScore` is the
-definition. Of
-``asked`` [B, n], what was asked of the old state, the query is the last columns. ``d_x`` is the gradient of the loss
-in x.
+:class:`~attnspan.models.attention.scores.AdditiveScore` is the definition. ``projected`` [B, n] is the previous
+state times the joint weight of gates and query; the query W_a s_{t-1} is its last A columns. ``d_x`` is the gradient
+of the loss in x.
 """
 
 from __future__ import annotations
@@ -13,82 +12,100 @@ import math
 from typing import Protocol
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from attnspan.kernels.cells import is_for_rows, softmax_back
+from attnspan.kernels.backend import uses_numba
+from attnspan.kernels.cells import softmax_backward
 
 
 class AdditiveAttention(Protocol):
     """alpha_s = softmax_s(v^T tanh(q + k_s)), c = sum_s alpha_s h_s over the real positions s."""
 
-    def attend(self, asked: Tensor, weights: Tensor, context: Tensor) -> None:
-        """Write weights [B, S] and context [B, M]."""
+    def forward(
+        self, projected: Float[Tensor, "B n"], weights: Float[Tensor, "B S"], context: Float[Tensor, "B M"]
+    ) -> None:
+        """Write weights and context."""
 
-    def back(self, asked: Tensor, weights: Tensor, d_context: Tensor, d_weights: Tensor, d_asked: Tensor) -> None:
+    def backward(
+        self,
+        projected: Float[Tensor, "B n"],
+        weights: Float[Tensor, "B S"],
+        d_context: Float[Tensor, "B M"],
+        d_weights: Float[Tensor, "B S"],
+        d_projected: Float[Tensor, "B n"],
+    ) -> None:
         """Write the query's gradient, and add those of keys and v to the sums.
 
         Args:
-            asked: as it was.
-            weights: [B, S] as they were.
-            d_context: [B, M].
-            d_weights: [B, S] what comes to the weights by another way than the context.
-            d_asked: as ``asked``; its last columns are written.
+            projected: of the forward pass.
+            weights: of the forward pass.
+            d_context: gradient in the context.
+            d_weights: gradient in the weights that does not come through the context.
+            d_projected: its last A columns are written.
         """
 
-    def sums(self) -> tuple[Tensor, Tensor]:
-        """The gradients of keys [B, S, A] and v [A] by all that has come :meth:`back`."""
+    def sums(self) -> tuple[Float[Tensor, "B S A"], Float[Tensor, " A"]]:
+        """The gradients of keys and v, summed over all calls of :meth:`backward`."""
 
 
-def additive_attention(keys: Tensor, states: Tensor, mask: Tensor, energy: Tensor) -> AdditiveAttention:
-    """What is quickest for these.
+def additive_attention(
+    keys: Float[Tensor, "B S A"],
+    states: Float[Tensor, "B S M"],
+    mask: Bool[Tensor, "B S"],
+    energy: Float[Tensor, " A"],
+) -> AdditiveAttention:
+    """The fastest form for these tensors.
 
     Args:
-        keys: [B, S, A].
-        states: [B, S, M], 0 in padding.
-        mask: [B, S] bool.
-        energy: [A] v.
+        keys: k.
+        states: h, 0 in padding.
+        mask: True at real positions.
+        energy: v.
     """
-    # There exp(-2q - 2k) is exp(-2q) exp(-2k). If |2k| is at most two thirds of what an exponent may be, then where
-    # exp(-2q) is out of bounds the sigmoid is 1 or 0 in all of its digits.
-    if is_for_rows(keys) and float(keys.abs().max()) < math.log(torch.finfo(keys.dtype).max) / 3:
-        from attnspan.kernels.compiled import RowAttention
+    # The compiled form takes exp(-2q - 2k) as exp(-2q) exp(-2k). If |2k| is at most two thirds of the largest
+    # exponent, the sigmoid is 1 or 0 in all of its digits wherever exp(-2q) overflows.
+    if uses_numba(keys) and float(keys.abs().max()) < math.log(torch.finfo(keys.dtype).max) / 3:
+        from attnspan.kernels.compiled import NumbaAttention
 
-        return RowAttention(keys, states, mask, energy)
-    return TensorAttention(keys, states, mask, energy)
+        return NumbaAttention(keys, states, mask, energy)
+    return TorchAttention(keys, states, mask, energy)
 
 
-class TensorAttention:
+class TorchAttention:
     """See :class:`AdditiveAttention`: torch's operations, on any device and for any numbers."""
 
     def __init__(self, keys: Tensor, states: Tensor, mask: Tensor, energy: Tensor) -> None:
         self._twice_keys, self._states, self._padding = 2 * keys, states, ~mask
         self._energy = energy
-        self._work = torch.empty_like(keys)
+        self._buffer = torch.empty_like(keys)
 
     @functools.cached_property
     def _sums(self) -> tuple[Tensor, Tensor]:
-        """Of keys [B, S, A] and v [B, 1, A]; the way there needs none."""
+        """Of keys [B, S, A] and v [B, 1, A]. The forward pass does not need them."""
         keys = self._twice_keys
         return torch.zeros_like(keys), keys.new_zeros(keys.size(0), 1, keys.size(2))
 
-    def attend(self, asked: Tensor, weights: Tensor, context: Tensor) -> None:
+    def forward(self, projected: Tensor, weights: Tensor, context: Tensor) -> None:
         """See :class:`AdditiveAttention`."""
-        # v^T tanh(x) = 2 v^T sigmoid(2x) - sum(v), and the softmax does not see the constant.
-        scores = self._active(asked) @ (2 * self._energy)
+        # v^T tanh(x) = 2 v^T sigmoid(2x) - sum(v), and the softmax does not depend on the constant.
+        scores = self._sigmoid(projected) @ (2 * self._energy)
         torch.softmax(scores.masked_fill_(self._padding, -torch.inf), dim=-1, out=weights)
         torch.bmm(weights.unsqueeze(1), self._states, out=context.unsqueeze(1))
 
-    def back(self, asked: Tensor, weights: Tensor, d_context: Tensor, d_weights: Tensor, d_asked: Tensor) -> None:
+    def backward(
+        self, projected: Tensor, weights: Tensor, d_context: Tensor, d_weights: Tensor, d_projected: Tensor
+    ) -> None:
         """See :class:`AdditiveAttention`."""
         # A row times a matrix: as a matrix times a column, the same product is eight times slower on a CPU.
         through_context = torch.bmm(d_context.unsqueeze(1), self._states.transpose(1, 2)).squeeze(1)
-        d_scores = softmax_back(weights, through_context + d_weights)
-        active = self._active(asked)
+        d_scores = softmax_backward(weights, through_context + d_weights)
+        sigmoid = self._sigmoid(projected)
         d_keys, d_energy = self._sums
-        d_energy.baddbmm_(d_scores.unsqueeze(1), active)
-        slope = active.addcmul_(active, active, value=-1)  # tanh'(x) = 4 sigmoid(2x) (1 - sigmoid(2x))
+        d_energy.baddbmm_(d_scores.unsqueeze(1), sigmoid)
+        slope = sigmoid.addcmul_(sigmoid, sigmoid, value=-1)  # tanh'(x) = 4 sigmoid(2x) (1 - sigmoid(2x))
         d_query = torch.bmm(d_scores.unsqueeze(1), slope).squeeze(1)
-        torch.mul(d_query, 4 * self._energy, out=self._query(d_asked))
+        torch.mul(d_query, 4 * self._energy, out=self._query(d_projected))
         d_keys.addcmul_(d_scores.unsqueeze(2), slope)
 
     def sums(self) -> tuple[Tensor, Tensor]:
@@ -96,9 +113,10 @@ class TensorAttention:
         d_keys, d_energy = self._sums
         return d_keys * (4 * self._energy), 2 * d_energy.sum(dim=(0, 1))
 
-    def _active(self, asked: Tensor) -> Tensor:
-        torch.add(self._twice_keys, (2 * self._query(asked)).unsqueeze(1), out=self._work)
-        return self._work.sigmoid_()
+    def _sigmoid(self, projected: Tensor) -> Tensor:
+        """sigmoid(2q + 2k), in the buffer."""
+        torch.add(self._twice_keys, (2 * self._query(projected)).unsqueeze(1), out=self._buffer)
+        return self._buffer.sigmoid_()
 
-    def _query(self, asked: Tensor) -> Tensor:
-        return asked[:, -self._energy.size(0) :]
+    def _query(self, projected: Tensor) -> Tensor:
+        return projected[:, -self._energy.size(0) :]

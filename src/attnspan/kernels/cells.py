@@ -1,8 +1,7 @@
-"""One step of a GRU or LSTM, and the same step backwards, on buffers: what the fused decoders share.
+"""One step of a GRU or LSTM forwards and backwards, on buffers: what the unrolled kernels share.
 
-Nothing here is needed to understand the model. The equations are those of ``torch.nn.GRU`` and ``torch.nn.LSTM``, with
-i_x what the input gives to gate x and g_x what the old state gives, biases included. ``d_x`` is the gradient of the
-loss in x. A state is (h,) or (h, c), each [B, H].
+The equations are those of ``torch.nn.GRU`` and ``torch.nn.LSTM``. i_x is the input's share of gate x and g_x that of
+the previous state, biases included, and G the number of gates. ``d_x`` is the gradient of the loss in x.
 """
 
 from __future__ import annotations
@@ -12,15 +11,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-State = tuple[Tensor, ...]
+from attnspan.kernels.backend import uses_numba
+
+CellState = tuple[Float[Tensor, "B H"], ...]
 """(h,) of a GRU, (h, c) of an LSTM."""
 
 
 class Cell(Protocol):
-    """A cell of G gates without weights.
+    """A cell without weights.
 
     Attributes:
         parts: tensors of a state.
@@ -29,33 +31,46 @@ class Cell(Protocol):
     parts: int
 
     @staticmethod
-    def step(given: Tensor, asked: Tensor, state: State, into: State, extra: Tensor) -> None:
-        """Write the next state ``into`` buffers.
+    def step(
+        input_gates: Float[Tensor, "B GH"],
+        hidden_gates: Float[Tensor, "B n"],
+        state: CellState,
+        next_state: CellState,
+        activation: Float[Tensor, "B H"],
+    ) -> None:
+        """Write the next state, and what the backward pass needs.
 
         Args:
-            given: [B, GH] i.
-            asked: [B, GH or more] g; what the way back needs takes its place, and in ``extra`` [B, H].
+            input_gates: i.
+            hidden_gates: g in the first GH columns; activated gates take their place.
             state: before the step.
-            into: the state behind it.
-            extra: see above.
+            next_state: is written.
+            activation: is written: n of a GRU, tanh(c') of an LSTM.
         """
 
     @staticmethod
-    def needed(asked: Tensor, states: State, extra: Tensor) -> State:
-        """What the way back needs beside ``asked``, computed for all steps at once.
+    def prepare_backward(
+        hidden_gates: Float[Tensor, "T B n"],
+        states: tuple[Float[Tensor, "T B H"], ...],
+        activation: Float[Tensor, "T B H"],
+    ) -> tuple[Tensor, ...]:
+        """What :meth:`backward` needs besides ``hidden_gates``, for all steps at once: tensors [T, B, ...].
 
         Args:
-            asked: [T, B, GH or more] as the steps have left it.
-            states: parts [T, B, H], before each step.
-            extra: [T, B, H] likewise.
-
-        Returns:
-            tensors [T, B, n].
+            hidden_gates: as the steps left it.
+            states: before each step.
+            activation: as the steps left it.
         """
 
     @staticmethod
-    def back(d_state: State, asked: Tensor, needed: State, d_given: Tensor, d_asked: Tensor) -> State:
-        """Write d_i [B, GH], and d_g into the first columns of ``d_asked``, from the gradients of the next state.
+    def backward(
+        d_state: CellState,
+        hidden_gates: Float[Tensor, "B n"],
+        saved: tuple[Tensor, ...],
+        d_input_gates: Float[Tensor, "B GH"],
+        d_hidden_gates: Float[Tensor, "B n"],
+    ) -> CellState:
+        """Write d_i, and d_g into the first columns of ``d_hidden_gates``, from the gradients of the next state.
 
         Returns:
             the gradients of the state before the step, without what comes through g.
@@ -68,35 +83,43 @@ class GRUCell:
     parts = 1
 
     @staticmethod
-    def step(given: Tensor, asked: Tensor, state: State, into: State, extra: Tensor) -> None:
-        """See :class:`Cell`: r, z, g_n stay in ``asked``, and n in ``extra``."""
-        H = extra.size(1)
-        gates = asked[:, : 3 * H]
-        gates[:, : 2 * H].add_(given[:, : 2 * H]).sigmoid_()
+    def step(
+        input_gates: Tensor, hidden_gates: Tensor, state: CellState, next_state: CellState, activation: Tensor
+    ) -> None:
+        """See :class:`Cell`: r, z, g_n stay in ``hidden_gates``."""
+        H = activation.size(1)
+        gates = hidden_gates[:, : 3 * H]
+        gates[:, : 2 * H].add_(input_gates[:, : 2 * H]).sigmoid_()
         reset, update, recurrent = gates.chunk(3, dim=1)
-        torch.addcmul(given[:, 2 * H :], reset, recurrent, out=extra).tanh_()
-        torch.lerp(extra, state[0], update, out=into[0])
+        torch.addcmul(input_gates[:, 2 * H :], reset, recurrent, out=activation).tanh_()
+        torch.lerp(activation, state[0], update, out=next_state[0])
 
     @staticmethod
-    def needed(asked: Tensor, states: State, extra: Tensor) -> State:
-        """See :class:`Cell`: dh'/dz, dh'/dn behind their functions, and d(r g_n)/dr."""
-        reset, update, recurrent = asked[..., : 3 * extra.size(2)].chunk(3, dim=2)
-        of_update = (states[0] - extra) * update * (1 - update)
-        of_new = (1 - update) * (1 - extra * extra)
+    def prepare_backward(hidden_gates: Tensor, states: tuple[Tensor, ...], activation: Tensor) -> tuple[Tensor, ...]:
+        """See :class:`Cell`: dh'/dz and dh'/dn before their activations, and d(r g_n)/dr."""
+        reset, update, recurrent = hidden_gates[..., : 3 * activation.size(2)].chunk(3, dim=2)
+        of_update = (states[0] - activation) * update * (1 - update)
+        of_new = (1 - update) * (1 - activation * activation)
         return (torch.cat([of_update, of_new, recurrent * reset * (1 - reset)], dim=2),)
 
     @staticmethod
-    def back(d_state: State, asked: Tensor, needed: State, d_given: Tensor, d_asked: Tensor) -> State:
+    def backward(
+        d_state: CellState,
+        hidden_gates: Tensor,
+        saved: tuple[Tensor, ...],
+        d_input_gates: Tensor,
+        d_hidden_gates: Tensor,
+    ) -> CellState:
         """See :class:`Cell`."""
-        (slopes,) = needed
+        (slopes,) = saved
         H = d_state[0].size(1)
-        reset, update, _ = asked[:, : 3 * H].chunk(3, dim=1)
+        reset, update, _ = hidden_gates[:, : 3 * H].chunk(3, dim=1)
         of_state = slopes[:, : 2 * H].unflatten(1, (2, H))
-        torch.mul(d_state[0].unsqueeze(1), of_state, out=d_given[:, H:].unflatten(1, (2, H)))  # d_z, d_n
-        d_new = d_given[:, 2 * H :]
-        torch.mul(d_new, slopes[:, 2 * H :], out=d_given[:, :H])  # d_r
-        d_asked[:, : 2 * H] = d_given[:, : 2 * H]
-        torch.mul(d_new, reset, out=d_asked[:, 2 * H : 3 * H])
+        torch.mul(d_state[0].unsqueeze(1), of_state, out=d_input_gates[:, H:].unflatten(1, (2, H)))  # d_z, d_n
+        d_new = d_input_gates[:, 2 * H :]
+        torch.mul(d_new, slopes[:, 2 * H :], out=d_input_gates[:, :H])  # d_r
+        d_hidden_gates[:, : 2 * H] = d_input_gates[:, : 2 * H]
+        torch.mul(d_new, reset, out=d_hidden_gates[:, 2 * H : 3 * H])
         return (d_state[0] * update,)
 
 
@@ -106,77 +129,82 @@ class LSTMCell:
     parts = 2
 
     @staticmethod
-    def step(given: Tensor, asked: Tensor, state: State, into: State, extra: Tensor) -> None:
-        """See :class:`Cell`: i, f, g, o stay in ``asked``, and tanh(c') in ``extra``."""
-        H = extra.size(1)
-        gates = asked[:, : 4 * H]
-        gates += given
+    def step(
+        input_gates: Tensor, hidden_gates: Tensor, state: CellState, next_state: CellState, activation: Tensor
+    ) -> None:
+        """See :class:`Cell`: i, f, g, o stay in ``hidden_gates``."""
+        H = activation.size(1)
+        gates = hidden_gates[:, : 4 * H]
+        gates += input_gates
         gates[:, : 2 * H].sigmoid_()
         enter, forget, new, leave = gates.chunk(4, dim=1)
         new.tanh_()
         leave.sigmoid_()
-        torch.addcmul(forget * state[1], enter, new, out=into[1])
-        torch.tanh(into[1], out=extra)
-        torch.mul(leave, extra, out=into[0])
+        torch.addcmul(forget * state[1], enter, new, out=next_state[1])
+        torch.tanh(next_state[1], out=activation)
+        torch.mul(leave, activation, out=next_state[0])
 
     @staticmethod
-    def needed(asked: Tensor, states: State, extra: Tensor) -> State:
-        """See :class:`Cell`: dc'/di, dc'/df, dc'/dg and dh'/do behind their functions, and dh'/dc'."""
-        enter, forget, new, leave = asked[..., : 4 * extra.size(2)].chunk(4, dim=2)
+    def prepare_backward(hidden_gates: Tensor, states: tuple[Tensor, ...], activation: Tensor) -> tuple[Tensor, ...]:
+        """See :class:`Cell`: dc'/di, dc'/df, dc'/dg and dh'/do before their activations, and dh'/dc'."""
+        enter, forget, new, leave = hidden_gates[..., : 4 * activation.size(2)].chunk(4, dim=2)
         of_enter = new * enter * (1 - enter)
         of_forget = states[1] * forget * (1 - forget)
         of_new = enter * (1 - new * new)
-        of_leave = extra * leave * (1 - leave)
-        return (torch.cat([of_enter, of_forget, of_new, of_leave, leave * (1 - extra * extra)], dim=2),)
+        of_leave = activation * leave * (1 - leave)
+        return (torch.cat([of_enter, of_forget, of_new, of_leave, leave * (1 - activation * activation)], dim=2),)
 
     @staticmethod
-    def back(d_state: State, asked: Tensor, needed: State, d_given: Tensor, d_asked: Tensor) -> State:
+    def backward(
+        d_state: CellState,
+        hidden_gates: Tensor,
+        saved: tuple[Tensor, ...],
+        d_input_gates: Tensor,
+        d_hidden_gates: Tensor,
+    ) -> CellState:
         """See :class:`Cell`."""
-        (slopes,) = needed
+        (slopes,) = saved
         d_hidden, d_cell = d_state
         H = d_cell.size(1)
         d_cell = torch.addcmul(d_cell, d_hidden, slopes[:, 4 * H :])
-        torch.mul(torch.cat([d_cell, d_cell, d_cell, d_hidden], dim=1), slopes[:, : 4 * H], out=d_given)
-        d_asked[:, : 4 * H] = d_given
-        return torch.zeros_like(d_hidden), d_cell * asked[:, H : 2 * H]
+        torch.mul(torch.cat([d_cell, d_cell, d_cell, d_hidden], dim=1), slopes[:, : 4 * H], out=d_input_gates)
+        d_hidden_gates[:, : 4 * H] = d_input_gates
+        return torch.zeros_like(d_hidden), d_cell * hidden_gates[:, H : 2 * H]
 
 
-def are_covered(cells: nn.Module) -> bool:
-    """Whether the equations above are those of cells: torch's GRU or LSTM itself, with biases, without projection."""
-    # Exactly these classes, for one derived from them may compute something else.
+def is_supported(cells: nn.Module) -> bool:
+    """Whether the equations above are those of ``cells``: torch's own GRU or LSTM, with biases, without projection."""
+    # Exactly these classes, for a subclass may compute something else.
     return type(cells) in (nn.GRU, nn.LSTM) and bool(cells.bias) and not cells.proj_size
 
 
-def cell_of(cells: nn.GRU | nn.LSTM) -> type[Cell]:
-    """The quickest step of torch's cells, of those that :func:`are_covered`, that there is for their weights."""
+def cell_kernel(cells: nn.GRU | nn.LSTM) -> type[Cell]:
+    """The fastest :class:`Cell` for torch's cells; they are :func:`is_supported`."""
     is_lstm = isinstance(cells, nn.LSTM)
-    if is_for_rows(cells.all_weights[0][0]):
-        from attnspan.kernels.compiled import RowGRU, RowLSTM  # to load numba takes a quarter of a second
+    if uses_numba(cells.all_weights[0][0]):
+        from attnspan.kernels.compiled import NumbaGRU, NumbaLSTM
 
-        return RowLSTM if is_lstm else RowGRU
+        return NumbaLSTM if is_lstm else NumbaGRU
     return LSTMCell if is_lstm else GRUCell
 
 
-def is_for_rows(tensor: Tensor) -> bool:
-    """Whether :mod:`attnspan.kernels.compiled` works on its device and in its precision."""
-    return tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64)
-
-
-def states_from(start: State, steps: int) -> State:
-    """Buffers [T+1, B, H] for each part of a state, which begin with ``start``."""
-    buffers = tuple(part.new_empty(steps + 1, *part.shape) for part in start)
-    for buffer, part in zip(buffers, start, strict=True):
+def state_buffers(initial: CellState, steps: int) -> tuple[Float[Tensor, "T B H"], ...]:
+    """Buffers for the states at times 0 ... ``steps``, the first of which is ``initial``."""
+    buffers = tuple(part.new_empty(steps + 1, *part.shape) for part in initial)
+    for buffer, part in zip(buffers, initial, strict=True):
         buffer[0] = part
     return buffers
 
 
-def at(states: Sequence[Tensor], t: int) -> State:
-    """The state [B, H] at time t of states [T, B, H]."""
+def at(states: Sequence[Tensor], t: int) -> tuple[Tensor, ...]:
+    """Each of [T, B, ...] at time t."""
     return tuple(part[t] for part in states)
 
 
-def way_back(backward: Callable[..., tuple[Tensor | None, ...]]) -> Callable[..., tuple[Tensor | None, ...]]:
-    """For an autograd function's ``backward``: it has no gradient of its own, and autocast leaves it alone."""
+def backward_without_autocast(
+    backward: Callable[..., tuple[Tensor | None, ...]],
+) -> Callable[..., tuple[Tensor | None, ...]]:
+    """Decorate an autograd function's ``backward``: not differentiable itself, and in the weights' precision."""
 
     @functools.wraps(backward)
     def in_weights_precision(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -186,7 +214,7 @@ def way_back(backward: Callable[..., tuple[Tensor | None, ...]]) -> Callable[...
     return once_differentiable(in_weights_precision)
 
 
-def softmax_back(weights: Tensor, d_weights: Tensor) -> Tensor:
-    """d_scores of weights = softmax(scores) [B, S]; 0 in padding, as the weights are."""
+def softmax_backward(weights: Float[Tensor, "B S"], d_weights: Float[Tensor, "B S"]) -> Float[Tensor, "B S"]:
+    """d_scores of weights = softmax(scores); 0 in padding, as the weights are."""
     weighted = weights * d_weights
     return weighted - weights * weighted.sum(dim=1, keepdim=True)

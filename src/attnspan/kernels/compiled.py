@@ -1,13 +1,13 @@
-"""What a fused decoder does at a step beside matrix products, by kernels that numba compiles for this CPU.
+"""One step of cells and of additive attention, by kernels that numba compiles for this CPU.
 
-Nothing here is needed to understand the model: these are the functions of :mod:`attnspan.kernels.cells` and
-:mod:`attnspan.kernels.additive`. There each operation of torch is a pass over all of its numbers, which no cache
-holds; here an example is worked on from begin to end, by one thread, and its memory is read once in each direction.
-tanh x is 2 sigmoid(2x) - 1, right to 1e-7 but not to as many digits of a small x. For one thread the kernels are
-compiled otherwise than for several, and last digits may differ, as they do with torch's products.
+These are the functions of :mod:`attnspan.kernels.cells` and :mod:`attnspan.kernels.additive`. There each operation of
+torch is a pass over all numbers of a batch, which no cache holds. Here one thread works on an example from begin to
+end, and its memory is read once in each direction. tanh x is 2 sigmoid(2x) - 1, exact to 1e-7 but not to as many
+digits of a small x. The kernels for one thread are compiled differently from those for several, and last digits may
+differ, as they do in torch's products.
 
-Arrays are contiguous and all of one type, float32 or float64. Of ``asked`` [B, n], what was asked of the old state,
-the gates are the first columns and the query the last.
+Arrays are contiguous and all of one type, float32 or float64. ``projected`` [B, n] has the gates in its first columns
+and the query in its last.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from attnspan.kernels.cells import State
+from attnspan.kernels.cells import CellState
 
-# Numba reads how many threads to use when it is loaded. All of them wait for each other at every kernel, busy or not,
-# and where both use OpenMP they are torch's own, whose number numba sets when it starts them. For one it starts none.
+# Numba reads the number of threads when it is loaded. All of them wait for each other at every kernel, busy or not, and
+# where both use OpenMP they are torch's own, whose number numba sets when it starts them. For one it starts none.
 _THREADS = torch.get_num_threads()
 if "numba" not in sys.modules:
     os.environ["NUMBA_NUM_THREADS"] = str(_THREADS)
@@ -47,16 +47,16 @@ _CPU = f"{llvm.get_host_cpu_name()}-{zlib.crc32(_FEATURES.encode()):08x}"
 
 Array = NDArray[Any]
 
-# Sums in whatever order is quickest; but infinities are infinities, and what is not a number stays so.
+# Sums in any order, but infinities and NaN keep their meaning.
 _FLAGS = {"reassoc", "contract", "nsz"}
 
 
 def _compiled(function: Callable[..., None]) -> Callable[..., None]:
-    """Compile for each type of numbers when it is first called, with tensors, of which the last has that type."""
+    """Compile at the first call for each type of numbers, that of the last tensor."""
     kernels: dict[torch.dtype, Callable[..., None]] = {}
 
     def compile_it(dtype: torch.dtype, *, keep: bool) -> Callable[..., None]:
-        # Numba has an index for each name, which processes change without a lock: so one name for each key in it.
+        # Numba's cache has one index file a name, which processes change without a lock: so each key has its own name.
         twin = FunctionType(function.__code__, function.__globals__, function.__name__)
         twin.__qualname__ = f"{function.__name__}-{dtype}-{_THREADS > 1}-{_CPU}"
         kernel = numba.njit(parallel=_THREADS > 1, nogil=True, error_model="numpy", fastmath=_FLAGS)(twin)
@@ -70,7 +70,7 @@ def _compiled(function: Callable[..., None]) -> Callable[..., None]:
             if dtype not in kernels:
                 kernels[dtype] = compile_it(dtype, keep=True)
             kernels[dtype](*arrays)
-        except Exception:  # what was kept is damaged, the disk is full, there is nowhere to keep it: do without
+        except Exception:  # the cache is damaged, the disk is full, there is no place for it: do without
             kernels[dtype] = compile_it(dtype, keep=False)
             kernels[dtype](*arrays)
 
@@ -78,8 +78,8 @@ def _compiled(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _exp(x: Any) -> Any:
-    """e^x; in float32 from -87 to 88, and for what lies outside that of the end."""
-    raise NotImplementedError  # for numba, which calls what stands below
+    """e^x; in float32 x is clamped to -87 ... 88."""
+    raise NotImplementedError  # numba calls the overload below
 
 
 @overload(_exp, jit_options={"fastmath": _FLAGS})
@@ -90,8 +90,8 @@ def _exp_of(x: Any) -> Callable[[Any], Any]:
         return math.exp(x)
 
     def exp_single(x: Any) -> Any:
-        """2^n e^r, |r| <= log(2) / 2, with Cephes' polynomial: no call, so that it becomes vector instructions."""
-        x = single(88) if x > single(88) else x  # so that not-a-number is none of the two
+        """2^n e^r, |r| <= log(2) / 2, with Cephes' polynomial: without a call, so that it is vectorised."""
+        x = single(88) if x > single(88) else x  # written so that NaN stays NaN
         x = single(-87) if x < single(-87) else x
         n = np.floor(x * single(1.44269504) + single(0.5))
         r = x - n * single(0.693147181)
@@ -109,20 +109,20 @@ def _exp_of(x: Any) -> Callable[[Any], Any]:
 
 @_compiled
 def _attend(
-    key_factors: Array, states: Array, mask: Array, energy: Array, asked: Array, weights: Array, contexts: Array
+    key_factors: Array, states: Array, mask: Array, energy: Array, projected: Array, weights: Array, contexts: Array
 ) -> None:
     """Weights [B, S] and contexts [B, M]; key_factors [B, S, A] are exp(-2k).
 
-    v^T tanh(q + k) is 2 v^T sigmoid(2q + 2k) and a constant, which the softmax does not see, and the sigmoid is
+    v^T tanh(q + k) is 2 v^T sigmoid(2q + 2k) and a constant, on which the softmax does not depend, and the sigmoid is
     1 / (1 + exp(-2q) exp(-2k)).
     """
     B, S, A = key_factors.shape
-    query = asked.shape[1] - A
+    query = projected.shape[1] - A
     zero, one, two = energy.dtype.type(0), energy.dtype.type(1), energy.dtype.type(2)
     for b in numba.prange(B):
         factors = np.empty(A, energy.dtype)
         for a in range(A):
-            factors[a] = _exp(-two * asked[b, query + a])
+            factors[a] = _exp(-two * projected[b, query + a])
         largest = energy.dtype.type(-np.inf)
         for s in range(S):
             if mask[b, s]:
@@ -144,27 +144,27 @@ def _attend(
 
 
 @_compiled
-def _attend_back(
+def _attend_backward(
     key_factors: Array,
     states: Array,
     mask: Array,
     energy: Array,
-    asked: Array,
+    projected: Array,
     weights: Array,
     d_contexts: Array,
     d_weights: Array,
-    d_asked: Array,
+    d_projected: Array,
     d_keys: Array,
     d_energy: Array,
 ) -> None:
-    """The query's part of d_asked; added to d_keys [B, S, A], which lack 4v, and to d_energy [B, A], which lacks 2."""
+    """Write the query's part of d_projected; add to d_keys [B, S, A] (times 4v missing) and d_energy [B, A] (times 2)."""
     B, S, A = key_factors.shape
-    query = asked.shape[1] - A
+    query = projected.shape[1] - A
     zero, one, two = energy.dtype.type(0), energy.dtype.type(1), energy.dtype.type(2)
     for b in numba.prange(B):
         factors, d_query, d_weight = np.empty(A, energy.dtype), np.zeros(A, energy.dtype), np.empty(S, energy.dtype)
         for a in range(A):
-            factors[a] = _exp(-two * asked[b, query + a])
+            factors[a] = _exp(-two * projected[b, query + a])
         mean = zero
         for s in range(S):
             if mask[b, s]:
@@ -184,107 +184,123 @@ def _attend_back(
                     d_query[a] += slope
                     d_keys[b, s, a] += slope
         for a in range(A):
-            d_asked[b, query + a] = two * two * energy[a] * d_query[a]
+            d_projected[b, query + a] = two * two * energy[a] * d_query[a]
 
 
 @_compiled
-def _gru(given: Array, asked: Array, hidden: Array, next_hidden: Array, new: Array) -> None:
+def _gru(input_gates: Array, hidden_gates: Array, hidden: Array, next_hidden: Array, new: Array) -> None:
     B, H = hidden.shape
     one, two = hidden.dtype.type(1), hidden.dtype.type(2)
     for b in numba.prange(B):
-        for i in range(2 * H):  # one loop an array that is written, or they do not become vector instructions
-            asked[b, i] = one / (one + _exp(-(given[b, i] + asked[b, i])))
+        for i in range(2 * H):  # one loop for each array written, or it is not vectorised
+            hidden_gates[b, i] = one / (one + _exp(-(input_gates[b, i] + hidden_gates[b, i])))
         for i in range(H):
-            new[b, i] = two / (one + _exp(-two * (given[b, 2 * H + i] + asked[b, i] * asked[b, 2 * H + i]))) - one
+            new[b, i] = (
+                two / (one + _exp(-two * (input_gates[b, 2 * H + i] + hidden_gates[b, i] * hidden_gates[b, 2 * H + i])))
+                - one
+            )
         for i in range(H):
-            next_hidden[b, i] = new[b, i] + asked[b, H + i] * (hidden[b, i] - new[b, i])
+            next_hidden[b, i] = new[b, i] + hidden_gates[b, H + i] * (hidden[b, i] - new[b, i])
 
 
 @_compiled
-def _gru_back(
-    d_next: Array, asked: Array, hidden: Array, new: Array, d_given: Array, d_asked: Array, d_hidden: Array
+def _gru_backward(
+    d_next: Array,
+    hidden_gates: Array,
+    hidden: Array,
+    new: Array,
+    d_input_gates: Array,
+    d_hidden_gates: Array,
+    d_hidden: Array,
 ) -> None:
     B, H = hidden.shape
     one = hidden.dtype.type(1)
     for b in numba.prange(B):
         for i in range(H):
-            reset, update = asked[b, i], asked[b, H + i]
+            reset, update = hidden_gates[b, i], hidden_gates[b, H + i]
             d_new = d_next[b, i] * (one - update) * (one - new[b, i] * new[b, i])
-            d_reset = d_new * asked[b, 2 * H + i] * reset * (one - reset)
+            d_reset = d_new * hidden_gates[b, 2 * H + i] * reset * (one - reset)
             d_update = d_next[b, i] * (hidden[b, i] - new[b, i]) * update * (one - update)
-            d_given[b, i], d_given[b, H + i], d_given[b, 2 * H + i] = d_reset, d_update, d_new
-            d_asked[b, i], d_asked[b, H + i], d_asked[b, 2 * H + i] = d_reset, d_update, d_new * reset
+            d_input_gates[b, i], d_input_gates[b, H + i], d_input_gates[b, 2 * H + i] = d_reset, d_update, d_new
+            d_hidden_gates[b, i], d_hidden_gates[b, H + i], d_hidden_gates[b, 2 * H + i] = (
+                d_reset,
+                d_update,
+                d_new * reset,
+            )
             d_hidden[b, i] = d_next[b, i] * update
 
 
 @_compiled
-def _lstm(given: Array, asked: Array, cell: Array, next_hidden: Array, next_cell: Array, tanh_cell: Array) -> None:
+def _lstm(
+    input_gates: Array, hidden_gates: Array, cell: Array, next_hidden: Array, next_cell: Array, tanh_cell: Array
+) -> None:
     B, H = cell.shape
     one, two = cell.dtype.type(1), cell.dtype.type(2)
     for b in numba.prange(B):
         for i in range(2 * H):
-            asked[b, i] = one / (one + _exp(-(given[b, i] + asked[b, i])))
+            hidden_gates[b, i] = one / (one + _exp(-(input_gates[b, i] + hidden_gates[b, i])))
         for i in range(2 * H, 3 * H):
-            asked[b, i] = two / (one + _exp(-two * (given[b, i] + asked[b, i]))) - one
+            hidden_gates[b, i] = two / (one + _exp(-two * (input_gates[b, i] + hidden_gates[b, i]))) - one
         for i in range(3 * H, 4 * H):
-            asked[b, i] = one / (one + _exp(-(given[b, i] + asked[b, i])))
+            hidden_gates[b, i] = one / (one + _exp(-(input_gates[b, i] + hidden_gates[b, i])))
         for i in range(H):
-            next_cell[b, i] = asked[b, H + i] * cell[b, i] + asked[b, i] * asked[b, 2 * H + i]
+            next_cell[b, i] = hidden_gates[b, H + i] * cell[b, i] + hidden_gates[b, i] * hidden_gates[b, 2 * H + i]
         for i in range(H):
             tanh_cell[b, i] = two / (one + _exp(-two * next_cell[b, i])) - one
         for i in range(H):
-            next_hidden[b, i] = asked[b, 3 * H + i] * tanh_cell[b, i]
+            next_hidden[b, i] = hidden_gates[b, 3 * H + i] * tanh_cell[b, i]
 
 
 @_compiled
-def _lstm_back(
+def _lstm_backward(
     d_hidden: Array,
     d_next: Array,
-    asked: Array,
+    hidden_gates: Array,
     cell: Array,
     tanh_cell: Array,
-    d_given: Array,
-    d_asked: Array,
+    d_input_gates: Array,
+    d_hidden_gates: Array,
     d_cell: Array,
 ) -> None:
     B, H = cell.shape
     one = cell.dtype.type(1)
     for b in numba.prange(B):
         for i in range(H):
-            enter, forget = asked[b, i], asked[b, H + i]
-            new, leave = asked[b, 2 * H + i], asked[b, 3 * H + i]
+            enter, forget = hidden_gates[b, i], hidden_gates[b, H + i]
+            new, leave = hidden_gates[b, 2 * H + i], hidden_gates[b, 3 * H + i]
             d_sum = d_next[b, i] + d_hidden[b, i] * leave * (one - tanh_cell[b, i] * tanh_cell[b, i])
-            d_given[b, i] = d_sum * new * enter * (one - enter)
-            d_given[b, H + i] = d_sum * cell[b, i] * forget * (one - forget)
-            d_given[b, 2 * H + i] = d_sum * enter * (one - new * new)
-            d_given[b, 3 * H + i] = d_hidden[b, i] * tanh_cell[b, i] * leave * (one - leave)
+            d_input_gates[b, i] = d_sum * new * enter * (one - enter)
+            d_input_gates[b, H + i] = d_sum * cell[b, i] * forget * (one - forget)
+            d_input_gates[b, 2 * H + i] = d_sum * enter * (one - new * new)
+            d_input_gates[b, 3 * H + i] = d_hidden[b, i] * tanh_cell[b, i] * leave * (one - leave)
             d_cell[b, i] = d_sum * forget
         for i in range(4 * H):
-            d_asked[b, i] = d_given[b, i]
+            d_hidden_gates[b, i] = d_input_gates[b, i]
 
 
-class RowAttention:
+class NumbaAttention:
     """See :class:`~attnspan.kernels.additive.AdditiveAttention`."""
 
     def __init__(self, keys: Tensor, states: Tensor, mask: Tensor, energy: Tensor) -> None:
         self._energy = energy
         factors = torch.exp(-2 * keys)
-        self._given = [part.detach().contiguous() for part in (factors, states, mask, energy)]
+        self._tensors = [part.detach().contiguous() for part in (factors, states, mask, energy)]
 
     @functools.cached_property
     def _sums(self) -> tuple[Tensor, Tensor]:
-        """Of keys [B, S, A] and v [B, A]; the way there needs none."""
-        factors = self._given[0]
+        """Of keys [B, S, A] and v [B, A]. The forward pass does not need them."""
+        factors = self._tensors[0]
         return torch.zeros_like(factors), factors.new_zeros(factors.size(0), factors.size(2))
 
-    def attend(self, asked: Tensor, weights: Tensor, context: Tensor) -> None:
+    def forward(self, projected: Tensor, weights: Tensor, context: Tensor) -> None:
         """See :class:`~attnspan.kernels.additive.AdditiveAttention`."""
-        _attend(*self._given, asked, weights, context)
+        _attend(*self._tensors, projected, weights, context)
 
-    def back(self, asked: Tensor, weights: Tensor, d_context: Tensor, d_weights: Tensor, d_asked: Tensor) -> None:
+    def backward(
+        self, projected: Tensor, weights: Tensor, d_context: Tensor, d_weights: Tensor, d_projected: Tensor
+    ) -> None:
         """See :class:`~attnspan.kernels.additive.AdditiveAttention`."""
-        given = (asked, weights, d_context, d_weights, d_asked)
-        _attend_back(*self._given, *given, *self._sums)
+        _attend_backward(*self._tensors, projected, weights, d_context, d_weights, d_projected, *self._sums)
 
     def sums(self) -> tuple[Tensor, Tensor]:
         """See :class:`~attnspan.kernels.additive.AdditiveAttention`."""
@@ -292,47 +308,63 @@ class RowAttention:
         return d_keys * (4 * self._energy), 2 * d_energy.sum(dim=0)
 
 
-class RowGRU:
+class NumbaGRU:
     """See :class:`~attnspan.kernels.cells.GRUCell`."""
 
     parts = 1
 
     @staticmethod
-    def step(given: Tensor, asked: Tensor, state: State, into: State, extra: Tensor) -> None:
-        """See :class:`~attnspan.kernels.cells.Cell`: r, z, g_n stay in ``asked``, and n in ``extra``."""
-        _gru(given, asked, state[0], into[0], extra)
+    def step(
+        input_gates: Tensor, hidden_gates: Tensor, state: CellState, next_state: CellState, activation: Tensor
+    ) -> None:
+        """See :class:`~attnspan.kernels.cells.Cell`: r, z, g_n stay in ``hidden_gates``."""
+        _gru(input_gates, hidden_gates, state[0], next_state[0], activation)
 
     @staticmethod
-    def needed(asked: Tensor, states: State, extra: Tensor) -> State:
+    def prepare_backward(hidden_gates: Tensor, states: tuple[Tensor, ...], activation: Tensor) -> tuple[Tensor, ...]:
         """See :class:`~attnspan.kernels.cells.Cell`."""
-        return states[0], extra
+        return states[0], activation
 
     @staticmethod
-    def back(d_state: State, asked: Tensor, needed: State, d_given: Tensor, d_asked: Tensor) -> State:
+    def backward(
+        d_state: CellState,
+        hidden_gates: Tensor,
+        saved: tuple[Tensor, ...],
+        d_input_gates: Tensor,
+        d_hidden_gates: Tensor,
+    ) -> CellState:
         """See :class:`~attnspan.kernels.cells.Cell`."""
         d_hidden = torch.empty_like(d_state[0])
-        _gru_back(d_state[0], asked, *needed, d_given, d_asked, d_hidden)
+        _gru_backward(d_state[0], hidden_gates, *saved, d_input_gates, d_hidden_gates, d_hidden)
         return (d_hidden,)
 
 
-class RowLSTM:
+class NumbaLSTM:
     """See :class:`~attnspan.kernels.cells.LSTMCell`."""
 
     parts = 2
 
     @staticmethod
-    def step(given: Tensor, asked: Tensor, state: State, into: State, extra: Tensor) -> None:
-        """See :class:`~attnspan.kernels.cells.Cell`: i, f, g, o stay in ``asked``, and tanh(c') in ``extra``."""
-        _lstm(given, asked, state[1], *into, extra)
+    def step(
+        input_gates: Tensor, hidden_gates: Tensor, state: CellState, next_state: CellState, activation: Tensor
+    ) -> None:
+        """See :class:`~attnspan.kernels.cells.Cell`: i, f, g, o stay in ``hidden_gates``."""
+        _lstm(input_gates, hidden_gates, state[1], *next_state, activation)
 
     @staticmethod
-    def needed(asked: Tensor, states: State, extra: Tensor) -> State:
+    def prepare_backward(hidden_gates: Tensor, states: tuple[Tensor, ...], activation: Tensor) -> tuple[Tensor, ...]:
         """See :class:`~attnspan.kernels.cells.Cell`."""
-        return states[1], extra
+        return states[1], activation
 
     @staticmethod
-    def back(d_state: State, asked: Tensor, needed: State, d_given: Tensor, d_asked: Tensor) -> State:
+    def backward(
+        d_state: CellState,
+        hidden_gates: Tensor,
+        saved: tuple[Tensor, ...],
+        d_input_gates: Tensor,
+        d_hidden_gates: Tensor,
+    ) -> CellState:
         """See :class:`~attnspan.kernels.cells.Cell`."""
         d_cell = torch.empty_like(d_state[1])
-        _lstm_back(*d_state, asked, *needed, d_given, d_asked, d_cell)
+        _lstm_backward(*d_state, hidden_gates, *saved, d_input_gates, d_hidden_gates, d_cell)
         return torch.zeros_like(d_state[0]), d_cell

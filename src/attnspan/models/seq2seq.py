@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from attnspan.models.decoders.base import BuildDecoder, Decoded
+from attnspan.errors import SettingError, check_switches
+from attnspan.models.decoders.base import BuildDecoder, DecoderOutput
 from attnspan.models.encoders.base import BuildEncoder
 from attnspan.models.memory import Memory
 from attnspan.models.recurrence.recurrence import BuildRecurrence, State
@@ -25,7 +27,7 @@ class Seq2Seq(nn.Module):
         tied_target_embeddings: the readout's matrix is that of the target embeddings (Press and Wolf 2017).
 
     Raises:
-        ValueError: embeddings are tied to an output of another size.
+        SettingError: embeddings are tied to an output of another size.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Seq2Seq(nn.Module):
         tied_target_embeddings: bool,
     ) -> None:
         super().__init__()
+        check_switches(tied_target_embeddings=tied_target_embeddings)
         self.source_embedding = nn.Embedding(source_vocabulary_size, embedding_size)
         self.target_embedding = nn.Embedding(target_vocabulary_size, embedding_size)
         self.encoder = encoder(embedding_size=embedding_size, rnn=rnn)
@@ -56,32 +59,37 @@ class Seq2Seq(nn.Module):
         self.readout = nn.Linear(self.decoder.output_size, target_vocabulary_size)
         if tied_target_embeddings:
             if self.decoder.output_size != embedding_size:
-                raise ValueError(
-                    f"model.tied_target_embeddings=true needs model.embedding_size={embedding_size} to be as large as "
-                    f"the decoder's output, {self.decoder.output_size} (model.hidden_size={hidden_size})"
+                raise SettingError(
+                    "tied_target_embeddings",
+                    f"needs model.embedding_size={embedding_size} to be as large as the decoder's output, "
+                    f"{self.decoder.output_size} (model.hidden_size={hidden_size})",
                 )
             self.readout.weight = self.target_embedding.weight
 
-    def encode(self, source: Tensor, lengths: Tensor) -> Memory:
-        """Read source [B, S] int64 with lengths [B] (on the CPU) into a memory that is ready for decoding."""
+    def encode(self, source: Int[Tensor, "B S"], lengths: Int[Tensor, " B"]) -> Memory:
+        """Read sources into a memory that is ready for decoding; ``lengths`` are on the CPU."""
         memory = self.encoder(self.dropout(self.source_embedding(source)), lengths)
         return self.decoder.prepare(memory)
 
-    def step(self, previous: Tensor, state: State, memory: Memory) -> tuple[Tensor, Decoded]:
-        """Read previous tokens [B] and return logits [B, V] of the next ones, with the decoder's step."""
+    def step(
+        self, previous: Int[Tensor, " B"], state: State, memory: Memory
+    ) -> tuple[Float[Tensor, "B V"], DecoderOutput]:
+        """Read previous tokens: logits of the next ones, and the decoder's step."""
         decoded = self.decoder.step(self.dropout(self.target_embedding(previous.unsqueeze(1))), state, memory)
         return self.readout(self.dropout(decoded.output.squeeze(1))), decoded
 
-    def forward(self, source: Tensor, lengths: Tensor, target_input: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, source: Int[Tensor, "B S"], lengths: Int[Tensor, " B"], target_input: Int[Tensor, "B T"]
+    ) -> tuple[Float[Tensor, "B T V"], Float[Tensor, "B T S"] | None]:
         """Read a known target (teacher forcing).
 
         Args:
-            source: [B, S] int64.
-            lengths: [B] int64 on the CPU.
-            target_input: [B, T] int64, <bos> and the target without its last token.
+            source: token ids.
+            lengths: of the sources, on the CPU.
+            target_input: <bos> and the target without its last token.
 
         Returns:
-            logits [B, T, V], and attention weights [B, T, S], or None where the wiring has none.
+            logits, and attention weights, or None where the wiring has none.
         """
         memory = self.encode(source, lengths)
         decoded = self.decoder.unroll(self.dropout(self.target_embedding(target_input)), memory)

@@ -1,8 +1,8 @@
 """Scores: how well does a query fit each memory position?
 
-A score is a module with ``keys(states)``, computed once a source, and ``forward(query, keys)``. It is built with the
-sizes that its parent knows: ``query_size`` and ``memory_size``. Adding one is a class here (or in a file of your own)
-and one yaml in ``conf/decoder/``. A score that remembers earlier steps also has ``start`` and ``remember``.
+A score is a module with ``keys(states)``, computed once a source, and ``forward(query, keys)``. Its parent passes the
+sizes ``query_size`` and ``memory_size``. To add one, write a class here (or in a file of your own) and a yaml in
+``conf/decoder/``. A score that remembers earlier steps also has ``start`` and ``remember``.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from abc import ABC, abstractmethod
 from typing import Protocol
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from attnspan.errors import check_counts
 from attnspan.models.recurrence.recurrence import State
 
 
@@ -21,7 +23,7 @@ class Score(nn.Module, ABC):
     """How well each query fits each memory position.
 
     Attributes:
-        is_content: it looks at what stands at a position, so that a window may hide any position from it.
+        is_content: the score depends on the memory's states, so that a window may hide any position from it.
         remembers: earlier weights enter later scores, so that each step waits for the one before.
     """
 
@@ -29,20 +31,22 @@ class Score(nn.Module, ABC):
     remembers = False
 
     @abstractmethod
-    def keys(self, states: Tensor) -> Tensor:
-        """Project the memory once: states [B, S, M] to keys [B, S, A]."""
+    def keys(self, states: Float[Tensor, "B S M"]) -> Float[Tensor, "B S A"]:
+        """Project the memory, once a source."""
 
     @abstractmethod
-    def forward(self, query: Tensor, keys: Tensor, *past: Tensor) -> Tensor:
-        """Compare: query [B, T, Q] and keys [B, S, A], in view of what is remembered, to scores [B, T, S]."""
+    def forward(
+        self, query: Float[Tensor, "B T Q"], keys: Float[Tensor, "B S A"], *state: Tensor
+    ) -> Float[Tensor, "B T S"]:
+        """Compare queries with keys; ``state`` is from :meth:`start` or :meth:`remember`."""
 
-    def start(self, keys: Tensor) -> State:
-        """What is remembered before the first step, each tensor [B, ...]: nothing."""
+    def start(self, keys: Float[Tensor, "B S A"]) -> State:
+        """The state before the first step, each tensor [B, ...]; empty for a score that does not remember."""
         return ()
 
-    def remember(self, weights: Tensor, *past: Tensor) -> State:
-        """What is remembered after the weights [B, T, S], in the same shapes."""
-        return past
+    def remember(self, weights: Float[Tensor, "B T S"], *state: Tensor) -> State:
+        """The state after a step with these weights, in the same shapes."""
+        return state
 
 
 class BuildScore(Protocol):
@@ -65,16 +69,19 @@ class AdditiveScore(Score):
 
     def __init__(self, *, query_size: int, memory_size: int, attention_size: int) -> None:
         super().__init__()
+        check_counts(attention_size=attention_size)
         self.query = nn.Linear(query_size, attention_size, bias=False)  # W_a
         self.key = nn.Linear(memory_size, attention_size, bias=False)  # U_a
         self.energy = nn.Linear(attention_size, 1, bias=False)  # v_a
 
-    def keys(self, states: Tensor) -> Tensor:
+    def keys(self, states: Float[Tensor, "B S M"]) -> Float[Tensor, "B S A"]:
         """U_a h_j for all j."""
         return self.key(states)
 
-    def forward(self, query: Tensor, keys: Tensor, *past: Tensor) -> Tensor:
-        """Scores [B, T, S] of query [B, T, Q] against keys [B, S, A]."""
+    def forward(
+        self, query: Float[Tensor, "B T Q"], keys: Float[Tensor, "B S A"], *state: Tensor
+    ) -> Float[Tensor, "B T S"]:
+        """e_ij for all i and j."""
         # tanh x = 2 sigmoid(2x) - 1, because sigmoid is several times cheaper on a CPU.
         twice = torch.add(2 * self.query(query).unsqueeze(2), keys.unsqueeze(1), alpha=2)  # [B, T, S, A]
         return 2 * self.energy(twice.sigmoid_()).squeeze(-1) - self.energy.weight.sum()
@@ -83,7 +90,7 @@ class AdditiveScore(Score):
 class CoverageScore(AdditiveScore):
     """e_ij = v_a^T tanh(W_a s_{i-1} + U_a h_j + V_a C_{i-1,j})  (Tu et al. 2016, section 3.1, "linguistic coverage").
 
-    C_{i,j} = C_{i-1,j} + alpha_ij is the attention that position j has got so far; every token has fertility 1.
+    C_{i,j} = C_{i-1,j} + alpha_ij is the sum of the weights of position j so far; every token has fertility 1.
 
     Args:
         query_size: features of a query.
@@ -97,18 +104,20 @@ class CoverageScore(AdditiveScore):
         super().__init__(query_size=query_size, memory_size=memory_size, attention_size=attention_size)
         self.coverage = nn.Linear(1, attention_size, bias=False)  # V_a
 
-    def start(self, keys: Tensor) -> State:
-        """C_0 [B, S]: nothing has got any attention."""
+    def start(self, keys: Float[Tensor, "B S A"]) -> State:
+        """C_0 = 0, of shape [B, S]."""
         return (keys.new_zeros(keys.shape[:2]),)
 
-    def forward(self, query: Tensor, keys: Tensor, *past: Tensor) -> Tensor:
-        """Scores [B, 1, S] of query [B, 1, Q] against keys [B, S, A], past being C_{i-1} [B, S]."""
-        (coverage,) = past
+    def forward(
+        self, query: Float[Tensor, "B 1 Q"], keys: Float[Tensor, "B S A"], *state: Tensor
+    ) -> Float[Tensor, "B 1 S"]:
+        """e_ij of one step i; ``state`` is C_{i-1}."""
+        (coverage,) = state
         return super().forward(query, keys + self.coverage(coverage.unsqueeze(-1)))
 
-    def remember(self, weights: Tensor, *past: Tensor) -> State:
+    def remember(self, weights: Float[Tensor, "B 1 S"], *state: Tensor) -> State:
         """C_i = C_{i-1} + alpha_i."""
-        return (past[0] + weights.squeeze(1),)
+        return (state[0] + weights.squeeze(1),)
 
 
 class DotScore(Score):
@@ -130,19 +139,21 @@ class DotScore(Score):
                 f"and {type(self).__name__} multiplies the decoder's state with the encoder's"
             )
 
-    def keys(self, states: Tensor) -> Tensor:
+    def keys(self, states: Float[Tensor, "B S M"]) -> Float[Tensor, "B S M"]:
         """The states h_s themselves."""
         return states
 
-    def forward(self, query: Tensor, keys: Tensor, *past: Tensor) -> Tensor:
-        """Scores [B, T, S] of query [B, T, Q] against keys [B, S, Q]."""
+    def forward(
+        self, query: Float[Tensor, "B T A"], keys: Float[Tensor, "B S A"], *state: Tensor
+    ) -> Float[Tensor, "B T S"]:
+        """Inner products of queries and keys."""
         return query @ keys.transpose(1, 2)
 
 
 class ScaledDotScore(DotScore):
     """h_t^T h_s / sqrt(Q): the inner product keeps its size when the states grow (Vaswani et al. 2017, eq. 1)."""
 
-    def keys(self, states: Tensor) -> Tensor:
+    def keys(self, states: Float[Tensor, "B S M"]) -> Float[Tensor, "B S M"]:
         """h_s / sqrt(Q) for all s."""
         return states / states.size(-1) ** 0.5
 
@@ -159,43 +170,43 @@ class GeneralScore(Score):
         super().__init__()
         self.key = nn.Linear(memory_size, query_size, bias=False)  # W_a
 
-    def keys(self, states: Tensor) -> Tensor:
+    def keys(self, states: Float[Tensor, "B S M"]) -> Float[Tensor, "B S Q"]:
         """W_a h_s for all s."""
         return self.key(states)
 
-    def forward(self, query: Tensor, keys: Tensor, *past: Tensor) -> Tensor:
-        """Scores [B, T, S] of query [B, T, Q] against keys [B, S, Q]."""
+    def forward(
+        self, query: Float[Tensor, "B T Q"], keys: Float[Tensor, "B S Q"], *state: Tensor
+    ) -> Float[Tensor, "B T S"]:
+        """Inner products of queries and keys."""
         return query @ keys.transpose(1, 2)
 
 
 class LocationScore(Score):
-    """a_t = softmax(W_a h_t)  (Luong et al. 2015, eq. 8, "location"): the target state alone says where to look.
+    """a_t = softmax(W_a h_t)  (Luong et al. 2015, eq. 8, "location"): a function of the target state alone.
 
-    W_a has one row a source position. As in the paper, short sentences use the top rows only (and the softmax is taken
-    over those), and in long sentences the positions without a row get weight exactly 0.
+    W_a has one row for each source position. As in the paper, short sentences use the top rows only (and the softmax
+    is taken over those), and in long sentences the positions without a row get weight exactly 0.
 
     Args:
         query_size: features of a query.
-        memory_size: M; not used, what stands at a position is never looked at.
+        memory_size: M; not used.
         max_length: number of positions that have a row.
-
-    Raises:
-        ValueError: ``max_length`` leaves no position to look at.
     """
 
     is_content = False
 
     def __init__(self, *, query_size: int, memory_size: int, max_length: int) -> None:
         super().__init__()
-        if max_length < 1:
-            raise ValueError(f"decoder.score.max_length={max_length} leaves no source position to look at")
+        check_counts(max_length=max_length)
         self.position = nn.Linear(query_size, max_length, bias=False)  # W_a
         self.max_length = max_length
 
-    def keys(self, states: Tensor) -> Tensor:
-        """Keys without features, [B, S, 0]: they say how many positions there are and nothing else."""
+    def keys(self, states: Float[Tensor, "B S M"]) -> Float[Tensor, "B S 0"]:
+        """Keys without features: only their number is used."""
         return states[..., :0]
 
-    def forward(self, query: Tensor, keys: Tensor, *past: Tensor) -> Tensor:
-        """Scores [B, T, S] of query [B, T, Q]; -inf from position ``max_length`` on."""
+    def forward(
+        self, query: Float[Tensor, "B T Q"], keys: Float[Tensor, "B S 0"], *state: Tensor
+    ) -> Float[Tensor, "B T S"]:
+        """W_a h_t, and -inf from position ``max_length`` on."""
         return F.pad(self.position(query), (0, keys.size(1) - self.max_length), value=-torch.inf)  # cuts if negative

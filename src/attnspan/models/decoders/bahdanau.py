@@ -1,19 +1,21 @@
-"""Bahdanau's wiring: the old state asks, and the answer enters the cell."""
+"""Bahdanau's wiring: the previous decoder state is the query, and the context enters the cell."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from attnspan.errors import check_counts, check_switches
 from attnspan.kernels.bahdanau import FusedBahdanau
 from attnspan.models.attention.attention import Attention
 from attnspan.models.attention.scores import AdditiveScore, BuildScore
 from attnspan.models.attention.windows import BuildWindow, GlobalWindow
 from attnspan.models.bridge import Bridge, BuildBridge
-from attnspan.models.decoders.base import Decoded, RecurrentDecoder
-from attnspan.models.decoders.fused import is_covered, unroll_fused
+from attnspan.models.decoders.base import DecoderOutput, RecurrentDecoder
+from attnspan.models.decoders.fused import can_fuse, unroll_fused
 from attnspan.models.memory import Memory
 from attnspan.models.recurrence.recurrence import BuildRecurrence, State
 
@@ -30,13 +32,16 @@ class Maxout(nn.Module):
 
     def __init__(self, *, hidden_size: int, embedding_size: int, memory_size: int, features: int) -> None:
         super().__init__()
+        check_counts(features=features)
         self.state = nn.Linear(hidden_size, 2 * features, bias=False)  # U_o
         self.token = nn.Linear(embedding_size, 2 * features, bias=False)  # V_o
         self.context = nn.Linear(memory_size, 2 * features, bias=False)  # C_o
         self.features = features
 
-    def forward(self, state: Tensor, embedded: Tensor, context: Tensor) -> Tensor:
-        """Map s_{i-1} [B, T, H], y_{i-1} [B, T, E] and c_i [B, T, M] to t_i [B, T, l]."""
+    def forward(
+        self, state: Float[Tensor, "B T H"], embedded: Float[Tensor, "B T E"], context: Float[Tensor, "B T M"]
+    ) -> Float[Tensor, "B T l"]:
+        """Map s_{i-1}, y_{i-1} and c_i to t_i."""
         pairs = self.state(state) + self.token(embedded) + self.context(context)
         return pairs.unflatten(-1, (self.features, 2)).amax(dim=-1)
 
@@ -53,21 +58,21 @@ class BahdanauDecoder(RecurrentDecoder):
 
     c_t = attend(query = s_{t-1});  s_t = RNN([y_{t-1}; c_t], s_{t-1})
 
-    s_t is the top layer's. Its output is s_t, or with ``deep_output`` the paper's t_t. The state is the cells' and the
-    attention's.
+    s_t is the top layer's. The output is s_t, or with ``deep_output`` the paper's t_t. The state is that of the cells
+    and of the attention.
 
     Args:
         embedding_size: E.
         hidden_size: H.
         memory_size: M.
-        final_size: F, features of the encoder's last word.
+        final_size: F, features of the encoder's final state.
         rnn: builds the cells.
-        score: how s_{t-1} is compared with the memory.
-        window: where it may look.
-        bridge: builds the way from the last word to the first state.
+        score: compares s_{t-1} with the memory.
+        window: which positions a step may attend to.
+        bridge: builds the map from the encoder's final state to the initial state.
         deep_output: builds the layer between the state and the readout; None for none.
-        fused: unroll one layer with the additive score by :mod:`attnspan.kernels.bahdanau`, the same numbers
-            sooner. Whatever else unrolls step by step.
+        fused: unroll by :mod:`attnspan.kernels.bahdanau` where there is one layer, the additive score and no window:
+            the same numbers in less time.
     """
 
     def __init__(
@@ -84,6 +89,7 @@ class BahdanauDecoder(RecurrentDecoder):
         bridge: BuildBridge = Bridge,
         deep_output: BuildDeepOutput | None = None,
     ) -> None:
+        check_switches(fused=fused)
         super().__init__(
             input_size=embedding_size + memory_size,
             hidden_size=hidden_size,
@@ -98,38 +104,38 @@ class BahdanauDecoder(RecurrentDecoder):
                 hidden_size=hidden_size, embedding_size=embedding_size, memory_size=memory_size
             )
             self.output_size = self.deep_output.features
-        self.fused = fused and is_covered(self.attention, self.rnn, AdditiveScore)
+        self.fused = fused and can_fuse(self.attention, self.rnn, AdditiveScore)
 
     def prepare(self, memory: Memory) -> Memory:
         """Compute the keys."""
         return self.attention.prepare(memory)
 
     def start(self, memory: Memory) -> State:
-        """s_0 from the bridge."""
+        """s_0 from the bridge, and the attention's state."""
         return *super().start(memory), *self.attention.start(memory)
 
-    def step(self, embedded: Tensor, state: State, memory: Memory) -> Decoded:
-        """Ask with s_{t-1}, then read the token."""
+    def step(self, embedded: Float[Tensor, "B 1 E"], state: State, memory: Memory) -> DecoderOutput:
+        """Attend with s_{t-1}, then read the token."""
         parts = self.rnn.parts
-        before = state[0][:, -1:]  # s_{t-1} of the top layer, [B, 1, H]
-        context, weights, attending = self.attention(before, memory, state[parts:])
+        previous = state[0][:, -1:]  # s_{t-1} of the top layer, [B, 1, H]
+        context, weights, attention_state = self.attention(previous, memory, state[parts:])
         hidden, cells = self.rnn(torch.cat([embedded, context], dim=-1), state[:parts])
-        output = hidden if self.deep_output is None else self.deep_output(before, embedded, context)
-        return Decoded(output=output, state=(*cells, *attending), weights=weights)
+        output = hidden if self.deep_output is None else self.deep_output(previous, embedded, context)
+        return DecoderOutput(output=output, state=(*cells, *attention_state), weights=weights)
 
-    def unroll(self, embedded: Tensor, memory: Memory) -> Decoded:
-        """Unroll along a known target; fused where that is chosen."""
+    def unroll(self, embedded: Float[Tensor, "B T E"], memory: Memory) -> DecoderOutput:
+        """Unroll along a known target, by the kernel if ``fused``."""
         return self._unroll_fused(embedded, memory) if self.fused else super().unroll(embedded, memory)
 
-    def _unroll_fused(self, embedded: Tensor, memory: Memory) -> Decoded:
-        *first, taken = self.start(memory)
+    def _unroll_fused(self, embedded: Tensor, memory: Memory) -> DecoderOutput:
+        *initial, steps_taken = self.start(memory)
         score = self.attention.score
         assert isinstance(score, AdditiveScore)
         own = (score.query.weight, score.energy.weight.squeeze(0))
-        hidden, weights, *cells = unroll_fused(FusedBahdanau, self.rnn, embedded, memory, *own, start=(*first,))
+        hidden, weights, *cells = unroll_fused(FusedBahdanau, self.rnn, embedded, memory, *own, initial=(*initial,))
         output = hidden
         if self.deep_output is not None:
-            before = torch.cat([first[0], hidden[:, :-1]], dim=1)
-            output = self.deep_output(before, embedded, weights.to(memory.states.dtype) @ memory.states)
-        last = (hidden[:, -1:], *(part.unsqueeze(1) for part in cells))
-        return Decoded(output=output, state=(*last, taken + embedded.size(1)), weights=weights)
+            previous = torch.cat([initial[0], hidden[:, :-1]], dim=1)
+            output = self.deep_output(previous, embedded, weights.to(memory.states.dtype) @ memory.states)
+        final = (hidden[:, -1:], *(part.unsqueeze(1) for part in cells))
+        return DecoderOutput(output=output, state=(*final, steps_taken + embedded.size(1)), weights=weights)

@@ -1,8 +1,8 @@
-"""What a decoder is: the wiring between memory and output. Everything else is the same in every arm.
+"""The interface of a decoder: the wiring between memory and output. Everything else is the same in every arm.
 
-A decoder implements one :meth:`Decoder.step`. Unrolling along a known target stands once, in :meth:`Decoder.unroll`;
-searching stands in :mod:`attnspan.models.decoding.strategy`. A decoder whose steps do not wait for one another may
-override ``unroll`` with a parallel path; a test holds it equal to the unrolled steps.
+A decoder implements one :meth:`Decoder.step`. Unrolling along a known target is written once, in
+:meth:`Decoder.unroll`; decoding strategies are in :mod:`attnspan.models.decoding`. A decoder whose steps do not wait
+for one another may override ``unroll`` with a parallel form; a test holds it equal to the unrolled steps.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from attnspan.models.bridge import BuildBridge
@@ -20,18 +21,18 @@ from attnspan.models.recurrence.recurrence import BuildRecurrence, State
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decoded:
+class DecoderOutput:
     """One step, or all steps, of a decoder.
 
     Attributes:
-        output: [B, T, O] what the readout turns into logits.
+        output: what the readout turns into logits.
         state: the state after the last step.
-        weights: [B, T, S] attention weights, or None where the wiring has none.
+        weights: attention weights, or None where the wiring has none.
     """
 
-    output: Tensor
+    output: Float[Tensor, "B T O"]
     state: State
-    weights: Tensor | None
+    weights: Float[Tensor, "B T S"] | None
 
 
 class BuildDecoder(Protocol):
@@ -40,11 +41,11 @@ class BuildDecoder(Protocol):
     def __call__(
         self, *, embedding_size: int, hidden_size: int, memory_size: int, final_size: int, rnn: BuildRecurrence
     ) -> Decoder:
-        """Build the decoder for these sizes, of cells that ``rnn`` builds."""
+        """Build the decoder for these sizes; ``rnn`` builds its cells."""
 
 
 class Decoder(nn.Module, ABC):
-    """What search and training know of a decoder.
+    """Reads target tokens and a memory, and makes what the readout turns into logits.
 
     Attributes:
         output_size: O, features of its output.
@@ -61,23 +62,23 @@ class Decoder(nn.Module, ABC):
         """Return the state before the first step, from a prepared memory."""
 
     @abstractmethod
-    def step(self, embedded: Tensor, state: State, memory: Memory) -> Decoded:
+    def step(self, embedded: Float[Tensor, "B 1 E"], state: State, memory: Memory) -> DecoderOutput:
         """Read one token.
 
         Args:
-            embedded: [B, 1, E] the embedded previous token.
+            embedded: the previous token, embedded.
             state: from :meth:`start` or the step before.
             memory: from :meth:`prepare`.
         """
 
-    def unroll(self, embedded: Tensor, memory: Memory) -> Decoded:
-        """Read a known target, embedded [B, T, E], step by step from the start (teacher forcing)."""
+    def unroll(self, embedded: Float[Tensor, "B T E"], memory: Memory) -> DecoderOutput:
+        """Read a known target step by step from the start (teacher forcing)."""
         state, steps = self.start(memory), []
         for t in range(embedded.size(1)):
             steps.append(self.step(embedded[:, t : t + 1], state, memory))
             state = steps[-1].state
         weights = [step.weights for step in steps if step.weights is not None]
-        return Decoded(
+        return DecoderOutput(
             output=torch.cat([step.output for step in steps], dim=1),
             state=state,
             weights=torch.cat(weights, dim=1) if weights else None,
@@ -85,14 +86,14 @@ class Decoder(nn.Module, ABC):
 
 
 class RecurrentDecoder(Decoder):
-    """A decoder with GRU or LSTM cells, which start from the encoder's last word.
+    """A decoder with GRU or LSTM cells, whose initial state comes from the encoder's final state.
 
     Args:
         input_size: features that enter the cells at each step.
         hidden_size: H.
-        final_size: F, features of the encoder's last word.
+        final_size: F, features of the encoder's final state.
         rnn: builds the cells.
-        bridge: builds the way from the last word to the first state.
+        bridge: builds the map from the encoder's final state to the initial state.
     """
 
     def __init__(
@@ -106,6 +107,6 @@ class RecurrentDecoder(Decoder):
         self.output_size = hidden_size
 
     def start(self, memory: Memory) -> State:
-        """The cells' first state, parts [B, L, H]."""
-        first: State = self.bridge(memory.final)
-        return first
+        """The cells' initial state, parts [B, L, H]."""
+        initial: State = self.bridge(memory.final_state)
+        return initial

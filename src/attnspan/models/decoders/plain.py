@@ -1,28 +1,29 @@
-"""Decoders without attention: what the encoder says in the end is all they get."""
+"""Decoders without attention: they know of the source only the encoder's final state."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from attnspan.models.bridge import Bridge, BuildBridge
-from attnspan.models.decoders.base import BuildDecoder, Decoded, RecurrentDecoder
+from attnspan.models.decoders.base import BuildDecoder, DecoderOutput, RecurrentDecoder
 from attnspan.models.memory import Memory
 from attnspan.models.recurrence.recurrence import BuildRecurrence, State
 
 
 class PlainDecoder(RecurrentDecoder):
-    """s_t = RNN(y_{t-1}, s_{t-1}): the encoder speaks once, through the initial state (Sutskever et al. 2014).
+    """s_t = RNN(y_{t-1}, s_{t-1}): the source enters through the initial state only (Sutskever et al. 2014).
 
     Args:
         embedding_size: E.
         hidden_size: H.
-        memory_size: M; not used, the memory's positions are never looked at.
-        final_size: F, features of the encoder's last word.
+        memory_size: M; not used.
+        final_size: F, features of the encoder's final state.
         rnn: builds the cells.
-        bridge: builds the way from the last word to the first state.
+        bridge: builds the map from the encoder's final state to the initial state.
     """
 
     def __init__(
@@ -45,35 +46,35 @@ class PlainDecoder(RecurrentDecoder):
 
     @staticmethod
     def input_size(*, embedding_size: int, final_size: int) -> int:
-        """Features that enter the cells at each step: y_{t-1} alone."""
+        """Features that enter the cells at each step: those of y_{t-1}."""
         return embedding_size
 
-    def step(self, embedded: Tensor, state: State, memory: Memory) -> Decoded:
-        """Read one token, or, since nothing waits for the output, any number of them."""
+    def step(self, embedded: Float[Tensor, "B T E"], state: State, memory: Memory) -> DecoderOutput:
+        """Read one token, or, since no step waits for the output of another, any number of them."""
         output, state = self.rnn(embedded, state)
-        return Decoded(output=output, state=state, weights=None)
+        return DecoderOutput(output=output, state=state, weights=None)
 
-    def unroll(self, embedded: Tensor, memory: Memory) -> Decoded:
-        """Run the whole target at once."""
+    def unroll(self, embedded: Float[Tensor, "B T E"], memory: Memory) -> DecoderOutput:
+        """Read the whole target at once."""
         return self.step(embedded, self.start(memory), memory)
 
 
 class PlainEveryStepDecoder(PlainDecoder):
-    """s_t = RNN([y_{t-1}; f], s_{t-1}): what the encoder says in the end, f, enters every step (Cho et al. 2014)."""
+    """s_t = RNN([y_{t-1}; f], s_{t-1}): the encoder's final state f enters every step (Cho et al. 2014)."""
 
     @staticmethod
     def input_size(*, embedding_size: int, final_size: int) -> int:
         """[y_{t-1}; f] has E + F features."""
         return embedding_size + final_size
 
-    def step(self, embedded: Tensor, state: State, memory: Memory) -> Decoded:
-        """Read any number of tokens, each beside f."""
-        final = memory.final[0].unsqueeze(1).expand(-1, embedded.size(1), -1)
+    def step(self, embedded: Float[Tensor, "B T E"], state: State, memory: Memory) -> DecoderOutput:
+        """Read any number of tokens, each concatenated with f."""
+        final = memory.final_state[0].unsqueeze(1).expand(-1, embedded.size(1), -1)
         return super().step(torch.cat([embedded, final], dim=-1), state, memory)
 
 
 class PlainWideDecoder(PlainDecoder):
-    """A plain decoder with as many parameters as another one, so that "more parameters" is not the answer.
+    """A plain decoder with as many parameters as another decoder: a control for "it has more parameters".
 
     Its state has W features, and P s_t, of H features, goes to the readout. W is the width that comes nearest to the
     other decoder's number of parameters, found by counting. All else in the model is the same for both.
@@ -124,7 +125,7 @@ class PlainWideDecoder(PlainDecoder):
         self.narrow = nn.Linear(width, hidden_size, bias=False)  # P
         self.output_size = hidden_size
 
-    def step(self, embedded: Tensor, state: State, memory: Memory) -> Decoded:
+    def step(self, embedded: Float[Tensor, "B T E"], state: State, memory: Memory) -> DecoderOutput:
         """Read any number of tokens with the wide state."""
         wide = super().step(embedded, state, memory)
         return replace(wide, output=self.narrow(wide.output))

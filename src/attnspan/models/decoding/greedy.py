@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from attnspan.models.decoding.strategy import DecodingStrategy, Hypotheses, Specials, make_hypotheses, next_log_probs
@@ -11,35 +12,35 @@ from attnspan.models.seq2seq import Seq2Seq
 
 
 class Greedy(DecodingStrategy):
-    """y_t = argmax p(y | y_1 ... y_{t-1}, x), freely running until <eos> or the limit."""
+    """y_t = argmax p(y | y_1 ... y_{t-1}, x), free-running until <eos> or the limit."""
 
-    def decode(self, model: Seq2Seq, memory: Memory, limits: Tensor, specials: Specials) -> Hypotheses:
+    def decode(self, model: Seq2Seq, memory: Memory, limits: Int[Tensor, " B"], specials: Specials) -> Hypotheses:
         """Take the most likely token at every step."""
-        B, device, horizon = len(limits), memory.states.device, int(limits.max())
+        B, device, longest = len(limits), memory.states.device, int(limits.max())
         limits = limits.to(device, non_blocking=True)
         # One step more than the longest limit: there <eos> may still come, and anything else is a truncation.
-        tokens = torch.full((B, horizon + 1), specials.pad, dtype=torch.long, device=device)
+        tokens = torch.full((B, longest + 1), specials.pad, dtype=torch.long, device=device)
         log_prob = torch.zeros(B, device=device)
         truncated = torch.zeros(B, dtype=torch.bool, device=device)
 
         rows = torch.arange(B, device=device)  # examples that are still running, the rows of memory and state
         state = model.decoder.start(memory)
         previous = torch.full((B,), specials.bos, dtype=torch.long, device=device)
-        done = torch.zeros(B, dtype=torch.bool, device=device)
-        for t in range(horizon + 1):
-            scores, state = next_log_probs(model, previous, state, memory, specials)
-            best, previous = scores.max(dim=-1)
-            cut = ~done & (previous != specials.eos) & (limits[rows] <= t)
+        finished = torch.zeros(B, dtype=torch.bool, device=device)
+        for t in range(longest + 1):
+            log_probs, state = next_log_probs(model, previous, state, memory, specials)
+            best, previous = log_probs.max(dim=-1)
+            cut = ~finished & (previous != specials.eos) & (limits[rows] <= t)
             truncated[rows] |= cut
-            done = done | cut
-            log_prob[rows] += torch.where(done, 0.0, best)
-            tokens[rows, t] = torch.where(done, specials.pad, previous)
-            done = done | (previous == specials.eos)
+            finished = finished | cut
+            log_prob[rows] += torch.where(finished, 0.0, best)
+            tokens[rows, t] = torch.where(finished, specials.pad, previous)
+            finished = finished | (previous == specials.eos)
             if t % self.CHECK_EVERY == self.CHECK_EVERY - 1:
-                running = (~done).nonzero().squeeze(1)
+                running = (~finished).nonzero().squeeze(1)
                 if len(running) == 0:
                     break
                 if len(running) < len(rows):
-                    rows, previous, done = rows[running], previous[running], done[running]
+                    rows, previous, finished = rows[running], previous[running], finished[running]
                     memory, state = memory.select(running), tuple(part[running] for part in state)
         return make_hypotheses(tokens, log_prob, truncated, specials)

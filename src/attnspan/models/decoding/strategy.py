@@ -1,4 +1,4 @@
-"""DecodingStrategy: from a memory to hypotheses. Greedy and beam, each one implementation for every decoder."""
+"""The interface of a decoding strategy: from a memory to hypotheses. Each strategy is written once for all decoders."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from attnspan.errors import SettingError, check_numbers
 from attnspan.models.memory import Memory
 from attnspan.models.recurrence.recurrence import State
 from attnspan.models.seq2seq import Seq2Seq
@@ -15,7 +17,7 @@ from attnspan.models.seq2seq import Seq2Seq
 
 @dataclass(frozen=True, kw_only=True)
 class Specials:
-    """Token ids that the search must know: padding, begin and end of a sequence."""
+    """Ids of the special tokens: padding, begin and end of a sequence."""
 
     pad: int
     bos: int
@@ -26,45 +28,42 @@ class Specials:
 class LengthLimit:
     """A hypothesis of a source with S tokens has at most ``ratio * S + margin`` tokens, <eos> not counted.
 
-    It is a matter of the example alone, so a hypothesis cannot depend on what else is in the batch.
+    It depends on the example alone, so a hypothesis cannot depend on what else is in the batch.
     """
 
     ratio: float
     margin: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.ratio, int | float) or not isinstance(self.margin, int):
-            raise ValueError(
-                f"decoding.limit: ratio {self.ratio!r} must be a number and margin {self.margin!r} a whole one"
-            )
-        if self.ratio < 0 or self.margin < 0 or self.ratio + self.margin < 1:
-            raise ValueError(
-                f"decoding.limit: ratio {self.ratio} and margin {self.margin} leave no room for a single token"
-            )
+        check_numbers(ratio=self.ratio, margin=self.margin)
+        if not isinstance(self.margin, int):
+            raise SettingError("margin", f"must be a whole number of at least 0, not {self.margin!r}")
+        if self.ratio + self.margin < 1:
+            raise ValueError(f"ratio {self.ratio} and margin {self.margin} leave no room for a single token")
 
-    def __call__(self, lengths: Tensor) -> Tensor:
-        """Limits [B] for source lengths [B]."""
+    def __call__(self, lengths: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
+        """Limits for source lengths."""
         return (self.ratio * lengths).long() + self.margin
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hypotheses:
-    """What a search found for B sources.
+    """What decoding found for B sources.
 
     Attributes:
-        tokens: [B, T] int64 without <eos>, padded.
-        lengths: [B] number of tokens.
-        log_prob: [B] log p(tokens, <eos> | source) in nats; of the tokens alone where truncated.
-        truncated: [B] bool, the limit was reached before <eos>.
-        weights: [B, T, S] attention weights, 0 in padding; None where the wiring has none, none were asked for, or all
-            hypotheses are empty.
+        tokens: without <eos>, padded.
+        lengths: number of tokens.
+        log_prob: log p(tokens, <eos> | source) in nats; of the tokens alone where truncated.
+        truncated: the limit was reached before <eos>.
+        weights: attention weights, 0 in padding. None where the wiring has none, where they were not requested, or if
+            all hypotheses are empty.
     """
 
-    tokens: Tensor
-    lengths: Tensor
-    log_prob: Tensor
-    truncated: Tensor
-    weights: Tensor | None
+    tokens: Int[Tensor, "B T"]
+    lengths: Int[Tensor, " B"]
+    log_prob: Float[Tensor, " B"]
+    truncated: Bool[Tensor, " B"]
+    weights: Float[Tensor, "B T S"] | None
 
 
 class DecodingStrategy(ABC):
@@ -75,51 +74,61 @@ class DecodingStrategy(ABC):
     """
 
     CHECK_EVERY = 8
-    """Steps between two looks at which examples are done: each look makes a GPU wait, and lets a batch shrink."""
+    """Steps between two checks of which examples are finished: each makes a GPU wait, and lets the batch shrink."""
 
     def __init__(self, *, limit: LengthLimit) -> None:
         self.limit = limit
 
     @torch.no_grad()
     def __call__(
-        self, model: Seq2Seq, source: Tensor, lengths: Tensor, *, specials: Specials, with_weights: bool = False
+        self,
+        model: Seq2Seq,
+        source: Int[Tensor, "B S"],
+        lengths: Int[Tensor, " B"],
+        *,
+        specials: Specials,
+        with_weights: bool = False,
     ) -> Hypotheses:
-        """Decode source [B, S] int64 with lengths [B] (on the CPU). The model's mode (train, eval) is the caller's."""
+        """Decode sources; ``lengths`` are on the CPU. The caller sets the model's mode (train, eval)."""
         memory = model.encode(source, lengths)
-        found = self.decode(model, memory, self.limit(lengths), specials)
-        return replace(found, weights=_weights(model, memory, found, specials)) if with_weights else found
+        hypotheses = self.decode(model, memory, self.limit(lengths), specials)
+        return (
+            replace(hypotheses, weights=_weights(model, memory, hypotheses, specials)) if with_weights else hypotheses
+        )
 
     @abstractmethod
-    def decode(self, model: Seq2Seq, memory: Memory, limits: Tensor, specials: Specials) -> Hypotheses:
-        """DecodingStrategy from a prepared memory, with at most ``limits`` [B] tokens (on the CPU), without weights."""
+    def decode(self, model: Seq2Seq, memory: Memory, limits: Int[Tensor, " B"], specials: Specials) -> Hypotheses:
+        """Decode from a prepared memory, with at most ``limits`` tokens (on the CPU), without weights."""
 
 
 def next_log_probs(
-    model: Seq2Seq, previous: Tensor, state: State, memory: Memory, specials: Specials
-) -> tuple[Tensor, State]:
-    """log p [B, V] of the next token, -inf for those that never are one, and the state behind ``previous`` [B]."""
+    model: Seq2Seq, previous: Int[Tensor, " B"], state: State, memory: Memory, specials: Specials
+) -> tuple[Float[Tensor, "B V"], State]:
+    """log p of the token after ``previous``, -inf for <pad> and <bos>, and the state after ``previous``."""
     logits, decoded = model.step(previous, state, memory)
-    scores = torch.log_softmax(logits.float(), dim=-1)
-    scores[:, specials.pad] = -torch.inf
-    scores[:, specials.bos] = -torch.inf
-    return scores, decoded.state
+    log_probs = torch.log_softmax(logits.float(), dim=-1)
+    log_probs[:, specials.pad] = -torch.inf
+    log_probs[:, specials.bos] = -torch.inf
+    return log_probs, decoded.state
 
 
-def make_hypotheses(tokens: Tensor, log_prob: Tensor, truncated: Tensor, specials: Specials) -> Hypotheses:
-    """Cut tokens [B, T'], padded behind their <eos> or end, to the longest hypothesis."""
-    words = (tokens != specials.pad) & (tokens != specials.eos)
-    lengths = words.sum(dim=1)
-    tokens = tokens.masked_fill(~words, specials.pad)[:, : int(lengths.max())]
+def make_hypotheses(
+    tokens: Int[Tensor, "B T"], log_prob: Float[Tensor, " B"], truncated: Bool[Tensor, " B"], specials: Specials
+) -> Hypotheses:
+    """Cut tokens, padded after their <eos> or end, to the longest hypothesis."""
+    is_token = (tokens != specials.pad) & (tokens != specials.eos)
+    lengths = is_token.sum(dim=1)
+    tokens = tokens.masked_fill(~is_token, specials.pad)[:, : int(lengths.max())]
     return Hypotheses(tokens=tokens, lengths=lengths, log_prob=log_prob, truncated=truncated, weights=None)
 
 
-def _weights(model: Seq2Seq, memory: Memory, found: Hypotheses, specials: Specials) -> Tensor | None:
-    """The weights [B, T, S] with which the hypotheses were made: the decoder reads them once more."""
-    if found.tokens.size(1) == 0:
+def _weights(model: Seq2Seq, memory: Memory, hypotheses: Hypotheses, specials: Specials) -> Tensor | None:
+    """The attention weights of the hypotheses: the decoder reads them once more."""
+    if hypotheses.tokens.size(1) == 0:
         return None
-    begin = torch.full_like(found.tokens[:, :1], specials.bos)
-    read = torch.cat([begin, found.tokens[:, :-1]], dim=1)
-    weights = model.decoder.unroll(model.dropout(model.target_embedding(read)), memory).weights
+    begin = torch.full_like(hypotheses.tokens[:, :1], specials.bos)
+    target_input = torch.cat([begin, hypotheses.tokens[:, :-1]], dim=1)
+    weights = model.decoder.unroll(model.dropout(model.target_embedding(target_input)), memory).weights
     if weights is None:
         return None
-    return weights.masked_fill((found.tokens == specials.pad).unsqueeze(-1), 0.0)
+    return weights.masked_fill((hypotheses.tokens == specials.pad).unsqueeze(-1), 0.0)

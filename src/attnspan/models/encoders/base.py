@@ -1,10 +1,11 @@
-"""What the model knows of an encoder."""
+"""The interface of an encoder."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from typing import Protocol
 
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from attnspan.models.memory import Memory
@@ -12,23 +13,23 @@ from attnspan.models.recurrence.recurrence import BuildRecurrence
 
 
 class Encoder(nn.Module, ABC):
-    """What the model knows of an encoder.
+    """Turns an embedded source into a memory.
 
     Attributes:
         memory_size: M, features of a memory position.
-        final_size: F, features of its last word.
+        final_size: F, features of its final state.
     """
 
     memory_size: int
     final_size: int
 
     @abstractmethod
-    def forward(self, embedded: Tensor, lengths: Tensor) -> Memory:
-        """Read embedded sources [B, S, E] with lengths [B] int64 (on the CPU), at least 1."""
+    def forward(self, embedded: Float[Tensor, "B S E"], lengths: Int[Tensor, " B"]) -> Memory:
+        """Read embedded sources. ``lengths``, at least 1, are on the CPU."""
 
 
 class BuildEncoder(Protocol):
     """An encoder class with its own settings filled in (``_partial_: true`` in the config)."""
 
     def __call__(self, *, embedding_size: int, rnn: BuildRecurrence) -> Encoder:
-        """Build the encoder for this size, of cells that ``rnn`` builds."""
+        """Build the encoder for this size; ``rnn`` builds its cells."""

@@ -1,25 +1,27 @@
-"""Encoders: anything that turns a source into a :class:`~attnspan.models.memory.Memory`."""
+"""Encoders with GRU or LSTM cells."""
 
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from attnspan.errors import SettingError, check_counts, check_numbers, check_switches
 from attnspan.models.encoders.base import Encoder
 from attnspan.models.memory import Memory
 from attnspan.models.recurrence.recurrence import BuildRecurrence
 
 
 class BidirectionalEncoder(Encoder):
-    """h_j = [h_j forward; h_j backward]  (Bahdanau et al. 2015, A.2.1), each layer reading both directions of the last.
+    """h_j = [h_j forward; h_j backward]  (Bahdanau et al. 2015, A.2.1); each layer reads both directions of the last.
 
     The result is that of torch's own cells over a packed sequence (a test holds them equal): each direction starts and
     ends at an example's own tokens. It is computed without packing, whose backward pass on the CPU takes time quadratic
     in the length: the forward direction meets padding only after the last token, and the backward direction reads each
     source reversed within its own length, so that there too the padding comes last.
 
-    Its last word is, layer by layer, the forward h after the last token beside the backward h after the first.
+    The final state is, layer by layer, [forward h after the last token; backward h after the first token].
 
     Args:
         embedding_size: E, features of an embedded source token.
@@ -27,10 +29,7 @@ class BidirectionalEncoder(Encoder):
         rnn: builds the cells of one direction in one layer.
         layers: number of layers.
         dropout: probability, between layers only.
-        final_state: ``both`` directions have the last word, or ``backward`` alone, which has just read the first token.
-
-    Raises:
-        ValueError: ``hidden_size`` is odd, there is no layer, or ``final_state`` is neither of the two.
+        final_state: of ``both`` directions, or of ``backward`` only, as in the paper.
     """
 
     def __init__(
@@ -44,72 +43,74 @@ class BidirectionalEncoder(Encoder):
         final_state: str,
     ) -> None:
         super().__init__()
+        check_counts(hidden_size=hidden_size, layers=layers)
+        check_numbers(dropout=dropout, below=1)
         if hidden_size % 2:
-            raise ValueError(f"encoder.hidden_size={hidden_size} is odd, and each of two directions gets half of it")
-        if layers < 1:
-            raise ValueError(f"encoder.layers={layers} must be at least 1")
+            raise SettingError("hidden_size", f"must be even, because each direction has half of it, not {hidden_size}")
         if final_state not in ("both", "backward"):
-            raise ValueError(f"encoder.final_state='{final_state}' is neither 'both' nor 'backward'")
+            raise SettingError("final_state", f"must be both or backward, not {final_state!r}")
         sizes = [embedding_size] + [hidden_size] * (layers - 1)
         self.forwards = nn.ModuleList(rnn(input_size=size, hidden_size=hidden_size // 2, layers=1) for size in sizes)
         self.backwards = nn.ModuleList(rnn(input_size=size, hidden_size=hidden_size // 2, layers=1) for size in sizes)
-        self.between = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropout)
         self.final_state = final_state
         self.memory_size = hidden_size
         self.final_size = layers * (hidden_size if final_state == "both" else hidden_size // 2)
 
-    def forward(self, embedded: Tensor, lengths: Tensor) -> Memory:
-        """Read embedded sources [B, S, E] with lengths [B] int64, at least 1."""
+    def forward(self, embedded: Float[Tensor, "B S E"], lengths: Int[Tensor, " B"]) -> Memory:
+        """Read embedded sources of ``lengths``, at least 1."""
         lengths = lengths.to(embedded.device, non_blocking=True).unsqueeze(1)  # [B, 1]
         positions = torch.arange(embedded.size(1), device=embedded.device)  # [S]
         mask = positions < lengths
-        mirrored = torch.where(mask, lengths - 1 - positions, positions)  # position j of the reversed source
+        reversed_positions = torch.where(mask, lengths - 1 - positions, positions)
         states = embedded.masked_fill(~mask.unsqueeze(-1), 0.0)
 
         final = []
-        for layer, (forwards, backwards) in enumerate(zip(self.forwards, self.backwards, strict=True)):
-            states = self.between(states) if layer else states
-            ahead, _ = forwards(states)
-            behind, _ = backwards(_reorder(states, mirrored))
-            ends = [_reorder(side, lengths - 1).squeeze(1) for side in (ahead, behind)]
-            final += ends if self.final_state == "both" else ends[1:]
-            states = torch.cat([ahead, _reorder(behind, mirrored)], dim=-1)
+        for layer, (read_forwards, read_backwards) in enumerate(zip(self.forwards, self.backwards, strict=True)):
+            states = self.dropout(states) if layer else states
+            forward, _ = read_forwards(states)
+            backward, _ = read_backwards(_reorder(states, reversed_positions))
+            last = [_reorder(direction, lengths - 1).squeeze(1) for direction in (forward, backward)]
+            final += last if self.final_state == "both" else last[1:]
+            states = torch.cat([forward, _reorder(backward, reversed_positions)], dim=-1)
         return Memory.of(states, mask, (torch.cat(final, dim=-1),))
 
 
 class UnidirectionalEncoder(Encoder):
-    """One direction only, as in Sutskever et al. 2014 and Luong et al. 2015; its last word is each layer's h, and c.
+    """One direction only, as in Sutskever et al. 2014 and Luong et al. 2015. The final state is each layer's h, and c.
 
-    It is packed, since torch hands out an LSTM's cells at the end of each source in no other way.
+    The source is packed: torch gives an LSTM's c at the end of each source in no other way.
 
     Args:
         embedding_size: E, features of an embedded source token.
         hidden_size: M.
         rnn: builds the cells.
         layers: number of layers.
-        reverse: reads each source from its last token to its first. Memory position j is token j all the same.
+        reverse: read each source from its last token to its first. Memory position j is token j all the same.
     """
 
     def __init__(
         self, *, embedding_size: int, hidden_size: int, rnn: BuildRecurrence, layers: int, reverse: bool
     ) -> None:
         super().__init__()
+        check_counts(hidden_size=hidden_size, layers=layers)
+        check_switches(reverse=reverse)
         self.rnn = rnn(input_size=embedding_size, hidden_size=hidden_size, layers=layers)
         self.reverse = reverse
         self.memory_size = hidden_size
         self.final_size = layers * hidden_size
 
-    def forward(self, embedded: Tensor, lengths: Tensor) -> Memory:
-        """Read embedded sources [B, S, E] with lengths [B] int64 (on the CPU), at least 1."""
+    def forward(self, embedded: Float[Tensor, "B S E"], lengths: Int[Tensor, " B"]) -> Memory:
+        """Read embedded sources. ``lengths``, at least 1, are on the CPU."""
         positions = torch.arange(embedded.size(1), device=embedded.device)  # [S]
         ends = lengths.to(embedded.device, non_blocking=True).unsqueeze(1)  # [B, 1]
         mask = positions < ends
         order = torch.where(mask, ends - 1 - positions, positions) if self.reverse else positions.expand_as(mask)
 
         packed = pack_padded_sequence(_reorder(embedded, order), lengths, batch_first=True, enforce_sorted=False)
-        states, last = self.rnn(packed)
+        states, final = self.rnn(packed)
         states, _ = pad_packed_sequence(states, batch_first=True, total_length=embedded.size(1))
-        return Memory.of(_reorder(states, order), mask, tuple(part.flatten(1) for part in last))
+        return Memory.of(_reorder(states, order), mask, tuple(part.flatten(1) for part in final))
 
 
 def _reorder(states: Tensor, positions: Tensor) -> Tensor:

@@ -1,14 +1,21 @@
-"""Recurrence: torch's GRU and LSTM behind one interface, so that no encoder or decoder need know which one it has."""
+"""Recurrence: torch's GRU and LSTM behind one interface, so that encoders and decoders do not depend on the cell."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from attnspan.errors import check_counts, check_numbers
 
 State = tuple[Tensor, ...]
 """What is carried from step to step: tensors whose first dimension is the batch."""
+
+CellState = tuple[Float[Tensor, "B L H"], ...]
+"""The state of all layers: (h,) for GRU, (h, c) for LSTM."""
 
 
 class BuildCell(Protocol):
@@ -30,40 +37,37 @@ class BuildRecurrence(Protocol):
 class Recurrence(nn.Module):
     """One or more layers of cells over a sequence, with dropout between the layers.
 
-    Its state has one tensor [B, L, H] a part, L being the layers: h for GRU, h and c for LSTM.
-
     Args:
         cell: ``torch.nn.GRU`` or ``torch.nn.LSTM``.
         input_size: features of an input.
         hidden_size: H.
         layers: L.
         dropout: probability, between layers only.
-
-    Raises:
-        ValueError: there is no layer.
     """
 
     def __init__(self, *, cell: BuildCell, input_size: int, hidden_size: int, layers: int, dropout: float) -> None:
         super().__init__()
-        if layers < 1:
-            raise ValueError(f"rnn.layers={layers} must be at least 1")
-        between = dropout if layers > 1 else 0.0  # torch warns of a dropout that has no place
-        self.cells = cell(input_size, hidden_size, num_layers=layers, dropout=between, batch_first=True)
+        check_counts(layers=layers)
+        check_numbers(dropout=dropout, below=1)
+        used_dropout = dropout if layers > 1 else 0.0  # torch warns of a dropout that has no effect
+        self.cells = cell(input_size, hidden_size, num_layers=layers, dropout=used_dropout, batch_first=True)
         self.layers = layers
         self.parts = 2 if isinstance(self.cells, nn.LSTM) else 1
 
-    def forward(self, inputs: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Read inputs [B, T, I], or a packed sequence, from ``state`` or zeros: outputs [B, T, H] and last state."""
+    def forward(
+        self, inputs: Float[Tensor, "B T I"] | PackedSequence, state: CellState | None = None
+    ) -> tuple[Float[Tensor, "B T H"] | PackedSequence, CellState]:
+        """Read the inputs from ``state`` or zeros: outputs of the top layer, and the final state of all layers."""
         weight = self.cells.weight_hh_l0
         if weight.device.type == "cpu" and self.parts == 2 and torch.is_autocast_enabled("cpu"):
-            # Most CPUs have no bfloat16 kernel for LSTM, and torch ends with an error.
+            # Most CPUs have no bfloat16 kernel for LSTM, and torch raises an error.
             inputs, state = inputs.to(weight.dtype), state and tuple(part.to(weight.dtype) for part in state)
             with torch.autocast("cpu", enabled=False):
                 return self.forward(inputs, state)
         if state is None:
-            outputs, last = self.cells(inputs)
+            outputs, final = self.cells(inputs)
         else:
-            first = [part.transpose(0, 1).contiguous() for part in state]  # torch has the layers first
-            outputs, last = self.cells(inputs, tuple(first) if self.parts == 2 else first[0])
-        parts = last if self.parts == 2 else (last,)
+            initial = [part.transpose(0, 1).contiguous() for part in state]  # torch has the layers first
+            outputs, final = self.cells(inputs, tuple(initial) if self.parts == 2 else initial[0])
+        parts = final if self.parts == 2 else (final,)
         return outputs, tuple(part.transpose(0, 1) for part in parts)
