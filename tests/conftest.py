@@ -19,6 +19,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
 from attnspan.config.compose import compose_config, conf_directory
+from tests import tensor_types
+
+tensor_types.install()  # before anything imports a model
 
 os.environ["WANDB_MODE"] = "offline"
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -60,7 +63,7 @@ LONGEST = (
     "test_mutants",
     "test_kills",
     "test_wandb_study",
-    "test_search",
+    "test_decoding",
 )
 """Files of more than twenty seconds, the longest first."""
 

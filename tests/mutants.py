@@ -34,7 +34,7 @@ class Mutant:
 
 _EQUATIONS = "tests/models/test_equations.py::test_logits_weights_and_gradients_equal_the_loop"
 _CONTRACT = "tests/models/test_contract.py::"
-_SEARCH = "tests/models/test_search.py::"
+_DECODING = "tests/models/test_decoding.py::"
 _LIT = "tests/training/test_lightning_module.py::"
 _REACH = "tests/cli/test_gradient_flow.py::test_norms_are_those_of_finite_differences"
 
@@ -59,8 +59,8 @@ MUTANTS = {
     ),
     "mask dropped": Mutant(
         file="models/attention/windows.py",
-        old="return _softmax_inside(scores, mask.unsqueeze(1))",
-        new="return _softmax_inside(scores, torch.ones_like(mask).unsqueeze(1))",
+        old="return _masked_softmax(scores, mask.unsqueeze(1))",
+        new="return _masked_softmax(scores, torch.ones_like(mask).unsqueeze(1))",
         test=f"{_CONTRACT}test_weights_are_weights[luong_general]",
     ),
     "padding of the memory not silenced": Mutant(
@@ -71,24 +71,24 @@ MUTANTS = {
     ),
     "backward direction begins in padding": Mutant(
         file="models/encoders/recurrent.py",
-        old="mirrored = torch.where(mask, lengths - 1 - positions, positions)",
-        new="mirrored = positions.flip(0).expand_as(mask)",
+        old="reversed_positions = torch.where(mask, lengths - 1 - positions, positions)",
+        new="reversed_positions = positions.flip(0).expand_as(mask)",
         test=f"{_CONTRACT}test_alone_as_in_a_batch[plain]",
     ),
     "softmax over the wrong axis": Mutant(
         file="models/attention/windows.py",
-        old="torch.softmax(scores.masked_fill(~inside, -torch.inf), dim=-1)",
-        new="torch.softmax(scores.masked_fill(~inside, -1e9), dim=1)",
+        old="torch.softmax(scores.masked_fill(~mask, -torch.inf), dim=-1)",
+        new="torch.softmax(scores.masked_fill(~mask, -1e9), dim=1)",
         test=f"{_CONTRACT}test_weights_are_weights[luong_general]",
     ),
-    "Bahdanau asks with the new state": Mutant(
+    "Bahdanau's query is the new state": Mutant(
         file="models/decoders/bahdanau.py",
-        old="context, weights, attending = self.attention(before,",
+        old="context, weights, attention_state = self.attention(previous,",
         new="guess = self.rnn(torch.cat([embedded, torch.zeros_like(memory.states[:, :1])], -1), state[:parts])[0]\n"
-        "        context, weights, attending = self.attention(guess,",
+        "        context, weights, attention_state = self.attention(guess,",
         test=f"{_EQUATIONS}[bahdanau decoder.fused=false]",
     ),
-    "Luong asks with the old state": Mutant(
+    "Luong's query is the previous state": Mutant(
         file="models/decoders/luong.py",
         old="self.attention(hidden, memory,",
         new="self.attention(torch.cat([state[0][:, -1:], hidden[:, :-1]], dim=1), memory,",
@@ -96,49 +96,49 @@ MUTANTS = {
     ),
     "query of the bottom layer": Mutant(
         file="models/decoders/bahdanau.py",
-        old="before = state[0][:, -1:]",
-        new="before = state[0][:, :1]",
+        old="previous = state[0][:, -1:]",
+        new="previous = state[0][:, :1]",
         test=f"{_EQUATIONS}[bahdanau rnn.layers=2]",
     ),
     "h~ not fed": Mutant(
         file="models/decoders/luong.py",
-        old="state=(*cells, output[:, -1], *attending)",
-        new="state=(*cells, state[parts], *attending)",
+        old="state=(*cells, output[:, -1], *attention_state)",
+        new="state=(*cells, state[parts], *attention_state)",
         test=f"{_EQUATIONS}[luong_general_feeding decoder.fused=false]",
     ),
     "exponentials that overflow in the fused path": Mutant(
         file="kernels/additive.py",
         old="max) / 3",
         new="max)",
-        test="tests/models/test_fused.py::test_additive_attention_is_its_definition[1.001 of the limit-dtype0]",
+        test="tests/kernels/test_additive.py::test_additive_attention_is_its_definition[1.001 of the limit-dtype0]",
     ),
     "padding attended in the compiled path": Mutant(
         file="kernels/compiled.py",
         old="if mask[b, s] else zero",
         new="if mask[b, s] or b else zero",
-        test="tests/models/test_fused.py::test_additive_attention_is_its_definition[0.01 of the limit-dtype1]",
+        test="tests/kernels/test_additive.py::test_additive_attention_is_its_definition[0.01 of the limit-dtype1]",
     ),
     "softmax's mean dropped in the compiled path": Mutant(
         file="kernels/compiled.py",
         old="(d_weight[s] - mean)",
         new="d_weight[s]",
-        test="tests/models/test_fused.py::test_additive_attention_is_its_definition[0.01 of the limit-dtype1]",
+        test="tests/kernels/test_additive.py::test_additive_attention_is_its_definition[0.01 of the limit-dtype1]",
     ),
     "slope of another function in the compiled path": Mutant(
         file="kernels/compiled.py",
         old="share - share * active",
         new="share - share * share",
-        test="tests/models/test_fused.py::test_additive_attention_is_its_definition[0.01 of the limit-dtype1]",
+        test="tests/kernels/test_additive.py::test_additive_attention_is_its_definition[0.01 of the limit-dtype1]",
     ),
     "h~ not fed in the fused path": Mutant(
         file="kernels/luong.py",
-        old="given = torch.addmm(inputs[:, t], outputs[t - 1], fed_weight.t()) if t else inputs[:, 0]",
-        new="given = inputs[:, t]",
+        old="input_gates = torch.addmm(inputs[:, t], outputs[t - 1], fed_weight.t()) if t else inputs[:, 0]",
+        new="input_gates = inputs[:, t]",
         test=f"{_EQUATIONS}[luong_general_feeding]",
     ),
     "fed gradient dropped in the fused path": Mutant(
         file="kernels/luong.py",
-        old="d_fed = d_given[t] @ fed_weight",
+        old="d_fed = d_input_gates[t] @ fed_weight",
         new="d_fed = zero",
         test=f"{_CONTRACT}test_unrolled_steps_equal_the_path[luong_general_feeding]",
     ),
@@ -152,25 +152,25 @@ MUTANTS = {
         file="kernels/compiled.py",
         old="d_next[b, i] * (hidden[b, i] - new[b, i])",
         new="d_next[b, i] * hidden[b, i]",
-        test="tests/models/test_fused.py::test_a_recurrence_is_torchs[True-GRU]",
+        test="tests/kernels/test_recurrence.py::test_a_recurrence_is_torchs[True-GRU]",
     ),
     "cells derived from torch's are fused": Mutant(
         file="kernels/cells.py",
         old="type(cells) in (nn.GRU, nn.LSTM)",
         new="isinstance(cells, (nn.GRU, nn.LSTM))",
-        test="tests/models/test_fused.py::test_cells_of_another_kind_are_not_fused[own]",
+        test="tests/kernels/test_recurrence.py::test_cells_of_another_kind_are_not_fused[own]",
     ),
     "first state forgotten in the fused recurrence": Mutant(
         file="models/recurrence/fused.py",
-        old="start = tuple(part[:, 0] for part in state)",
-        new="start = tuple(0 * part[:, 0] for part in state)",
-        test="tests/models/test_fused.py::test_a_recurrence_is_torchs[True-GRU]",
+        old="initial = tuple(part[:, 0] for part in state)",
+        new="initial = tuple(0 * part[:, 0] for part in state)",
+        test="tests/kernels/test_recurrence.py::test_a_recurrence_is_torchs[True-GRU]",
     ),
     "gradient of the last c dropped in the fused recurrence": Mutant(
         file="kernels/recurrence.py",
         old="zero if part is None else part.contiguous()",
         new="zero",
-        test="tests/models/test_fused.py::test_a_recurrence_is_torchs[True-LSTM]",
+        test="tests/kernels/test_recurrence.py::test_a_recurrence_is_torchs[True-LSTM]",
     ),
     "cells of an LSTM not carried": Mutant(
         file="models/recurrence/recurrence.py",
@@ -187,14 +187,14 @@ MUTANTS = {
     ),
     "a bridge without tanh": Mutant(
         file="models/bridge.py",
-        old="torch.tanh(project(word)) for",
-        new="project(word) for",
+        old="torch.tanh(project(final)) for",
+        new="project(final) for",
         test=f"{_EQUATIONS}[plain]",
     ),
     "maxout of s_i": Mutant(
         file="models/decoders/bahdanau.py",
-        old="self.deep_output(before, embedded, context)\n        return Decoded(output=output, state=(*cells",
-        new="self.deep_output(hidden, embedded, context)\n        return Decoded(output=output, state=(*cells",
+        old="self.deep_output(previous, embedded, context)\n        return DecoderOutput(output=output, state=(*cells",
+        new="self.deep_output(hidden, embedded, context)\n        return DecoderOutput(output=output, state=(*cells",
         test=f"{_CONTRACT}test_unrolled_steps_equal_the_path[bahdanau_2015]",
     ),
     "window a step late": Mutant(
@@ -211,14 +211,14 @@ MUTANTS = {
     ),
     "sigma = D": Mutant(
         file="models/attention/windows.py",
-        old="torch.exp(-2 * (away",
-        new="torch.exp(-0.5 * (away",
+        old="torch.exp(-2 * (offset",
+        new="torch.exp(-0.5 * (offset",
         test=f"{_EQUATIONS}[luong_local_p decoder.window.half_width=1]",
     ),
     "coverage forgotten": Mutant(
         file="models/attention/scores.py",
-        old="return (past[0] + weights.squeeze(1),)",
-        new="return past",
+        old="return (state[0] + weights.squeeze(1),)",
+        new="return state",
         test=f"{_EQUATIONS}[coverage]",
     ),
     "dot not scaled": Mutant(
@@ -241,27 +241,27 @@ MUTANTS = {
     ),
     "beam does not mark what it cuts": Mutant(
         file="models/decoding/beam.py",
-        old="truncated[rows] |= chosen\n",
+        old="truncated[rows] |= is_cut\n",
         new="",
-        test=f"{_SEARCH}test_cut_at_the_limit_and_said_so[plain]",
+        test=f"{_DECODING}test_cut_at_the_limit_and_said_so[plain]",
     ),
     "score of a beam not carried": Mutant(
         file="models/decoding/beam.py",
         old="scores = top.masked_fill(ended | full, -torch.inf)",
         new="scores = torch.zeros_like(top).masked_fill(ended | full | (top == -torch.inf), -torch.inf)",
-        test=f"{_SEARCH}test_log_prob_is_the_models[plain]",
+        test=f"{_DECODING}test_log_prob_is_the_models[plain]",
     ),
     "state of a beam stays with its place": Mutant(
         file="models/decoding/beam.py",
-        old="state = tuple(part[moved] for part in state)",
+        old="state = tuple(part[origin] for part in state)",
         new="state = tuple(part for part in state)",
-        test=f"{_SEARCH}test_log_prob_is_the_models[plain]",
+        test=f"{_DECODING}test_log_prob_is_the_models[plain]",
     ),
     "a beam's length not normalised": Mutant(
         file="models/decoding/beam.py",
         old="value, which = (top / (t + 1) ** self",
         new="value, which = (top / 1 ** self",
-        test=f"{_SEARCH}test_a_wide_beam_is_exhaustive[plain-1.0]",
+        test=f"{_DECODING}test_a_wide_beam_is_exhaustive[plain-1.0]",
     ),
     "input not shifted": Mutant(
         file="data/pipeline/batches.py",

@@ -160,7 +160,9 @@ def test_a_mask_that_is_dropped_is_noticed(composed: Compose, float64: None) -> 
     model = small(composed, "luong_general")
     source, lengths = pad(SOURCES, 9)
     memory = model.encode(source, lengths)
-    mutant = Memory(states=memory.states, mask=torch.ones_like(memory.mask), final=memory.final, keys=memory.keys)
+    mutant = Memory(
+        states=memory.states, mask=torch.ones_like(memory.mask), final_state=memory.final_state, keys=memory.keys
+    )
     weights = model.decoder.unroll(torch.randn(3, 4, 5), mutant).weights
     assert (weights[~memory.mask.unsqueeze(1).expand_as(weights)] > 0).all()
 
@@ -258,7 +260,7 @@ def test_ending_at_once_is_empty(model: Seq2Seq) -> None:
 
 
 def test_a_limit_leaves_room() -> None:
-    with pytest.raises(ValueError, match=r"decoding\.limit"):
+    with pytest.raises(ValueError, match=r"^ratio 0\.0 and margin 0 leave no room for a single token$"):
         LengthLimit(ratio=0.0, margin=0)
 
 
@@ -273,7 +275,9 @@ def test_the_encoder_equals_torchs_packed_one(lengths: list[int], extra: int, la
     """The directions without packing give what torch's bidirectional cells give over a packed sequence."""
     torch.manual_seed(len(lengths))
     rnn = functools.partial(Recurrence, cell=cell, layers=layers, dropout=0.0)
-    encoder = BidirectionalEncoder(embedding_size=3, hidden_size=8, rnn=rnn, layers=layers, dropout=0.0, final="both")
+    encoder = BidirectionalEncoder(
+        embedding_size=3, hidden_size=8, rnn=rnn, layers=layers, dropout=0.0, final_state="both"
+    )
     packed = cell(3, 4, num_layers=layers, batch_first=True, bidirectional=True)
     with torch.no_grad():
         for layer in range(layers):
@@ -288,7 +292,7 @@ def test_the_encoder_equals_torchs_packed_one(lengths: list[int], extra: int, la
     last = last[0] if cell is torch.nn.LSTM else last  # [2L, B, H/2], layer by layer forward, backward
     states, _ = torch.nn.utils.rnn.pad_packed_sequence(states, batch_first=True, total_length=embedded.size(1))
     torch.testing.assert_close(memory.states, states, atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(memory.final[0], last.transpose(0, 1).flatten(1), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(memory.final_state[0], last.transpose(0, 1).flatten(1), atol=1e-6, rtol=1e-5)
 
 
 def test_parts_check_their_sizes_themselves() -> None:
@@ -297,12 +301,14 @@ def test_parts_check_their_sizes_themselves() -> None:
         (LocalMonotonicWindow, {"query_size": 4, "half_width": 0}),
         (LocalPredictiveWindow, {"query_size": 4, "half_width": 0}),
     ):
-        with pytest.raises(ValueError, match="=0 "):
+        with pytest.raises(ValueError, match=r"_(length|width): must be a whole number of at least 1, not 0$"):
             part(**sizes)
 
 
 def test_an_odd_memory_is_refused(composed: Compose) -> None:
-    with pytest.raises(InputError, match=r"encoder\.hidden_size=7 is odd"):
+    with pytest.raises(
+        InputError, match=r"^encoder\.hidden_size: must be even, because each direction has half of it, not 7$"
+    ):
         small(composed, "plain", "encoder.hidden_size=7")
 
 
@@ -365,26 +371,25 @@ WINDOW = "{_target_: attnspan.models.attention.windows.LocalMonotonicWindow, _pa
     [
         (
             ("luong_2015", "encoder.hidden_size=10"),
-            "the encoder ends with 20 features (encoder.layers times encoder.hidden_size), and decoder.bridge copies "
-            "16 of them (rnn.layers=2 times model.hidden_size=8)",
+            "decoder.bridge: the encoder's final state has 20 features (encoder.layers times encoder.hidden_size), and "
+            "the decoder's state has 16 (rnn.layers=2 times model.hidden_size=8)",
         ),
-        (("luong_2015", "encoder.layers=1"), "the encoder ends with 8 features"),
+        (("luong_2015", "encoder.layers=1"), "decoder.bridge: the encoder's final state has 8 features"),
         (
             ("plain", "model.tied_target_embeddings=true"),
-            "model.tied_target_embeddings=true needs model.embedding_size=5 to be as large as the decoder's output, 8 "
+            "model.tied_target_embeddings: needs model.embedding_size=5 to be as large as the decoder's output, 8 "
             "(model.hidden_size=8)",
         ),
         (
             ("luong_location", f"+decoder.window={WINDOW}"),
-            "decoder.window=LocalMonotonicWindow goes with scores that look at the source, and "
-            "decoder.score=LocationScore does not",
+            "decoder.window: LocalMonotonicWindow needs a score that looks at the source, and LocationScore does not",
         ),
-        (("plain", "encoder.final_state=forward"), "encoder.final_state='forward' is neither 'both' nor 'backward'"),
+        (("plain", "encoder.final_state=forward"), "encoder.final_state: must be both or backward, not 'forward'"),
         (("luong_local_m", "decoder.window.half_width=0"), "decoder.window.half_width: must be a whole number of at"),
         (("luong_local_p", "decoder.window.half_width=1.5"), "decoder.window.half_width: must be a whole number of at"),
         (("luong_location", "decoder.score.max_length=0"), "decoder.score.max_length: must be a whole number of at"),
         (("bahdanau_2015", "decoder.deep_output.features=0"), "decoder.deep_output.features: must be a whole number"),
-        (("plain", "rnn.layers=x"), "layers: must be a whole number of at least 1, not 'x'"),
+        (("plain", "rnn.layers=x"), "rnn.layers: must be a whole number of at least 1, not 'x'"),
         (("luong_general", "decoder.input_feeding=maybe"), "decoder.input_feeding: must be true or false, not 'maybe'"),
         (
             ("luong_general", "decoder.score._target_=attnspan.models.attention.scores.GeneralScor"),

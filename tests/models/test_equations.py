@@ -131,7 +131,7 @@ class Paper:
 
     def ends(self, forward: Tensor, backward: Tensor) -> list[Tensor]:
         """Both directions' last states, or as in A.2.2 the backward one's, which has read the first word last."""
-        return [backward] if self.config["encoder"]["final"] == "backward" else [forward, backward]
+        return [backward] if self.config["encoder"]["final_state"] == "backward" else [forward, backward]
 
     def one_direction(self, xs: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Sutskever et al. 2014: the source may be read from its end; h_j stays the state at word j."""

@@ -302,7 +302,7 @@ def test_other_decoders_read_its_memory(composed: Compose) -> None:
     """It is an encoder like the others: steps and path of Bahdanau's decoder, from the mean of its states."""
     model = small(composed, "bahdanau", "encoder=transformer")
     memory, embedded = model.encode(*pad(SOURCES, 6)), torch.randn(3, 4, 5)
-    torch.testing.assert_close(memory.final[0][0], memory.states[0, :4].mean(dim=0))
+    torch.testing.assert_close(memory.final_state[0][0], memory.states[0, :4].mean(dim=0))
     path, steps = model.decoder.unroll(embedded, memory), Decoder.unroll(model.decoder, embedded, memory)
     torch.testing.assert_close(path.output, steps.output, atol=1e-9, rtol=0)
 
@@ -316,8 +316,8 @@ def test_other_encoders_make_its_memory(composed: Compose) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model.hidden_size=10", r"encoder\.hidden_size=10 does not fall into encoder\.heads=4 equal parts"),
-        ("decoder.heads=3", r"model\.hidden_size=8 does not fall into decoder\.heads=3 equal parts"),
+        ("model.hidden_size=10", r"encoder\.heads: must divide the hidden size 10 into equal parts, and 4 does not"),
+        ("decoder.heads=3", r"decoder\.heads: must divide the hidden size 8 into equal parts, and 3 does not"),
         ("encoder.hidden_size=12", r"model\.hidden_size=8 and encoder\.hidden_size=12 differ"),
         ("decoder.heads=0", r"decoder\.heads: must be a whole number of at least 1, not 0"),
         ("encoder.heads=2.0", r"encoder\.heads: must be a whole number of at least 1, not 2\.0"),

@@ -32,7 +32,7 @@ _CELLS = {"torch.nn.GRU", "torch.nn.LSTM"}
 _HYDRA_KEYS = {"_target_", "_partial_", "_args_", "_convert_", "_recursive_"}
 
 
-class Part:
+class Builder:
     """A class and the arguments that the config gives it. A call adds the parent's arguments and builds the object.
 
     Args:
@@ -47,14 +47,14 @@ class Part:
     def __init__(self, key: str, target: Callable[..., Any], arguments: dict[str, Any]) -> None:
         self._key, self._target, self._arguments = key, target, arguments
         try:
-            parameters = inspect.signature(target).parameters
+            self._signature = inspect.signature(target)
         except ValueError:  # a class written in C may have none
-            return
-        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-            return
-        for name in arguments:
-            if name not in parameters:
-                raise InputError(f"{key}.{name}: there is no such argument; {nearest(name, parameters)}")
+            self._signature = inspect.signature(lambda *_, **__: None)
+        known = self._signature.parameters
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+            for name in arguments:
+                if name not in known:
+                    raise InputError(f"{key}.{name}: there is no such argument; {nearest(name, known)}")
 
     def __call__(self, *args: Any, **arguments: Any) -> Any:
         """Build the object.
@@ -62,8 +62,10 @@ class Part:
         Raises:
             InputError: the class refuses an argument.
         """
+        arguments = {**self._arguments, **arguments}
         try:
-            return self._target(*args, **{**self._arguments, **arguments})
+            self._signature.bind(*args, **arguments)  # says in plain words which argument is missing
+            return self._target(*args, **arguments)
         except SettingError as error:
             raise InputError(f"{self._key}.{error.name}: {error.problem}") from error
         except (TypeError, ValueError, RuntimeError, ImportError, InstantiationException) as error:
@@ -71,7 +73,7 @@ class Part:
 
 
 def build(config: dict[str, Any], key: str) -> Any:
-    """Make what ``config[key]`` describes: an object, or a :class:`Part` that its parent builds later.
+    """Make what ``config[key]`` describes: an object, or a :class:`Builder` that its parent builds later.
 
     Raises:
         InputError: it cannot be made; names the key and says why.
@@ -94,7 +96,7 @@ def _build(node: Any, key: str) -> Any:
         return arguments
     target = {"_target_": node["_target_"], "_args_": node.get("_args_", []), "_partial_": True}
     try:
-        part = Part(key, instantiate(target, _convert_="all"), arguments)
+        part = Builder(key, instantiate(target, _convert_="all"), arguments)
     except InstantiationException as error:
         reason = _missing_name(str(node["_target_"])) or _first_line(error.__cause__ or error)
         raise InputError(f"{key}._target_: {reason}") from error
@@ -126,7 +128,7 @@ def assemble_model(config: dict[str, Any], *, source_vocabulary_size: int, targe
     from attnspan.models.seq2seq import Seq2Seq
 
     sizes = config["model"]
-    model = Part("model", Seq2Seq, sizes)
+    model = Builder("model", Seq2Seq, sizes)
     parts = {key: build(config, key) for key in ("encoder", "decoder", "rnn")}
     with torch.random.fork_rng(devices=[]):  # alone, for its own keys to be named, and in arms without cells too
         parts["rnn"](input_size=sizes["embedding_size"], hidden_size=sizes["hidden_size"])

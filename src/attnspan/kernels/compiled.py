@@ -157,7 +157,7 @@ def _attend_backward(
     d_keys: Array,
     d_energy: Array,
 ) -> None:
-    """Write the query's part of d_projected; add to d_keys [B, S, A] (times 4v missing) and d_energy [B, A] (times 2)."""
+    """Write the query's part of d_projected; add to d_keys [B, S, A] without 4v and d_energy [B, A] without 2."""
     B, S, A = key_factors.shape
     query = projected.shape[1] - A
     zero, one, two = energy.dtype.type(0), energy.dtype.type(1), energy.dtype.type(2)

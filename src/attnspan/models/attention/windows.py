@@ -94,7 +94,7 @@ class LocalMonotonicWindow(Window):
 
 
 class LocalPredictiveWindow(Window):
-    """A window around a predicted position: p_t = S sigmoid(v_p^T tanh(W_p h_t))  (Luong et al. 2015, eq. 9, "local-p").
+    """A window around a predicted p_t = S sigmoid(v_p^T tanh(W_p h_t))  (Luong et al. 2015, eq. 9, "local-p").
 
     a_t(s) = softmax_s(e_ts) exp(-(s - p_t)^2 / (2 sigma^2)) within [p_t - D, p_t + D], with sigma = D/2  (eq. 10). The
     softmax is taken inside the window, and as in the paper the products are not normalised again.

@@ -108,7 +108,7 @@ def _store(
     tokens: Tensor,
     log_prob: Tensor,
 ) -> None:
-    """Write the prefix of candidate ``which`` [B'] and its log p into ``tokens`` and ``log_prob``, where ``condition``."""
+    """Write the prefix of candidate ``which`` [B'] and its log p to the results, where ``condition``."""
     which = which.unsqueeze(1)
     source = parent.gather(1, which).unsqueeze(-1).expand(-1, 1, prefixes.size(-1))
     prefix = prefixes.gather(1, source).squeeze(1)

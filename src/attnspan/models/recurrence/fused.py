@@ -19,7 +19,7 @@ from attnspan.models.recurrence.recurrence import CellState, Recurrence
 
 
 class FusedRecurrence(Recurrence):
-    """The compiled kernels for one layer of GRU or LSTM over several steps in training, on a CPU. Else the base class."""
+    """Compiled for one layer of GRU or LSTM over several steps in training, on a CPU. Else as the base class."""
 
     def forward(
         self, inputs: Float[Tensor, "B T I"] | PackedSequence, state: CellState | None = None

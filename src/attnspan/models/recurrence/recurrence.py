@@ -14,8 +14,8 @@ from attnspan.errors import check_counts, check_numbers
 State = tuple[Tensor, ...]
 """What is carried from step to step: tensors whose first dimension is the batch."""
 
-CellState = tuple[Float[Tensor, "B L H"], ...]
-"""The state of all layers: (h,) for GRU, (h, c) for LSTM."""
+CellState = tuple[Float[Tensor, "B L _"], ...]
+"""The state of all layers, [B, L, H]: (h,) for GRU, (h, c) for LSTM; h of an LSTM with projection is smaller."""
 
 
 class BuildCell(Protocol):

@@ -1,0 +1,34 @@
+"""Shapes are types: they are checked while tests run, and cost nothing in a run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from jaxtyping import TypeCheckError
+
+from attnspan.models.memory import Memory
+from tests.conftest import Compose
+from tests.models.arms import pad, small
+
+
+def test_a_wrong_shape_is_an_error(composed: Compose) -> None:
+    model = small(composed, "bahdanau")
+    source, lengths = pad([[4, 5, 6], [7]])
+    with pytest.raises(TypeCheckError, match=r"target_input"):
+        model(source, lengths, torch.ones(3, 4, dtype=torch.long))  # three targets of two sources
+    with pytest.raises(TypeCheckError, match=r"target_input"):
+        model(source, lengths, torch.ones(2, 4))
+    with pytest.raises(TypeCheckError, match="mask"):
+        Memory(states=torch.ones(2, 3, 4), mask=torch.ones(2, 4, dtype=torch.bool), final_state=())
+
+
+def test_a_run_checks_no_types() -> None:
+    code = (
+        "import sys; from attnspan.models.memory import Memory; import attnspan.models.seq2seq\n"
+        "Memory(states=1, mask=2, final_state=3); assert 'beartype' not in sys.modules\n"
+        "assert not hasattr(attnspan.models.seq2seq.Seq2Seq.forward, '__wrapped__')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
