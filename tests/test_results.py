@@ -1,4 +1,4 @@
-"""README.md and RESULTS.md say what the committed result files say, and these agree with each other."""
+"""The pages quote the committed result files, these agree with each other, and what a page links to or names exists."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ QUOTED = re.compile(r"<!-- from (\S+) -->\n(.*?)<!-- end -->", re.DOTALL)
 
 @pytest.mark.parametrize("page", ["README.md", "RESULTS.md"])
 def test_what_is_quoted_is_what_was_printed(page: str) -> None:
-    """Every line of a quotation stands, word for word, in the report that it names."""
+    """Every quoted line is in the named report, word for word."""
     quotations = QUOTED.findall((ROOT / page).read_text(encoding="utf-8"))
     assert quotations
     for name, text in quotations:
@@ -29,6 +29,17 @@ def test_what_is_quoted_is_what_was_printed(page: str) -> None:
 def test_linked_files_and_pictures_exist(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if page.name not in ("RESULTS.md", "renames.md")],  # which name what once was
+    ids=lambda path: path.relative_to(ROOT).as_posix(),
+)
+def test_named_files_exist(page: Path) -> None:
+    """Files in backticks, relative to the repository, to the package or to the page."""
+    for name in re.findall(r"`([\w.]+(?:/[\w.]+)+\.(?:py|yaml|txt|md))`", page.read_text(encoding="utf-8")):
+        assert any((root / name).exists() for root in (ROOT, ROOT / "src" / "attnspan", page.parent)), name
 
 
 def test_the_index_names_every_decision() -> None:

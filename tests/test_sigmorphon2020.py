@@ -1,4 +1,4 @@
-"""The published table beside ours: its scores by hand, its means, and the runs of which it makes none."""
+"""The table of SIGMORPHON 2020: its scores by hand, its means, and the runs that it refuses."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_published_edits_by_hand(hypothesis: str, reference: str, published: int
 
 
 def test_published_edits_are_the_definition() -> None:
-    """Every pair of short strings, against the recursion of which the table is made."""
+    """Every pair of short strings, against the recursion that the scorer's table computes."""
 
     def distance(x: str, y: str) -> int:
         if not x or not y:
@@ -74,18 +74,18 @@ def test_published_edits_are_the_definition() -> None:
 WORDS = [("ab", "A B"), ("cde", "C D E"), ("f", "F"), ("gh", "G H")]
 
 
-def say(*hypotheses: str) -> Callable[[list[Record]], list[Record]]:
-    """Fill in the hypotheses of a run, and what follows from them."""
+def decoded_as(*hypotheses: str) -> Callable[[list[Record]], list[Record]]:
+    """Fill in the hypotheses of a run and the scores that follow."""
 
     def change(records: list[Record]) -> list[Record]:
         return [
             replace(
                 record,
-                hypothesis=said,
-                exact_match=said == record.reference,
-                edits=edits(said.split(), record.reference.split()),
+                hypothesis=text,
+                exact_match=text == record.reference,
+                edits=edits(text.split(), record.reference.split()),
             )
-            for record, said in zip(records, hypotheses, strict=True)
+            for record, text in zip(records, hypotheses, strict=True)
         ]
 
     return change
@@ -113,12 +113,12 @@ def write(root: Path, language: str, arm: str, seed: int, hypotheses: tuple[str,
         [0] * 4,
         data=data,
         config=config | {"data_name": data},
-        change_records=say(*hypotheses),
+        change_records=decoded_as(*hypotheses),
     )
 
 
 def grid(root: Path, leave_out: tuple[str, str, int] | None = None, **changes: Any) -> None:
-    """Two arms, two seeds, four languages: in Hindi the plain arm is silent, and attention's second seed errs once."""
+    """Two arms, two seeds, four languages: in Hindi plain produces nothing, and attention's second seed errs once."""
     for language, arm, seed in itertools.product(TABLE.LANGUAGES, ("bahdanau", "plain"), (1, 2)):
         if (language, arm, seed) != leave_out:
             worse = ALL_WRONG if arm == "plain" else ONE_WRONG if seed == 2 else RIGHT
@@ -150,14 +150,14 @@ def test_the_table_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert true["language"] == ["test words", "plain", "bahdanau"]
     assert true["Hindi"] == ["4", "100.00 ± 0.00", "12.50 ± 17.68"]  # 8 of 8; 0 and 2 of 8
 
-    for words_that_say_how in (
+    for setting in (
         "plain has 2 (1 and 2)",
         "model.hidden_size=64",
         "2026-11-22",
         "a1d2ba2",
         "torch 2.13.0",
     ):
-        assert words_that_say_how in text
+        assert setting in text
     with (tmp_path / "out" / "runs.csv").open(encoding="utf-8", newline="") as file:
         runs = list(csv.DictReader(file))
     assert len(runs) == 16
@@ -175,12 +175,12 @@ def refused(capsys: pytest.CaptureFixture[str], root: Path) -> str:
     return printed.err
 
 
-def test_a_run_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     grid(tmp_path / "runs", leave_out=("vie", "plain", 2))
     assert "nothing is averaged over what is left: plain seed 2 on vie missing" in refused(capsys, tmp_path)
 
 
-def test_a_run_that_did_not_finish(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unfinished_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     grid(tmp_path / "runs")
     unfinished = sorted((tmp_path / "runs" / "sigmorphon2020_ice" / "plain").iterdir())[0]
     (unfinished / "summary.json").unlink()
@@ -188,16 +188,16 @@ def test_a_run_that_did_not_finish(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("odd", ["vie", "bahdanau"])
-def test_another_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str], odd: str) -> None:
+def test_mixed_settings_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], odd: str) -> None:
     """For one language only, or for one arm only."""
     for language, arm in itertools.product(TABLE.LANGUAGES, ("plain", "bahdanau")):
         rate = 0.1 if odd in (language, arm) else 0.2
         write(tmp_path / "runs", language, arm, 1, RIGHT, **{"optimizer.lr": rate})
-    said = "there is not one setting for all languages and arms; runs differ in optimizer.lr\n"
-    assert refused(capsys, tmp_path).endswith(said)
+    message = "there is not one setting for all languages and arms; runs differ in optimizer.lr\n"
+    assert refused(capsys, tmp_path).endswith(message)
 
 
-def test_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unpublished_language_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     grid(tmp_path / "runs")
     write(tmp_path / "runs", "fra", "plain", 1, RIGHT)
     assert "nothing is published for 'fra'; did you mean 'fre'?" in refused(capsys, tmp_path)
