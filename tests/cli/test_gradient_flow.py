@@ -17,8 +17,8 @@ from attnspan.analysis.gradient_flow import binned, fitted
 from attnspan.cli import gradient_flow
 from attnspan.config.instantiate import assemble_model
 from attnspan.data.tokenizer import BOS, EOS
-from attnspan.evaluation.gradient_flow import _aligned, gold_links, same_place
-from attnspan.evaluation.gradient_norms import Aligned, gradient_norms, initial_model, steps_between
+from attnspan.evaluation.gradient_flow import _aligned, gold_links, proportional_links
+from attnspan.evaluation.gradient_norms import AlignedExample, gradient_norms, initial_model, steps_between
 from attnspan.models.seq2seq import Seq2Seq
 from attnspan.runs.finished_run import read_run
 from tests.conftest import TINY, Compose
@@ -26,9 +26,9 @@ from tests.fake_runs import example, fake_run
 from tests.training.test_run import run
 
 EXAMPLES = [
-    Aligned(source=[4, 5, 6, 7, 8], target=[8, 7, 6, 5, 4], links=[(4 - t, t) for t in range(5)]),
-    Aligned(source=[9, 4, 4], target=[5, 9], links=[(2, 0), (0, 1), (1, 1)]),
-    Aligned(source=[6], target=[7, 6, 6], links=[(0, 0), (0, 2)]),
+    AlignedExample(source=[4, 5, 6, 7, 8], target=[8, 7, 6, 5, 4], links=[(4 - t, t) for t in range(5)]),
+    AlignedExample(source=[9, 4, 4], target=[5, 9], links=[(2, 0), (0, 1), (1, 1)]),
+    AlignedExample(source=[6], target=[7, 6, 6], links=[(0, 0), (0, 2)]),
 ]
 """Of three lengths, so that a batch of them is padded; an output may need two positions, or none."""
 
@@ -39,7 +39,7 @@ def model_of(composed: Compose, *overrides: str) -> Seq2Seq:
     return assemble_model(config, source_vocabulary_size=10, target_vocabulary_size=10).eval().double()
 
 
-def loss_at(model: Seq2Seq, one: Aligned, t: int, j: int, shift: torch.Tensor) -> float:
+def loss_at(model: Seq2Seq, one: AlignedExample, t: int, j: int, shift: torch.Tensor) -> float:
     """-log p(y_t | y_<t, x) of one example alone, ``shift`` added to the embedded source token j."""
 
     def move(module: torch.nn.Module, arguments: object, embedded: torch.Tensor) -> torch.Tensor:
@@ -103,7 +103,7 @@ def test_distances_by_hand(composed: Compose, overrides: tuple[str, ...], expect
 def test_a_plain_model_forgets_with_the_distance(composed: Compose) -> None:
     """All that a plain decoder knows of the source went through so many cells."""
     model = model_of(composed, "decoder=plain", "encoder=unidirectional")
-    one = Aligned(source=[4] * 40, target=[5] * 10, links=[(j, 9) for j in range(40)])
+    one = AlignedExample(source=[4] * 40, target=[5] * 10, links=[(j, 9) for j in range(40)])
     (norms,) = gradient_norms(model, [one], outputs=99)
     by_steps = [
         norm for _, norm in sorted((steps_between(model.encoder, link, 40), norm) for link, norm in norms.items())
@@ -113,10 +113,10 @@ def test_a_plain_model_forgets_with_the_distance(composed: Compose) -> None:
 
 
 def test_same_place() -> None:
-    assert same_place(4, 4) == [(0, 0), (1, 1), (2, 2), (3, 3)]
-    assert same_place(6, 3) == [(1, 0), (3, 1), (5, 2)]
-    assert same_place(2, 4) == [(0, 0), (0, 1), (1, 2), (1, 3)]
-    assert all(0 <= j < 7 for j, _ in same_place(7, 50))
+    assert proportional_links(4, 4) == [(0, 0), (1, 1), (2, 2), (3, 3)]
+    assert proportional_links(6, 3) == [(1, 0), (3, 1), (5, 2)]
+    assert proportional_links(2, 4) == [(0, 0), (0, 1), (1, 2), (1, 3)]
+    assert all(0 <= j < 7 for j, _ in proportional_links(7, 50))
 
 
 def measured(**norms: float) -> pd.DataFrame:

@@ -75,7 +75,7 @@ def test_sizes_come_from_the_parent(composed: Compose, arm: str) -> None:
 
 
 OWN_ENCODER = {
-    "bahdanau_2015": "only the backward direction has the last word, as in the paper",
+    "bahdanau_2015": "final state of the backward direction only, as in the paper",
     "luong_2015": "LSTM in layers, one direction, reversed source, as in the paper",
     "transformer": "has no recurrence",
 }

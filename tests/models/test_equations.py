@@ -113,7 +113,7 @@ class Paper:
         return after[1:]
 
     def encode(self, source: list[int]) -> tuple[list[Tensor], list[Tensor]]:
-        """h_1 ... h_S, and the last words: one, or where an LSTM hands on its cells two."""
+        """h_1 ... h_S, and the final state: h, and where an LSTM hands on its cells c."""
         xs = [self.model.source_embedding.weight[i] for i in source]
         unidirectional = self.config["encoder"]["_target_"].endswith("UnidirectionalEncoder")
         return self.one_direction(xs) if unidirectional else self.two_directions(xs)
@@ -140,7 +140,7 @@ class Paper:
         return [layers[-1][0] for layers in after][::turn], [torch.cat(part) for part in zip(*after[-1], strict=True)]
 
     def bridge(self, words: list[Tensor]) -> list[State]:
-        """The first state of every layer: of the last words, where c has none of its own that of h."""
+        """The initial state of every layer, from the final state; from h where there is no c."""
         copied = "CopyBridge" in str(self.config["decoder"].get("bridge"))
         parts = []
         for part in range(2 if self.is_lstm else 1):

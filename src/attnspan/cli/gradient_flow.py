@@ -25,7 +25,7 @@ from attnspan.analysis.gradient_flow import INITIAL, PER, TRAINED, binned, fitte
 from attnspan.analysis.study import build_study
 from attnspan.cli.console import ListParser, open_console
 from attnspan.errors import InputError
-from attnspan.evaluation.gradient_flow import MOST_OUTPUTS, gold_links, measure_norms
+from attnspan.evaluation.gradient_flow import MAX_OUTPUTS, gold_links, measure_norms
 from attnspan.files import write_text
 from attnspan.reporting.formatting import NONE, number
 
@@ -141,7 +141,7 @@ def show(measured: pd.DataFrame, slopes: pd.DataFrame, *, examples: int, how: st
     near = ends[0] + PER - 1
     far = max(ends[1] - PER + 1, near + 1)
     console.print(
-        Text(f"|| d loss_t / d e_j ||, {examples} test examples, at most {MOST_OUTPUTS} outputs of each; {how}.")
+        Text(f"|| d loss_t / d e_j ||, {examples} test examples, at most {MAX_OUTPUTS} outputs of each; {how}.")
     )
     console.print(Text("Distance: recurrent steps between output t and source token j in a plain encoder-decoder."))
     console.print(Text("A model that is sure of a token has little gradient left: compare slopes more than heights.\n"))

@@ -15,12 +15,12 @@ from attnspan.errors import InputError
 from attnspan.runs.finished_run import Run
 
 if TYPE_CHECKING:
-    from attnspan.evaluation.gradient_norms import Aligned
+    from attnspan.evaluation.gradient_norms import AlignedExample
     from attnspan.evaluation.loaded_run import LoadedRun
 
 
-MOST_OUTPUTS = 12
-"""Most outputs of an example that are looked at."""
+MAX_OUTPUTS = 12
+"""The largest number of outputs measured in an example."""
 
 
 def gold_links(run: Run, ids: Sequence[str], trusted: Sequence[str]) -> dict[str, list[Link]] | None:
@@ -32,7 +32,7 @@ def gold_links(run: Run, ids: Sequence[str], trusted: Sequence[str]) -> dict[str
     refuse_foreign_targets({"data": run.config.get("data", {})}, ("attnspan", *trusted))
     corpus = build_corpus(run.config)
     if not (getattr(corpus, "aligned", False) or getattr(corpus, "alignment", None)):
-        return None  # and the corpus itself is not needed: the records have its test split
+        return None  # without preparing the corpus: the records have its test split
     prepared = prepare(corpus, cache_dir=Path(os.environ.get("ATTNSPAN_CACHE") or run.config["cache_dir"]))
     if prepared.test_fingerprint != run.summary["test_fingerprint"]:
         raise InputError(f"{run.directory}: its test split is not the one that its data config describes today")
@@ -47,35 +47,33 @@ def gold_links(run: Run, ids: Sequence[str], trusted: Sequence[str]) -> dict[str
     return found
 
 
-def same_place(source_length: int, target_length: int) -> list[Link]:
-    """A stand-in for an alignment: each target position with the source position at the same relative place."""
+def proportional_links(source_length: int, target_length: int) -> list[Link]:
+    """In place of an alignment: each target position with the source position at the same fraction of the length."""
     return [((2 * t + 1) * source_length // (2 * target_length), t) for t in range(target_length)]
 
 
 def measure_norms(
     run: Run, chosen: pd.DataFrame, gold: dict[str, list[Link]] | None, trusted: Sequence[str]
 ) -> pd.DataFrame:
-    """One row a state and pair: distance in steps, norm."""
+    """Measure a run: one row for each state of training and link, with columns ``state``, ``steps`` and ``norm``."""
     from attnspan.evaluation.gradient_norms import gradient_norms, initial_model, steps_between
-    from attnspan.evaluation.loaded_run import (
-        load_run,  # torch takes seconds to start: what is wrong until here is told without it
-    )
+    from attnspan.evaluation.loaded_run import load_run  # torch takes seconds to load, and earlier errors need none
 
     loaded = load_run(run.directory, trusted=trusted)
     examples = list(_aligned(loaded, chosen, gold))
     rows = []
     for state, model in ((INITIAL, initial_model(loaded)), (TRAINED, loaded.model)):
-        for example, norms in zip(examples, gradient_norms(model, examples, outputs=MOST_OUTPUTS), strict=True):
+        for example, norms in zip(examples, gradient_norms(model, examples, outputs=MAX_OUTPUTS), strict=True):
             for link, norm in norms.items():
                 rows.append((state, steps_between(model.encoder, link, len(example.source)), norm))
     return pd.DataFrame(rows, columns=["state", "steps", "norm"])
 
 
-def _aligned(loaded: LoadedRun, chosen: pd.DataFrame, gold: dict[str, list[Link]] | None) -> Iterator[Aligned]:
-    from attnspan.evaluation.gradient_norms import Aligned
+def _aligned(loaded: LoadedRun, chosen: pd.DataFrame, gold: dict[str, list[Link]] | None) -> Iterator[AlignedExample]:
+    from attnspan.evaluation.gradient_norms import AlignedExample
 
     for row in chosen.itertuples():
         source = loaded.source_tokenizer.encode(str(row.source))
         target = loaded.target_tokenizer.encode(str(row.reference))
-        links = gold[str(row.example_id)] if gold else same_place(len(source), len(target))
-        yield Aligned(source=source, target=target, links=links)
+        links = gold[str(row.example_id)] if gold else proportional_links(len(source), len(target))
+        yield AlignedExample(source=source, target=target, links=links)

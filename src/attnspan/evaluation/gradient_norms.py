@@ -1,17 +1,17 @@
-"""How much of the loss of an output token reaches the source token that it needs.
+"""How much of the gradient of an output token's loss reaches the source token that it is aligned with.
 
 For output t (from 1) and source position j (from 1) of one example this is the norm
 
     || d loss_t / d e_j ||_2        loss_t = -log p(y_t | y_<t, x), teacher-forced; e_j the embedded source token j
 
-and the distance between the two is the least number of recurrent steps between them in a plain encoder-decoder, whose
-decoder knows of the source nothing but the encoder's last word:
+and the distance is the least number of recurrent steps between the two in a plain encoder-decoder, whose decoder knows
+of the source only the encoder's final state:
 
     d(j, t) = t + min(S - j, j - 1)     a bidirectional encoder: forwards from j to S, or backwards from j to 1
     d(j, t) = t + S - j                 an encoder that reads forwards only
-    d(j, t) = t + j - 1                 one that reads backwards only, or whose last word is the backward direction's
+    d(j, t) = t + j - 1                 one that reads backwards only, or has the backward direction's final state
 
-It is the distance of the pair, the same for every arm: attention may take a shorter way, and that is the question.
+The distance of a pair is the same for every arm. Whether attention offers a shorter path is the question.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -34,8 +35,8 @@ from attnspan.models.seq2seq import Seq2Seq
 
 
 @dataclass(frozen=True, kw_only=True)
-class Aligned:
-    """One example and the source positions that its outputs need.
+class AlignedExample:
+    """One example and the source positions that its outputs are aligned with.
 
     Attributes:
         source: its S token ids.
@@ -49,16 +50,16 @@ class Aligned:
 
 
 def steps_between(encoder: Encoder, link: Link, source_length: int) -> int:
-    """d(j, t) of the module's head for a link, whose positions count from 0."""
+    """d(j, t) of the module's docstring for a link, whose positions count from 0."""
     j, t = link
-    ahead, behind = source_length - 1 - j, j
+    forwards, backwards = source_length - 1 - j, j
     if isinstance(encoder, UnidirectionalEncoder):
-        ways = [behind if encoder.reverse else ahead]
+        encoder_steps = backwards if encoder.reverse else forwards
     elif isinstance(encoder, BidirectionalEncoder) and encoder.final_state == "backward":
-        ways = [behind]
+        encoder_steps = backwards
     else:
-        ways = [ahead, behind]
-    return t + 1 + min(ways)
+        encoder_steps = min(forwards, backwards)
+    return t + 1 + encoder_steps
 
 
 def initial_model(run: LoadedRun) -> Seq2Seq:
@@ -73,32 +74,32 @@ def initial_model(run: LoadedRun) -> Seq2Seq:
 
 
 def gradient_norms(
-    model: Seq2Seq, examples: Sequence[Aligned], *, outputs: int, batch_size: int = 16
+    model: Seq2Seq, examples: Sequence[AlignedExample], *, outputs: int, batch_size: int = 16
 ) -> list[dict[Link, float]]:
-    """|| d loss_t / d e_j || over links of each example.
+    """|| d loss_t / d e_j || for the links of each example.
 
-    It is computed in float64, to which the model is moved: the square of a norm below 1e-19 is 0 in float32.
+    The model is converted to float64: the square of a norm below 1e-19 is 0 in float32.
 
     Args:
         model: in evaluation mode.
         examples: any number.
-        outputs: at most so many outputs of an example are looked at, spread evenly over its target.
-        batch_size: examples side by side; the norms do not depend on it, but which outputs are looked at does.
+        outputs: the largest number of outputs measured in an example, spread evenly over its target.
+        batch_size: examples in a batch; the norms do not depend on it, but which outputs are measured does.
 
     Returns:
-        for each example the norms of its links to the outputs looked at.
+        for each example the norms of the links of the measured outputs.
     """
     model.double()
     order = sorted(range(len(examples)), key=lambda row: len(examples[row].target))  # neighbours of similar length
-    found: dict[int, dict[Link, float]] = {}
+    norms: dict[int, dict[Link, float]] = {}
     for first in range(0, len(order), batch_size):
         rows = order[first : first + batch_size]
-        found.update(zip(rows, _batch_norms(model, [examples[row] for row in rows], outputs), strict=True))
-    return [found[row] for row in range(len(examples))]
+        norms.update(zip(rows, _batch_norms(model, [examples[row] for row in rows], outputs), strict=True))
+    return [norms[row] for row in range(len(examples))]
 
 
-def _batch_norms(model: Seq2Seq, examples: Sequence[Aligned], outputs: int) -> list[dict[Link, float]]:
-    """One backward pass an output t, for all examples of the batch at once: no loss knows of another example."""
+def _batch_norms(model: Seq2Seq, examples: Sequence[AlignedExample], outputs: int) -> list[dict[Link, float]]:
+    """One backward pass for each output t, for all examples at once: a loss depends on its own example only."""
     embedded, loss = _losses(model, examples)
     found: list[dict[Link, float]] = [{} for _ in examples]
     longest = max(len(example.target) for example in examples)
@@ -110,19 +111,19 @@ def _batch_norms(model: Seq2Seq, examples: Sequence[Aligned], outputs: int) -> l
     return found
 
 
-def _losses(model: Seq2Seq, examples: Sequence[Aligned]) -> tuple[Tensor, Tensor]:
-    """The embedded sources [B, S, E] and, computed from them, loss_t [B, T+1], 0 in padding."""
+def _losses(model: Seq2Seq, examples: Sequence[AlignedExample]) -> tuple[Float[Tensor, "B S E"], Float[Tensor, "B T"]]:
+    """The embedded sources and, computed from them, loss_t, 0 in padding."""
     leaves: list[Tensor] = []
 
-    def cut(module: torch.nn.Module, arguments: tuple[Tensor, ...], embedded: Tensor) -> Tensor:
-        """Let the graph begin at the embeddings, each position its own."""
+    def as_leaf(module: torch.nn.Module, arguments: tuple[Tensor, ...], embedded: Tensor) -> Tensor:
+        """Begin the graph at the embedded tokens, so that each position has a gradient of its own."""
         leaves.append(embedded.detach().requires_grad_())
         return leaves[0]
 
     source = _padded([example.source for example in examples])
     lengths = torch.tensor([len(example.source) for example in examples])
     target = _padded([[BOS, *example.target, EOS] for example in examples])
-    hook = model.source_embedding.register_forward_hook(cut)
+    hook = model.source_embedding.register_forward_hook(as_leaf)
     try:
         logits, _ = model(source, lengths, target[:, :-1])
     finally:
@@ -132,8 +133,8 @@ def _losses(model: Seq2Seq, examples: Sequence[Aligned]) -> tuple[Tensor, Tensor
     return leaves[0], loss.view_as(expected)
 
 
-def _padded(sequences: Sequence[Sequence[int]]) -> Tensor:
-    """[B, longest] int64."""
+def _padded(sequences: Sequence[Sequence[int]]) -> Int[Tensor, "B T"]:
+    """As many columns as the longest has ids."""
     rows = torch.full((len(sequences), max(map(len, sequences))), PAD)
     for row, ids in enumerate(sequences):
         rows[row, : len(ids)] = torch.tensor(ids)

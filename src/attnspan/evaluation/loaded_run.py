@@ -1,4 +1,4 @@
-"""A run, finished or with a best checkpoint already, as a thing that decodes."""
+"""A run that has a best checkpoint, loaded for decoding."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from attnspan.config.instantiate import assemble_model, build, refuse_foreign_targets
@@ -24,15 +25,15 @@ SPECIALS = Specials(pad=PAD, bos=BOS, eos=EOS)
 
 @dataclass(frozen=True, kw_only=True)
 class Hypothesis:
-    """What a run makes of one source.
+    """What a run decodes from one source.
 
     Attributes:
         text: the hypothesis as text.
-        tokens: its T tokens, <eos> not among them.
+        tokens: its T tokens, without <eos>.
         log_prob: log p(hypothesis | source) in nats, <eos> counted unless truncated.
         truncated: whether it reached the length limit without <eos>.
         source_tokens: the S tokens of the source.
-        weights: [T, S] attention weights on the CPU, None where the arm has none.
+        weights: attention weights on the CPU, None where the arm has none.
     """
 
     text: str
@@ -40,7 +41,7 @@ class Hypothesis:
     log_prob: float
     truncated: bool
     source_tokens: list[str]
-    weights: Tensor | None
+    weights: Float[Tensor, "T S"] | None
 
 
 class LoadedRun:
@@ -62,17 +63,17 @@ class LoadedRun:
         self.target_tokenizer = target
 
     def decode(self, sources: Sequence[str], *, beam_size: int | None = None, batch_size: int = 64) -> list[Hypothesis]:
-        """Decode texts, freely running.
+        """Decode texts, free-running.
 
         Args:
             sources: any number of texts of any length.
-            beam_size: searches with a beam of this size, log p as it is; None for the search that the run was
+            beam_size: use a beam of this size without length normalisation; None for the strategy that the run was
                 tested with.
-            batch_size: how many to decode side by side; the hypotheses do not depend on it.
+            batch_size: sources in a batch; the hypotheses do not depend on it.
 
         Raises:
             InputError: a source is not a text or has no token; names its position.
-            ValueError: a beam of no size.
+            SettingError: ``beam_size`` is less than 1.
         """
         decoding = self.decoding
         if beam_size is not None:
@@ -81,11 +82,11 @@ class LoadedRun:
             raise InputError("decode takes a list of sources, and this is one text: decode([text])")
         encoded = [self._encode(number, text) for number, text in enumerate(sources)]
         order = sorted(range(len(encoded)), key=lambda row: len(encoded[row]))  # neighbours of similar length
-        found: dict[int, Hypothesis] = {}
+        hypotheses: dict[int, Hypothesis] = {}
         for first in range(0, len(order), batch_size):
             rows = order[first : first + batch_size]
-            found.update(zip(rows, self._decode(decoding, [encoded[row] for row in rows]), strict=True))
-        return [found[row] for row in range(len(encoded))]
+            hypotheses.update(zip(rows, self._decode(decoding, [encoded[row] for row in rows]), strict=True))
+        return [hypotheses[row] for row in range(len(encoded))]
 
     def _encode(self, number: int, text: str) -> list[int]:
         readable = isinstance(text, str) and not any("\ud800" <= character <= "\udfff" for character in text)
@@ -100,19 +101,19 @@ class LoadedRun:
         for row, ids in enumerate(sources):
             source[row, : len(ids)] = torch.tensor(ids)
         device = next(self.model.parameters()).device
-        found = decoding(self.model, source.to(device), lengths, specials=SPECIALS, with_weights=True)
-        return [self._hypothesis(found, row, ids) for row, ids in enumerate(sources)]
+        batch = decoding(self.model, source.to(device), lengths, specials=SPECIALS, with_weights=True)
+        return [self._hypothesis(batch, row, ids) for row, ids in enumerate(sources)]
 
-    def _hypothesis(self, found: Hypotheses, row: int, source: list[int]) -> Hypothesis:
-        length = int(found.lengths[row])
-        ids = found.tokens[row, :length].tolist()
+    def _hypothesis(self, batch: Hypotheses, row: int, source: list[int]) -> Hypothesis:
+        length = int(batch.lengths[row])
+        ids = batch.tokens[row, :length].tolist()
         return Hypothesis(
             text=self.target_tokenizer.decode(ids),
             tokens=self.target_tokenizer.tokens(ids),
-            log_prob=float(found.log_prob[row]),
-            truncated=bool(found.truncated[row]),
+            log_prob=float(batch.log_prob[row]),
+            truncated=bool(batch.truncated[row]),
             source_tokens=self.source_tokenizer.tokens(source),
-            weights=None if found.weights is None else found.weights[row, :length, : len(source)].cpu(),
+            weights=None if batch.weights is None else batch.weights[row, :length, : len(source)].cpu(),
         )
 
 
@@ -124,11 +125,11 @@ def load_run(directory: str | Path, *, trusted: Sequence[str] = ()) -> LoadedRun
 
     Args:
         directory: of the run.
-        trusted: further packages whose classes the config may name, for arms of your own.
+        trusted: further packages whose classes the config may name, such as that of your own arm.
 
     Raises:
-        InputError: the directory holds no run, or one without a whole checkpoint that fits its config, or names a class
-            not trusted.
+        InputError: the directory has no run, its checkpoint is damaged or does not fit its config, or the config names
+            a class that is not trusted.
     """
     directory = Path(directory)
     config = read_config(directory)
@@ -136,7 +137,7 @@ def load_run(directory: str | Path, *, trusted: Sequence[str] = ()) -> LoadedRun
         key: config[key] for key in ("rnn", "encoder", "decoder", "decoding") if key in config
     }
     if len(model_config) < 4 or "model" not in config:
-        raise InputError(f"{directory}: its config names no rnn, encoder, decoder, search and model")
+        raise InputError(f"{directory}: its config does not have all of rnn, encoder, decoder, decoding and model")
     refuse_foreign_targets(model_config, ("attnspan", *trusted))
     source = Tokenizer.load(directory / TOKENIZERS / "source.json")
     target = Tokenizer.load(directory / TOKENIZERS / "target.json")
