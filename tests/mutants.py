@@ -231,19 +231,19 @@ MUTANTS = {
         file="models/decoding/strategy.py",
         old="self.decode(model, memory, self.limit(lengths), specials)",
         new="self.decode(model, memory, self.limit(lengths.max().expand_as(lengths)), specials)",
-        test=f"{_CONTRACT}test_cut_at_the_limit_and_said_so[plain]",
+        test=f"{_CONTRACT}test_a_hypothesis_cut_at_the_limit_is_marked[plain]",
     ),
     "greedy does not mark what it cuts": Mutant(
         file="models/decoding/greedy.py",
         old="truncated[rows] |= cut\n",
         new="truncated[rows] |= False\n",
-        test=f"{_CONTRACT}test_cut_at_the_limit_and_said_so[plain]",
+        test=f"{_CONTRACT}test_a_hypothesis_cut_at_the_limit_is_marked[plain]",
     ),
     "beam does not mark what it cuts": Mutant(
         file="models/decoding/beam.py",
         old="truncated[rows] |= is_cut\n",
         new="",
-        test=f"{_DECODING}test_cut_at_the_limit_and_said_so[plain]",
+        test=f"{_DECODING}test_a_hypothesis_cut_at_the_limit_is_marked[plain]",
     ),
     "score of a beam not carried": Mutant(
         file="models/decoding/beam.py",

@@ -43,7 +43,7 @@ def attentions(model: Seq2Seq) -> list[Attention]:
 
 
 def losses_of(model: Seq2Seq, sources: list[list[int]], targets: list[list[int]], *, extra: int = 0) -> Tensor:
-    """The loss [B] of each example of a batch; every target is asked to say itself."""
+    """The loss [B] of each example of a batch; every target is predicted from itself."""
     source, lengths = pad(sources, max(len(row) for row in sources) + extra)
     target, _ = pad(targets, max(len(row) for row in targets) + extra)
     logits = model(source, lengths, target)[0]
@@ -229,10 +229,10 @@ def test_greedy_by_hand(model: Seq2Seq) -> None:
     for row, source in enumerate(SOURCES):
         ids = found.tokens[row, : int(found.lengths[row])].tolist()
         truncated = bool(found.truncated[row])
-        said = ids if truncated else [*ids, SPECIALS.eos]
+        target = ids if truncated else [*ids, SPECIALS.eos]
         logits = model(torch.tensor([source]), torch.tensor([len(source)]), torch.tensor([[1, *ids]]))[0][0]
         log_prob = 0.0
-        for t, token in enumerate(said):
+        for t, token in enumerate(target):
             allowed = logits[t].clone()
             allowed[[SPECIALS.pad, SPECIALS.bos]] = -torch.inf
             assert int(allowed.argmax()) == token
@@ -241,7 +241,7 @@ def test_greedy_by_hand(model: Seq2Seq) -> None:
         assert truncated == (len(ids) == len(source) + 2 and int(logits[len(ids), 2:].argmax()) != 0)
 
 
-def test_cut_at_the_limit_and_said_so(model: Seq2Seq) -> None:
+def test_a_hypothesis_cut_at_the_limit_is_marked(model: Seq2Seq) -> None:
     with torch.no_grad():
         model.readout.bias[SPECIALS.eos] = -1e6
     found = Greedy(limit=LengthLimit(ratio=2.0, margin=1))(model, *pad(SOURCES), specials=SPECIALS)

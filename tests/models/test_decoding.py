@@ -47,10 +47,10 @@ def exhaustive(model: Seq2Seq, source: list[int], longest: int, normalisation: f
         number = len(sequences)
         words = torch.tensor(sequences, dtype=torch.long).view(number, length)
         read = torch.cat([torch.full((number, 1), SPECIALS.bos), words], dim=1)
-        said = torch.cat([words, torch.full((number, 1), SPECIALS.eos)], dim=1)
+        target = torch.cat([words, torch.full((number, 1), SPECIALS.eos)], dim=1)
         with torch.no_grad():
             logits = model(torch.tensor([source] * number), torch.full((number,), len(source)), read)[0]
-        log_prob = torch.log_softmax(logits, dim=-1).gather(2, said.unsqueeze(-1)).sum(dim=(1, 2))
+        log_prob = torch.log_softmax(logits, dim=-1).gather(2, target.unsqueeze(-1)).sum(dim=(1, 2))
         top, at = (log_prob / (length + 1) ** normalisation).max(dim=0)
         best = max(best, (float(top), words[at].tolist()))
     return best
@@ -111,8 +111,8 @@ def test_log_prob_is_the_models(model: Seq2Seq) -> None:
     for row, source in enumerate(SOURCES):
         words = found.tokens[row, : int(found.lengths[row])].tolist()
         table = log_probs(model, source, words)
-        said = words if found.truncated[row] else [*words, SPECIALS.eos]
-        expected = sum(float(table[t, word]) for t, word in enumerate(said))
+        target = words if found.truncated[row] else [*words, SPECIALS.eos]
+        expected = sum(float(table[t, word]) for t, word in enumerate(target))
         assert float(found.log_prob[row]) == pytest.approx(expected, abs=1e-3)
 
 
@@ -129,7 +129,7 @@ def test_never_below_greedy_where_the_beam_holds_it(model: Seq2Seq) -> None:
     assert ended
 
 
-def test_cut_at_the_limit_and_said_so(model: Seq2Seq) -> None:
+def test_a_hypothesis_cut_at_the_limit_is_marked(model: Seq2Seq) -> None:
     with torch.no_grad():
         model.readout.bias[SPECIALS.eos] = -1e6
     found = beam(3, LengthLimit(ratio=2.0, margin=1))(model, *pad(SOURCES), specials=SPECIALS)
@@ -137,7 +137,7 @@ def test_cut_at_the_limit_and_said_so(model: Seq2Seq) -> None:
     assert found.truncated.all()
 
 
-def test_a_beam_has_a_place() -> None:
+def test_a_beam_has_a_slot() -> None:
     with pytest.raises(ValueError, match=r"^beam_size: must be a whole number of at least 1, not 0$"):
         beam(0, LengthLimit(ratio=1.0, margin=1))
     with pytest.raises(ValueError, match=r"^length_normalisation: must be a number of at least 0, not -0\.5$"):

@@ -46,7 +46,7 @@ State = tuple[Tensor, ...]
 
 @dataclass(kw_only=True)
 class Now:
-    """What step t may look at."""
+    """What step t depends on."""
 
     t: int
     layers: list[State]
@@ -54,11 +54,11 @@ class Now:
     states: list[Tensor]
     """h_1 ... h_S."""
     final: Tensor
-    """f, what the encoder says in the end."""
+    """f, the encoder's final state."""
     fed: Tensor
     """h~_{t-1}, 0 at first."""
     coverage: list[Tensor]
-    """The attention that each position has had up to step t - 1."""
+    """The sum of each position's weights up to step t - 1."""
     weights: list[Tensor]
     """Of the step before; a step puts its own here."""
 
@@ -120,37 +120,37 @@ class Paper:
 
     def two_directions(self, xs: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Bahdanau et al. 2015, A.2.1: h_j = [h_j forward; h_j backward], in every layer."""
-        encoder, ends = self.model.encoder, []
+        encoder, final = self.model.encoder, []
         assert len(encoder.forwards) == self.config["encoder"]["layers"]
         for forwards, backwards in zip(encoder.forwards, encoder.backwards, strict=True):
-            ahead = [after[0][0] for after in self.read(xs, forwards.cells)]
-            behind = [after[0][0] for after in self.read(xs[::-1], backwards.cells)][::-1]
-            ends += self.ends(ahead[-1], behind[0])
-            xs = [torch.cat([f, b]) for f, b in zip(ahead, behind, strict=True)]
-        return xs, [torch.cat(ends)]
+            forward_states = [after[0][0] for after in self.read(xs, forwards.cells)]
+            backward_states = [after[0][0] for after in self.read(xs[::-1], backwards.cells)][::-1]
+            final += self.final_of(forward_states[-1], backward_states[0])
+            xs = [torch.cat([f, b]) for f, b in zip(forward_states, backward_states, strict=True)]
+        return xs, [torch.cat(final)]
 
-    def ends(self, forward: Tensor, backward: Tensor) -> list[Tensor]:
-        """Both directions' last states, or as in A.2.2 the backward one's, which has read the first word last."""
+    def final_of(self, forward: Tensor, backward: Tensor) -> list[Tensor]:
+        """Both directions' last states, or as in A.2.2 the backward one's, which has read the first token last."""
         return [backward] if self.config["encoder"]["final_state"] == "backward" else [forward, backward]
 
     def one_direction(self, xs: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Sutskever et al. 2014: the source may be read from its end; h_j stays the state at word j."""
+        """Sutskever et al. 2014: the source may be read from its end; h_j stays the state at token j."""
         turn = -1 if self.config["encoder"]["reverse"] else 1
         after = self.read(xs[::turn], self.model.encoder.rnn.cells)
         return [layers[-1][0] for layers in after][::turn], [torch.cat(part) for part in zip(*after[-1], strict=True)]
 
-    def bridge(self, words: list[Tensor]) -> list[State]:
+    def bridge(self, final_state: list[Tensor]) -> list[State]:
         """The initial state of every layer, from the final state; from h where there is no c."""
         copied = "CopyBridge" in str(self.config["decoder"].get("bridge"))
         parts = []
         for part in range(2 if self.is_lstm else 1):
-            word = words[part] if part < len(words) else words[0]
-            parts.append(word if copied else self.projected(word, self.decoder.bridge.projections[part]))
+            final = final_state[part] if part < len(final_state) else final_state[0]
+            parts.append(final if copied else self.projected(final, self.decoder.bridge.projections[part]))
         return list(zip(*(part.chunk(self.config["rnn"]["layers"]) for part in parts), strict=True))
 
-    def projected(self, word: Tensor, projection: nn.Linear) -> Tensor:
+    def projected(self, final: Tensor, projection: nn.Linear) -> Tensor:
         """Bahdanau et al. 2015, A.2.2: s_0 = tanh(W_s f)."""
-        return torch.tanh(projection.weight @ word + projection.bias)
+        return torch.tanh(projection.weight @ final + projection.bias)
 
     # Scores
 
@@ -187,7 +187,7 @@ class Paper:
         return [h_t @ (self.decoder.attention.score.key.weight @ h_s) for h_s in now.states]
 
     def location(self, h_t: Tensor, now: Now) -> list[Tensor]:
-        """Eq. 8: a_t = softmax(W_a h_t); its top part for short sentences, and no word near the end of long ones."""
+        """Eq. 8: a_t = softmax(W_a h_t); its top part for short sentences, and no row near the end of long ones."""
         return list(self.decoder.attention.score.position.weight @ h_t)[: len(now.states)]
 
     # Windows; positions s and steps t count from 1
@@ -197,7 +197,7 @@ class Paper:
         return align(e, list(range(1, len(e) + 1)), len(now.states))
 
     def local_m(self, e: list[Tensor], query: Tensor, now: Now) -> list[Tensor]:
-        """Luong et al. 2015, section 3.2: p_t = t, and at the last word where the source has ended."""
+        """Luong et al. 2015, section 3.2: p_t = t, and at the last position where the source has ended."""
         S, D = len(now.states), self.config["decoder"]["window"]["half_width"]
         p = min(now.t, S)
         return align(e, [s for s in range(1, S + 1) if p - D <= s <= p + D], S)
@@ -223,7 +223,7 @@ class Paper:
         return total([weight * state for weight, state in zip(now.weights, now.states, strict=True)])
 
     def top(self, layers: list[State]) -> Tensor:
-        """The h that asks and answers: the top layer's."""
+        """The h that is the query and the output: the top layer's."""
         return layers[-1][0]
 
     def bahdanau(self, y: Tensor, now: Now) -> Tensor:
@@ -253,7 +253,7 @@ class Paper:
         return now.fed
 
     def plain(self, y: Tensor, now: Now) -> Tensor:
-        """The memory is not looked at."""
+        """The memory is not used."""
         now.layers = self.stack(y, now.layers, self.decoder.rnn.cells)
         return self.top(now.layers)
 
@@ -269,11 +269,17 @@ class Paper:
 
     def __call__(self, source: list[int], target_input: list[int]) -> tuple[Tensor, Tensor]:
         """Logits [T, V] and weights [T, S] of one example."""
-        states, words = self.encode(source)
-        nothing = [torch.zeros(())] * len(source)
+        states, final_state = self.encode(source)
+        zeros = [torch.zeros(())] * len(source)
         fed = torch.zeros(self.config["model"]["hidden_size"])
         now = Now(
-            t=1, layers=self.bridge(words), states=states, final=words[0], fed=fed, coverage=nothing, weights=nothing
+            t=1,
+            layers=self.bridge(final_state),
+            states=states,
+            final=final_state[0],
+            fed=fed,
+            coverage=zeros,
+            weights=zeros,
         )
         model, tied = self.model, self.config["model"]["tied_target_embeddings"]
         w_o = model.target_embedding.weight if tied else model.readout.weight
@@ -363,7 +369,7 @@ def test_logits_weights_and_gradients_equal_the_loop(composed: Compose, wiring: 
 # What is nearly the paper's: each mutant replaces one method of Paper, and its loop must not pass for the model.
 
 
-def ask_with_the_new_state(paper: Paper, y: Tensor, now: Now) -> Tensor:
+def query_of_the_new_state(paper: Paper, y: Tensor, now: Now) -> Tensor:
     guess = Paper.bahdanau(paper, y, Now(**vars(now)))
     now.layers = paper.stack(torch.cat([y, paper.attend(guess, now)]), now.layers, paper.decoder.rnn.cells)
     return paper.top(now.layers)
@@ -388,29 +394,29 @@ def bottom(paper: Paper, layers: list[State]) -> Tensor:
     return layers[0][0]
 
 
-def linear(paper: Paper, word: Tensor, projection: nn.Linear) -> Tensor:
-    return projection.weight @ word + projection.bias
+def linear(paper: Paper, final: Tensor, projection: nn.Linear) -> Tensor:
+    return projection.weight @ final + projection.bias
 
 
-def hidden_for_cells(paper: Paper, words: list[Tensor]) -> list[State]:
-    return Paper.bridge(paper, words[:1])
+def hidden_for_cells(paper: Paper, final_state: list[Tensor]) -> list[State]:
+    return Paper.bridge(paper, final_state[:1])
 
 
-def one_part_for_all_layers(paper: Paper, words: list[Tensor]) -> list[State]:
-    return [Paper.bridge(paper, words)[0]] * paper.config["rnn"]["layers"]
+def one_part_for_all_layers(paper: Paper, final_state: list[Tensor]) -> list[State]:
+    return [Paper.bridge(paper, final_state)[0]] * paper.config["rnn"]["layers"]
 
 
 def forget_the_cells(paper: Paper, x: Tensor, state: State, weights: list[Tensor]) -> State:
     return Paper.lstm(paper, x, (state[0], torch.zeros_like(state[1])), weights)
 
 
-def forward_end(paper: Paper, forward: Tensor, backward: Tensor) -> list[Tensor]:
+def forward_final_state(paper: Paper, forward: Tensor, backward: Tensor) -> list[Tensor]:
     return [forward]
 
 
 def memory_left_reversed(paper: Paper, xs: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    states, words = Paper.one_direction(paper, xs)
-    return states[::-1], words
+    states, final_state = Paper.one_direction(paper, xs)
+    return states[::-1], final_state
 
 
 def not_reversed(paper: Paper, xs: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -467,18 +473,18 @@ def halves(paper: Paper, t: Tensor) -> Tensor:
     return torch.maximum(*t.chunk(2))
 
 
-def ask_after(paper: Paper, before: Tensor, after: Tensor, y: Tensor, c: Tensor) -> Tensor:
+def output_of_the_new_state(paper: Paper, before: Tensor, after: Tensor, y: Tensor, c: Tensor) -> Tensor:
     return Paper.deep_output(paper, after, after, y, c)
 
 
 MUTANTS: dict[str, tuple[tuple[str, ...], str, Callable[..., Any]]] = {
-    "ask with the new state": (("bahdanau",), "bahdanau", ask_with_the_new_state),
-    "ask the bottom layer": (("bahdanau", "rnn.layers=2"), "top", bottom),
-    "hear the bottom layer": (("luong_2015",), "top", bottom),
+    "the new state as the query": (("bahdanau",), "bahdanau", query_of_the_new_state),
+    "the bottom layer as the query": (("bahdanau", "rnn.layers=2"), "top", bottom),
+    "the bottom layer as the output": (("luong_2015",), "top", bottom),
     "feed the new vector": (("luong_general", "decoder.input_feeding=true"), "luong", feed_the_new_vector),
     "feed nothing": (("luong_general", "decoder.input_feeding=true"), "luong", feed_nothing),
     "do not scale": (("luong_scaled_dot",), "scaled_dot", Paper.dot),
-    "look beyond max_length": (
+    "rows beyond max_length": (
         ("luong_location", "decoder.score.max_length=2"),
         "location",
         last_row_for_all_beyond,
@@ -500,8 +506,8 @@ MUTANTS: dict[str, tuple[tuple[str, ...], str, Callable[..., Any]]] = {
     "one state for all layers": (("luong_2015",), "bridge", one_part_for_all_layers),
     "cells forgotten": (("bahdanau", "rnn=lstm"), "lstm", forget_the_cells),
     "maxout of halves": (("bahdanau_2015",), "maxout", halves),
-    "maxout of s_i": (("bahdanau_2015",), "deep_output", ask_after),
-    "the forward end": (("bahdanau_2015",), "ends", forward_end),
+    "maxout of s_i": (("bahdanau_2015",), "deep_output", output_of_the_new_state),
+    "the forward final state": (("bahdanau_2015",), "final_of", forward_final_state),
     "a memory left reversed": (("luong_2015",), "one_direction", memory_left_reversed),
     "a source not reversed": (("luong_2015",), "one_direction", not_reversed),
 }
@@ -515,10 +521,10 @@ def test_the_loop_can_tell_a_mutant(
     logits, weights = mutant.model(*pad(SOURCES), torch.tensor(TARGETS))
     differences = []
     for row, (source, target) in enumerate(zip(SOURCES, TARGETS, strict=True)):
-        says, looks = mutant(source, target)
-        differences.append((logits[row] - says).abs().max())
+        mutant_logits, mutant_weights = mutant(source, target)
+        differences.append((logits[row] - mutant_logits).abs().max())
         if weights is not None:
-            differences.append((weights[row, :, : len(source)] - looks).abs().max())
+            differences.append((weights[row, :, : len(source)] - mutant_weights).abs().max())
     assert max(differences) > 1e-4
 
 

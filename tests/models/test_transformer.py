@@ -64,15 +64,15 @@ class Paper:
     def attention(self, x: Tensor, others: list[Tensor], weights: nn.MultiheadAttention) -> tuple[Tensor, list[Tensor]]:
         """3.2.2: Concat(head_1 ... head_h) W^O, head_i = Attention(Q W_i^Q, K W_i^K, V W_i^V); weights by head."""
         d, h = len(x), weights.num_heads
-        heads, looks = [], []
+        heads, weights = [], []
         for i in range(h):
             rows = slice(i * d // h, (i + 1) * d // h)
             w_q, w_k, w_v = (matrix[rows] for matrix in weights.in_proj_weight.chunk(3))
             b_q, b_k, b_v = (bias[rows] for bias in weights.in_proj_bias.chunk(3))
             context, alpha = self.head(w_q @ x + b_q, [w_k @ y + b_k for y in others], [w_v @ y + b_v for y in others])
             heads.append(context)
-            looks.append(alpha)
-        return weights.out_proj.weight @ torch.cat(heads) + weights.out_proj.bias, looks
+            weights.append(alpha)
+        return weights.out_proj.weight @ torch.cat(heads) + weights.out_proj.bias, weights
 
     def head(self, q: Tensor, keys: list[Tensor], values: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Eq. 1: softmax(q K^T / sqrt(d_k)) V."""
@@ -82,7 +82,7 @@ class Paper:
         alpha = [power / sum(powers) for power in powers]
         return sum(a * v for a, v in zip(alpha, values, strict=True)), torch.stack(alpha)
 
-    def seen_by(self, t: int, xs: list[Tensor]) -> list[Tensor]:
+    def visible_at(self, t: int, xs: list[Tensor]) -> list[Tensor]:
         """3.2.3: in the decoder a position attends to all up to and including itself."""
         return xs[: t + 1]
 
@@ -91,40 +91,40 @@ class Paper:
         encoder = self.model.encoder
         xs = [self.enter(token, t, self.model.source_embedding, encoder) for t, token in enumerate(source)]
         for layer in encoder.layers:
-            around = self.read_by(layer, xs)
-            xs = [self.encoder_layer(x, around, layer) for x in xs]
+            states = self.read_by(layer, xs)
+            xs = [self.encoder_layer(x, states, layer) for x in xs]
         return self.finish(xs, encoder)
 
-    def encoder_layer(self, x: Tensor, around: list[Tensor], layer: nn.Module) -> Tensor:
+    def encoder_layer(self, x: Tensor, states: list[Tensor], layer: nn.Module) -> Tensor:
         first = layer.norm_first
-        x = self.add(x, lambda q: self.attention(q, around, layer.self_attn)[0], layer.norm1, first)
+        x = self.add(x, lambda q: self.attention(q, states, layer.self_attn)[0], layer.norm1, first)
         return self.add(x, lambda q: self.feed_forward(q, layer), layer.norm2, first)
 
     def decode(self, target_input: list[int], memory: list[Tensor]) -> tuple[list[Tensor], Tensor]:
         """3.1, right half of figure 1; with the weights of the last layer, the mean over its heads."""
         decoder = self.model.decoder
         xs = [self.enter(token, t, self.model.target_embedding, decoder) for t, token in enumerate(target_input)]
-        looks: list[Tensor] = []
+        weights: list[Tensor] = []
         for layer in decoder.layers:
-            around, looks = self.read_by(layer, xs), []
-            xs = [self.decoder_layer(x, self.seen_by(t, around), memory, layer, looks) for t, x in enumerate(xs)]
-        return self.finish(xs, decoder), torch.stack(looks)
+            states, weights = self.read_by(layer, xs), []
+            xs = [self.decoder_layer(x, self.visible_at(t, states), memory, layer, weights) for t, x in enumerate(xs)]
+        return self.finish(xs, decoder), torch.stack(weights)
 
     def decoder_layer(
-        self, x: Tensor, seen: list[Tensor], memory: list[Tensor], layer: nn.Module, looks: list[Tensor]
+        self, x: Tensor, visible: list[Tensor], memory: list[Tensor], layer: nn.Module, weights: list[Tensor]
     ) -> Tensor:
-        def look(q: Tensor) -> Tensor:
-            said, alphas = self.attention(q, memory, layer.multihead_attn)
-            looks.append(sum(alphas) / len(alphas))
-            return said
+        def cross_attend(q: Tensor) -> Tensor:
+            output, alphas = self.attention(q, memory, layer.multihead_attn)
+            weights.append(sum(alphas) / len(alphas))
+            return output
 
         first = layer.norm_first
-        x = self.add(x, lambda q: self.attention(q, seen, layer.self_attn)[0], layer.norm1, first)
-        x = self.add(x, look, layer.norm2, first)
+        x = self.add(x, lambda q: self.attention(q, visible, layer.self_attn)[0], layer.norm1, first)
+        x = self.add(x, cross_attend, layer.norm2, first)
         return self.add(x, lambda q: self.feed_forward(q, layer), layer.norm3, first)
 
     def read_by(self, layer: nn.Module, xs: list[Tensor]) -> list[Tensor]:
-        """What self-attention looks at."""
+        """What self-attention weights at."""
         return [self.norm(x, layer.norm1) for x in xs] if layer.norm_first else xs
 
     def finish(self, xs: list[Tensor], part: nn.Module) -> list[Tensor]:
@@ -133,9 +133,9 @@ class Paper:
 
     def __call__(self, source: list[int], target_input: list[int]) -> tuple[Tensor, Tensor]:
         """Logits [T, V] and weights [T, S]."""
-        outputs, looks = self.decode(target_input, self.encode(source))
+        outputs, weights = self.decode(target_input, self.encode(source))
         readout = self.model.readout
-        return torch.stack([readout.weight @ o + readout.bias for o in outputs]), looks
+        return torch.stack([readout.weight @ o + readout.bias for o in outputs]), weights
 
 
 @pytest.mark.usefixtures("float64")
@@ -144,9 +144,9 @@ def test_logits_weights_and_gradients_equal_the_loop(composed: Compose, settings
     model = small(composed, "transformer", *settings)
     logits, weights = model(*pad(SOURCES), torch.tensor(TARGETS))
     expected = [Paper(model)(*pair) for pair in PAIRS]
-    for row, (right, looks) in enumerate(expected):
+    for row, (right, weights) in enumerate(expected):
         torch.testing.assert_close(logits[row], right, atol=1e-9, rtol=0)
-        torch.testing.assert_close(weights[row, :, : len(SOURCES[row])], looks, atol=1e-9, rtol=0)
+        torch.testing.assert_close(weights[row, :, : len(SOURCES[row])], weights, atol=1e-9, rtol=0)
 
     mix = torch.randn(logits.shape)
     names, parameters = zip(*model.named_parameters(), strict=True)
@@ -183,8 +183,8 @@ def norm_the_sublayer(
 
 
 MUTANTS: dict[str, tuple[str, Callable[..., Any]]] = {
-    "see the next one": ("seen_by", see_the_next_one),
-    "do not see itself": ("seen_by", do_not_see_itself),
+    "see the next one": ("visible_at", see_the_next_one),
+    "do not see itself": ("visible_at", do_not_see_itself),
     "do not scale the scores": ("head", do_not_scale),
     "count from 1": ("position", count_from_1),
     "sines, then cosines": ("position", sines_then_cosines),
