@@ -267,7 +267,7 @@ MUTANTS = {
         file="data/pipeline/batches.py",
         old="target_input=torch.from_numpy(np.hstack([edge, target])),",
         new="target_input=torch.from_numpy(target_output.copy()),",
-        test="tests/data/test_batching.py::test_a_batch_by_hand",
+        test="tests/data/pipeline/test_batches.py::test_a_batch_by_hand",
     ),
     "loss of what was read": Mutant(
         file="training/lightning_module.py",

@@ -1,4 +1,4 @@
-"""What files were when they were written, so that it can be told later whether they still are that.
+"""Checksums of files, to detect damage later.
 
 A manifest maps the name of a file, relative to a directory, to ``{"bytes": <size>, "sha256": <hexadecimal>}``.
 """
@@ -14,34 +14,34 @@ Manifest = dict[str, dict[str, Any]]
 
 
 def make_manifest(directory: Path, names: Iterable[str]) -> Manifest:
-    """Describe the files ``names`` of ``directory``.
+    """Compute the manifest of the files ``names`` in ``directory``.
 
     Raises:
-        OSError: one cannot be read.
+        OSError: a file cannot be read.
     """
     return {name: {"bytes": (path := directory / name).stat().st_size, "sha256": _sha256(path)} for name in names}
 
 
 def find_damage(directory: Path, manifest: Mapping[str, Mapping[str, Any]], *, hashes: bool = True) -> str | None:
-    """Say in words which file of ``directory`` is not what ``manifest`` says, None if all are.
+    """Describe the first file of ``directory`` that does not match ``manifest``; None if all match.
 
     Args:
         directory: of the files.
-        manifest: as made when they were written.
-        hashes: read the files through; without, only their sizes are looked at.
+        manifest: made when they were written.
+        hashes: compare the hashes, which reads the files; otherwise only their sizes.
     """
-    for name, was in manifest.items():
+    for name, expected in manifest.items():
         path = directory / name
         try:
             size = path.stat().st_size
-            if size != was["bytes"]:
-                return f"{name} has {size} bytes, and had {was['bytes']} when it was written"
-            if hashes and _sha256(path) != was["sha256"]:
-                return f"{name} is not what was written (its sha256 is another)"
+            if size != expected["bytes"]:
+                return f"{name} has {size} bytes instead of {expected['bytes']}"
+            if hashes and _sha256(path) != expected["sha256"]:
+                return f"{name} was changed after it was written (its sha256 differs)"
         except FileNotFoundError:
             return f"{name} is missing"
         except (KeyError, TypeError):
-            return f"what {name} was is not known"
+            return f"the checksum of {name} is missing"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and what to say where they cannot be."""
+"""Atomic writing of files, and the errors where it fails."""
 
 from __future__ import annotations
 
@@ -17,17 +17,16 @@ from attnspan.errors import InputError
 def write_whole(
     path: Path, content: bytes | memoryview, *, keep_old_as: Path | None = None, durable: bool = True
 ) -> None:
-    """Write ``content`` to a temporary neighbour of ``path``, then rename it: a reader never sees half a file.
+    """Write a file atomically: to a temporary file in the same directory, which is then renamed.
 
     Args:
-        path: of the file; its directory is made if it is not there.
-        content: all of it.
-        keep_old_as: where the file that was there before goes.
-        durable: have it on the disk before anybody sees it, so that a power cut leaves the old file or the new one.
+        path: of the file; its directory is created if it is missing.
+        content: the new content.
+        keep_old_as: where to move an existing file.
+        durable: flush it to the disk before the rename, so that a power cut leaves either the old file or the new one.
 
     Raises:
-        InputError: the file cannot be written (read-only, full); names it, and what a full disk lacks. What was there
-            before is as it was.
+        InputError: the file cannot be written (read-only, disk full); the existing file is unchanged.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +53,7 @@ def write_whole(
 
 
 def _sync_directory(directory: Path) -> None:
-    """Have the names in ``directory`` on the disk, where the system can do that."""
+    """Flush the entries of ``directory`` to the disk, if the system supports it."""
     if os.name != "posix":
         return
     handle = os.open(directory, os.O_RDONLY)
@@ -65,42 +64,42 @@ def _sync_directory(directory: Path) -> None:
 
 
 def cannot_write(path: Path, error: OSError, *, need: int | None = None, at_least: bool = False) -> InputError:
-    """What to say of a file that cannot be written, with the bytes it needs where the disk is full.
+    """The error for a file that cannot be written; for a full disk, it names the free and the needed bytes.
 
     Args:
         path: of the file.
-        error: that the system raised.
-        need: its bytes, where they are known.
-        at_least: they are only those known so far.
+        error: raised by the system.
+        need: size of the file, if known.
+        at_least: whether ``need`` is only a lower bound.
     """
     number = error.errno
-    if number is None and (said := re.search(r"\[errno (\d+)\]", str(error))):  # by arrow
-        number = int(said[1])
-    why = os.strerror(number) if number is not None else str(error)
+    if number is None and (match := re.search(r"\[errno (\d+)\]", str(error))):  # raised by Arrow
+        number = int(match[1])
+    reason = os.strerror(number) if number is not None else str(error)
     if number in (errno.ENOSPC, errno.EDQUOT):
         needed = "" if need is None else f", it needs {'more than ' if at_least else ''}{size(need)}"
-        why += f"; {size(free_bytes(path))} are free{needed}"
-    return InputError(f"{path}: cannot be written ({why})")
+        reason += f"; {size(free_bytes(path))} are free{needed}"
+    return InputError(f"{path}: cannot be written ({reason})")
 
 
 def free_bytes(path: Path) -> int:
-    """Bytes that are free where ``path`` is, or would be."""
-    there = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
-    return shutil.disk_usage(there).free
+    """Free bytes on the disk of ``path``, which need not exist."""
+    existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    return shutil.disk_usage(existing).free
 
 
 def size(count: int) -> str:
-    """Write a number of bytes for people."""
+    """Format a number of bytes."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count} bytes"
 
 
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
-    """Write ``text`` as UTF-8, as :func:`write_whole` does."""
+    """Write ``text`` as UTF-8, atomically (:func:`write_whole`)."""
     write_whole(path, text.encode(), durable=durable)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write ``content`` as indented JSON, whole or not at all."""
+    """Write ``content`` as indented JSON, atomically."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -108,7 +107,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        InputError: there is no such file, or it is not a JSON object.
+        InputError: the file is missing or is not a JSON object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -117,5 +116,5 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, OSError) as error:
         raise InputError(f"{path}: not readable as JSON ({error})") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path}: holds no JSON object")
+        raise InputError(f"{path}: is not a JSON object")
     return content

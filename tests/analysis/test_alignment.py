@@ -16,7 +16,7 @@ from attnspan import load_run
 from attnspan.analysis.alignment import alignment_errors, attention_columns, entropy, gold_attention, links
 from attnspan.config.identity import run_directory
 from attnspan.config.instantiate import build_corpus
-from attnspan.data.alignment import Gold, pharaoh
+from attnspan.data.alignment import Gold, to_pharaoh
 from attnspan.data.pipeline.prepare import prepare
 from attnspan.errors import InputError
 from attnspan.evaluation.loaded_run import LoadedRun
@@ -60,15 +60,15 @@ def test_sure_links_are_possible_too() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("0-0 1", "here: '1' is no link; a sure one is written 3-4, a possible one 3p4"),
-        ("0-0 1:1", "here: '1:1' is no link; a sure one is written 3-4, a possible one 3p4"),
-        ("-1-0", "here: '-1-0' is no link; a sure one is written 3-4, a possible one 3p4"),
-        ("0-0-S", "here: '0-0-S' is no link; a sure one is written 3-4, a possible one 3p4"),
-        ("²-0", "here: '²-0' is no link; a sure one is written 3-4, a possible one 3p4"),
-        ("3-0", "here: link 3-0 leads to source token 3, but the source has 3 tokens, counted from 0"),
-        ("0p4", "here: link 0p4 leads to target token 4, but the target has 4 tokens, counted from 0"),
-        ("0-1 0p1", "here: there are two links between source token 0 and target token 1"),
-        ("0-1 00-1", "here: there are two links between source token 0 and target token 1"),
+        ("0-0 1", "here: '1' is not a link; write 3-4 if it is sure and 3p4 if possible"),
+        ("0-0 1:1", "here: '1:1' is not a link; write 3-4 if it is sure and 3p4 if possible"),
+        ("-1-0", "here: '-1-0' is not a link; write 3-4 if it is sure and 3p4 if possible"),
+        ("0-0-S", "here: '0-0-S' is not a link; write 3-4 if it is sure and 3p4 if possible"),
+        ("²-0", "here: '²-0' is not a link; write 3-4 if it is sure and 3p4 if possible"),
+        ("3-0", "here: link 3-0 refers to source token 3 (from 0), but the source has 3 tokens"),
+        ("0p4", "here: link 0p4 refers to target token 4 (from 0), but the target has 4 tokens"),
+        ("0-1 0p1", "here: source token 0 and target token 1 are linked twice"),
+        ("0-1 00-1", "here: source token 0 and target token 1 are linked twice"),
     ],
 )
 def test_bad_links(text: str, words: str) -> None:
@@ -79,7 +79,7 @@ def test_bad_links(text: str, words: str) -> None:
 
 @given(st.lists(st.integers(0, 20), min_size=1))
 def test_what_is_written_is_read(needed: list[int]) -> None:
-    read = gold(pharaoh(needed), source=21, target=len(needed))
+    read = gold(to_pharaoh(needed), source=21, target=len(needed))
     assert read.sure == read.possible == {(i, j) for j, i in enumerate(needed)}
 
 

@@ -102,7 +102,7 @@ def test_truncated_parquet_is_left_out(tmp_path):
     bad = run(tmp_path, seed=1)
     whole = (bad / "records.parquet").read_bytes()
     (bad / "records.parquet").write_bytes(whole[: len(whole) // 2])
-    assert f"records.parquet has {len(whole) // 2} bytes, and had {len(whole)}" in excluded_reason(tmp_path, bad)
+    assert f"records.parquet has {len(whole) // 2} bytes instead of {len(whole)}" in excluded_reason(tmp_path, bad)
 
 
 @pytest.mark.parametrize("name", ["records.parquet", "metrics.csv", "config.yaml"])
@@ -113,7 +113,7 @@ def test_what_was_changed_since_is_left_out(tmp_path, name):
     content = bytearray((bad / name).read_bytes())
     content[len(content) // 2] ^= 1
     (bad / name).write_bytes(content)
-    assert excluded_reason(tmp_path, bad).endswith(f"({name} is not what was written (its sha256 is another))")
+    assert excluded_reason(tmp_path, bad).endswith(f"({name} was changed after it was written (its sha256 differs))")
 
 
 def test_weights_are_not_needed(tmp_path):

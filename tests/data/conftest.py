@@ -10,7 +10,8 @@ import pytest
 
 from attnspan.data.corpora.base import Corpus
 from attnspan.data.corpora.files import Files
-from attnspan.data.pipeline.prepare import PreparedData, prepare
+from attnspan.data.pipeline.prepare import prepare
+from attnspan.data.pipeline.prepared_data import PreparedData
 from tests.data.small_corpora import ANY_LENGTH, GOOD_CSV, reverse
 
 

@@ -47,7 +47,7 @@ def test_twenty_launches_of_one_sweep(tmp_path: Path) -> None:
         assert len(spans) == 1, spans  # who came second found it finished
         json.loads((directory / "summary.json").read_text(encoding="utf-8"))
     assert len((tmp_path / "cache" / "prepared").read_text(encoding="utf-8").splitlines()) == 1
-    assert not list((tmp_path / "cache").glob(".*.making"))
+    assert not list((tmp_path / "cache").glob(".*.incomplete"))
 
 
 def test_three_real_launches_of_one_sweep(composed: Compose, tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def inspect(
 
     loaded = load_run(run.directory, trusted=trusted)
     for subject in subjects:
-        unknown = dict.fromkeys(loaded.source_tokenizer.unknown(subject.source))
+        unknown = dict.fromkeys(loaded.source_tokenizer.unknown_tokens(subject.source))
         if unknown:
             print(f"{subject.name}: not in the source vocabulary: {' '.join(map(repr, unknown))}", file=sys.stderr)
     hypotheses = loaded.decode([subject.source for subject in subjects], beam_size=beam_size)

@@ -119,7 +119,7 @@ def _run_one(config: dict[str, Any], command: str) -> None:
         summary = read_json(directory / SUMMARY)
         print(f"{label}: finished before, skipped (rerun=true computes it again)")
     else:
-        for line in prepared.remarks():
+        for line in prepared.warnings():
             print(line)
         # Torch takes seconds to start: what is wrong with the data, or finished before, was told without it.
         from attnspan.sweeps.progress import ProgressDisplay

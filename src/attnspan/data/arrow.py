@@ -1,4 +1,4 @@
-"""Hugging Face datasets on disk: written row by row, read where they lie mapped in memory."""
+"""Hugging Face datasets in Arrow files: written in batches of rows, read through memory maps."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import huggingface_hub.utils
 import pyarrow as pa
 from datasets import Dataset
 
-ROWS = 1000
-"""Rows that are in memory at once."""
+BATCH_ROWS = 1000
+"""Maximum number of rows in memory."""
 
 _TYPES = {
     "id": pa.string(),
@@ -29,42 +29,45 @@ _TYPES = {
 
 
 def write_dataset(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> Dataset:
-    """Write ``rows`` to an Arrow file, at most :data:`ROWS` of them in memory, and map it."""
-    schema = pa.schema([(column, _TYPES[column]) for column in columns])
+    """Write ``rows`` to an Arrow file, at most :data:`BATCH_ROWS` of them in memory, and map it."""
+    schema = _schema(columns)
     rows = iter(rows)
-    pieces = iter(lambda: list(islice(rows, ROWS)), [])
-    return write_pieces(path, columns, (pa.RecordBatch.from_pylist(some, schema) for some in pieces))
+    batches = iter(lambda: list(islice(rows, BATCH_ROWS)), [])
+    return write_batches(path, columns, (pa.RecordBatch.from_pylist(batch, schema) for batch in batches))
 
 
-def write_pieces(path: Path, columns: Sequence[str], pieces: Iterable[pa.RecordBatch]) -> Dataset:
-    """Write rows that are record batches already, and map them."""
-    schema = pa.schema([(column, _TYPES[column]) for column in columns])
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
-        for piece in pieces:
-            if piece.num_rows:
-                writer.write_batch(piece)
+def write_batches(path: Path, columns: Sequence[str], batches: Iterable[pa.RecordBatch]) -> Dataset:
+    """Write record batches to an Arrow file and map it."""
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, _schema(columns)) as writer:
+        for batch in batches:
+            if batch.num_rows:
+                writer.write_batch(batch)
     return map_dataset(path)
 
 
 def map_dataset(path: Path) -> Dataset:
-    """The dataset in an Arrow file, without reading it."""
+    """The dataset in an Arrow file, mapped into memory."""
     return Dataset.from_file(str(path))
 
 
 def read_rows(dataset: Dataset) -> Iterator[dict[str, Any]]:
-    """The rows of ``dataset``, at most :data:`ROWS` of them in memory."""
-    for batch in dataset.with_format("arrow").iter(ROWS):
+    """The rows of ``dataset``, at most :data:`BATCH_ROWS` of them in memory."""
+    for batch in dataset.with_format("arrow").iter(BATCH_ROWS):
         yield from batch.to_pylist()
 
 
+def _schema(columns: Sequence[str]) -> pa.Schema:
+    return pa.schema([(column, _TYPES[column]) for column in columns])
+
+
 @contextmanager
-def quiet() -> Iterator[None]:
-    """No progress bars and no log lines while `datasets` and its hub client work."""
+def silence_datasets() -> Iterator[None]:
+    """Suppress the progress bars and log messages of `datasets` and its hub client."""
     bars = datasets.is_progress_bar_enabled()
     level = datasets.utils.logging.get_verbosity()
     hub_level = huggingface_hub.utils.logging.get_verbosity()
     datasets.disable_progress_bars()
-    # What they log as errors is raised too, and reported by whoever catches it.
+    # What they log as errors is raised too, and reported where it is caught.
     datasets.utils.logging.set_verbosity(logging.CRITICAL)
     huggingface_hub.utils.logging.set_verbosity(logging.CRITICAL)
     try:

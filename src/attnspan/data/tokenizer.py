@@ -1,7 +1,7 @@
 """Text to token ids and back, over Hugging Face `tokenizers`.
 
-Ids 0 to 3 are the special tokens of every vocabulary. ``encode`` adds none of them: the decoder's input and output get
-theirs at batching, and a source has no ``<eos>``.
+Ids 0 to 3 are the special tokens of every vocabulary. ``encode`` adds none of them: batches add ``<bos>`` and ``<eos>``
+to the targets, and sources have no ``<eos>``.
 """
 
 from __future__ import annotations
@@ -20,51 +20,51 @@ from attnspan.files import write_text
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
 
-# No kind makes a token with a space inside or behind it, so a text that spells out "<pad>" stays text.
+# No tokenization produces a token that contains a space, so a text that spells out "<pad>" stays text.
 _STORED = tuple(f"{name} " for name in SPECIALS)
 _AT_WHITE_SPACE = pre_tokenizers.WhitespaceSplit()
 
 SYMBOLS = "symbols"
 WORDS = "words"
-KINDS = ("bpe", "characters", SYMBOLS, WORDS)
-SIZED = ("bpe", WORDS)
-"""Kinds whose vocabulary has a size."""
+TOKENIZATIONS = ("bpe", "characters", SYMBOLS, WORDS)
+RELEASE_DEPENDENT = ("bpe", WORDS)
+"""Tokenizations that may differ between releases of `tokenizers`: other merges, or other word boundaries."""
 
-# Numbers with their points and commas, words with apostrophes and hyphens inside, and each other sign by itself: joined
-# by spaces they are cut by sacrebleu's 13a into what it cuts the text into, but for abbreviations and the like.
+# Numbers with points and commas, words with inner apostrophes and hyphens, and single other characters. When they are
+# joined by spaces, sacrebleu's 13a splits them as it splits the text itself, except for abbreviations and the like.
 _WORD = r"\p{N}+(?:[.,]\p{N}+)+|[\p{L}\p{M}\p{N}_]+(?:['’-][\p{L}\p{M}\p{N}_]+)*|[^\s\p{L}\p{M}\p{N}_]"
-_WORDS_AND_SIGNS = pre_tokenizers.Split(Regex(_WORD), behavior="removed", invert=True)
+_WORD_SPLIT = pre_tokenizers.Split(Regex(_WORD), behavior="removed", invert=True)
 
 NORMALIZATIONS = {"nfc": normalizers.NFC, "nfkc": normalizers.NFKC}
-"""Unicode's normal forms: ``nfc`` writes one letter one way, ``nfkc`` also turns ligatures, wide forms and the like."""
+"""Unicode normal forms: ``nfc`` composes accents, ``nfkc`` also replaces ligatures, full-width forms and the like."""
 
 
 def count_symbols(text: str) -> int:
-    """The tokens that :data:`SYMBOLS` cut ``text`` into."""
+    """Number of tokens of ``text`` under the tokenization :data:`SYMBOLS`."""
     return len(_AT_WHITE_SPACE.pre_tokenize_str(text))
 
 
 class Normalizer:
-    """How text is changed before it is cut into tokens; what it has made of a text it leaves as it is."""
+    """Normalises text before tokenisation. It is idempotent."""
 
     def __init__(self, *, normalization: str | None, lowercase: bool) -> None:
         """Compose the steps.
 
         Args:
             normalization: a key of :data:`NORMALIZATIONS`, or None.
-            lowercase: afterwards, write everything in lower case.
+            lowercase: whether to convert to lower case afterwards.
         """
         steps = [NORMALIZATIONS[normalization]()] if normalization else []
         steps += [normalizers.Lowercase()] if lowercase else []
         self.backend = normalizers.Sequence(steps) if steps else None
 
     def __call__(self, text: str) -> str:
-        """The changed text."""
+        """The normalised text."""
         return text if self.backend is None else str(self.backend.normalize_str(text))
 
 
 class Tokenizer:
-    """The vocabulary of one side, and how text is cut into it."""
+    """The vocabulary and the tokenization of one side."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -74,76 +74,76 @@ class Tokenizer:
     @classmethod
     def train(
         cls,
-        kind: str,
+        tokenization: str,
         texts: Iterable[str],
         vocabulary_size: int | None = None,
         *,
         minimum_count: int = 1,
         normalizer: Normalizer | None = None,
     ) -> Tokenizer:
-        """Make the vocabulary of ``texts``.
+        """Train a tokenizer.
 
-        Characters and symbols get every one that occurs, the most frequent first and then in the order of their code
-        points. Words get, in the same order, those that occur ``minimum_count`` times, as many as ``vocabulary_size``
-        leaves room for. ``bpe`` gets all 256 bytes and as many merges as ``vocabulary_size`` leaves room for.
+        ``characters`` and ``symbols`` contain every token that occurs, by descending frequency and then by code points.
+        ``words`` contains, in the same order, those that occur at least ``minimum_count`` times, up to
+        ``vocabulary_size`` entries. ``bpe`` contains all 256 bytes and merges up to ``vocabulary_size`` entries.
 
         Args:
-            kind: ``characters``, ``symbols``, ``words`` or ``bpe``.
-            texts: the training split, and nothing else; what ``normalizer`` makes of it.
-            vocabulary_size: special tokens included; needed by ``bpe``, a limit for ``words``.
-            minimum_count: how often a word must occur.
-            normalizer: what is done to every text before it is encoded.
+            tokenization: ``characters``, ``symbols``, ``words`` or ``bpe``.
+            texts: the normalised texts of the training split only.
+            vocabulary_size: maximum number of entries, including special tokens; required by ``bpe``.
+            minimum_count: minimum count of a word.
+            normalizer: applied to every text before it is encoded.
 
         Raises:
-            InputError: an unknown kind, a vocabulary too small for the bytes, or one without a word.
+            InputError: an unknown tokenization, a vocabulary too small for all bytes, or one without any word.
         """
-        if kind not in _TRAIN:
-            raise InputError(f"'{kind}' is no kind of tokens; {nearest(kind, KINDS)}")
-        backend = _TRAIN[kind](texts, vocabulary_size, minimum_count)
+        if tokenization not in _TRAIN:
+            raise InputError(f"unknown tokenization '{tokenization}'; {nearest(tokenization, TOKENIZATIONS)}")
+        backend = _TRAIN[tokenization](texts, vocabulary_size, minimum_count)
         if normalizer is not None and normalizer.backend is not None:
             backend.normalizer = normalizer.backend
         return cls(backend)
 
     def encode(self, text: str) -> list[int]:
-        """The ids of ``text``, without special tokens; what the vocabulary lacks becomes ``UNK``."""
+        """The ids of ``text``, without special tokens; tokens that are not in the vocabulary become ``UNK``."""
         return list(self._backend.encode(text, add_special_tokens=False).ids)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """:meth:`encode` for many texts at once, on all cores."""
         return [encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
 
-    def unknown(self, text: str) -> list[str]:
-        """The pieces of ``text`` that the vocabulary lacks, in order."""
+    def unknown_tokens(self, text: str) -> list[str]:
+        """The tokens of ``text`` that are not in the vocabulary, in order."""
         encoding = self._backend.encode(text, add_special_tokens=False)
         return [text[slice(*at)] for token, at in zip(encoding.ids, encoding.offsets, strict=True) if token == UNK]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ``ids``: exact for characters and bpe, with single spaces between symbols.
+        """The text of ``ids``: exact for characters and bpe, joined by single spaces for symbols and words.
 
-        ``PAD``, ``BOS`` and ``EOS`` are skipped wherever they stand; ``UNK`` reads ``<unk>``.
+        ``PAD``, ``BOS`` and ``EOS`` are skipped; ``UNK`` becomes ``<unk>``.
         """
         tokens = [self._stored[i] for i in ids if i not in (PAD, BOS, EOS)]
         decoder = self._backend.decoder
         return " ".join(tokens) if decoder is None else decoder.decode(tokens)
 
     def tokens(self, ids: Iterable[int]) -> list[str]:
-        """Each id as a word to show: special tokens by name, a piece of a character as its stored bytes."""
+        """Each id as a token for display: special tokens by name, an incomplete UTF-8 character as its stored bytes."""
         return [self._show(i) for i in ids]
 
     def __len__(self) -> int:
-        """Entries in the vocabulary, special ones included."""
+        """Number of entries in the vocabulary, including special tokens."""
         return len(self._stored)
 
     def save(self, path: Path) -> None:
-        """Write the tokenizer as the JSON of Hugging Face `tokenizers`."""
+        """Write the tokenizer in the JSON format of Hugging Face `tokenizers`."""
         write_text(path, self._backend.to_str(pretty=True) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Tokenizer:
-        """Read what :meth:`save` wrote.
+        """Read a tokenizer that :meth:`save` wrote.
 
         Raises:
-            InputError: there is no such file, or it is none of ours.
+            InputError: the file is missing or was not written by :meth:`save`.
         """
         try:
             backend = Backend.from_str(path.read_text(encoding="utf-8"))
@@ -177,12 +177,12 @@ def _train_symbols(texts: Iterable[str], vocabulary_size: int | None, minimum_co
 
 
 def _train_words(texts: Iterable[str], vocabulary_size: int | None, minimum_count: int) -> Backend:
-    words = (word for text in texts for word, _ in _WORDS_AND_SIGNS.pre_tokenize_str(text))
+    words = (word for text in texts for word, _ in _WORD_SPLIT.pre_tokenize_str(text))
     backend = _word_level(words, vocabulary_size, minimum_count)
     if backend.get_vocab_size() == len(SPECIALS):
         keys = f"data.minimum_count={minimum_count}, data.vocabulary_size={vocabulary_size}"
-        raise InputError(f"{keys}: leave no word in the vocabulary")
-    backend.pre_tokenizer = _WORDS_AND_SIGNS
+        raise InputError(f"{keys}: no word is left in the vocabulary")
+    backend.pre_tokenizer = _WORD_SPLIT
     return backend
 
 
@@ -215,7 +215,7 @@ def _train_bpe(texts: Iterable[str], vocabulary_size: int | None, minimum_count:
         ),
     )
     learned = json.loads(learner.to_str())["model"]
-    # The trainer would look for special tokens in the text. Put in afterwards, they are ids and nothing else.
+    # The trainer would match special tokens in the text, so they are added to the vocabulary afterwards.
     vocabulary = {token: token_id for token_id, token in enumerate(_STORED)}
     vocabulary |= {token: token_id + len(SPECIALS) for token, token_id in learned["vocab"].items()}
     backend = Backend(models.BPE(vocabulary, [tuple(pair) for pair in learned["merges"]]))

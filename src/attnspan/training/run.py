@@ -34,7 +34,7 @@ from attnspan.config.identity import claim
 from attnspan.config.instantiate import check_optimizer
 from attnspan.data.corpora.base import SPLITS
 from attnspan.data.pipeline.datamodule import DataModule
-from attnspan.data.pipeline.prepare import PreparedData
+from attnspan.data.pipeline.prepared_data import PreparedData
 from attnspan.errors import InputError, Interrupted, UnderWayError, reason_of
 from attnspan.evaluation.attention_maps import shown_examples
 from attnspan.evaluation.loaded_run import LoadedRun
@@ -220,7 +220,7 @@ def execute(
             say(f"goes on after update {updates}, the last: only the test is left")
             for callback in (cost, checkpoints):
                 callback.load_state_dict(states[callback.state_key])
-            loaders.leave_out(checkpoints.go_on_testing(say))
+            loaders.skip_decoded(checkpoints.go_on_testing(say))
         else:
             if found:
                 say(f"goes on at update {updates}")
@@ -448,7 +448,7 @@ def _data_facts(prepared: PreparedData) -> dict[str, Any]:
     return {
         "dropped": prepared.dropped,
         "skipped": prepared.skipped,
-        "unknown": {split: prepared.unknown(split) for split in SPLITS},
+        "unknown": {split: prepared.unknown_token_rates(split) for split in SPLITS},
         "overlap": prepared.overlap,
         "examples": {
             "train": prepared.train.num_rows,

@@ -4,7 +4,7 @@
 
     source      7 3 9 3
     target      7 3 9 3
-    alignment   0-0 1-1 2-2 3-3     each output needs the input at its own position
+    alignment   0-0 1-1 2-2 3-3     each output needs the input at the same position
 """
 
 from __future__ import annotations
@@ -14,32 +14,32 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from attnspan.data.alignment import pharaoh
-from attnspan.data.corpora.base import GeneratedCorpus, check_count
+from attnspan.data.alignment import to_pharaoh
+from attnspan.data.corpora.base import GeneratedCorpus, check_positive
 
 
 @dataclass(frozen=True, kw_only=True)
 class Copy(GeneratedCorpus):
-    """Sequences of symbols drawn evenly, to be said again."""
+    """Sequences of uniformly drawn symbols; the target is the source."""
 
     aligned: ClassVar[bool] = True
 
     symbols: int
-    """Different symbols, written 0, 1, 2 and so on."""
+    """Number of different symbols, written 0, 1, 2 and so on."""
 
     def examples(self, split: str, lengths: Iterator[int]) -> Iterator[dict[str, Any]]:
-        """One sequence for each of ``lengths``."""
+        """One sequence per length."""
         draw = random.Random(f"{self.data_seed} {split}")
-        names = [str(symbol) for symbol in range(self.symbols)]
+        alphabet = [str(symbol) for symbol in range(self.symbols)]
         for length in lengths:
-            sequence = " ".join(draw.choices(names, k=length))
-            yield {"source": sequence, "target": sequence, "alignment": pharaoh(range(length))}
+            sequence = " ".join(draw.choices(alphabet, k=length))
+            yield {"source": sequence, "target": sequence, "alignment": to_pharaoh(range(length))}
 
     def check(self) -> None:
-        """Refuse an alphabet without symbols.
+        """Validate the number of symbols.
 
         Raises:
             InputError: names the key.
         """
         super().check()
-        check_count("symbols", self.symbols)
+        check_positive("symbols", self.symbols)

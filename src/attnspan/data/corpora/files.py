@@ -1,4 +1,4 @@
-"""A user's own files: csv, tsv, json lines or parquet, one a split."""
+"""The user's own files: one csv, tsv, json lines or parquet file per split."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from attnspan.data.alignment import Gold
-from attnspan.data.corpora.base import ALIGNMENT, SPLITS, TEST, Workshop, plain
-from attnspan.data.corpora.text import RawRow, TextCorpus
-from attnspan.data.readers.tables import check_file, read_table
+from attnspan.data.corpora.base import ALIGNMENT, SPLITS, TEST, BuildContext, to_jsonable
+from attnspan.data.corpora.text import TextCorpus
+from attnspan.data.readers.table import Row, check_file, read_table
 from attnspan.data.tokenizer import SYMBOLS, count_symbols
 from attnspan.errors import BadRowError, InputError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Files(TextCorpus):
-    """Pairs of texts from two columns of a file for each split. What decides the format is the file's ending.
+    """Pairs of texts from two columns of one file per split, in the format that the file ending says.
 
-    A dot in the name of a column leads into nested ones, as in ``translation.en``.
+    A dot in the name of a column selects a nested column, as in ``translation.en``.
     """
 
     train: str
@@ -28,14 +28,14 @@ class Files(TextCorpus):
     test: str
     """Paths."""
     columns: Sequence[str] | None = None
-    """Names of the columns of csv and tsv files that have no header line."""
+    """Names of the columns of csv and tsv files without a header line."""
     quotes: bool = True
-    """Cells of csv and tsv files may stand in double quotes; false where quotes are text like any other."""
+    """Whether cells of csv and tsv files may be enclosed in double quotes; false if quotes are ordinary characters."""
     alignment: str | None = None
-    """Column of the test file with gold links in Pharaoh format, see :mod:`attnspan.analysis.alignment`."""
+    """Column of the test file with gold links in Pharaoh format (:mod:`attnspan.data.alignment`)."""
 
     def check(self) -> None:
-        """Refuse files that cannot be opened or are no tables, and links between what are no symbols.
+        """Validate the fields and open each file.
 
         Raises:
             InputError: names the key and the file.
@@ -43,54 +43,57 @@ class Files(TextCorpus):
         super().check()
         for split in SPLITS:
             if not getattr(self, split):
-                raise InputError(f"data.{split}: names no file")
+                raise InputError(f"data.{split}: is empty; give the path of a file")
             check_file(self.file(split), f"data.{split}")
-        for side in ("source", "target"):
-            kind = getattr(self, f"{side}_tokens")
-            if self.alignment is not None and kind != SYMBOLS:
+        if self.alignment is None:
+            return
+        for side, tokenization in self.tokenizations().items():
+            if tokenization != SYMBOLS:
                 raise InputError(
                     f"data.alignment: links count tokens between white space, so data.{side}_tokens must be "
-                    f"'{SYMBOLS}', not '{kind}'"
+                    f"'{SYMBOLS}', not '{tokenization}'"
                 )
-        if self.alignment is not None and self.concat > 1:
-            raise InputError(f"data.concat={self.concat}: the links of data.alignment are of pairs that are not joined")
+        if self.concat > 1:
+            raise InputError(
+                f"data.concat={self.concat}: cannot be combined with data.alignment, whose links are per row"
+            )
 
     def identity(self) -> dict[str, Any]:
-        """The fields, with the content of each file in place of its path."""
+        """The fields, with the hash of each file in place of its path."""
         files = {split: {"ending": self.file(split).suffix, "sha256": sha256(self.file(split))} for split in SPLITS}
         return super().identity() | files
 
-    def place(self, split: str) -> str:
-        """The file, whose rows are counted as :mod:`attnspan.data.readers.tables` counts."""
+    def split_location(self, split: str) -> str:
+        """The path of the file."""
         return f"{self.file(split)}"
 
     def file(self, split: str) -> Path:
         """The file of ``split``."""
         return Path(getattr(self, split))
 
-    def raw_rows(self, split: str, workshop: Workshop) -> Iterator[RawRow]:
+    def raw_rows(self, split: str, context: BuildContext) -> Iterator[Row]:
         """The rows of the file."""
-        wanted = list(self.wanted(split).values())
-        return read_table(self.file(split), wanted=wanted, names=plain(self.columns), quotes=self.quotes)
+        required = list(self.columns_of(split).values())
+        return read_table(self.file(split), required=required, columns=to_jsonable(self.columns), quotes=self.quotes)
 
-    def refuse(self, split: str, cells: dict[str, str], where: str) -> None:
-        """Refuse links that lead nowhere."""
-        if ALIGNMENT not in cells:
+    def check_row(self, split: str, texts: dict[str, str], location: str) -> None:
+        """Validate the gold links."""
+        if ALIGNMENT not in texts:
             return
-        lengths = {f"{side}_length": count_symbols(cells[side]) for side in ("source", "target")}
+        lengths = {f"{side}_length": count_symbols(texts[side]) for side in ("source", "target")}
         try:
-            Gold.read(cells[ALIGNMENT], where=f"{where}: column '{self.alignment}'", **lengths)
+            Gold.read(texts[ALIGNMENT], where=f"{location}: column '{self.alignment}'", **lengths)
         except InputError as error:
             raise BadRowError(str(error)) from error
 
-    def wanted(self, split: str) -> dict[str, str]:
-        """Source and target, and the links of the test split where they are given."""
+    def columns_of(self, split: str) -> dict[str, str]:
+        """The columns of source and target, and for test that of the gold links if there is one."""
         links = {ALIGNMENT: self.alignment} if split == TEST and self.alignment is not None else {}
-        return super().wanted(split) | links
+        return super().columns_of(split) | links
 
 
 def sha256(path: Path) -> str:
-    """The sha256 of a file's content.
+    """The hash of a file.
 
     Raises:
         InputError: it cannot be read.

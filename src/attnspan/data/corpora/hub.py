@@ -1,4 +1,4 @@
-"""A dataset of the Hugging Face hub, or a directory that is laid out like one."""
+"""A dataset of the Hugging Face hub, or a local directory with the same layout."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnspan.data.corpora.base import SPLITS, Workshop, option
+from attnspan.data.corpora.base import SPLITS, BuildContext, option
 from attnspan.data.corpora.files import sha256
-from attnspan.data.corpora.text import RawRow, TextCorpus
-from attnspan.data.readers.cells import check_schema
-from attnspan.data.readers.hub_stream import fetched, streamed_rows
-from attnspan.data.readers.tables import ENDINGS, check_file, read_table
+from attnspan.data.corpora.text import TextCorpus
+from attnspan.data.readers.columns import top_level_columns
+from attnspan.data.readers.streaming import fetched_rows, read_stream
+from attnspan.data.readers.table import ENDINGS, Row, check_file, read_table
 from attnspan.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-PATIENCE = 5.0
-"""Seconds that the hub has to answer before it counts as out of reach."""
+TIMEOUT = 5.0
+"""Seconds to wait for an answer of the hub."""
 
 _HUB_NAME = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -32,73 +34,73 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True, kw_only=True)
 class Hub(TextCorpus):
-    """Pairs of texts from two columns of what ``datasets.load_dataset`` finds.
+    """Pairs of texts from two columns of a dataset that ``datasets.load_dataset`` can load.
 
-    A dot in the name of a column leads into nested ones, as in ``translation.en``.
+    A dot in the name of a column selects a nested column, as in ``translation.en``.
     """
 
     path: str
-    """Name on the hub, ``owner/name``, or a directory."""
+    """Name on the hub, ``owner/name``, or a local directory."""
     name: str | None = None
-    """Which of the dataset's configs."""
+    """Config of the dataset."""
     folder: str | None = option(None)
-    """Which of the dataset's folders, where it has one for each pair of languages and no configs."""
+    """Folder of the dataset (``data_dir``), for datasets with one folder per language pair and no configs."""
     revision: str | None = None
-    """Branch, tag or commit. A whole commit needs no network once the data is prepared.
+    """Branch, tag or full commit hash. With a commit hash, prepared data needs no network.
 
-    A directory has none: its content says what it is, so a revision that a config pins stays behind with the hub.
+    It is ignored for a local directory, which is identified by its content.
     """
     train: str = "train"
     validation: str = "validation"
     test: str = "test"
-    """What the dataset calls its splits; ``train[:10000]`` takes a part."""
+    """Names of the splits in the dataset; ``train[:10000]`` selects a part."""
     streaming: bool = False
-    """Take the rows as they come from the hub, without a copy of its files on this disk;
-    :mod:`attnspan.data.readers.hub_stream`.
+    """Stream the rows without a copy of the files on this disk (:mod:`attnspan.data.readers.streaming`).
 
-    The examples are the same, so it is no part of the identity.
+    The examples are the same, so it is not part of the identity.
     """
 
     def check(self) -> None:
-        """Refuse a path that is neither a directory nor a name.
+        """Validate the fields.
 
         Raises:
             InputError: names the key.
         """
         super().check()
         if not self._is_local and not _HUB_NAME.fullmatch(str(self.path)):
-            raise InputError(f"data.path: {self.path}: no such directory, and no name that the hub could know")
+            raise InputError(f"data.path: {self.path}: no such directory, and not a valid name of a hub dataset")
         if not isinstance(self.streaming, bool):
             raise InputError(f"data.streaming: must be true or false, not {self.streaming}")
         for split in SPLITS:
             if self.streaming and "[" in getattr(self, split):
                 raise InputError(
-                    f"data.{split}: '{getattr(self, split)}' is a part, and a stream has none; leave out data.streaming"
+                    f"data.{split}: '{getattr(self, split)}' is a part of a split, which cannot be streamed; "
+                    "set data.streaming=false"
                 )
         if self._is_local and self.folder is not None:
             self._check_folder(entry.name for entry in Path(self.path).iterdir() if entry.is_dir())
 
     def identity(self) -> dict[str, Any]:
-        """The fields, with the content of a directory, or the commit that the revision stands for now."""
+        """The fields, with the hash of a local directory, or the commit to which the revision resolves now."""
         identity = super().identity()
         del identity["streaming"]
         if self._is_local:
-            return identity | {"path": _content(Path(self.path)), "revision": None}
+            return identity | {"path": _hash_directory(Path(self.path)), "revision": None}
         return identity | {"revision": self._commit()}
 
-    def place(self, split: str) -> str:
-        """The dataset and what it calls the split."""
+    def split_location(self, split: str) -> str:
+        """The dataset and its name for the split."""
         return f"{self.path} split '{getattr(self, split)}'"
 
-    def load(self, workshop: Workshop) -> dict[str, Dataset]:
-        """Download what is not there yet, read and check all rows."""
+    def load(self, context: BuildContext) -> dict[str, Dataset]:
+        """Download what is missing; read and validate all rows."""
         from huggingface_hub import constants
 
         if not self._is_local and not constants.HF_HUB_OFFLINE:
-            info = self._info()  # says at once what `load_dataset` takes half a minute to say
+            info = self._info()  # fails at once where `load_dataset` retries for half a minute
             if self.folder is not None:
                 self._check_folder(name.rfilename.rpartition("/")[0].partition("/")[0] for name in info.siblings)
-        return super().load(workshop)
+        return super().load(context)
 
     def _check_folder(self, known: Iterable[str]) -> None:
         known = {name for name in known if name and not name.startswith(".")}
@@ -117,128 +119,128 @@ class Hub(TextCorpus):
         return str(self._info().sha)
 
     def _info(self) -> Any:
-        """What the hub says about the dataset."""
+        """The dataset's entry on the hub."""
         from huggingface_hub import HfApi
         from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
         try:
-            return _within(PATIENCE, lambda: HfApi().dataset_info(self.path, revision=self.revision, timeout=PATIENCE))
+            return _with_timeout(lambda: HfApi().dataset_info(self.path, revision=self.revision, timeout=TIMEOUT))
         except GatedRepoError:
-            raise InputError(f"data.path: {self.path}: the hub asks for a login that may read it") from None
+            raise InputError(f"data.path: {self.path}: access is restricted; log in to the hub first") from None
         except RevisionNotFoundError:
             raise InputError(f"data.revision: {self.path} has no revision '{self.revision}' on the hub") from None
         except RepositoryNotFoundError:
             raise InputError(f"data.path: {self.path}: no such directory, and no such dataset on the hub") from None
         except Exception as error:  # the client's errors have no base class in common
             raise InputError(
-                f"data.path: {self.path}: no such directory, and the hub is out of reach ({_line(error)})"
+                f"data.path: {self.path}: no such directory, and the hub cannot be reached ({_one_line(error)})"
             ) from error
 
-    def _read(self, split: str, work: Path, *, streaming: bool = False) -> Any:
+    def _load_dataset(self, split: str, scratch: Path, *, streaming: bool = False) -> Any:
         import datasets
 
-        with self._explained(split):
+        with self._translate_errors(split):
             return datasets.load_dataset(
                 os.fspath(self.path),
                 self.name,
                 data_dir=self.folder,
                 split=getattr(self, split),
                 revision=None if self._is_local else self._commit(),
-                cache_dir=str(work / "hub"),
+                cache_dir=str(scratch / "hub"),
                 streaming=streaming,
             )
 
     @contextmanager
-    def _explained(self, split: str, hint: Callable[[], str] = str) -> Iterator[None]:
-        """Turn what `datasets` raises into one line; ``hint`` gives its end."""
+    def _translate_errors(self, split: str, hint: Callable[[], str] = str) -> Iterator[None]:
+        """Turn errors of `datasets` into one line that ends in ``hint()``."""
         try:
             yield
         except InputError:
             raise
-        except Exception as error:  # every builder raises its own
+        except Exception as error:  # builders raise errors of many types
             if self._is_local:
-                _refuse_bad_files(Path(self.path))
-            raise InputError(f"{self._blame(split, error)}: {_line(error)}{hint()}") from error
+                _check_files(Path(self.path))
+            raise InputError(f"{self._likely_key(split, error)}: {_one_line(error)}{hint()}") from error
 
-    def _blame(self, split: str, error: Exception) -> str:
-        """The key that is most likely wrong."""
+    def _likely_key(self, split: str, error: Exception) -> str:
+        """The config key that most likely caused ``error``."""
         if "BuilderConfig" in str(error) or "Config name" in str(error):
             return f"data.name: {self.path}"
         if "split" in str(error):
             return f"data.{split}: {self.path}"
         return f"data.path: {self.path}"
 
-    def raw_rows(self, split: str, workshop: Workshop) -> Iterator[RawRow]:
+    def raw_rows(self, split: str, context: BuildContext) -> Iterator[Row]:
         """The rows of the dataset."""
         from attnspan.data.arrow import read_rows
 
         if self.streaming:
-            yield from self._streamed(split, workshop)
+            yield from self._streamed_rows(split, context)
             return
-        dataset = self._read(split, workshop.work)
-        needed = check_schema(dataset.features.arrow_schema, self.wanted(split).values(), self.place(split))
-        for number, row in enumerate(read_rows(dataset.select_columns(needed))):
-            yield f"{self.place(split)} row {number + 1}", row
+        dataset = self._load_dataset(split, context.scratch)
+        location, required = self.split_location(split), self.columns_of(split).values()
+        columns = top_level_columns(dataset.features.arrow_schema, required, location)
+        for number, row in enumerate(read_rows(dataset.select_columns(columns)), start=1):
+            yield f"{location} row {number}", row
 
-    def _streamed(self, split: str, workshop: Workshop) -> Iterator[RawRow]:
-        directory = workshop.kept / split
-        rows = streamed_rows(directory, lambda: self._read(split, workshop.work, streaming=True))
-        hint = lambda: f"; {fetched(directory)} rows are here, the same command goes on behind them"  # noqa: E731
-        number = 0
-        while True:
-            with self._explained(split, hint):
+    def _streamed_rows(self, split: str, context: BuildContext) -> Iterator[Row]:
+        directory = context.downloads / split
+        rows = read_stream(directory, lambda: self._load_dataset(split, context.scratch, streaming=True))
+        for number in count(1):
+            with self._translate_errors(
+                split, lambda: f"; {fetched_rows(directory)} rows are stored, the same command resumes after them"
+            ):
                 row = next(rows, None)
             if row is None:
                 return
-            number += 1
-            yield f"{self.place(split)} row {number}", row
+            yield f"{self.split_location(split)} row {number}", row
 
 
-def _content(directory: Path) -> str:
-    """sha256 over the names and contents of all files under ``directory``."""
+def _hash_directory(directory: Path) -> str:
+    """sha256 of the names and contents of all files under ``directory``."""
     digest = hashlib.sha256()
     for path in sorted(path for path in directory.rglob("*") if path.is_file()):
         digest.update(f"{path.relative_to(directory).as_posix()}\0{sha256(path)}\0".encode())
     return digest.hexdigest()
 
 
-def _refuse_bad_files(directory: Path) -> None:
-    """Name the file and row over which a builder stumbled, for it says neither.
+def _check_files(directory: Path) -> None:
+    """Read all tables of a directory, because the errors of `datasets` name neither file nor row.
 
     Raises:
-        InputError: the first file under ``directory`` that is no whole table.
+        InputError: names the first invalid file under ``directory``.
     """
     for path in sorted(path for path in directory.rglob("*") if path.suffix in ENDINGS):
         check_file(path, "data.path")
-        for _ in read_table(path, wanted=(), names=None, quotes=True):
+        for _ in read_table(path, required=()):
             pass
 
 
-def _within(seconds: float, call: Callable[[], Any]) -> Any:
-    """The result of ``call``, or ``TimeoutError``: a name server may be silent for longer than a client waits."""
-    outcome: list[Any] = []
-    failure: list[BaseException] = []
+def _with_timeout(call: Callable[[], Any]) -> Any:
+    """The result of ``call``; a hanging name server ignores the timeout of the HTTP client.
+
+    Raises:
+        TimeoutError: after :data:`TIMEOUT` seconds.
+    """
+    result: Future[Any] = Future()
 
     def run() -> None:
         try:
-            outcome.append(call())
+            result.set_result(call())
         except BaseException as error:
-            failure.append(error)
+            result.set_exception(error)
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if failure:
-        raise failure[0]
-    if not outcome:
-        raise TimeoutError(f"no answer within {seconds:.0f} s")
-    return outcome[0]
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return result.result(TIMEOUT)
+    except TimeoutError as error:
+        raise TimeoutError(str(error) or f"no answer within {TIMEOUT:.0f} s") from error
 
 
-def _line(error: BaseException) -> str:
-    """An error in one line, with what caused it."""
-    words = " ".join(str(error).split()) or type(error).__name__
+def _one_line(error: BaseException) -> str:
+    """The message of an error and of its cause in one line of at most 300 characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
     cause = " ".join(str(error.__cause__ or "").split())
-    if cause not in words:
-        words = f"{words} {cause}"
-    return words if len(words) <= 300 else f"{words[:297]}..."
+    if cause not in text:
+        text = f"{text} {cause}"
+    return text if len(text) <= 300 else f"{text[:297]}..."

@@ -1,4 +1,4 @@
-"""Two plain text files a split, one a language, whose lines belong together: ``train.de`` and ``train.en``."""
+"""Parallel text: two files per split, one per language, aligned line by line, such as ``train.de`` and ``train.en``."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from attnspan.data.corpora.base import SPLITS, Workshop
+from attnspan.data.corpora.base import SPLITS, BuildContext
 from attnspan.data.corpora.files import sha256
-from attnspan.data.corpora.text import RawRow, TextCorpus
-from attnspan.data.readers.tables import read_lines
+from attnspan.data.corpora.text import TextCorpus
+from attnspan.data.readers.lines import read_lines
+from attnspan.data.readers.table import Row
 from attnspan.errors import InputError, nearest
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parallel(TextCorpus):
-    """Pairs of the lines of two files. ``source`` and ``target`` are the files' endings, as in ``de`` and ``en``."""
+    """Pairs of lines of two files. ``source`` and ``target`` are the file endings, such as ``de`` and ``en``."""
 
     train: str
     validation: str
@@ -25,14 +26,14 @@ class Parallel(TextCorpus):
     """Paths without the language: ``corpus/train`` stands for ``corpus/train.de`` and ``corpus/train.en``."""
 
     def check(self) -> None:
-        """Refuse a language that is not there.
+        """Validate the fields and check that all files exist.
 
         Raises:
-            InputError: names the key, and the languages that there are.
+            InputError: names the key, and the languages that exist.
         """
         super().check()
         if self.source == self.target:
-            raise InputError(f"data.target: is '{self.target}', and so is data.source")
+            raise InputError(f"data.target: must differ from data.source, '{self.source}'")
         for split in SPLITS:
             for side in ("source", "target"):
                 if not self.file(split, side).is_file():
@@ -44,16 +45,16 @@ class Parallel(TextCorpus):
                     raise InputError(f"data.{side}: there is no {stem}.{language}; {nearest(language, known)}")
 
     def identity(self) -> dict[str, Any]:
-        """The fields, with the content of both files in place of their path."""
+        """The fields, with the hashes of both files in place of their path."""
         files = {split: [sha256(self.file(split, side)) for side in ("source", "target")] for split in SPLITS}
         return super().identity() | files
 
-    def place(self, split: str) -> str:
-        """Both files, whose lines are the rows."""
+    def split_location(self, split: str) -> str:
+        """The paths of both files."""
         return f"{getattr(self, split)}.{{{self.source},{self.target}}}"
 
-    def raw_rows(self, split: str, workshop: Workshop) -> Iterator[RawRow]:
-        """Line by line, without the ends of the lines.
+    def raw_rows(self, split: str, context: BuildContext) -> Iterator[Row]:
+        """Pairs of lines, without their line ends.
 
         Raises:
             InputError: one file has more lines than the other.
@@ -65,10 +66,10 @@ class Parallel(TextCorpus):
                 longer, shorter = (target, source) if one is None else (source, target)
                 rest = number + sum(1 for _ in lines)
                 raise InputError(
-                    f"{split}: {longer} has {rest} lines and {shorter} has {number - 1}; they must be pairs"
+                    f"{split}: {longer} has {rest} lines and {shorter} has {number - 1}; both need the same number"
                 )
             yield (
-                f"{self.place(split)} line {number}",
+                f"{self.split_location(split)} line {number}",
                 {self.source: one.rstrip("\r\n"), self.target: other.rstrip("\r\n")},
             )
 

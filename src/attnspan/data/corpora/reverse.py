@@ -1,4 +1,4 @@
-"""Say a random sequence backwards.
+"""Reverse a random sequence.
 
 ::
 
@@ -14,36 +14,36 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from attnspan.data.alignment import pharaoh
-from attnspan.data.corpora.base import GeneratedCorpus, check_count
+from attnspan.data.alignment import to_pharaoh
+from attnspan.data.corpora.base import GeneratedCorpus, check_positive
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reverse(GeneratedCorpus):
-    """Sequences of symbols drawn evenly, to be said backwards."""
+    """Sequences of uniformly drawn symbols; the target is the source in reverse order."""
 
     aligned: ClassVar[bool] = True
 
     symbols: int
-    """Different symbols, written 0, 1, 2 and so on."""
+    """Number of different symbols, written 0, 1, 2 and so on."""
 
     def examples(self, split: str, lengths: Iterator[int]) -> Iterator[dict[str, Any]]:
-        """One sequence for each of ``lengths``."""
+        """One sequence per length."""
         draw = random.Random(f"{self.data_seed} {split}")
-        names = [str(symbol) for symbol in range(self.symbols)]
+        alphabet = [str(symbol) for symbol in range(self.symbols)]
         for length in lengths:
-            sequence = draw.choices(names, k=length)
+            sequence = draw.choices(alphabet, k=length)
             yield {
                 "source": " ".join(sequence),
                 "target": " ".join(reversed(sequence)),
-                "alignment": pharaoh(reversed(range(length))),
+                "alignment": to_pharaoh(reversed(range(length))),
             }
 
     def check(self) -> None:
-        """Refuse an alphabet without symbols.
+        """Validate the number of symbols.
 
         Raises:
             InputError: names the key.
         """
         super().check()
-        check_count("symbols", self.symbols)
+        check_positive("symbols", self.symbols)

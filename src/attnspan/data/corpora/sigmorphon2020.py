@@ -1,4 +1,10 @@
-"""SIGMORPHON 2020, task 1: spelling to sounds in many languages (Gorman et al. 2020), from the files as published."""
+"""SIGMORPHON 2020 task 1: grapheme-to-phoneme conversion in many languages (Gorman et al. 2020).
+
+::
+
+    source   b o n j o u r         characters
+    target   b ɔ̃ ʒ u ʁ             phones, separated by spaces
+"""
 
 from __future__ import annotations
 
@@ -16,15 +22,15 @@ class Sigmorphon2020(Files):
     """One language: ``<root>/<language>/train.tsv``, ``validation.tsv`` and ``test.tsv``."""
 
     root: str
-    """The directory that holds a folder a language."""
+    """The directory with one folder per language."""
     language: str | None
-    """Its folder, such as ``fre``."""
+    """The folder of the language, such as ``fre``."""
 
     def check(self) -> None:
-        """Refuse a language that is not there.
+        """Validate the fields and check that the language exists.
 
         Raises:
-            InputError: names the key, and the languages that there are.
+            InputError: names the key, and the languages that exist.
         """
         root = Path(self.root)
         if not root.is_dir():
@@ -33,12 +39,12 @@ class Sigmorphon2020(Files):
             folder.name for folder in root.iterdir() if any((folder / f"{split}.tsv").is_file() for split in SPLITS)
         ]
         if self.language not in known:
-            what = f"{root} has no '{self.language}'" if self.language else "names no language"
+            what = f"{root} has no language '{self.language}'" if self.language else "no language is given"
             raise InputError(f"data.language: {what}; {nearest(str(self.language), known)}")
         super().check()
 
     def identity(self) -> dict[str, Any]:
-        """As for any files: their content, and not the directory where they lie."""
+        """That of the files; the directory does not matter."""
         identity = super().identity()
         del identity["root"]
         return identity

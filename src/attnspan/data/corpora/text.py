@@ -1,16 +1,24 @@
-"""Pairs of texts that people wrote: checked row by row, made uniform, perhaps joined to longer ones."""
+"""Text pairs that the user supplies: validated row by row, normalised, optionally joined to longer examples."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from attnspan.data.corpora.base import SPLITS, Corpus, Workshop, check_count, example_id, option, rows_of
-from attnspan.data.readers.cells import text_cell
+from attnspan.data.corpora.base import (
+    SPLITS,
+    BuildContext,
+    Corpus,
+    check_positive,
+    make_example_id,
+    option,
+)
+from attnspan.data.readers.columns import text_cell
+from attnspan.data.readers.table import Row
 from attnspan.data.tokenizer import NORMALIZATIONS, WORDS, Normalizer, Tokenizer
 from attnspan.errors import BadRowError, InputError, nearest
 
@@ -20,40 +28,37 @@ if TYPE_CHECKING:
 ERROR, SKIP = "error", "skip"
 ON_BAD_ROW = (ERROR, SKIP)
 
-RawRow = tuple[str, dict[str, Any]]
-"""Where a row stands, in words, and its cells by column."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class TextCorpus(Corpus):
-    """Pairs from two columns of rows.
+    """Pairs of texts from two columns.
 
-    What happens to a row, in this order: its cells are checked (``on_bad_row``), changed (``normalization``,
-    ``lowercase``), joined with those of the next rows (``concat``), cut into tokens, and held against ``limits``.
-    References are changed and joined as sources are, so scores are those of the changed texts.
+    The processing order of a row is: validate its cells (``on_bad_row``), normalise them (``normalization``,
+    ``lowercase``), join them with the next rows (``concat``), tokenise, apply ``limits``. References are processed like
+    sources, so scores are computed on the processed text.
     """
 
     source: str
     target: str
     """Columns."""
     lowercase: bool = option(False)
-    """Both sides in lower case."""
+    """Convert both sides to lower case."""
     normalization: str | None = option(None)
-    """Unicode's normal form of both sides: ``nfc``, ``nfkc``, or null to leave them as they are."""
+    """Unicode normal form of both sides: ``nfc``, ``nfkc``, or null for none."""
     joint_vocabulary: bool = option(False)
-    """One vocabulary for both sides, learned from the training texts of both."""
+    """One vocabulary for both sides, trained on the training texts of both."""
     minimum_count: int = option(1)
-    """How often training must have a word for the vocabulary of a ``words`` side; rarer ones are ``<unk>``."""
+    """Minimum count of a word in training to enter the vocabulary of a ``words`` side; rarer words become ``<unk>``."""
     concat: int = option(1)
-    """Each example is this many consecutive rows, joined by spaces; the last of a split may be fewer."""
+    """Number of consecutive rows that are joined by spaces to one example; the last of a split may have fewer."""
     on_bad_row: str = option(ERROR)
-    """What to do with a row that is no pair of texts, or too long for validation and test: ``error``, or ``skip``.
+    """What to do with a row that is no pair of texts, or is too long for validation and test: ``error`` or ``skip``.
 
     Skipped rows are counted.
     """
 
     def check(self) -> None:
-        """Refuse values of which no examples can be made.
+        """Validate the fields.
 
         Raises:
             InputError: names the key.
@@ -63,100 +68,93 @@ class TextCorpus(Corpus):
             if not isinstance(getattr(self, key), bool):
                 raise InputError(f"data.{key}: must be true or false, not {getattr(self, key)}")
         for key in ("minimum_count", "concat"):
-            check_count(key, getattr(self, key))
+            check_positive(key, getattr(self, key))
         if self.normalization is not None and self.normalization not in NORMALIZATIONS:
             form = str(self.normalization)
-            raise InputError(f"data.normalization: '{form}' is no normal form; {nearest(form, NORMALIZATIONS)}")
+            raise InputError(f"data.normalization: unknown normal form '{form}'; {nearest(form, NORMALIZATIONS)}")
         if self.on_bad_row not in ON_BAD_ROW:
             choice = str(self.on_bad_row)
-            raise InputError(f"data.on_bad_row: '{choice}' is not known; {nearest(choice, ON_BAD_ROW)}")
-        kinds = (self.source_tokens, self.target_tokens)
-        if self.joint_vocabulary and len(set(kinds)) > 1:
-            raise InputError(f"data.joint_vocabulary: one vocabulary cannot be of {kinds[0]} and of {kinds[1]}")
-        if self.minimum_count > 1 and WORDS not in kinds:
-            raise InputError(f"data.minimum_count={self.minimum_count}: counts {WORDS}, and no side is made of them")
+            raise InputError(f"data.on_bad_row: unknown value '{choice}'; {nearest(choice, ON_BAD_ROW)}")
+        tokenizations = (self.source_tokens, self.target_tokens)
+        if self.joint_vocabulary and len(set(tokenizations)) > 1:
+            raise InputError(
+                f"data.joint_vocabulary: both sides need the same tokenization, not {tokenizations[0]} and "
+                f"{tokenizations[1]}"
+            )
+        if self.minimum_count > 1 and WORDS not in tokenizations:
+            raise InputError(f"data.minimum_count={self.minimum_count}: needs a side whose tokenization is {WORDS}")
 
     @abstractmethod
-    def raw_rows(self, split: str, workshop: Workshop) -> Iterator[RawRow]:
-        """All rows of ``split`` in their order, unchecked.
+    def raw_rows(self, split: str, context: BuildContext) -> Iterator[Row]:
+        """All rows of ``split`` in order, not validated.
 
         Raises:
-            InputError: they cannot be read, or have no such columns.
+            InputError: they cannot be read, or lack a column.
         """
 
-    def wanted(self, split: str) -> dict[str, str]:
-        """What the examples of ``split`` have besides their id, and the columns that it comes from."""
+    def columns_of(self, split: str) -> dict[str, str]:
+        """Field of an example (``source``, ``target``, perhaps ``alignment``) to the column that holds it."""
         return {"source": self.source, "target": self.target}
 
-    def refuse(self, split: str, cells: dict[str, str], where: str) -> None:
-        """Look at the checked texts of one row; a corpus that knows more about them may object.
+    def check_row(self, split: str, texts: dict[str, str], location: str) -> None:
+        """Validate the texts of one row further; a hook for subclasses.
 
         Raises:
-            BadRowError: names ``where``.
+            BadRowError: names ``location``.
         """
 
-    def load(self, workshop: Workshop) -> dict[str, Dataset]:
-        """Read all rows, and make the examples of them."""
+    def load(self, context: BuildContext) -> dict[str, Dataset]:
+        """Read all rows and build the examples."""
         from attnspan.data.arrow import write_dataset
 
         return {
             split: write_dataset(
-                workshop.work / split, ["id", *self.wanted(split)], self._joined(split, self.rows(split, workshop))
+                context.scratch / split, ["id", *self.columns_of(split)], self._examples(split, context)
             )
             for split in SPLITS
         }
 
-    def rows(self, split: str, workshop: Workshop) -> Iterator[dict[str, Any]]:
-        """The good rows of ``split``, each with the id that its number gives it; the others are counted."""
-        return self.checked(split, self.raw_rows(split, workshop), workshop)
-
-    def checked(
-        self, split: str, rows: Iterable[RawRow], workshop: Workshop, *, first: int = 0
-    ) -> Iterator[dict[str, Any]]:
-        """Those of ``rows`` that are pairs of texts; ``first`` is the number of the first of them.
-
-        Raises:
-            InputError: one of them is bad, unless ``on_bad_row`` is ``skip``.
-        """
-        wanted = self.wanted(split)
-        for number, (where, row) in enumerate(rows, start=first):
-            try:
-                cells = {name: text_cell(row, column, where) for name, column in wanted.items()}
-                self.refuse(split, cells, where)
-            except BadRowError as error:
-                self.skip(split, workshop, error)
-                continue
-            yield {"id": example_id(split, number)} | cells
-
-    def skip(self, split: str, workshop: Workshop, error: BadRowError) -> None:
-        """Count a bad row, or raise what is wrong with it."""
+    def handle_bad_row(self, split: str, error: BadRowError, context: BuildContext) -> None:
+        """Count the row if ``on_bad_row`` is ``skip``; otherwise raise ``error``."""
         if self.on_bad_row == ERROR:
-            super().skip(split, workshop, error)
-        workshop.skipped[split] += 1
-
-    def _joined(self, split: str, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Examples of ``concat`` rows each."""
-        change = self._normalizer
-        while some := list(islice(rows, self.concat)):
-            first, last = rows_of(some[0]["id"])[0], rows_of(some[-1]["id"])[1]
-            joined = {
-                side: change(" ".join(row[side].strip() if self.concat > 1 else row[side] for row in some))
-                for side in ("source", "target")
-            }
-            yield {**some[0], **joined, "id": example_id(split, first, last)}
+            raise error
+        context.skipped[split] += 1
 
     def train_tokenizers(self, train: Dataset) -> dict[str, Tokenizer]:
-        """One for each side, or one for both."""
+        """One tokenizer per side, or the same one for both."""
         if not self.joint_vocabulary:
-            return {side: self._train(kind, train, side) for side, kind in self.kinds().items()}
+            return {side: self._train(kind, train, side) for side, kind in self.tokenizations().items()}
         joint = self._train(self.source_tokens, train, "source", "target")
         return {"source": joint, "target": joint}
 
-    def _train(self, kind: str, train: Dataset, *sides: str) -> Tokenizer:
+    def _examples(self, split: str, context: BuildContext) -> Iterator[dict[str, str]]:
+        """Examples of ``concat`` valid rows each."""
+        rows = self._valid_rows(split, context)
+        while group := list(islice(rows, self.concat)):
+            texts = [row for _, row in group]
+            joined = {
+                side: self._normalizer(" ".join(row[side].strip() if self.concat > 1 else row[side] for row in texts))
+                for side in ("source", "target")
+            }
+            yield {**texts[0], **joined, "id": make_example_id(split, group[0][0], group[-1][0])}
+
+    def _valid_rows(self, split: str, context: BuildContext) -> Iterator[tuple[int, dict[str, str]]]:
+        """(number from 0, texts by field) of each valid row; the others are counted."""
+        columns = self.columns_of(split)
+        for number, (location, row) in enumerate(self.raw_rows(split, context)):
+            try:
+                texts = {field: text_cell(row, column, location) for field, column in columns.items()}
+                self.check_row(split, texts, location)
+            except BadRowError as error:
+                self.handle_bad_row(split, error, context)
+                continue
+            yield number, texts
+
+    def _train(self, tokenization: str, train: Dataset, *sides: str) -> Tokenizer:
         from attnspan.data.arrow import read_rows
 
         return Tokenizer.train(
-            kind,
+            tokenization,
             (row[side] for row in read_rows(train) for side in sides),
             self.vocabulary_size,
             minimum_count=self.minimum_count,

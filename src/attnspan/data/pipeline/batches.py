@@ -1,4 +1,4 @@
-"""Batches: which examples go together, in which order, and as which tensors."""
+"""Batches: which examples they contain, in which order, and their tensors."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from attnspan.data.corpora.base import row_words
+from attnspan.data.corpora.base import describe_rows
 from attnspan.data.tokenizer import BOS, EOS, PAD
 from attnspan.errors import InputError
 
 
 @dataclass(kw_only=True)
 class Batch:
-    """Examples side by side. A position at or past an example's length holds ``PAD``."""
+    """A batch of examples, padded with ``PAD`` to the longest."""
 
     source: Tensor
-    """[B, S] int64"""
+    """Token ids."""
     source_lengths: Tensor
-    """[B] int64, always on the CPU: packing a sequence needs them there."""
+    """Tokens of each source; always on the CPU, where packed sequences need them."""
     target_input: Tensor
-    """[B, T+1] int64: ``<bos>`` y1 ... yT"""
+    """Token ids ``<bos>`` y1 ... yT."""
     target_output: Tensor
-    """[B, T+1] int64: y1 ... yT ``<eos>``"""
+    """Token ids y1 ... yT ``<eos>``."""
     index: Tensor
-    """[B] int64, always on the CPU: the examples' row numbers in their split."""
+    """Row number of each example in its split; always on the CPU."""
     target_tokens: int
-    """Tokens in ``target_output`` that are not padding, ``<eos>`` counted."""
+    """Number of tokens in ``target_output`` except padding, including ``<eos>``."""
     whole_tokens: int
-    """The same of the whole batch, of which this may be the share of one of several processes."""
+    """``target_tokens`` of the whole batch, of which this may be the share of one process."""
     ranks: int = 1
-    """Processes that share the whole batch."""
+    """Number of processes that share the whole batch."""
 
     @property
     def examples(self) -> int:
-        """B; 0 where no example was left for this process, which then has one to keep the others company."""
+        """B; 0 if this is a placeholder for a process without an example in this batch."""
         return len(self.index) if self.target_tokens else 0
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
@@ -59,7 +59,7 @@ class Batch:
         )
 
     def pin_memory(self) -> Batch:
-        """The batch with its token tensors in page-locked memory, from where they move without blocking."""
+        """The batch with its token tensors in pinned memory, for asynchronous transfers to the GPU."""
         return replace(
             self,
             source=self.source.pin_memory(),
@@ -69,14 +69,14 @@ class Batch:
 
 
 class EncodedSplit:
-    """A prepared split that gives the batch of any list of its rows, or the share of it that one process has.
+    """A prepared split; indexing it with a list of rows makes their batch, or the share of one process in it.
 
-    The token ids are read where the Arrow file lies mapped in memory; only those of the batch are copied.
+    Token ids are read from the memory-mapped Arrow file; only those of the batch are copied.
 
     Args:
         dataset: the split.
-        rank: of this process, counted from 0.
-        ranks: processes that share every batch.
+        rank: of this process, from 0.
+        ranks: number of processes that share every batch.
     """
 
     def __init__(self, dataset: Dataset, *, rank: int = 0, ranks: int = 1) -> None:
@@ -88,39 +88,39 @@ class EncodedSplit:
 
     @property
     def source_lengths(self) -> NDArray[np.int32]:
-        """[N] tokens of each source."""
+        """Tokens of each source."""
         return self._source.lengths
 
     @property
     def target_lengths(self) -> NDArray[np.int32]:
-        """[N] tokens of each target, ``<eos>`` not counted."""
+        """Tokens of each target, without ``<eos>``."""
         return self._target.lengths
 
-    def place(self, row: int) -> str:
-        """Words by which the owner of the data finds what row number ``row`` was made of."""
-        name = self._dataset[row]["id"]
-        return f"{name.partition('-')[0]} {row_words(name)}"
+    def row_location(self, row: int) -> str:
+        """Split and rows in the user's data from which row ``row`` was made, for error messages."""
+        example_id = self._dataset[row]["id"]
+        return f"{example_id.partition('-')[0]} {describe_rows(example_id)}"
 
     def __len__(self) -> int:
         return len(self._source.lengths)
 
     def __getitem__(self, rows: Sequence[int]) -> Batch:
-        """The batch of ``rows``, in their order; of several processes each has every ``ranks``-th of them.
+        """The batch of ``rows`` in order. With several processes, each gets every ``ranks``-th row.
 
-        All processes must take part in every batch. One for which no row is left repeats a row with a target of nothing
-        but padding (``target_tokens`` 0), which adds nothing to any sum.
+        All processes must take part in every batch. A process without a row gets a placeholder: one row whose target is
+        all padding (``target_tokens`` 0), so that it contributes nothing to any sum.
         """
         whole = np.asarray(rows, dtype=np.int64)
         index = whole[self._rank :: self._ranks]
-        idle = len(index) == 0
-        if idle:
+        placeholder = len(index) == 0
+        if placeholder:
             index = whole[:1]
         source_lengths, source = self._source.padded(index)
         target_lengths, target = self._target.padded(index)
         edge = np.full((len(index), 1), PAD, dtype=np.int64)
         target_output = np.hstack([target, edge])
         target_output[np.arange(len(index)), target_lengths] = EOS
-        if idle:
+        if placeholder:
             target_output[:] = PAD
         edge[:] = BOS
         return Batch(
@@ -129,18 +129,18 @@ class EncodedSplit:
             target_input=torch.from_numpy(np.hstack([edge, target])),
             target_output=torch.from_numpy(target_output),
             index=torch.from_numpy(index),
-            target_tokens=0 if idle else int(target_lengths.sum()) + len(index),
+            target_tokens=0 if placeholder else int(target_lengths.sum()) + len(index),
             whole_tokens=int(self._target.lengths[whole].sum()) + len(whole),
             ranks=self._ranks,
         )
 
     def __reduce__(self) -> tuple[Any, tuple[Dataset]]:
-        # Another process maps the file itself; the views would be copied.
+        # Another process maps the file itself; pickling the views would copy them.
         return partial(EncodedSplit, rank=self._rank, ranks=self._ranks), (self._dataset,)
 
 
 class _IdColumn:
-    """A column of lists of token ids, as views into the Arrow file."""
+    """A column of token id lists, as views into the Arrow file."""
 
     def __init__(self, dataset: Dataset, name: str) -> None:
         chunks = [chunk for chunk in dataset.data[name].chunks if len(chunk)]
@@ -150,7 +150,7 @@ class _IdColumn:
         self.lengths: NDArray[np.int32] = np.concatenate([np.diff(o) for o in self._offsets])
 
     def padded(self, index: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Lengths [B] and ids [B, longest] of the rows ``index``."""
+        """Lengths and padded ids of the rows ``index``."""
         chunks = np.searchsorted(self._first, index, side="right") - 1
         within = index - self._first[chunks]
         lengths = self.lengths[index].astype(np.int64)
@@ -165,11 +165,10 @@ class _IdColumn:
 
 
 class TokenBudgetBatches:
-    """Lists of rows of similar length, so many that ``B * max(S, T+1) <= batch_tokens``.
+    """Batches of rows of similar length, as many as satisfy ``B * max(S, T+1) <= batch_tokens``.
 
-    Rows are sorted by length and cut into batches. For training, rows of the same length are mixed anew in each epoch
-    and the batches then come in random order. Which rows are equally long does not depend on the epoch, so all epochs
-    have the same number of batches.
+    Rows are sorted by length and split into batches. For training, rows of equal length are shuffled in each epoch, and
+    then the batches. The sorted lengths do not depend on the epoch, so all epochs have the same number of batches.
     """
 
     def __init__(
@@ -183,68 +182,68 @@ class TokenBudgetBatches:
         """Plan the batches.
 
         Args:
-            source_lengths: [N] tokens of each source.
-            target_lengths: [N] tokens of each target, ``<eos>`` not counted.
-            batch_tokens: most positions a batch may have on either side, padding included.
-            key: what the budget is called in the config.
+            source_lengths: tokens of each source.
+            target_lengths: tokens of each target, without ``<eos>``.
+            batch_tokens: maximum number of positions on either side of a batch, including padding.
+            key: config key of ``batch_tokens``.
 
         Raises:
-            InputError: one example alone is over the budget.
+            InputError: a single example exceeds the budget.
         """
         self._longer = np.maximum(source_lengths, target_lengths + 1)
         self._other = np.minimum(source_lengths, target_lengths + 1)
         longest = int(self._longer.max())
         if longest > batch_tokens:
-            raise InputError(f"{key}={batch_tokens} is less than the longest example, {longest} tokens")
-        self._cuts = _cuts(np.sort(self._longer), batch_tokens)
+            raise InputError(f"{key}={batch_tokens} is smaller than the longest example, {longest} tokens")
+        self._boundaries = _boundaries(np.sort(self._longer), batch_tokens)
 
     def __len__(self) -> int:
-        return len(self._cuts) - 1
+        return len(self._boundaries) - 1
 
     def in_order(self) -> list[NDArray[np.int64]]:
-        """Every row once, by length: for evaluation."""
-        return self._cut(np.lexsort((self._other, self._longer)))
+        """Every row once, sorted by length, for evaluation."""
+        return self._split(np.lexsort((self._other, self._longer)))
 
     def shuffled(self, *, seed: int, epoch: int) -> list[NDArray[np.int64]]:
-        """Every row once, in an order that is a function of ``seed`` and ``epoch`` and of nothing else."""
+        """Every row once, in an order that depends on ``seed`` and ``epoch`` only."""
         draw = np.random.default_rng([seed, epoch])
-        batches = self._cut(np.lexsort((draw.random(len(self._longer)), self._other, self._longer)))
+        batches = self._split(np.lexsort((draw.random(len(self._longer)), self._other, self._longer)))
         return [batches[i] for i in draw.permutation(len(batches))]
 
-    def _cut(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        return [rows[first:last] for first, last in zip(self._cuts[:-1], self._cuts[1:], strict=True)]
+    def _split(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        return [rows[first:last] for first, last in zip(self._boundaries[:-1], self._boundaries[1:], strict=True)]
 
 
-def _cuts(lengths: NDArray[np.integer[Any]], batch_tokens: int) -> list[int]:
-    """Where to cut rows of these ascending ``lengths``, so that each batch is as large as the budget allows."""
-    cuts = [0]
+def _boundaries(lengths: NDArray[np.integer[Any]], batch_tokens: int) -> list[int]:
+    """Boundaries of the largest batches within the budget, for rows of ascending ``lengths``."""
+    boundaries = [0]
     steps = np.flatnonzero(np.diff(lengths)) + 1
-    for first, end in pairwise([0, *steps.tolist(), len(lengths)]):  # rows of one length
+    for first, end in pairwise([0, *steps.tolist(), len(lengths)]):  # rows of equal length
         most = batch_tokens // int(lengths[first])
-        while (row := max(first, cuts[-1] + most)) < end:
-            cuts.append(row)
-    return [*cuts, len(lengths)]
+        while (row := max(first, boundaries[-1] + most)) < end:
+            boundaries.append(row)
+    return [*boundaries, len(lengths)]
 
 
 def plan_batches(split: EncodedSplit, batch_tokens: int, key: str) -> TokenBudgetBatches:
-    """The batches of ``split``; ``key`` is what the budget is called in the config.
+    """Plan the batches of ``split``; ``key`` is the config key of ``batch_tokens``.
 
     Raises:
-        InputError: one example alone is over the budget; names its split and row.
+        InputError: a single example exceeds the budget; names its split and row.
     """
     source, target = split.source_lengths, split.target_lengths
     try:
         return TokenBudgetBatches(source_lengths=source, target_lengths=target, batch_tokens=batch_tokens, key=key)
     except InputError as error:
         longest = int(np.maximum(source, target + 1).argmax())
-        raise InputError(f"{error} ({split.place(longest)})") from None
+        raise InputError(f"{error} ({split.row_location(longest)})") from None
 
 
 class TrainingLoader:
-    """Training batches, epoch after epoch, from wherever it was stopped.
+    """Training batches, epoch after epoch; it resumes exactly where it stopped.
 
-    ``state_dict`` is (epoch, batch): how many epochs, and batches of the one under way, were handed out. Lightning
-    saves it in its checkpoints by itself. Batches that workers have fetched ahead do not count.
+    ``state_dict`` holds the number of completed epochs and of batches yielded in the current one. Lightning saves it in
+    checkpoints. Batches that workers have prefetched do not count.
     """
 
     def __init__(
@@ -259,44 +258,46 @@ class TrainingLoader:
         self._batch = 0
 
     def __len__(self) -> int:
-        """Batches in one whole epoch."""
+        """Batches per epoch."""
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        """The rest of the epoch under way, or the next epoch if none is."""
+        """The remaining batches of the current epoch."""
         rows = self._batches.shuffled(seed=self._seed, epoch=self._epoch)
-        for batch in loader(self._split, rows[self._batch :], workers=self._workers, pin_memory=self._pin_memory):
+        for batch in make_loader(self._split, rows[self._batch :], workers=self._workers, pin_memory=self._pin_memory):
             self._batch += 1
             if self._batch == len(rows):
                 self._epoch, self._batch = self._epoch + 1, 0
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Where to go on."""
+        """The position to resume from."""
         return {"epoch": self._epoch, "batch": self._batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on where ``state`` was taken."""
+        """Resume from ``state``."""
         self._epoch, self._batch = state["epoch"], state["batch"]
 
 
-def loader(split: EncodedSplit, rows: list[NDArray[np.int64]], *, workers: int, pin_memory: bool) -> DataLoader[Batch]:
-    """The batches of ``rows``, in their order."""
+def make_loader(
+    split: EncodedSplit, rows: list[NDArray[np.int64]], *, workers: int, pin_memory: bool
+) -> DataLoader[Batch]:
+    """A loader of the batches of ``rows``, in order."""
     return DataLoader(
-        split,  # type: ignore[arg-type]  # indexed by lists of rows: that is what batch_size=None asks for
+        split,  # type: ignore[arg-type]  # with batch_size=None, it is indexed by lists of rows
         sampler=rows,
         batch_size=None,
-        collate_fn=_as_it_is,
+        collate_fn=_identity,
         num_workers=workers,
         pin_memory=pin_memory,
-        # Without its own, a loader takes a number from the global generator for its workers.
+        # Without one of its own, a loader draws from the global generator.
         generator=torch.Generator(),
-        worker_init_fn=_end_with_the_run,
+        worker_init_fn=_exit_with_parent,
     )
 
 
-def _end_with_the_run(worker: int) -> None:
-    """Let a worker end when its run is killed: torch's own look after whose child it is finds a fork server alive."""
+def _exit_with_parent(worker: int) -> None:
+    """End a worker when its run is killed; torch's own check fails under a fork server, which stays alive."""
     run = multiprocessing.parent_process()
 
     def wait() -> None:
@@ -307,5 +308,5 @@ def _end_with_the_run(worker: int) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _as_it_is(batch: Any) -> Any:
+def _identity(batch: Any) -> Any:
     return batch

@@ -1,4 +1,4 @@
-"""The prepared corpus as Lightning wants it."""
+"""The prepared corpus as a Lightning data module."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import lightning
 import torch
 from torch.utils.data import DataLoader
 
-from attnspan.data.pipeline.batches import Batch, EncodedSplit, TrainingLoader, loader, plan_batches
-from attnspan.data.pipeline.prepare import PreparedData
+from attnspan.data.pipeline.batches import Batch, EncodedSplit, TrainingLoader, make_loader, plan_batches
+from attnspan.data.pipeline.prepared_data import PreparedData
 
 
 class DataModule(lightning.LightningDataModule):
-    """Loaders over the three splits. Nothing is downloaded or written here: :func:`prepare` has done that."""
+    """Loaders of the three splits of prepared data."""
 
     def __init__(
         self,
@@ -30,15 +30,15 @@ class DataModule(lightning.LightningDataModule):
 
         Args:
             prepared: the corpus.
-            seed: with the epoch, it alone decides the order in training.
-            batch_tokens: most positions, padding included, that a training batch has on either side.
-            evaluation_batch_tokens: as ``batch_tokens``, for validation and test.
-            workers: processes that make batches ahead; 0 makes them in this one.
-            rank: of this process, counted from 0.
-            ranks: processes that share every batch: a batch is the same whatever their number.
+            seed: determines the order of training batches, together with the epoch.
+            batch_tokens: maximum number of positions on either side of a training batch, including padding.
+            evaluation_batch_tokens: ``batch_tokens`` of validation and test.
+            workers: number of processes that prefetch batches; 0 loads them in this process.
+            rank: of this process, from 0.
+            ranks: number of processes that share every batch; the batches do not depend on it.
 
         Raises:
-            InputError: an example alone is over its budget.
+            InputError: a single example exceeds its budget.
         """
         super().__init__()
         self.prepared = prepared
@@ -53,14 +53,14 @@ class DataModule(lightning.LightningDataModule):
         key = "loader.evaluation_batch_tokens"
         self._validation_batches = plan_batches(self._validation, evaluation_batch_tokens, key)
         self._test_batches = plan_batches(self._test, evaluation_batch_tokens, key)
-        self._tested: Collection[int] = ()
+        self._decoded: Collection[int] = ()
 
-    def leave_out(self, rows: Collection[int]) -> None:
-        """Leave out those test batches all of whose ``rows`` are decoded already; the others are what they were."""
-        self._tested = rows
+    def skip_decoded(self, rows: Collection[int]) -> None:
+        """Skip the test batches whose ``rows`` are all decoded already; the other batches stay the same."""
+        self._decoded = rows
 
     def train_dataloader(self) -> TrainingLoader:
-        """Batches in an order of (seed, epoch), resumable."""
+        """Training batches; resumable."""
         return TrainingLoader(
             split=self._train,
             batches=self._train_batches,
@@ -70,15 +70,15 @@ class DataModule(lightning.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Every validation example once, by length."""
+        """Every validation example once, sorted by length."""
         batches = self._validation_batches.in_order()
-        return loader(self._validation, batches, workers=self._workers, pin_memory=self._pin_memory)
+        return make_loader(self._validation, batches, workers=self._workers, pin_memory=self._pin_memory)
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        """Every test example once, by length, but for what is left out."""
-        batches = [rows for rows in self._test_batches.in_order() if not all(int(row) in self._tested for row in rows)]
-        return loader(self._test, batches, workers=self._workers, pin_memory=self._pin_memory)
+        """Every test example that is not decoded yet, sorted by length."""
+        batches = [rows for rows in self._test_batches.in_order() if not all(int(row) in self._decoded for row in rows)]
+        return make_loader(self._test, batches, workers=self._workers, pin_memory=self._pin_memory)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Move a batch without waiting for it (Lightning waits for whatever is no bare tensor)."""
+        """Transfer a batch asynchronously, which Lightning does for bare tensors only."""
         return batch.to(device, non_blocking=True)

@@ -1,1 +1,1 @@
-"""Readers of the user's files, strict and a little at a time."""
+"""Strict readers of the user's files and of hub datasets; they hold a few rows in memory at a time."""

@@ -7,7 +7,7 @@ from typing import Any
 import lightning as L
 
 from attnspan.data.pipeline.batches import Batch
-from attnspan.data.pipeline.prepare import PreparedData
+from attnspan.data.pipeline.prepared_data import PreparedData
 
 
 class WholeData(L.Callback):
@@ -28,16 +28,16 @@ class WholeData(L.Callback):
         Raises:
             InputError: there is damage; so below.
         """
-        self._prepared.refuse_damaged(at_once=True)
+        self._prepared.check_integrity(wait=False)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Wait until it is done."""
-        self._prepared.refuse_damaged(at_once=False)
+        self._prepared.check_integrity(wait=True)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Wait until it is done."""
-        self._prepared.refuse_damaged(at_once=False)
+        self._prepared.check_integrity(wait=True)
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Wait until it is done."""
-        self._prepared.refuse_damaged(at_once=False)
+        self._prepared.check_integrity(wait=True)

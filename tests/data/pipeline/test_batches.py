@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from attnspan.data.pipeline.batches import Batch, EncodedSplit, TokenBudgetBatches, TrainingLoader, loader
-from attnspan.data.pipeline.prepare import PreparedData
+from attnspan.data.pipeline.batches import Batch, EncodedSplit, TokenBudgetBatches, TrainingLoader, make_loader
+from attnspan.data.pipeline.prepared_data import PreparedData
 from attnspan.data.tokenizer import BOS, EOS, PAD
 from attnspan.errors import InputError
 
@@ -172,7 +172,7 @@ def test_little_is_padding() -> None:
 
 
 def test_an_example_over_the_budget() -> None:
-    with pytest.raises(InputError, match=r"^loader\.batch_tokens=30 is less than the longest example, 31 tokens$"):
+    with pytest.raises(InputError, match=r"^loader\.batch_tokens=30 is smaller than the longest example, 31 tokens$"):
         TokenBudgetBatches(
             source_lengths=np.array([4, 4]),
             target_lengths=np.array([30, 2]),
@@ -232,7 +232,7 @@ def test_loading_leaves_the_global_generator_alone(prepared: PreparedData) -> No
     state = torch.get_rng_state()
     for workers in (0, 1):
         next(iter(training(prepared, workers)))
-        next(iter(loader(EncodedSplit(prepared.test), [np.array([1])], workers=workers, pin_memory=False)))
+        next(iter(make_loader(EncodedSplit(prepared.test), [np.array([1])], workers=workers, pin_memory=False)))
     assert torch.equal(torch.get_rng_state(), state)
 
 

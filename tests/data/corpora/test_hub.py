@@ -17,7 +17,7 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 from attnspan.data.corpora import hub as hub_module
 from attnspan.data.corpora.base import Corpus
 from attnspan.data.corpora.hub import Hub
-from attnspan.data.pipeline.prepare import PreparedData
+from attnspan.data.pipeline.prepared_data import PreparedData
 from attnspan.errors import InputError
 from tests.data.small_corpora import ANY_LENGTH
 
@@ -100,8 +100,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"name": "de"}, "data.name: {}: BuilderConfig 'de' not found. Available: ['default']"),
     ({"test": "tset"}, "data.test: {}: Unknown split \"tset\". Should be one of ['train', 'validation', 'test']"),
     ({"source": "translation.fr"}, "{} split 'train': there is no column 'translation.fr'; did you mean 'translation."),
-    ({"source": "n"}, "{} split 'train' row 1: column 'n' holds no text but a number: 0"),
-    ({"source": "translation"}, "{} split 'train' row 1: column 'translation' holds no text but an object"),
+    ({"source": "n"}, "{} split 'train' row 1: column 'n' holds a number instead of text: 0"),
+    ({"source": "translation"}, "{} split 'train' row 1: column 'translation' holds an object instead of text"),
 ]
 
 
@@ -124,7 +124,7 @@ def test_wrong_keys_are_named(directory: Path, ready: Ready, changes: dict[str, 
             [*ROWS, {"translation": {"en": "", "de": "b"}, "n": 1}],
             "split 'test' row 4: column 'translation.en' is empty",
         ),
-        (["not an object"], "/test.jsonl line 1: no JSON object; json lines hold one object a line"),
+        (["not an object"], "/test.jsonl line 1: not a JSON object; json lines have one object per line"),
         ([*ROWS, {"translation": "a", "n": 1}], "data.path: "),
     ],
 )
@@ -153,14 +153,15 @@ def test_a_name_without_network_fails_at_once(
     # An endpoint on this machine where nobody listens: no network, whatever the network.
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     began = time.perf_counter()
-    with pytest.raises(InputError, match=r"^data\.path: owner/name: no such directory, and the hub is out of reach"):
+    with pytest.raises(InputError, match=r"^data\.path: owner/name: no such directory, and the hub cannot be reached"):
         ready(hub("owner/name", revision=revision))
     assert time.perf_counter() - began < 2
 
 
 def test_a_name_in_offline_mode_fails_at_once(tmp_path: Path) -> None:
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; from tests.data.test_hub import hub\n"
+        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"
+        "from tests.data.corpora.test_hub import hub\n"
         "from attnspan.data.pipeline.prepare import prepare; from attnspan.errors import InputError; import time\n"
         "began = time.perf_counter()\n"
         "for revision in ('main', sys.argv[3]):\n"
@@ -169,7 +170,7 @@ def test_a_name_in_offline_mode_fails_at_once(tmp_path: Path) -> None:
         "assert time.perf_counter() - began < 2"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(Path(__file__).parents[2]), str(tmp_path / "cache"), COMMIT],
+        [sys.executable, "-c", code, str(Path(__file__).parents[3]), str(tmp_path / "cache"), COMMIT],
         capture_output=True,
         text=True,
         env={"HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"},
@@ -180,10 +181,10 @@ def test_a_name_in_offline_mode_fails_at_once(tmp_path: Path) -> None:
 
 
 def test_a_silent_network_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, ready: Ready) -> None:
-    monkeypatch.setattr(hub_module, "PATIENCE", 0.1)
+    monkeypatch.setattr(hub_module, "TIMEOUT", 0.1)
     monkeypatch.setattr(HfApi, "dataset_info", lambda *_, **__: time.sleep(5))
     began = time.perf_counter()
-    with pytest.raises(InputError, match=r"data\.path: owner/name: no such directory, and the hub is out of reach"):
+    with pytest.raises(InputError, match=r"data\.path: owner/name: no such directory, and the hub cannot be reached"):
         ready(hub("owner/name"))
     assert time.perf_counter() - began < 2
 

@@ -1,4 +1,4 @@
-"""Tokens are the same whoever cuts them."""
+"""Tokenization does not depend on the number of processes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from attnspan.data.arrow import write_dataset
-from attnspan.data.pipeline import encode as encode_module
-from attnspan.data.pipeline.encode import Task, encode
+from attnspan.data.pipeline import tokenize as tokenize_module
 from attnspan.data.pipeline.prepare import prepare
+from attnspan.data.pipeline.tokenize import TokenizeTask, tokenize
 from attnspan.data.tokenizer import Tokenizer
 from attnspan.errors import InputError
 from tests.data.small_corpora import reverse
@@ -24,74 +24,75 @@ ROWS = [{"id": f"test-{n:05d}", "source": "ab" * (1 + n % 7), "target": f"x{n}  
 
 
 @pytest.fixture
-def task(tmp_path: Path) -> Task:
+def task(tmp_path: Path) -> TokenizeTask:
     Tokenizer.train("characters", ["ab"]).save(tmp_path / "source.json")
     Tokenizer.train("symbols", ["y"]).save(tmp_path / "target.json")
     rows = list(ROWS)
     rows[4123] = rows[4123] | {"target": " "}
     rows[17] = rows[17] | {"source": ""}
     write_dataset(tmp_path / "test", ["id", "source", "target"], rows)
-    return Task(
+    return TokenizeTask(
         rows=str(tmp_path / "test"),
         tokenizers={side: str(tmp_path / f"{side}.json") for side in ("source", "target")},
         limits={"source": 12, "target": None},
-        long_is_bad=False,
+        too_long_is_bad=False,
     )
 
 
 @pytest.mark.parametrize("processes", [2, 3, 8])
-def test_processes_change_nothing(task: Task, tmp_path: Path, processes: int) -> None:
+def test_processes_change_nothing(task: TokenizeTask, tmp_path: Path, processes: int) -> None:
     """Six pieces of a thousand rows: more than there are processes, and fewer."""
     work = tmp_path / "work"
     work.mkdir()
-    alone = list(encode(task, work, processes=1))
-    shared = list(encode(task, work, processes=processes))
-    assert [(one.batch.to_pylist(), one.long, one.bad) for one in shared] == [
-        (one.batch.to_pylist(), one.long, one.bad) for one in alone
+    alone = list(tokenize(task, work, processes=1))
+    shared = list(tokenize(task, work, processes=processes))
+    assert [(one.rows.to_pylist(), one.dropped, one.bad) for one in shared] == [
+        (one.rows.to_pylist(), one.dropped, one.bad) for one in alone
     ]
-    assert sum(one.batch.num_rows for one in alone) == 5300 - sum(n % 7 == 6 for n in range(5300)) - 2
+    assert sum(one.rows.num_rows for one in alone) == 5300 - sum(n % 7 == 6 for n in range(5300)) - 2
     assert list(work.iterdir()) == []
 
 
-def test_what_is_left_out_is_told(task: Task, tmp_path: Path) -> None:
-    found = list(encode(task, tmp_path, processes=1))
+def test_what_is_left_out_is_told(task: TokenizeTask, tmp_path: Path) -> None:
+    found = list(tokenize(task, tmp_path, processes=1))
     assert [bad for one in found for bad in one.bad] == [
-        ("test-00017", "the source holds no token"),
-        ("test-04123", "the target holds no token"),
+        ("test-00017", "the source has no tokens"),
+        ("test-04123", "the target has no tokens"),
     ]
-    assert sum(one.long for one in found) == sum(n % 7 == 6 for n in range(5300))
-    first = found[0].batch.to_pylist()[0]
+    assert sum(one.dropped for one in found) == sum(n % 7 == 6 for n in range(5300))
+    first = found[0].rows.to_pylist()[0]
     assert first == ROWS[0] | {"source_ids": first["source_ids"], "target_ids": first["target_ids"]}
     assert (len(first["source_ids"]), len(first["target_ids"])) == (2, 2)
-    strict = Task(**(vars(task) | {"long_is_bad": True}))
-    (name, wrong), *_ = next(iter(encode(strict, tmp_path, processes=1))).bad
+    strict = TokenizeTask(**(vars(task) | {"too_long_is_bad": True}))
+    (name, wrong), *_ = next(iter(tokenize(strict, tmp_path, processes=1))).bad
     assert (name, wrong) == ("test-00006", "the source has 14 tokens, more than data.limits.evaluation.source=12")
 
 
 def test_a_large_corpus_is_shared_and_the_cache_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
-    start = encode_module._start
-    monkeypatch.setattr(encode_module, "_start", lambda *args: started.append(args[1]) or start(*args))
-    monkeypatch.setattr(encode_module, "_cores", lambda: 2)
+    start = tokenize_module._start
+    monkeypatch.setattr(tokenize_module, "_start", lambda *args: started.append(args[1]) or start(*args))
+    monkeypatch.setattr(tokenize_module, "_available_cores", lambda: 2)
     alone = prepare(reverse(train_size=2500), cache_dir=tmp_path / "one")
     assert started == []
-    monkeypatch.setattr(encode_module, "ROWS_A_PROCESS", 1000)
+    monkeypatch.setattr(tokenize_module, "ROWS_PER_PROCESS", 1000)
     shared = prepare(reverse(train_size=2500), cache_dir=tmp_path / "two")
     assert started == [0, 1]  # of training alone: the other splits have a few rows
     assert shared.train.to_list() == alone.train.to_list()
     assert shared.test_fingerprint == alone.test_fingerprint
 
 
-def test_one_that_fails_is_told_in_one_line(task: Task, tmp_path: Path) -> None:
+def test_one_that_fails_is_told_in_one_line(task: TokenizeTask, tmp_path: Path) -> None:
     (tmp_path / "target.json").write_text("{}")
-    with pytest.raises(InputError, match=r"process 1 of 2 that cuts texts into tokens failed \(.*target\.json: not"):
-        list(encode(task, tmp_path, processes=2))
+    with pytest.raises(InputError, match=r"tokenization process 1 of 2 failed \(.*target\.json: not"):
+        list(tokenize(task, tmp_path, processes=2))
 
 
-def test_none_is_left_when_the_program_is_killed(task: Task, tmp_path: Path) -> None:
+def test_none_is_left_when_the_program_is_killed(task: TokenizeTask, tmp_path: Path) -> None:
     code = (
-        "import sys, json, time; from attnspan.data.pipeline import encode as e; from pathlib import Path\n"
-        "one = e._start(e.Task(**json.loads(sys.argv[1])), 0, 2, Path(sys.argv[2])); print(one.pid, flush=True)\n"
+        "import sys, json, time; from attnspan.data.pipeline import tokenize as e; from pathlib import Path\n"
+        "one = e._start(e.TokenizeTask(**json.loads(sys.argv[1])), 0, 2, Path(sys.argv[2]))\n"
+        "print(one.pid, flush=True)\n"
         "time.sleep(60)"
     )
     os.mkfifo(tmp_path / "never")  # opening it to read waits for someone who writes

@@ -10,7 +10,8 @@ from attnspan.data.corpora.base import Corpus, GeneratedCorpus
 from attnspan.data.corpora.copy import Copy
 from attnspan.data.corpora.recall import Recall
 from attnspan.data.corpora.reverse import Reverse
-from attnspan.data.pipeline.prepare import PreparedData, fingerprint_of
+from attnspan.data.pipeline.prepare import fingerprint_of
+from attnspan.data.pipeline.prepared_data import PreparedData
 from attnspan.errors import InputError
 from tests.data.small_corpora import ANY_LENGTH
 
@@ -36,7 +37,7 @@ def task(kind: type[GeneratedCorpus], **changes: Any) -> GeneratedCorpus:
 
 
 def rows(kind: type[GeneratedCorpus], split: str, **changes: Any) -> list[dict[str, Any]]:
-    return list(task(kind, **changes)._rows(split))
+    return list(task(kind, **changes).rows(split))
 
 
 def needed(row: dict[str, Any]) -> list[int]:
@@ -126,10 +127,14 @@ def test_there_is_no_alignment_between_other_tokens_than_symbols(ready: Callable
 @pytest.mark.parametrize(
     ("kind", "changes", "words"),
     [
-        (Recall, {"train_lengths": [4, 9]}, "data.train_lengths: a source has at least 5 tokens, not 4"),
-        (Recall, {"symbols": 9}, "data.test_lengths: a source of 30 tokens has 10 different keys, but data.symbols=9"),
-        (Copy, {"symbols": 0}, "data.symbols: must be a whole number above 0, not 0"),
-        (Reverse, {"symbols": "a"}, "data.symbols: must be a whole number above 0, not a"),
+        (Recall, {"train_lengths": [4, 9]}, "data.train_lengths: must be at least 5 tokens, not 4"),
+        (
+            Recall,
+            {"symbols": 9},
+            "data.test_lengths: a source of 30 tokens needs 10 different keys, but data.symbols=9",
+        ),
+        (Copy, {"symbols": 0}, "data.symbols: must be a positive integer, not 0"),
+        (Reverse, {"symbols": "a"}, "data.symbols: must be a positive integer, not a"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(kind: type[GeneratedCorpus], changes: dict[str, Any], words: str) -> None:

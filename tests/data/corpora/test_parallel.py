@@ -10,7 +10,7 @@ import pytest
 
 from attnspan.data.corpora.base import Corpus
 from attnspan.data.corpora.parallel import Parallel
-from attnspan.data.pipeline.prepare import PreparedData
+from attnspan.data.pipeline.prepared_data import PreparedData
 from attnspan.errors import InputError
 from tests.data.small_corpora import ANY_LENGTH
 
@@ -58,7 +58,7 @@ def test_sides_of_different_lengths(root: Path, ready: Ready, side: str, counts:
     (root / f"dev.{side}").write_text("a\nb\nc\nd\n")
     with pytest.raises(InputError) as error:
         ready(corpus(root))
-    assert str(error.value) == f"validation: {root}/dev.{side} has {counts.format(root)}; they must be pairs"
+    assert str(error.value) == f"validation: {root}/dev.{side} has {counts.format(root)}; both need the same number"
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_sides_of_different_lengths(root: Path, ready: Ready, side: str, counts:
     [
         ({"source": "fr"}, "data.source: there is no {}/train.fr; known: de, en"),
         ({"target": "eng"}, "data.target: there is no {}/train.eng; did you mean 'en'? known: de, en"),
-        ({"target": "de"}, "data.target: is 'de', and so is data.source"),
+        ({"target": "de"}, "data.target: must differ from data.source, 'de'"),
         ({"test": "nowhere/tst"}, "data.test: nowhere/tst.de: no such file"),
     ],
 )

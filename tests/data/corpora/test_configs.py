@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from attnspan.data.corpora.base import Corpus
 from attnspan.errors import InputError
 
-CONFIGS = sorted((Path(__file__).parents[2] / "conf/data").glob("*.yaml"))
+CONFIGS = sorted((Path(__file__).parents[3] / "conf/data").glob("*.yaml"))
 GIVEN = {
     "files": {"train": "a.csv", "validation": "b.csv", "test": "c.csv", "source": "s", "target": "t"},
     "parallel": {"train": "a", "validation": "b", "test": "c", "source": "de", "target": "en"},

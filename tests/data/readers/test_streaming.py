@@ -14,8 +14,9 @@ import pytest
 
 from attnspan.data.corpora.base import Corpus
 from attnspan.data.corpora.hub import Hub
-from attnspan.data.pipeline.prepare import PreparedData, prepare
-from attnspan.data.readers import hub_stream as stream
+from attnspan.data.pipeline.prepare import prepare
+from attnspan.data.pipeline.prepared_data import PreparedData
+from attnspan.data.readers import streaming
 from attnspan.errors import InputError
 from tests.data.small_corpora import ANY_LENGTH
 
@@ -86,7 +87,7 @@ def cable(monkeypatch: pytest.MonkeyPatch) -> Cable:
 def test_examples_and_identity_are_those_of_a_copy(
     tmp_path: Path, write: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "PART", 4)
+    monkeypatch.setattr(streaming, "PART_ROWS", 4)
     path = write(tmp_path / "corpus")
     streamed = prepare(hub(path), cache_dir=tmp_path / "one")
     copied = prepare(hub(path, streaming=False), cache_dir=tmp_path / "other")
@@ -110,14 +111,14 @@ def test_a_torn_stream_goes_on_where_the_last_part_ended(
     tear: int,
 ) -> None:
     """43 rows in three splits: what came in whole parts does not come again, and nothing is there twice."""
-    monkeypatch.setattr(stream, "PART", 4)
+    monkeypatch.setattr(streaming, "PART_ROWS", 4)
     path = write(tmp_path / "corpus")
     cable.length = tear
     with pytest.raises(InputError) as error:
         ready(hub(path))
     assert "the cable is torn" in str(error.value)
     here = tear - (0 if tear < 25 else 25 if tear < 28 else 28)
-    assert str(error.value).endswith(f"; {here // 4 * 4} rows are here, the same command goes on behind them")
+    assert str(error.value).endswith(f"; {here // 4 * 4} rows are stored, the same command resumes after them")
     assert "\n" not in str(error.value)
     cable.length, cable.came = 10**9, 0
     prepared = ready(hub(path))
@@ -139,7 +140,10 @@ def test_bad_rows_are_named_and_counted(tmp_path: Path, ready: Ready) -> None:
     ("changes", "words"),
     [
         ({"streaming": "yes"}, "data.streaming: must be true or false, not yes"),
-        ({"test": "train[:3]"}, "data.test: 'train[:3]' is a part, and a stream has none; leave out data.streaming"),
+        (
+            {"test": "train[:3]"},
+            "data.test: 'train[:3]' is a part of a split, which cannot be streamed; set data.streaming=false",
+        ),
     ],
 )
 def test_what_cannot_be_streamed(tmp_path: Path, changes: dict[str, Any], words: str) -> None:

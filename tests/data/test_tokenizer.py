@@ -39,11 +39,11 @@ def test_text_is_restored_exactly(kind: str, text: str) -> None:
     ],
 )
 def test_what_the_vocabulary_lacks_is_named(kind: str, text: str, unknown: list[str]) -> None:
-    assert Tokenizer.train(kind, ["the cat"]).unknown(text) == unknown
+    assert Tokenizer.train(kind, ["the cat"]).unknown_tokens(text) == unknown
 
 
 def test_bpe_lacks_nothing() -> None:
-    assert bpe(["the cat"]).unknown("ü 🙂\u0301") == []
+    assert bpe(["the cat"]).unknown_tokens("ü 🙂\u0301") == []
 
 
 @settings(max_examples=60, deadline=None)
@@ -145,7 +145,7 @@ def test_bpe_training_is_the_same_in_every_process() -> None:
 
 
 def test_errors(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="'charcters' is no kind of tokens; did you mean 'characters'"):
+    with pytest.raises(InputError, match="unknown tokenization 'charcters'; did you mean 'characters'"):
         Tokenizer.train("charcters", TEXTS)
     with pytest.raises(InputError, match="at least 260"):
         Tokenizer.train("bpe", TEXTS, 259)

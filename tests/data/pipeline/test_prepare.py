@@ -18,7 +18,9 @@ import pytest
 from attnspan.data.corpora.base import Corpus
 from attnspan.data.corpora.files import Files
 from attnspan.data.pipeline import prepare as prepare_module
-from attnspan.data.pipeline.prepare import PreparedData, prepare
+from attnspan.data.pipeline import prepared_data as prepared_module
+from attnspan.data.pipeline.prepare import prepare
+from attnspan.data.pipeline.prepared_data import PreparedData
 from attnspan.data.tokenizer import UNK, Tokenizer
 from attnspan.errors import InputError
 from tests.data.small_corpora import ANY_LENGTH, reverse
@@ -105,7 +107,7 @@ def test_four_processes_at_once(tmp_path: Path) -> None:
         "print(r.fingerprint, r.train.num_rows, r.train['source'][7])\n"
         "assert 'torch' not in sys.modules and 'lightning' not in sys.modules"
     )
-    command = [sys.executable, "-c", code, str(Path(__file__).parents[2]), str(tmp_path / "new" / "cache")]
+    command = [sys.executable, "-c", code, str(Path(__file__).parents[3]), str(tmp_path / "new" / "cache")]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
     said = [process.communicate(timeout=60) for process in running]
     assert [process.returncode for process in running] == [0] * 4, said
@@ -117,7 +119,7 @@ def test_four_processes_at_once(tmp_path: Path) -> None:
 def test_what_a_killed_process_left_is_replaced(tmp_path: Path) -> None:
     fingerprint = prepare(reverse(), cache_dir=tmp_path).fingerprint
     (tmp_path / fingerprint / "prepared.json").unlink()
-    (tmp_path / f".{fingerprint}.making" / "work").mkdir(parents=True)
+    (tmp_path / f".{fingerprint}.incomplete" / "scratch").mkdir(parents=True)
     assert prepare(reverse(), cache_dir=tmp_path).train.num_rows == 500
     assert built(tmp_path) == [fingerprint]
 
@@ -164,27 +166,29 @@ def test_a_damaged_cache_is_made_anew(
 def test_a_large_cache_is_opened_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Damage that turns up later is told, and the next call makes the cache anew."""
     whole = prepare(reverse(), cache_dir=tmp_path)
-    whole.refuse_damaged(at_once=False)
+    whole.check_integrity(wait=True)
     path = tmp_path / whole.fingerprint / "train.arrow"
     content = path.read_bytes()
     path.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
-    read, begin = prepare_module.find_damage, threading.Event()
+    read, begin = prepared_module.find_damage, threading.Event()
 
     def read_slowly(*where: Any, hashes: bool = True) -> str | None:
         assert not hashes or begin.wait(20)
         return read(*where, hashes=hashes)
 
-    monkeypatch.setattr(prepare_module, "find_damage", read_slowly)
-    monkeypatch.setattr(prepare_module, "PATIENCE", 0.01)
+    monkeypatch.setattr(prepared_module, "find_damage", read_slowly)
+    monkeypatch.setattr(prepare_module, "VERIFICATION_WAIT", 0.01)
     opened = prepare(reverse(), cache_dir=tmp_path)
-    opened.refuse_damaged(at_once=True)
+    opened.check_integrity(wait=False)
     begin.set()
     for _ in range(2):
-        with pytest.raises(InputError, match=r"train\.arrow is not what was written .*; the same command prepares"):
-            opened.refuse_damaged(at_once=False)
+        with pytest.raises(
+            InputError, match=r"train\.arrow was changed after it was written .*; run the same command again to prepare"
+        ):
+            opened.check_integrity(wait=True)
     assert not prepare_module.is_prepared(whole.fingerprint, cache_dir=tmp_path)
     monkeypatch.undo()
-    prepare(reverse(), cache_dir=tmp_path).refuse_damaged(at_once=False)
+    prepare(reverse(), cache_dir=tmp_path).check_integrity(wait=True)
     assert path.read_bytes() == content
 
 
@@ -198,7 +202,7 @@ def test_a_full_disk_is_named_and_nothing_is_left(tmp_path: Path, monkeypatch: p
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(prepare_module, "write_pieces", full)
+    monkeypatch.setattr(prepare_module, "write_batches", full)
     with pytest.raises(
         InputError, match=r"cache: cannot be written \(No space left on device; .* are free, it needs more than "
     ):
@@ -278,7 +282,7 @@ def test_preparing_imports_no_torch_and_writes_nothing_at_home(tmp_path: Path) -
     home = tmp_path / "home"
     home.mkdir()
     done = subprocess.run(
-        [sys.executable, "-c", code, str(Path(__file__).parents[2]), str(tmp_path / "cache")],
+        [sys.executable, "-c", code, str(Path(__file__).parents[3]), str(tmp_path / "cache")],
         capture_output=True,
         text=True,
         env={"HOME": str(home), "PATH": os.environ["PATH"]},

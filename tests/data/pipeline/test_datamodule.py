@@ -10,7 +10,7 @@ import torch
 
 from attnspan.data.pipeline.batches import Batch
 from attnspan.data.pipeline.datamodule import DataModule
-from attnspan.data.pipeline.prepare import PreparedData
+from attnspan.data.pipeline.prepared_data import PreparedData
 from attnspan.errors import InputError
 
 torch.set_num_threads(1)
@@ -94,7 +94,7 @@ def test_a_budget_that_is_too_small_names_its_key_and_the_row(
 ) -> None:
     with pytest.raises(InputError) as error:
         module(prepared, **{key: budget})
-    assert str(error.value) == f"loader.{key}={budget} is less than the longest example, {rest}"
+    assert str(error.value) == f"loader.{key}={budget} is smaller than the longest example, {rest}"
 
 
 def test_order_depends_on_the_seed_only(prepared: PreparedData) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
-from attnspan.data.corpora.base import Corpus, rows_of
+from attnspan.data.corpora.base import Corpus, row_range
 from attnspan.data.corpora.files import Files
-from attnspan.data.pipeline.prepare import PreparedData, fingerprint_of
+from attnspan.data.pipeline.prepare import fingerprint_of
+from attnspan.data.pipeline.prepared_data import PreparedData
 from attnspan.data.tokenizer import UNK, Normalizer, Tokenizer
 from attnspan.errors import InputError
 from tests.data.small_corpora import ANY_LENGTH
@@ -68,20 +69,20 @@ class TestOptions:
             ({"joint_vocabulary": 1}, "data.joint_vocabulary: must be true or false, not 1"),
             (
                 {"joint_vocabulary": True},
-                "data.joint_vocabulary: one vocabulary cannot be of characters and of symbols",
+                "data.joint_vocabulary: both sides need the same tokenization, not characters and symbols",
             ),
             (
                 {"normalization": "nfk"},
-                "data.normalization: 'nfk' is no normal form; did you mean 'nfkc'? known: nfc",
+                "data.normalization: unknown normal form 'nfk'; did you mean 'nfkc'? known: nfc",
             ),
-            ({"concat": 0}, "data.concat: must be a whole number above 0, not 0"),
-            ({"minimum_count": 0}, "data.minimum_count: must be a whole number above 0, not 0"),
-            ({"minimum_count": 2}, "data.minimum_count=2: counts words, and no side is made of them"),
-            ({"on_bad_row": "skp"}, "data.on_bad_row: 'skp' is not known; did you mean 'skip'? known: error, skip"),
-            ({"source_tokens": "word"}, "data.source_tokens: 'word' is no kind of tokens; did you mean 'words'?"),
+            ({"concat": 0}, "data.concat: must be a positive integer, not 0"),
+            ({"minimum_count": 0}, "data.minimum_count: must be a positive integer, not 0"),
+            ({"minimum_count": 2}, "data.minimum_count=2: needs a side whose tokenization is words"),
+            ({"on_bad_row": "skp"}, "data.on_bad_row: unknown value 'skp'; did you mean 'skip'? known: error, skip"),
+            ({"source_tokens": "word"}, "data.source_tokens: unknown tokenization 'word'; did you mean 'words'?"),
             (
                 {"concat": 2, "alignment": "a", "source_tokens": "symbols"},
-                "data.concat=2: the links of data.alignment are of pairs that are not joined",
+                "data.concat=2: cannot be combined with data.alignment",
             ),
         ],
     )
@@ -146,7 +147,7 @@ class TestWords:
         ids = tokenizer.encode("The cat's well-known 3.5 km – (really)!")
         assert tokenizer.tokens(ids) == ["The", "cat's", "well-known", "3.5", "km", "–", "(", "really", ")", "!"]
         assert tokenizer.decode(ids) == "The cat's well-known 3.5 km – ( really ) !"
-        assert tokenizer.unknown("The dog's (cat)!") == ["dog's", "cat"]
+        assert tokenizer.unknown_tokens("The dog's (cat)!") == ["dog's", "cat"]
 
     def test_a_text_and_its_words_are_the_same_to_sacrebleu(self) -> None:
         cut = Tokenizer13a()
@@ -170,7 +171,7 @@ class TestWords:
 
     @pytest.mark.parametrize(("size", "count"), [(4, 1), (100, 9)])
     def test_a_vocabulary_without_a_word(self, size: int, count: int) -> None:
-        words = rf"^data\.minimum_count={count}, data\.vocabulary_size={size}: leave no word in the vocabulary$"
+        words = rf"^data\.minimum_count={count}, data\.vocabulary_size={size}: no word is left in the vocabulary$"
         with pytest.raises(InputError, match=words):
             Tokenizer.train("words", ["a b"], size, minimum_count=count)
 
@@ -181,7 +182,7 @@ class TestConcat:
         assert prepared.test["source"][:] == ["Der Hund ein ﬁsch", "Ärger vier", "fünf"]
         assert prepared.test["target"][:] == ["The dog a ﬁsh", "Trouble four", "five"]
         assert prepared.test["id"][:] == ["test-00000-00001", "test-00002-00003", "test-00004"]
-        assert [rows_of(name) for name in prepared.test["id"][:]] == [(0, 1), (2, 3), (4, 4)]
+        assert [row_range(name) for name in prepared.test["id"][:]] == [(0, 1), (2, 3), (4, 4)]
         assert (prepared.train.num_rows, prepared.validation.num_rows) == (3, 3)
 
     def test_limits_hold_for_what_was_joined_and_errors_say_which_rows(self, files: Make, ready: Ready) -> None:
@@ -201,20 +202,20 @@ class TestUnknown:
             "test": ("test.jsonl", table(("a b", "x z"), ("a d", "x"))[1])
         }
         prepared = ready(files(**given, source_tokens="words", target_tokens="words", minimum_count=2))
-        assert prepared.unknown("train") == {"source": 1 / 5, "target": 1 / 3}
-        assert prepared.unknown("test") == {"source": 1 / 4, "target": 1 / 3}
-        assert prepared.remarks() == [
-            "test: 25.00% of the source's tokens are unknown to the vocabulary",
-            "test: 33.33% of the target's tokens are unknown to the vocabulary",
+        assert prepared.unknown_token_rates("train") == {"source": 1 / 5, "target": 1 / 3}
+        assert prepared.unknown_token_rates("test") == {"source": 1 / 4, "target": 1 / 3}
+        assert prepared.warnings() == [
+            "test: 25.00% of the source tokens are not in the vocabulary",
+            "test: 33.33% of the target tokens are not in the vocabulary",
         ]
 
     def test_what_else_is_remarked(self, files: Make, ready: Ready) -> None:
         limits = {"train": {"source": 7, "target": None}, "evaluation": ANY_LENGTH["evaluation"]}
         given = splits(*PAIRS) | {"train": ("train.jsonl", table(*PAIRS, (None, "x"))[1])}
-        assert ready(files(**given, limits=limits, on_bad_row="skip")).remarks() == [
+        assert ready(files(**given, limits=limits, on_bad_row="skip")).warnings() == [
             "train: 2 pairs are longer than data.limits.train and were dropped",
-            "train: 1 rows could not be used and were skipped",
-            "test: 3 examples are in training too, word for word",
+            "train: 1 unusable rows were skipped",
+            "test: 3 examples also occur in training",
         ]
 
 
@@ -222,8 +223,8 @@ class TestBadRows:
     BAD: tuple[tuple[Any, str], ...] = (
         ((None, "x"), "column 'source' is null"),
         (("a", "  "), "column 'target' is empty"),
-        ((3, "x"), "column 'source' holds no text but a number: 3"),
-        (("a\ud800", "x"), "column 'source' holds half a surrogate pair: 'a\\ud800'"),
+        ((3, "x"), "column 'source' holds a number instead of text: 3"),
+        (("a\ud800", "x"), "column 'source' holds an unpaired surrogate: 'a\\ud800'"),
     )
 
     @pytest.mark.parametrize(("row", "words"), BAD)

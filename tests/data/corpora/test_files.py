@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 
 from attnspan.data.corpora.base import Corpus
 from attnspan.data.corpora.files import Files
-from attnspan.data.pipeline.prepare import PreparedData
-from attnspan.data.readers.tables import read_table
+from attnspan.data.pipeline.prepared_data import PreparedData
+from attnspan.data.readers.table import read_table
 from attnspan.errors import InputError
 
 Make = Callable[..., Files]
 Ready = Callable[[Corpus], PreparedData]
-WANTED = ("source", "target")
+REQUIRED = ("source", "target")
 
 
 def parquet(columns: dict[str, Any]) -> bytes:
@@ -78,7 +78,7 @@ def test_good_files_are_read(
 def test_quoted_cells_may_hold_separators_quotes_and_lines(files: Make, ready: Ready) -> None:
     cells = ['say "hi", twice', "two\nlines", "two\r\nlines", " padded "]
     text = io.StringIO()
-    csv.writer(text).writerows([WANTED, *((cell, "x") for cell in cells)])
+    csv.writer(text).writerows([REQUIRED, *((cell, "x") for cell in cells)])
     assert ready(files(train=("t.csv", text.getvalue()))).train["source"][:] == cells
 
 
@@ -108,7 +108,7 @@ def test_what_was_written_is_read(tmp_path: Path, ending: str, cells: list[str])
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, delimiter="\t" if ending == ".tsv" else ",", quoting=csv.QUOTE_ALL)
             writer.writerows([["source"], *([cell] for cell in cells)])
-    rows = read_table(path, wanted=["source"], names=None, quotes=True)
+    rows = read_table(path, required=["source"])
     assert [row["source"] for _, row in rows] == cells
 
 
@@ -123,16 +123,16 @@ BAD: list[tuple[str, str | bytes | None, str]] = [
     (
         "t.txt",
         "a\tb\n",
-        "data.test: {} ends in '.txt', which is not read; did you mean '.tsv'? known: .csv, .jsonl, .parquet, .tsv",
+        "data.test: {}: unknown file ending '.txt'; did you mean '.tsv'? known: .csv, .jsonl, .parquet, .tsv",
     ),
-    ("t.json", "[]", "data.test: {} ends in '.json', which is not read; did you mean '.jsonl'?"),
-    ("t", "a", "data.test: {} ends in '', which is not read; known: .csv"),
-    ("t.csv", PNG, "data.test: {}: not what its ending '.csv' says, but a PNG image"),
-    ("t.jsonl", parquet({"source": ["a"]}), "data.test: {}: not what its ending '.jsonl' says, but a parquet file"),
-    ("t.tsv", "source\ttarget\n".encode("utf-16"), "data.test: {}: not what its ending '.tsv' says, but UTF-16"),
-    ("t.parquet", HEAD + "a,b\n", "data.test: {}: not what its ending '.parquet' says"),
-    ("t.parquet", parquet({"source": ["a"], "target": ["b"]})[:-30], "{}: not a whole parquet file"),
-    ("t.parquet", b"PAR1", "{}: not a whole parquet file"),
+    ("t.json", "[]", "data.test: {}: unknown file ending '.json'; did you mean '.jsonl'?"),
+    ("t", "a", "data.test: {}: unknown file ending ''; known: .csv"),
+    ("t.csv", PNG, "data.test: {}: the ending is '.csv', but the content is a PNG image"),
+    ("t.jsonl", parquet({"source": ["a"]}), "data.test: {}: the ending is '.jsonl', but the content is a parquet file"),
+    ("t.tsv", "source\ttarget\n".encode("utf-16"), "data.test: {}: the ending is '.tsv', but the content is UTF-16"),
+    ("t.parquet", HEAD + "a,b\n", "data.test: {}: the ending is '.parquet', but the content is not"),
+    ("t.parquet", parquet({"source": ["a"], "target": ["b"]})[:-30], "{}: not a complete parquet file"),
+    ("t.parquet", b"PAR1", "{}: not a complete parquet file"),
     # columns
     (
         "t.csv",
@@ -144,7 +144,7 @@ BAD: list[tuple[str, str | bytes | None, str]] = [
         "src;trg\na;b\n",
         "{} line 1, the header: there is no column 'source'; known: src;trg",
     ),
-    ("t.csv", "source,target,source\na,b,c\n", "{} line 1, the header: there are 2 columns 'source'"),
+    ("t.csv", "source,target,source\na,b,c\n", "{} line 1, the header: column 'source' occurs 2 times"),
     ("t.csv", lines({"source": "a", "target": "b"}), "{} line 1: looks like JSON; json lines need the ending '.jsonl'"),
     ("t.tsv", HEAD, "{} line 1, the header: there is no column 'source'"),
     (
@@ -166,39 +166,47 @@ BAD: list[tuple[str, str | bytes | None, str]] = [
         parquet({"source": pa.array([], pa.string()), "target": pa.array([], pa.string())}),
         "{}: the test split",
     ),
-    ("t.csv", HEAD + "a,b\na,b,c\n", "{} row 2 (line 3, the header is line 1): has 3 cells where there are 2 columns"),
-    ("t.csv", HEAD + '"a\nb",c\na\n', "{} row 2 (line 4, the header is line 1): has 1 cells where there are 2 columns"),
-    ("t.tsv", "source\ttarget\na\tb\tc\n", "{} row 1 (line 2, the header is line 1): has 3 cells where there are 2"),
+    ("t.csv", HEAD + "a,b\na,b,c\n", "{} row 2 (line 3, the header is line 1): has 3 cells, but there are 2 columns"),
+    ("t.csv", HEAD + '"a\nb",c\na\n', "{} row 2 (line 4, the header is line 1): has 1 cells, but there are 2 columns"),
+    ("t.tsv", "source\ttarget\na\tb\tc\n", "{} row 1 (line 2, the header is line 1): has 3 cells, but there are 2"),
     ("t.csv", HEAD + "a,b\n\na,b\n", "{} line 3: the line is blank"),
     ("t.jsonl", lines({"source": "a", "target": "b"}) + "\n" + lines({}), "{} line 2: the line is blank"),
     ("t.csv", HEAD + 'a,"b\nc,d\n', "{} line 2: unexpected end of data"),
     ("t.csv", HEAD + 'a,"b"c\n', "{} line 2: ',' expected after '\"'"),
     ("t.csv", HEAD + 'a,b\n"' + "c" * 200_000 + "\n", "{} line 3: field larger than field limit"),
-    ("t.jsonl", "[" + lines({"source": "a"}), "{} line 1: begins a JSON array; json lines hold one object a line"),
-    ("t.jsonl", lines({"source": "a", "target": "b"}) + "garbage\n", "{} line 2: no JSON object (Expecting value"),
-    ("t.jsonl", HEAD + "a,b\n", "{} line 1: no JSON object"),
-    ("t.jsonl", lines("text"), "{} line 1: no JSON object; json lines hold one object a line"),
-    ("t.jsonl", "{" * 100_000 + "\n", "{} line 1: no JSON object"),
-    ("t.jsonl", '{"a":' * 100_000 + "\n", "{} line 1: no JSON object"),
+    ("t.jsonl", "[" + lines({"source": "a"}), "{} line 1: is a JSON array; json lines have one object per line"),
+    ("t.jsonl", lines({"source": "a", "target": "b"}) + "garbage\n", "{} line 2: not a JSON object (Expecting value"),
+    ("t.jsonl", HEAD + "a,b\n", "{} line 1: not a JSON object"),
+    ("t.jsonl", lines("text"), "{} line 1: not a JSON object; json lines have one object per line"),
+    ("t.jsonl", "{" * 100_000 + "\n", "{} line 1: not a JSON object"),
+    ("t.jsonl", '{"a":' * 100_000 + "\n", "{} line 1: not a JSON object"),
     # cells
     ("t.csv", HEAD + "a,b\n,b\n", "{} row 2 (line 3, the header is line 1): column 'source' is empty"),
     ("t.csv", HEAD + "a,  \n", "{} row 1 (line 2, the header is line 1): column 'target' is empty"),
     ("t.jsonl", lines({"source": "a", "target": None}), "{} line 1: column 'target' is null"),
-    ("t.jsonl", lines({"source": 12, "target": "b"}), "{} line 1: column 'source' holds no text but a number: 12"),
-    ("t.jsonl", lines({"source": "a", "target": ["b"]}), "{} line 1: column 'target' holds no text but a list: ['b']"),
+    ("t.jsonl", lines({"source": 12, "target": "b"}), "{} line 1: column 'source' holds a number instead of text: 12"),
+    (
+        "t.jsonl",
+        lines({"source": "a", "target": ["b"]}),
+        "{} line 1: column 'target' holds a list instead of text: ['b']",
+    ),
     (
         "t.jsonl",
         lines({"source": True, "target": "b"}),
-        "{} line 1: column 'source' holds no text but a truth value: True",
+        "{} line 1: column 'source' holds a boolean instead of text: True",
     ),
     (
         "t.jsonl",
         lines({"source": {"en": "a"}, "target": "b"}),
-        "{} line 1: column 'source' holds no text but an object",
+        "{} line 1: column 'source' holds an object instead of text",
     ),
-    ("t.jsonl", '{"source": "\\ud800", "target": "b"}\n', "{} line 1: column 'source' holds half a surrogate pair"),
+    ("t.jsonl", '{"source": "\\ud800", "target": "b"}\n', "{} line 1: column 'source' holds an unpaired surrogate"),
     ("t.parquet", parquet({"source": ["a", None], "target": ["b", "b"]}), "{} row 2: column 'source' is null"),
-    ("t.parquet", parquet({"source": [1], "target": ["b"]}), "{} row 1: column 'source' holds no text but a number: 1"),
+    (
+        "t.parquet",
+        parquet({"source": [1], "target": ["b"]}),
+        "{} row 1: column 'source' holds a number instead of text: 1",
+    ),
     ("t.parquet", parquet({"source": ["a", ""], "target": ["b", "b"]}), "{} row 2: column 'source' is empty"),
     # bytes
     ("t.csv", HEAD.encode() + b"a,b\nc,\xff\n", "{} line 3: not valid UTF-8 (byte 3 of the line is 0xff)"),
@@ -239,7 +247,7 @@ def test_a_directory_for_a_file(files: Make, ready: Ready, tmp_path: Path) -> No
 
 def test_a_split_without_a_file(files: Make, ready: Ready) -> None:
     corpus = files()
-    with pytest.raises(InputError, match=r"data\.validation: names no file"):
+    with pytest.raises(InputError, match=r"data\.validation: is empty; give the path of a file"):
         ready(Files(**(vars(corpus) | {"validation": None})))
 
 
@@ -274,10 +282,10 @@ def test_links_are_read_from_the_test_file_only(files: Make, ready: Ready) -> No
         (
             LINKED.replace("1p1", "1-3"),
             {},
-            "test.csv row 1 (line 2, the header is line 1): column 'gold': link 1-3 leads to target token 3, but the "
-            "target has 3 tokens, counted from 0",
+            "test.csv row 1 (line 2, the header is line 1): column 'gold': link 1-3 refers to target token 3 (from 0), "
+            "but the target has 3 tokens",
         ),
-        (LINKED.replace("1p1", "1?1"), {}, "column 'gold': '1?1' is no link; a sure one is written 3-4"),
+        (LINKED.replace("1p1", "1?1"), {}, "column 'gold': '1?1' is not a link; write 3-4 if it is sure"),
         (
             LINKED,
             {"source_tokens": "bpe"},

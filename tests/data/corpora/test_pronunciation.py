@@ -14,7 +14,7 @@ from attnspan.data.corpora.base import SPLITS
 from attnspan.data.corpora.pronunciation import Phrases, Pronunciation, pronunciations, split_of
 from attnspan.errors import InputError
 
-CONFIG = Path(__file__).parents[2] / "conf/data/pronunciation.yaml"
+CONFIG = Path(__file__).parents[3] / "conf/data/pronunciation.yaml"
 
 
 def corpus(**changes: Any) -> Pronunciation:
@@ -24,7 +24,7 @@ def corpus(**changes: Any) -> Pronunciation:
 
 
 def drawn(split: str, **changes: Any) -> list[dict[str, Any]]:
-    return list(corpus(**({"train_size": 2240} | changes))._rows(split))
+    return list(corpus(**({"train_size": 2240} | changes)).rows(split))
 
 
 def test_words_are_letters_with_their_first_pronunciation_and_no_stress() -> None:
@@ -102,7 +102,7 @@ def test_examples_do_not_depend_on_the_process() -> None:
     code = (
         "import sys, yaml; from attnspan.data.corpora.pronunciation import Pronunciation\n"
         f"c = yaml.safe_load(open({str(CONFIG)!r})); del c['_target_']; c['test_size'] = 200\n"
-        "print(list(Pronunciation(**c)._rows('test')))\n"
+        "print(list(Pronunciation(**c).rows('test')))\n"
         "assert not {'torch', 'lightning', 'datasets'} & set(sys.modules)"
     )
     done = subprocess.run(
@@ -114,15 +114,15 @@ def test_examples_do_not_depend_on_the_process() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"train_lengths": [2, 10]}, "data.train_lengths: a phrase has at least 3"),
-        ({"test_lengths": [10, 5]}, "data.test_lengths: the shortest, 10, is longer than the longest, 5"),
+        ({"train_lengths": [2, 10]}, "data.train_lengths: must be at least 3 letters"),
+        ({"test_lengths": [10, 5]}, "data.test_lengths: the shortest length, 10, exceeds the longest, 5"),
         ({"test_lengths": 5}, "data.test_lengths: must be"),
-        ({"test_lengths": [5, "x"]}, "data.test_lengths: must be a whole number above 0, not x"),
-        ({"train_size": 0}, "data.train_size: must be a whole number above 0, not 0"),
-        ({"data_seed": None}, "data.data_seed: must be a whole number, not None"),
-        ({"source_tokens": "character"}, "data.source_tokens: 'character' is no kind of tokens; did you mean 'char"),
+        ({"test_lengths": [5, "x"]}, "data.test_lengths: must be a positive integer, not x"),
+        ({"train_size": 0}, "data.train_size: must be a positive integer, not 0"),
+        ({"data_seed": None}, "data.data_seed: must be an integer, not None"),
+        ({"source_tokens": "character"}, "data.source_tokens: unknown tokenization 'character'; did you mean 'char"),
         ({"limits": {"train": {"source": 3}}}, "data.limits.train.target: is missing"),
-        ({"vocabulary_size": "many"}, "data.vocabulary_size: must be a whole number above 0, not many"),
+        ({"vocabulary_size": "many"}, "data.vocabulary_size: must be a positive integer, not many"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(changes: dict[str, Any], words: str) -> None:

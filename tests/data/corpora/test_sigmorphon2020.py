@@ -10,7 +10,7 @@ import pytest
 
 from attnspan.data.corpora.base import Corpus
 from attnspan.data.corpora.sigmorphon2020 import Sigmorphon2020
-from attnspan.data.pipeline.prepare import PreparedData
+from attnspan.data.pipeline.prepared_data import PreparedData
 from attnspan.data.tokenizer import UNK
 from attnspan.errors import InputError
 from tests.data.small_corpora import ANY_LENGTH
@@ -73,9 +73,9 @@ def test_what_only_the_test_has_is_unknown(root: Path, ready: Ready) -> None:
 @pytest.mark.parametrize(
     ("language", "words"),
     [
-        ("fra", "has no 'fra'; did you mean 'fre'? known: fre, vie"),
-        ("xx", "has no 'xx'; known: fre, vie"),
-        (None, "names no language; known: fre, vie"),
+        ("fra", "has no language 'fra'; did you mean 'fre'? known: fre, vie"),
+        ("xx", "has no language 'xx'; known: fre, vie"),
+        (None, "no language is given; known: fre, vie"),
     ],
 )
 def test_a_language_that_is_not_there(root: Path, language: str | None, words: str) -> None:
