@@ -12,15 +12,18 @@ from jaxtyping import install_import_hook
 CHECKED = (
     "attnspan.models",
     "attnspan.evaluation",
+    "attnspan.data.pipeline.batches",
     *(f"attnspan.kernels.{name}" for name in ("additive", "backend", "bahdanau", "cells", "luong", "recurrence")),
 )
 """Everything but ``attnspan.kernels.compiled``, whose functions numba reads."""
 
 
 def check(function: Callable[..., Any]) -> Callable[..., Any]:
-    """beartype for annotations of tensors only: classes check the values of the config, and say more about them."""
+    """beartype for annotations of arrays only: classes check the values of the config, and say more about them."""
     hints = function.__annotations__
-    function.__annotations__ = {name: hint for name, hint in hints.items() if re.search("Tensor|State", str(hint))}
+    function.__annotations__ = {
+        name: hint for name, hint in hints.items() if re.search("Tensor|ndarray|State", str(hint))
+    }
     return beartype(function)
 
 

@@ -260,7 +260,7 @@ def test_damaged_data_ends_the_run(
 
     monkeypatch.setattr(Cost, "on_train_batch_end", counted)
     directory = tmp_path / "run"
-    with pytest.raises(InputError, match=r"train\.arrow is gone; the same command prepares the data anew"):
+    with pytest.raises(InputError, match=r"train\.arrow is gone; run the same command again to prepare the data anew"):
         execute(config, prepared=prepared, directory=directory, command="test", report=lambda status: None)
     assert len(batches) == updates
     assert not list(directory.rglob("*.ckpt"))

@@ -133,8 +133,8 @@ def test_there_is_no_alignment_between_other_tokens_than_symbols(ready: Callable
             {"symbols": 9},
             "data.test_lengths: a source of 30 tokens needs 10 different keys, but data.symbols=9",
         ),
-        (Copy, {"symbols": 0}, "data.symbols: must be a positive integer, not 0"),
-        (Reverse, {"symbols": "a"}, "data.symbols: must be a positive integer, not a"),
+        (Copy, {"symbols": 0}, "data.symbols: must be a whole number of at least 1, not 0"),
+        (Reverse, {"symbols": "a"}, "data.symbols: must be a whole number of at least 1, not 'a'"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(kind: type[GeneratedCorpus], changes: dict[str, Any], words: str) -> None:

@@ -117,12 +117,12 @@ def test_examples_do_not_depend_on_the_process() -> None:
         ({"train_lengths": [2, 10]}, "data.train_lengths: must be at least 3 letters"),
         ({"test_lengths": [10, 5]}, "data.test_lengths: the shortest length, 10, exceeds the longest, 5"),
         ({"test_lengths": 5}, "data.test_lengths: must be"),
-        ({"test_lengths": [5, "x"]}, "data.test_lengths: must be a positive integer, not x"),
-        ({"train_size": 0}, "data.train_size: must be a positive integer, not 0"),
-        ({"data_seed": None}, "data.data_seed: must be an integer, not None"),
+        ({"test_lengths": [5, "x"]}, "data.test_lengths: must be a whole number of at least 1, not 'x'"),
+        ({"train_size": 0}, "data.train_size: must be a whole number of at least 1, not 0"),
+        ({"data_seed": None}, "data.data_seed: must be a whole number, not None"),
         ({"source_tokens": "character"}, "data.source_tokens: unknown tokenization 'character'; did you mean 'char"),
         ({"limits": {"train": {"source": 3}}}, "data.limits.train.target: is missing"),
-        ({"vocabulary_size": "many"}, "data.vocabulary_size: must be a positive integer, not many"),
+        ({"vocabulary_size": "many"}, "data.vocabulary_size: must be a whole number of at least 1, not 'many'"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(changes: dict[str, Any], words: str) -> None:

@@ -193,7 +193,7 @@ class GeneratedCorpus(Corpus):
             if value[0] > value[1]:
                 raise InputError(f"data.{key}: the shortest length, {value[0]}, exceeds the longest, {value[1]}")
         if isinstance(self.data_seed, bool) or not isinstance(self.data_seed, int):
-            raise InputError(f"data.data_seed: must be an integer, not {self.data_seed}")
+            raise InputError(f"data.data_seed: must be a whole number, not {self.data_seed!r}")
 
 
 def make_example_id(split: str, row: int, last: int | None = None) -> str:
@@ -214,13 +214,13 @@ def describe_rows(example_id: str) -> str:
 
 
 def check_positive(key: str, value: object) -> None:
-    """Check that a setting is a positive integer.
+    """Check that a setting is a whole number of at least 1.
 
     Raises:
         InputError: it is not; names ``data.<key>``.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InputError(f"data.{key}: must be a positive integer, not {value}")
+        raise InputError(f"data.{key}: must be a whole number of at least 1, not {value!r}")
 
 
 def to_jsonable(value: Any) -> Any:

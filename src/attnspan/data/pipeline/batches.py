@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from jaxtyping import Int, Int32, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -25,17 +26,17 @@ from attnspan.errors import InputError
 
 @dataclass(kw_only=True)
 class Batch:
-    """A batch of examples, padded with ``PAD`` to the longest."""
+    """A batch of examples, padded with ``PAD`` to the longest; here T counts ``<eos>``."""
 
-    source: Tensor
+    source: Int64[Tensor, "B S"]
     """Token ids."""
-    source_lengths: Tensor
+    source_lengths: Int64[Tensor, " B"]
     """Tokens of each source; always on the CPU, where packed sequences need them."""
-    target_input: Tensor
-    """Token ids ``<bos>`` y1 ... yT."""
-    target_output: Tensor
-    """Token ids y1 ... yT ``<eos>``."""
-    index: Tensor
+    target_input: Int64[Tensor, "B T"]
+    """Token ids ``<bos>`` y1 y2 ..."""
+    target_output: Int64[Tensor, "B T"]
+    """Token ids y1 y2 ... ``<eos>``."""
+    index: Int64[Tensor, " B"]
     """Row number of each example in its split; always on the CPU."""
     target_tokens: int
     """Number of tokens in ``target_output`` except padding, including ``<eos>``."""
@@ -87,12 +88,12 @@ class EncodedSplit:
         self._target = _IdColumn(dataset, "target_ids")
 
     @property
-    def source_lengths(self) -> NDArray[np.int32]:
+    def source_lengths(self) -> Int32[np.ndarray, " N"]:
         """Tokens of each source."""
         return self._source.lengths
 
     @property
-    def target_lengths(self) -> NDArray[np.int32]:
+    def target_lengths(self) -> Int32[np.ndarray, " N"]:
         """Tokens of each target, without ``<eos>``."""
         return self._target.lengths
 
@@ -147,9 +148,9 @@ class _IdColumn:
         self._values = [chunk.values.to_numpy() for chunk in chunks]
         self._offsets = [chunk.offsets.to_numpy() for chunk in chunks]
         self._first = np.cumsum([0, *(len(chunk) for chunk in chunks)])
-        self.lengths: NDArray[np.int32] = np.concatenate([np.diff(o) for o in self._offsets])
+        self.lengths: Int32[np.ndarray, " N"] = np.concatenate([np.diff(o) for o in self._offsets])
 
-    def padded(self, index: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def padded(self, index: Int64[np.ndarray, " B"]) -> tuple[Int64[np.ndarray, " B"], Int64[np.ndarray, "B L"]]:
         """Lengths and padded ids of the rows ``index``."""
         chunks = np.searchsorted(self._first, index, side="right") - 1
         within = index - self._first[chunks]
@@ -165,7 +166,7 @@ class _IdColumn:
 
 
 class TokenBudgetBatches:
-    """Batches of rows of similar length, as many as satisfy ``B * max(S, T+1) <= batch_tokens``.
+    """Batches of rows of similar length, as many as satisfy ``B * max(S, T) <= batch_tokens``.
 
     Rows are sorted by length and split into batches. For training, rows of equal length are shuffled in each epoch, and
     then the batches. The sorted lengths do not depend on the epoch, so all epochs have the same number of batches.
@@ -174,8 +175,8 @@ class TokenBudgetBatches:
     def __init__(
         self,
         *,
-        source_lengths: NDArray[np.integer[Any]],
-        target_lengths: NDArray[np.integer[Any]],
+        source_lengths: Int[np.ndarray, " N"],
+        target_lengths: Int[np.ndarray, " N"],
         batch_tokens: int,
         key: str = "batch_tokens",
     ) -> None:
@@ -210,11 +211,11 @@ class TokenBudgetBatches:
         batches = self._split(np.lexsort((draw.random(len(self._longer)), self._other, self._longer)))
         return [batches[i] for i in draw.permutation(len(batches))]
 
-    def _split(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    def _split(self, rows: Int64[np.ndarray, " N"]) -> list[NDArray[np.int64]]:
         return [rows[first:last] for first, last in zip(self._boundaries[:-1], self._boundaries[1:], strict=True)]
 
 
-def _boundaries(lengths: NDArray[np.integer[Any]], batch_tokens: int) -> list[int]:
+def _boundaries(lengths: Int[np.ndarray, " N"], batch_tokens: int) -> list[int]:
     """Boundaries of the largest batches within the budget, for rows of ascending ``lengths``."""
     boundaries = [0]
     steps = np.flatnonzero(np.diff(lengths)) + 1
