@@ -64,15 +64,15 @@ class Paper:
     def attention(self, x: Tensor, others: list[Tensor], weights: nn.MultiheadAttention) -> tuple[Tensor, list[Tensor]]:
         """3.2.2: Concat(head_1 ... head_h) W^O, head_i = Attention(Q W_i^Q, K W_i^K, V W_i^V); weights by head."""
         d, h = len(x), weights.num_heads
-        heads, weights = [], []
+        heads, alphas = [], []
         for i in range(h):
             rows = slice(i * d // h, (i + 1) * d // h)
             w_q, w_k, w_v = (matrix[rows] for matrix in weights.in_proj_weight.chunk(3))
             b_q, b_k, b_v = (bias[rows] for bias in weights.in_proj_bias.chunk(3))
             context, alpha = self.head(w_q @ x + b_q, [w_k @ y + b_k for y in others], [w_v @ y + b_v for y in others])
             heads.append(context)
-            weights.append(alpha)
-        return weights.out_proj.weight @ torch.cat(heads) + weights.out_proj.bias, weights
+            alphas.append(alpha)
+        return weights.out_proj.weight @ torch.cat(heads) + weights.out_proj.bias, alphas
 
     def head(self, q: Tensor, keys: list[Tensor], values: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Eq. 1: softmax(q K^T / sqrt(d_k)) V."""
@@ -104,18 +104,18 @@ class Paper:
         """3.1, right half of figure 1; with the weights of the last layer, the mean over its heads."""
         decoder = self.model.decoder
         xs = [self.enter(token, t, self.model.target_embedding, decoder) for t, token in enumerate(target_input)]
-        weights: list[Tensor] = []
+        alignment: list[Tensor] = []
         for layer in decoder.layers:
-            states, weights = self.read_by(layer, xs), []
-            xs = [self.decoder_layer(x, self.visible_at(t, states), memory, layer, weights) for t, x in enumerate(xs)]
-        return self.finish(xs, decoder), torch.stack(weights)
+            states, alignment = self.read_by(layer, xs), []
+            xs = [self.decoder_layer(x, self.visible_at(t, states), memory, layer, alignment) for t, x in enumerate(xs)]
+        return self.finish(xs, decoder), torch.stack(alignment)
 
     def decoder_layer(
-        self, x: Tensor, visible: list[Tensor], memory: list[Tensor], layer: nn.Module, weights: list[Tensor]
+        self, x: Tensor, visible: list[Tensor], memory: list[Tensor], layer: nn.Module, alignment: list[Tensor]
     ) -> Tensor:
         def cross_attend(q: Tensor) -> Tensor:
             output, alphas = self.attention(q, memory, layer.multihead_attn)
-            weights.append(sum(alphas) / len(alphas))
+            alignment.append(sum(alphas) / len(alphas))
             return output
 
         first = layer.norm_first
@@ -124,7 +124,7 @@ class Paper:
         return self.add(x, lambda q: self.feed_forward(q, layer), layer.norm3, first)
 
     def read_by(self, layer: nn.Module, xs: list[Tensor]) -> list[Tensor]:
-        """What self-attention weights at."""
+        """What a query of self-attention sees."""
         return [self.norm(x, layer.norm1) for x in xs] if layer.norm_first else xs
 
     def finish(self, xs: list[Tensor], part: nn.Module) -> list[Tensor]:
@@ -133,9 +133,9 @@ class Paper:
 
     def __call__(self, source: list[int], target_input: list[int]) -> tuple[Tensor, Tensor]:
         """Logits [T, V] and weights [T, S]."""
-        outputs, weights = self.decode(target_input, self.encode(source))
+        outputs, alignment = self.decode(target_input, self.encode(source))
         readout = self.model.readout
-        return torch.stack([readout.weight @ o + readout.bias for o in outputs]), weights
+        return torch.stack([readout.weight @ o + readout.bias for o in outputs]), alignment
 
 
 @pytest.mark.usefixtures("float64")
@@ -144,9 +144,9 @@ def test_logits_weights_and_gradients_equal_the_loop(composed: Compose, settings
     model = small(composed, "transformer", *settings)
     logits, weights = model(*pad(SOURCES), torch.tensor(TARGETS))
     expected = [Paper(model)(*pair) for pair in PAIRS]
-    for row, (right, weights) in enumerate(expected):
+    for row, (right, alignment) in enumerate(expected):
         torch.testing.assert_close(logits[row], right, atol=1e-9, rtol=0)
-        torch.testing.assert_close(weights[row, :, : len(SOURCES[row])], weights, atol=1e-9, rtol=0)
+        torch.testing.assert_close(weights[row, :, : len(SOURCES[row])], alignment, atol=1e-9, rtol=0)
 
     mix = torch.randn(logits.shape)
     names, parameters = zip(*model.named_parameters(), strict=True)
