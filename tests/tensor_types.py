@@ -22,7 +22,7 @@ def check(function: Callable[..., Any]) -> Callable[..., Any]:
     """beartype for annotations of arrays only: classes check the values of the config, and say more about them."""
     hints = function.__annotations__
     function.__annotations__ = {
-        name: hint for name, hint in hints.items() if re.search("Tensor|ndarray|State", str(hint))
+        name: hint for name, hint in hints.items() if re.search(r"Tensor|Int\d*\[.*ndarray|State", str(hint))
     }
     return beartype(function)
 
