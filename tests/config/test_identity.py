@@ -14,11 +14,13 @@ import yaml
 from attnspan.config.compose import conf_directory
 from attnspan.config.identity import run_directory, run_id
 from attnspan.config.instantiate import assemble_model
+from attnspan.files import read_json
 from attnspan.models.attention import scores
 from attnspan.runs.completeness import is_finished
+from attnspan.runs.layout import SUMMARY
 from attnspan.runs.stable_name import stable_name
 from tests.conftest import TINY, Compose
-from tests.training.test_run import run
+from tests.training.test_resume import run
 
 IDS = {
     (): "75154829051c",
@@ -76,7 +78,8 @@ def test_a_class_that_moves_keeps_its_finished_runs(
     composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = composed(*TINY, "decoder=bahdanau", f"runs_dir={tmp_path}")
-    directory, summary = run(config)
+    directory, _ = run(config)
+    fingerprint = read_json(directory / SUMMARY)["data_fingerprint"]
     elsewhere = ModuleType("attnspan.models.attention.elsewhere")
     elsewhere.AdditiveScore = scores.AdditiveScore  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, elsewhere.__name__, elsewhere)
@@ -85,7 +88,7 @@ def test_a_class_that_moves_keeps_its_finished_runs(
     )
     assert moved != config
     assemble_model(moved, source_vocabulary_size=5, target_vocabulary_size=5)
-    assert run_directory(moved, data_fingerprint=summary["data_fingerprint"]) == directory
+    assert run_directory(moved, data_fingerprint=fingerprint) == directory
     assert is_finished(directory)
 
 
