@@ -50,7 +50,7 @@ from attnspan.models.decoding.beam import Beam
 from attnspan.models.decoding.greedy import Greedy
 from attnspan.models.decoding.strategy import LengthLimit
 from attnspan.training.lightning_module import SPECIALS
-from attnspan.training.run import _processor
+from attnspan.training.machine import processor_name
 
 BATCH, EMBEDDING, HIDDEN = 64, 128, 256
 ARMS = ["torch", "plain", "luong_general", "luong_general_feeding", "bahdanau"]
@@ -267,7 +267,7 @@ def main() -> None:
     found: Found = {case: [] for cases in together for case in cases}
     about: dict[str, Any] = {
         "command": f"python {' '.join(sys.argv)}",
-        "machine": f"{_processor()}, {platform.platform()}, python {platform.python_version()}",
+        "machine": f"{processor_name()}, {platform.platform()}, python {platform.python_version()}",
         "torch": version("torch"),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "threads": options.threads,

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import yaml
 
-from attnspan.training.run import _processor
+from attnspan.training.machine import processor_name
 
 EPOCH = 57  # updates
 EMBEDDING, HIDDEN = 128, 256
@@ -127,7 +127,9 @@ def main() -> None:
     code = "from importlib.metadata import version; print(version('yoyodyne'), version('torch'))"
     peer = subprocess.run([options.yoyodyne, "-c", code], check=True, stdout=subprocess.PIPE, text=True).stdout.split()
     print("python benchmarks/bench_yoyodyne.py YOYODYNE DATA", *sys.argv[3:])
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {_processor()}, {platform.platform()}, python {platform.python_version()},")
+    print(
+        f"{datetime.now(UTC):%Y-%m-%d}, {processor_name()}, {platform.platform()}, python {platform.python_version()},"
+    )
     print(f"torch {version('torch')}, {options.threads} threads, {options.rounds} rounds; Yoyodyne {peer[0]} with its")
     print(f"torch {peer[1]}; language {options.language}; median over rounds, lowest and highest")
     print()

@@ -40,7 +40,7 @@ from attnspan.data.tokenizer import BOS, EOS
 from attnspan.models.decoding.greedy import Greedy
 from attnspan.models.decoding.strategy import LengthLimit
 from attnspan.training.lightning_module import SPECIALS
-from attnspan.training.run import _processor
+from attnspan.training.machine import processor_name
 
 ARMS = ["plain", "bahdanau", "luong_general"]
 CELLS = ["gru", "lstm"]
@@ -193,7 +193,9 @@ def main() -> None:
 
     from importlib.metadata import version
 
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {_processor()}, {platform.platform()}, python {platform.python_version()},")
+    print(
+        f"{datetime.now(UTC):%Y-%m-%d}, {processor_name()}, {platform.platform()}, python {platform.python_version()},"
+    )
     print(f"torch {version('torch')}, one thread; medians of {options.rounds} rounds; x: over {options.arms[0]} with")
     print(f"{options.rnn[0]}; loss {options.loss:g}: updates and seconds until a loss of {options.loss:g} nats a token")
     print()

@@ -29,7 +29,7 @@ from attnspan.runs.checkpoint_file import read_checkpoint
 from attnspan.runs.completeness import is_finished
 from attnspan.runs.layout import BEST, METRICS, RECORDS, SUMMARY
 from attnspan.runs.status import INTERRUPTED, current_status, is_locked, read_status
-from attnspan.training.callbacks.progress import Reporter
+from attnspan.training.callbacks.progress import ProgressReporter
 from attnspan.training.run import execute
 from tests.conftest import TINY
 
@@ -80,7 +80,7 @@ def carry_out(config: dict[str, Any], log: Path, start_method: str) -> None:
     """One attempt at a run, in a process of its own."""
     os.setsid()
     multiprocessing.set_start_method(start_method, force=True)  # the server has set its own
-    Reporter.EVERY = 0.0  # the status says what the run was killed at
+    ProgressReporter.EVERY = 0.0  # the status says what the run was killed at
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
@@ -88,11 +88,11 @@ def carry_out(config: dict[str, Any], log: Path, start_method: str) -> None:
     directory = run_directory(config, data_fingerprint=prepared.fingerprint)
     execute(
         config,
-        prepared=prepared,
+        data=prepared,
         directory=directory,
         command="",
         report=lambda status: None,
-        say=lambda line: print(line, flush=True),
+        log=lambda line: print(line, flush=True),
     )
 
 

@@ -153,7 +153,7 @@ def copied(composed: Compose, root: Path, arm: str, *overrides: str) -> Path:
     config = composed(*tiny, f"runs_dir={root}", f"decoder={arm}", *overrides)
     prepared = prepare(build_corpus(config), cache_dir=Path(config["cache_dir"]))
     directory = run_directory(config, data_fingerprint=prepared.fingerprint)
-    execute(config, prepared=prepared, directory=directory, command="test", report=lambda status: None)
+    execute(config, data=prepared, directory=directory, command="test", report=lambda status: None)
     return directory
 
 

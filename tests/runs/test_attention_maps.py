@@ -49,7 +49,7 @@ def test_a_run_keeps_what_its_hypotheses_were_made_with(arm: str, composed: Comp
     config = composed(*TINY, f"decoder={arm}", "trainer.max_steps=60", f"runs_dir={tmp_path}")
     prepared = prepare(build_corpus(config), cache_dir=Path(config["cache_dir"]))
     directory = run_directory(config, data_fingerprint=prepared.fingerprint)
-    execute(config, prepared=prepared, directory=directory, command="", report=lambda status: None)
+    execute(config, data=prepared, directory=directory, command="", report=lambda status: None)
     kept = read_attended(directory)
     if arm == "plain":
         assert kept is None

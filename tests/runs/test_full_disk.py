@@ -13,7 +13,7 @@ import pytest
 
 from attnspan.errors import InputError
 from attnspan.files import cannot_write, write_whole
-from attnspan.training.metrics_csv import Curves
+from attnspan.training.metrics_csv import MetricsCsv
 from tests.conftest import TINY
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +44,7 @@ def test_a_full_disk_leaves_what_was_whole(small: Path) -> None:
 
 def test_curves_on_a_full_disk(small: Path) -> None:
     """Lightning writes them, and names no file."""
-    curves = Curves(small)
+    curves = MetricsCsv(small)
 
     def log(first: int, last: int) -> None:
         for step in range(first, last):

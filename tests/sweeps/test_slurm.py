@@ -181,7 +181,7 @@ def test_preempted_it_goes_on_and_ends_the_same(composed: Compose, tmp_path: Pat
     assert printed.count("put back into SLURM's queue at update") == 3
     for seed in (1, 2, 3):
         directory = sweep.directory(seed)
-        (resumed,) = re.findall(r"goes on at update (\d+)", (directory / LOG).read_text(encoding="utf-8"))
+        (resumed,) = re.findall(r"resumes from update (\d+)", (directory / LOG).read_text(encoding="utf-8"))
         # Where it was stopped, and not at the last validation, for that would be up to 99 updates before.
         assert int(resumed) % 100 or int(resumed) == updates[seed]
         untouched, _ = run(composed(*LONG, f"seed={seed}", f"runs_dir={tmp_path / 'untouched'}"))

@@ -25,7 +25,6 @@ from attnspan.training import lightning_module as lit
 from attnspan.training.callbacks.checkpoints import Checkpoints
 from attnspan.training.callbacks.recorder import Recorder
 from attnspan.training.lightning_module import is_exact
-from attnspan.training.metrics_csv import Curves
 from attnspan.training.run import execute
 from attnspan.training.signals import Stop
 from tests.conftest import Compose
@@ -37,16 +36,12 @@ def validate(
     directory: Path, values: list[tuple[float, float]], *, selection_metric: str, patience: int | None = None
 ) -> tuple[Checkpoints, int]:
     """Go through validations with these (sequence error rates, losses), one an update; says when training ended."""
-    nobody: Any = None  # nothing is tested here
     checkpoints = Checkpoints(
         directory=directory,
         selection_metric=selection_metric,
         patience=patience,
-        every=60,
-        curves=Curves(directory),
+        interval=60,
         stop=Stop(),
-        recorder=nobody,
-        cost=nobody,
     )
     trainer: Any = SimpleNamespace(should_stop=False, is_global_zero=True)
     module: Any = SimpleNamespace(state_dict=lambda: {"update": torch.tensor(trainer.global_step)})
@@ -129,7 +124,7 @@ def test_an_unknown_symbol_is_an_edit() -> None:
     recorder = Recorder(prepared=prepared, run_id="r", arm="plain", data="d", seed=1)
     found = hypotheses(torch.tensor([[4, 3], [4, 3]]))
     exact = is_exact(found, torch.tensor([[4, 3, 2], [4, 5, 2]]))
-    tested = lit.Tested(nll=torch.ones(2), correct=torch.ones(2), weights=None, exact=exact, hypotheses=found)
+    tested = lit.TestOutput(nll=torch.ones(2), correct=torch.ones(2), weights=None, exact=exact, hypotheses=found)
     batch: Any = SimpleNamespace(index=torch.tensor([0, 1]), examples=2)
     nobody: Any = None
     recorder.on_test_batch_end(nobody, nobody, tested, batch, 0)
@@ -138,7 +133,7 @@ def test_an_unknown_symbol_is_an_edit() -> None:
 
 def test_an_unknown_criterion(composed: Compose) -> None:
     with pytest.raises(
-        InputError, match=r"selection_metric: 'sequence_error' is no.* did you mean 'sequence_error_rate'"
+        InputError, match=r"selection_metric: there is no 'sequence_error'; did you mean 'sequence_error_rate'"
     ):
         composed("selection_metric=sequence_error")
 
@@ -178,7 +173,7 @@ def learned(composed: Compose, files: Path, runs: Path, *overrides: str) -> tupl
     )
     prepared = prepare(build_corpus(config), cache_dir=Path(config["cache_dir"]))
     directory = run_directory(config, data_fingerprint=prepared.fingerprint)
-    execute(config, prepared=prepared, directory=directory, command="", report=lambda status: None)
+    execute(config, data=prepared, directory=directory, command="", report=lambda status: None)
     return directory, pd.read_csv(directory / METRICS).dropna(subset=["validation/loss"]).reset_index()
 
 

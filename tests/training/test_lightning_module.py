@@ -36,7 +36,7 @@ def module(composed: Compose, *, label_smoothing: float = 0.0, dropout: float = 
         model=small(composed, "bahdanau", f"model.dropout={dropout}"),
         decoding=Greedy(limit=LengthLimit(ratio=1.0, margin=2)),
         optimizer=partial(torch.optim.SGD, lr=1.0),
-        schedule=partial(warmup_decay, max_steps=10, warmup_steps=4, final=0.5),
+        schedule=partial(warmup_decay, max_steps=10, warmup_steps=4, final_ratio=0.5),
         label_smoothing=label_smoothing,
         decode_in_validation=False,
     )
@@ -98,7 +98,7 @@ def test_dropout_is_for_training(composed: Compose) -> None:
 def test_the_schedule_by_hand() -> None:
     """Four updates up to the full rate, then linearly to the half of it at update ten."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=8.0)
-    schedule = warmup_decay(optimizer, max_steps=10, warmup_steps=4, final=0.5)
+    schedule = warmup_decay(optimizer, max_steps=10, warmup_steps=4, final_ratio=0.5)
     rates = []
     for _ in range(12):
         rates.append(optimizer.param_groups[0]["lr"])

@@ -41,8 +41,8 @@ from attnspan.runs.layout import (
 )
 from attnspan.runs.status import FAILED, INTERRUPTED, TESTING, TRAINING, read_status
 from attnspan.training.callbacks.checkpoints import Checkpoints
-from attnspan.training.callbacks.progress import Reporter
-from attnspan.training.resuming import find_checkpoint
+from attnspan.training.callbacks.progress import ProgressReporter
+from attnspan.training.resuming import find_resume_point
 from attnspan.training.run import execute
 from attnspan.training.signals import Stop
 from tests.conftest import TINY, Compose
@@ -64,11 +64,11 @@ def run(config: dict[str, Any], *, once: bool = False) -> tuple[Path, list[str]]
         try:
             execute(
                 config,
-                prepared=prepared,
+                data=prepared,
                 directory=directory,
                 command="",
                 report=lambda status: None,
-                say=said.append,
+                log=said.append,
             )
             break
         except KilledError:
@@ -95,9 +95,9 @@ def die_at(monkeypatch: pytest.MonkeyPatch, *moments: tuple[str, int]) -> list[t
     left = list(moments)
 
     def dying(hook: str) -> Callable[..., None]:
-        before = getattr(Reporter, hook)
+        before = getattr(ProgressReporter, hook)
 
-        def run_hook(self: Reporter, trainer: L.Trainer, *arguments: Any) -> None:
+        def run_hook(self: ProgressReporter, trainer: L.Trainer, *arguments: Any) -> None:
             before(self, trainer, *arguments)
             if left and left[0] == (hook, trainer.global_step):
                 del left[0]
@@ -106,7 +106,7 @@ def die_at(monkeypatch: pytest.MonkeyPatch, *moments: tuple[str, int]) -> list[t
         return run_hook
 
     for hook in {hook for hook, _ in moments}:
-        monkeypatch.setattr(Reporter, hook, dying(hook))
+        monkeypatch.setattr(ProgressReporter, hook, dying(hook))
     return left
 
 
@@ -120,7 +120,7 @@ def untouched(composed: Compose, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def test_stopped_after_every_update(composed: Compose, untouched: Path, tmp_path: Path) -> None:
     """21 deaths: after each update, an epoch's last and those with a validation among them, and after the training."""
     directory, said = run(composed(*TINY, *DROPOUT, "checkpoint_interval=0", f"runs_dir={tmp_path}"))
-    assert said[:-1] == [f"goes on at update {update}" for update in range(1, 20)]
+    assert said[:-1] == [f"resumes from update {update}" for update in range(1, 20)]
     assert "only the test is left" in said[-1]
     assert_same(directory, untouched)
     whole, parts = (read_json(path / SUMMARY) for path in (untouched, directory))
@@ -146,7 +146,7 @@ def test_killed_some_time_after_the_checkpoint(
     )
     _, said = run(composed(*TINY, *DROPOUT, f"runs_dir={tmp_path}"))
     assert not left
-    assert [int(line.split()[4].strip(",")) for line in said] == [3, 4, 11, 11, 12, 19, 20]
+    assert [int(line.split()[3].strip(",")) for line in said] == [3, 4, 11, 11, 12, 19, 20]
     (directory,) = (path.parent for path in tmp_path.rglob(SUMMARY))
     assert_same(directory, untouched)
 
@@ -196,7 +196,7 @@ def test_the_previous_checkpoint_serves_where_the_last_is_damaged(
     _, said = run(config)
     if damage != "gone":
         assert f"{last}: not a whole checkpoint" in said.pop(0)
-    assert said == ["goes on at update 7"]
+    assert said == ["resumes from update 7"]
     assert not (tmp_path / "exploded").exists()
     assert_same(directory, untouched)
 
@@ -262,13 +262,13 @@ def test_trouble_with_reading_is_no_damage(
     assert status is not None
     assert status.state == FAILED
     assert {path: path.read_bytes() for path in (directory / CHECKPOINTS).iterdir()} == before
-    assert run(config)[1] == ["goes on at update 8"]
+    assert run(config)[1] == ["resumes from update 8"]
     assert_same(directory, untouched)
 
 
 @pytest.mark.parametrize("best", ["damaged", "gone", "newer"])
 @pytest.mark.parametrize("when", ["in training", "before the test"])
-def test_the_best_weights_are_put_back(
+def test_the_best_weights_are_restored(
     composed: Compose, untouched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, best: str, when: str
 ) -> None:
     """Each checkpoint alone is enough to go on."""
@@ -287,11 +287,11 @@ def test_the_best_weights_are_put_back(
         other["state_dict"] = {name: tensor + 1 for name, tensor in other["state_dict"].items()}
         torch.save(other, path)
     _, said = run(config)
-    words = {"damaged": f"{path}: not a whole checkpoint", "gone": f"{path}: no such file; it is put back"}
-    assert ["put back" in line for line in said] == ([False] if best == "newer" else [True, False])
+    words = {"damaged": f"{path}: not a whole checkpoint", "gone": f"{path}: no such file; it is restored"}
+    assert ["restored" in line for line in said] == ([False] if best == "newer" else [True, False])
     if best in words:
         assert words[best] in said[0]
-    assert said[-1].startswith("goes on a")
+    assert said[-1].startswith("resumes ")
     assert_same(directory, untouched)
 
 
@@ -299,7 +299,7 @@ def test_a_damaged_config_is_written_anew(interrupted: tuple[dict[str, Any], Pat
     """As after a power cut; it does not stand in the way of the other runs of a sweep."""
     config, directory = interrupted
     (directory / CONFIG).write_bytes(b"")
-    assert run(config)[1] == ["goes on at update 8"]
+    assert run(config)[1] == ["resumes from update 8"]
     assert_same(directory, untouched)
 
 
@@ -309,17 +309,17 @@ def test_a_stop_in_a_validation(
 ) -> None:
     """It does not wait for the end of a validation, and loses the update before it at most, never the minute before."""
     config = composed(*TINY, *DROPOUT, "loader.evaluation_batch_tokens=64", f"runs_dir={tmp_path}")
-    validated = Reporter.on_validation_batch_end
+    validated = ProgressReporter.on_validation_batch_end
     seen: list[int] = []
 
-    def ask(self: Reporter, trainer: L.Trainer, *arguments: Any, **named: Any) -> None:
+    def ask(self: ProgressReporter, trainer: L.Trainer, *arguments: Any, **named: Any) -> None:
         validated(self, trainer, *arguments, **named)
         seen.append(trainer.global_step)
         if seen.count(8) == 1 and trainer.global_step == 8:
             os.kill(os.getpid(), number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Reporter, "on_validation_batch_end", ask)
+        patch.setattr(ProgressReporter, "on_validation_batch_end", ask)
         with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit):
             run(config)
     assert seen.count(8) < seen.count(4)
@@ -327,7 +327,7 @@ def test_a_stop_in_a_validation(
     status = read_status(directory)
     assert status is not None
     assert (status.state, status.reason) == (INTERRUPTED, f"by {number.name}")
-    assert run(config)[1][-1] == "goes on at update 7"
+    assert run(config)[1][-1] == "resumes from update 7"
     assert_same(directory, run(config | {"runs_dir": str(tmp_path / "whole")})[0])
 
 
@@ -379,7 +379,7 @@ def test_a_runs_directory_may_be_moved(
     moved = tmp_path / "moved" / directory.relative_to(tmp_path)
     moved.parent.mkdir(parents=True)
     directory.rename(moved)
-    assert run(config | {"runs_dir": str(tmp_path / "moved")}) == (moved, ["goes on at update 8"])
+    assert run(config | {"runs_dir": str(tmp_path / "moved")}) == (moved, ["resumes from update 8"])
     assert_same(moved, untouched)
 
 
@@ -403,7 +403,7 @@ def test_checkpoints_hold_plain_things(interrupted: tuple[dict[str, Any], Path])
     assert {path.name for path in (directory / CHECKPOINTS).iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}
     for path in (directory / CHECKPOINTS).iterdir():
         torch.load(path, weights_only=True)
-    assert find_checkpoint(directory, print) is not None
+    assert find_resume_point(directory, print) is not None
 
 
 class _Bomb:
@@ -506,7 +506,7 @@ def test_killed_for_real(composed: Compose, cache: Path, tmp_path: Path) -> None
 
     process = start(0.1)
     printed = process.send(signal.SIGKILL, process.is_validating)
-    assert f"goes on at update {update}" in printed
+    assert f"resumes from update {update}" in printed
 
     process = start(1000, workers=2)
     printed = process.send(signal.SIGINT, some_time_in_training(process))

@@ -46,7 +46,7 @@ def run(composed: Compose, runs: Path, *overrides: str) -> Path:
     config = composed(*TINY, f"runs_dir={runs}", *overrides)
     prepared = prepare(build_corpus(config), cache_dir=Path(config["cache_dir"]))
     directory = run_directory(config, data_fingerprint=prepared.fingerprint)
-    execute(config, prepared=prepared, directory=directory, command="test", report=lambda status: None)
+    execute(config, data=prepared, directory=directory, command="test", report=lambda status: None)
     return directory
 
 
@@ -206,8 +206,8 @@ def test_divergence_is_told(composed: Compose, tmp_path: Path) -> None:
 def test_numbers_too_small_to_matter_are_zero() -> None:
     """In every thread, and in the backward pass too: with them, a step over 200 tokens takes several times as long."""
     code = (
-        "import torch; from attnspan.training.run import _prepare_machine\n"
-        "_prepare_machine({'threads': 2, 'matmul_precision': 'highest', 'seed': 1})\n"
+        "import torch; from attnspan.training.machine import set_up_machine\n"
+        "set_up_machine({'threads': 2, 'matmul_precision': 'highest', 'seed': 1})\n"
         "small = torch.full((1000, 1000), 1e-37, requires_grad=True)\n"
         "assert small.count_nonzero() == 10**6\n"
         "assert (small * 1e-3).count_nonzero() == 0\n"
@@ -261,7 +261,7 @@ def test_damaged_data_ends_the_run(
     monkeypatch.setattr(Cost, "on_train_batch_end", counted)
     directory = tmp_path / "run"
     with pytest.raises(InputError, match=r"train\.arrow is gone; run the same command again to prepare the data anew"):
-        execute(config, prepared=prepared, directory=directory, command="test", report=lambda status: None)
+        execute(config, data=prepared, directory=directory, command="test", report=lambda status: None)
     assert len(batches) == updates
     assert not list(directory.rglob("*.ckpt"))
     status = read_status(directory)
@@ -273,7 +273,7 @@ def test_a_run_under_way_is_left_alone(composed: Compose, finished: dict[str, Pa
     """Somebody else is at work in the directory: not a file of it changes. Then nobody is, and the run runs."""
     directory = finished["luong_general"]
     before = (directory / "summary.json").read_bytes()
-    with FileLock(directory / LOCK), pytest.raises(InputError, match=f"under way in process {os.getpid()}"):
+    with FileLock(directory / LOCK), pytest.raises(InputError, match=f"being computed in process {os.getpid()}"):
         run(composed, directory.parents[2], "decoder=luong_general", "rerun=true")
     assert (directory / "summary.json").read_bytes() == before
     run(composed, directory.parents[2], "decoder=luong_general", "rerun=true")

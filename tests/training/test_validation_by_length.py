@@ -10,8 +10,8 @@ import torch
 
 from attnspan.analysis.bins import Bins
 from attnspan.data.tokenizer import PAD
-from attnspan.training.callbacks.validation_by_length import ByLength
-from attnspan.training.lightning_module import Validated
+from attnspan.training.callbacks.validation_by_length import ValidationByLength
+from attnspan.training.lightning_module import ValidationOutput
 
 
 def test_sums_over_batches_by_hand() -> None:
@@ -23,7 +23,7 @@ def test_sums_over_batches_by_hand() -> None:
             device=torch.device("cpu"), log=lambda name, value, rank_zero_only: logged.update({name: value})
         ),
     )
-    callback = ByLength(Bins((0, 3, 6, 9)))
+    callback = ValidationByLength(Bins((0, 3, 6, 9)))
     callback.on_validation_epoch_start(trainer, module)
     # sources of 3 and of 4 tokens are in the first and the second bin; nothing is in the third
     for lengths, nll, correct, tokens in (
@@ -34,7 +34,7 @@ def test_sums_over_batches_by_hand() -> None:
         for row, count in enumerate(tokens):
             target[row, :count] = 9
         batch = cast(Any, SimpleNamespace(source_lengths=torch.tensor(lengths), target_output=target))
-        outputs = Validated(nll=torch.tensor(nll).double(), correct=torch.tensor(correct))
+        outputs = ValidationOutput(nll=torch.tensor(nll).double(), correct=torch.tensor(correct))
         callback.on_validation_batch_end(trainer, module, outputs, batch, 0)
     callback.on_validation_epoch_end(trainer, module)
     assert logged == pytest.approx(
@@ -49,7 +49,7 @@ def test_sums_over_batches_by_hand() -> None:
 
 def test_each_validation_begins_anew() -> None:
     trainer, module = cast(Any, None), cast(Any, SimpleNamespace(device=torch.device("cpu")))
-    callback = ByLength(Bins((0, 3)))
+    callback = ValidationByLength(Bins((0, 3)))
     for _ in range(2):
         callback.on_validation_epoch_start(trainer, module)
         assert callback._sums.sum() == 0

@@ -129,11 +129,11 @@ def _run_one(config: dict[str, Any], command: str) -> None:
             try:
                 summary = execute(
                     config,
-                    prepared=prepared,
+                    data=prepared,
                     directory=directory,
                     command=command,
                     report=lambda status: display.show(label, status),
-                    say=lambda line: display.say(f"{label}: {line}"),
+                    log=lambda line: display.say(f"{label}: {line}"),
                 )
             except NotFiniteError as error:
                 raise InputError(str(error)) from error

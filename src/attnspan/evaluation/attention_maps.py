@@ -4,6 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pyarrow.compute as pc
+from datasets import Dataset
+
+from attnspan.evaluation.loaded_run import LoadedRun
+from attnspan.runs.attention_maps import Heatmap
+
+
+def decode_shown_examples(run: LoadedRun, test: Dataset, *, longest_trained: int) -> dict[str, Heatmap]:
+    """Decode the shown examples one by one.
+
+    Args:
+        run: the trained model.
+        test: the test split.
+        longest_trained: source tokens of the longest training example.
+
+    Returns:
+        Example id -> map; nothing for an arm without attention, and for an empty hypothesis.
+    """
+    lengths = pc.list_value_length(test.data["source_ids"]).to_pylist()
+    examples = test[shown_examples(test["id"][:], lengths, longest_trained=longest_trained)]
+    hypotheses = run.decode(examples["source"], batch_size=1)
+    return {
+        name: Heatmap(source=one.source_tokens, output=one.tokens, weights=one.weights.numpy())
+        for name, one in zip(examples["id"], hypotheses, strict=True)
+        if one.weights is not None and one.tokens
+    }
+
 
 def shown_examples(names: Sequence[str], lengths: Sequence[int], *, longest_trained: int) -> list[int]:
     """Rows of the test split to keep the attention of: nobody chooses them by what they look like.

@@ -8,28 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.plugins import TorchCheckpointIO
 
 from attnspan.errors import InputError, is_out_of_memory
-from attnspan.files import write_whole
-from attnspan.runs.layout import PREVIOUS
 
 
 class DamagedError(InputError):
     """What a checkpoint file holds is not what was written into it; trying again will not help."""
-
-
-class WholeFiles(TorchCheckpointIO):
-    """Writes Lightning's checkpoint whole or not at all, beside the one before, which stays as ``previous.ckpt``."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write ``checkpoint`` to ``path``.
-
-        Raises:
-            InputError: the directory cannot be written (read-only, full).
-        """
-        last = Path(path)
-        write_whole(last, checkpoint_bytes(checkpoint), keep_old_as=last.with_name(Path(PREVIOUS).name))
 
 
 def checkpoint_bytes(content: dict[str, Any]) -> memoryview:

@@ -15,16 +15,20 @@ def code_state() -> dict[str, str | None]:
 
     Returns:
         ``git_commit``: the commit, with ``+`` appended if tracked files differ from it; None if the code does not come
-        from a git checkout. ``code``: the first 12 hexadecimal digits of a SHA-256 hash of all source files.
+        from a git checkout. ``code``: the first 12 hexadecimal digits of a SHA-256 hash of all source files; None if
+        one cannot be read.
     """
     return {"git_commit": _git_commit(), "code": _source_hash()}
 
 
-def _source_hash() -> str:
+def _source_hash() -> str | None:
     digest = hashlib.sha256()
     paths = {path.relative_to(_ROOT).as_posix(): path for folder in _SOURCES for path in folder.rglob("*.py")}
-    for name in sorted(paths):
-        digest.update(f"{name}\0".encode() + paths[name].read_bytes() + b"\0")
+    try:
+        for name in sorted(paths):
+            digest.update(f"{name}\0".encode() + paths[name].read_bytes() + b"\0")
+    except OSError:  # no run fails because its code cannot be described
+        return None
     return digest.hexdigest()[:12]
 
 

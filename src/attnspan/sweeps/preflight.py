@@ -99,7 +99,7 @@ def check(config: dict[str, Any]) -> int:
     check_optimizer(config, model.parameters())
     build(config, "decoding")
     if set(config["trainer"]) - _LIGHTNING_KNOWS or config["trainer"]["accelerator"] not in ("auto", "cpu"):
-        from attnspan.training.run import check_trainer  # this takes seconds more
+        from attnspan.training.trainer import check_trainer  # this takes seconds more
 
         check_trainer(config)
     return sum(parameter.numel() for parameter in model.parameters())

@@ -25,7 +25,7 @@ from attnspan.training.mean_metric import Mean
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tested:
+class TestOutput:
     """What testing finds out about a batch; :class:`attnspan.training.callbacks.recorder.Recorder` makes records of it.
 
     Attributes:
@@ -44,7 +44,7 @@ class Tested:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Validated:
+class ValidationOutput:
     """What validation finds out about a batch; :class:`attnspan.training.callbacks.validation_by_length.ByLength` sums
     it up by source length.
 
@@ -112,7 +112,7 @@ class Seq2SeqModule(L.LightningModule):
         self.log("train/loss", loss.detach(), batch_size=batch.whole_tokens, sync_dist=True)
         return loss
 
-    def validation_step(self, batch: Batch) -> Validated:  # type: ignore[override]
+    def validation_step(self, batch: Batch) -> ValidationOutput:  # type: ignore[override]
         """Teacher-forced loss and accuracy, by token over the whole split; the sequence error rate, if asked for."""
         nll, correct, _ = self._teacher_forced(batch)
         self.validation_loss.update(nll.sum(), batch.target_tokens)
@@ -124,14 +124,14 @@ class Seq2SeqModule(L.LightningModule):
             exact = is_exact(self._decode_freely(batch), batch.target_output)[: batch.examples]
             self.validation_errors.update((~exact).sum(), batch.examples)
             self.log("validation/sequence_error_rate", self.validation_errors, on_epoch=True, batch_size=size)
-        return Validated(nll=nll, correct=correct)
+        return ValidationOutput(nll=nll, correct=correct)
 
-    def test_step(self, batch: Batch) -> Tested:  # type: ignore[override]
+    def test_step(self, batch: Batch) -> TestOutput:  # type: ignore[override]
         """Score the references and search freely."""
         nll, correct, weights = self._teacher_forced(batch)
         hypotheses = self._decode_freely(batch)
         exact = is_exact(hypotheses, batch.target_output)
-        return Tested(nll=nll, correct=correct, weights=weights, exact=exact, hypotheses=hypotheses)
+        return TestOutput(nll=nll, correct=correct, weights=weights, exact=exact, hypotheses=hypotheses)
 
     def _decode_freely(self, batch: Batch) -> Hypotheses:
         return self.decoding(self.model, batch.source, batch.source_lengths, specials=SPECIALS)

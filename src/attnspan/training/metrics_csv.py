@@ -1,23 +1,25 @@
-"""``metrics.csv``: what was logged in training and validation, which can go back to where a checkpoint was."""
+"""``metrics.csv``: what was logged in training and validation, restored with a checkpoint."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import lightning as L
 from lightning.pytorch.loggers import CSVLogger
 
 from attnspan.files import cannot_write, write_text
 from attnspan.training.distributed import rank
 
 
-class Curves(CSVLogger):
-    """``metrics.csv``, which can be put back to what it was at a checkpoint."""
+class MetricsCsv(CSVLogger):
+    """The logger that writes ``metrics.csv``."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory, name="", version="")
 
     def content(self) -> str:
-        """All that is in the file so far."""
+        """All that is in the file so far; empty in a process that writes none."""
         if rank() != 0:
             return ""
         path = Path(self.experiment.metrics_file_path)
@@ -34,16 +36,16 @@ class Curves(CSVLogger):
         except OSError as error:
             raise cannot_write(Path(self.experiment.metrics_file_path), error) from error
 
-    def keep(self) -> None:
-        """Have all of the file on the disk, so that a power cut cannot take any of it.
+    def make_durable(self) -> None:
+        """Write the file anew, through to the disk, so that a power cut cannot take any of it.
 
         Raises:
             InputError: the file cannot be written.
         """
-        self.put_back(self.content())
+        self.restore(self.content())
 
-    def put_back(self, content: str) -> None:
-        """Make the file hold ``content``, and go on behind it."""
+    def restore(self, content: str) -> None:
+        """Make the file hold ``content``, and append to it from now on."""
         if rank() != 0:
             return
         path = Path(self.experiment.metrics_file_path)
@@ -52,3 +54,22 @@ class Curves(CSVLogger):
             self.experiment.metrics_keys = content.splitlines()[0].split(",")
         else:
             path.unlink(missing_ok=True)
+
+
+class MetricsCsvCheckpoint(L.Callback):
+    """Puts the content of ``metrics.csv`` into every checkpoint, and restores it from there.
+
+    Args:
+        metrics_csv: the logger.
+    """
+
+    def __init__(self, metrics_csv: MetricsCsv) -> None:
+        self._metrics_csv = metrics_csv
+
+    def state_dict(self) -> dict[str, Any]:
+        """The content of the file."""
+        return {"content": self._metrics_csv.content()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the content of the file."""
+        self._metrics_csv.restore(state_dict["content"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
@@ -14,21 +15,21 @@ from attnspan.data.pipeline.batches import Batch
 from attnspan.training.callbacks.cost import peak_memory_mb
 
 
-class Gauges(L.Callback):
+class TrainingMonitor(L.Callback):
     """Logs them at every ``every``-th update, and does nothing at the others.
 
     Learning rate and gradient norm (before clipping) belong to the update and go to all loggers. Speed and memory are
     the machine's, and have no place in ``metrics.csv``, which is the same however often a run was interrupted: they
-    go to the ``mirrors`` only.
+    go to the ``trackers`` only.
 
     Args:
         every: ``trainer.log_every_n_steps``, so that they stand beside the loss.
-        mirrors: loggers for what differs from machine to machine.
+        trackers: loggers for what differs from machine to machine.
     """
 
-    def __init__(self, *, every: int, mirrors: list[Logger]) -> None:
+    def __init__(self, *, every: int, trackers: Sequence[Logger]) -> None:
         self._every = every
-        self._mirrors = mirrors
+        self._trackers = trackers
         self._tokens = 0
         self._since = 0.0
 
@@ -57,8 +58,8 @@ class Gauges(L.Callback):
             "machine/train_tokens_per_second": self._tokens / (now - self._since),
             "machine/peak_memory_mb": peak_memory_mb(),
         }
-        for mirror in self._mirrors:
-            mirror.log_metrics(measured, step=trainer.global_step - 1)  # as Lightning counts
+        for tracker in self._trackers:
+            tracker.log_metrics(measured, step=trainer.global_step - 1)  # as Lightning counts
         self._tokens, self._since = 0, now
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

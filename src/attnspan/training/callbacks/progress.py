@@ -14,7 +14,7 @@ from attnspan.errors import NotFiniteError
 from attnspan.runs.status import RUNNING, TESTING, TRAINING, VALIDATING, Status
 
 
-class Reporter(L.Callback):
+class ProgressReporter(L.Callback):
     """Tells at most once a second how the run is getting on.
 
     Only then is the loss brought to the CPU, so that a GPU is not made to wait at every update.

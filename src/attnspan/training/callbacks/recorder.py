@@ -17,7 +17,7 @@ from attnspan.data.pipeline.prepared_data import PreparedData
 from attnspan.data.tokenizer import UNK
 from attnspan.runs.records import Record, edits, is_repeating
 from attnspan.training.distributed import gather
-from attnspan.training.lightning_module import Tested
+from attnspan.training.lightning_module import TestOutput
 
 _NOTHING = -1
 """No token's id."""
@@ -49,7 +49,7 @@ class Recorder(L.Callback):
         records = {row: asdict(record) for row, record in self._records.items()}
         return {"records": records, "decoded_tokens": self.decoded_tokens}
 
-    def go_on_with(self, decoded: dict[str, Any]) -> None:
+    def resume(self, decoded: dict[str, Any]) -> None:
         """Count what an earlier process has ``decoded``.
 
         Raises:
@@ -73,7 +73,7 @@ class Recorder(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Turn the batch's tensors into records."""
-        assert isinstance(outputs, Tested)
+        assert isinstance(outputs, TestOutput)
         if not batch.examples:
             return  # the other processes have them all
         found = outputs.hypotheses

@@ -11,10 +11,10 @@ from torch import Tensor
 from attnspan.analysis.bins import Bins
 from attnspan.data.pipeline.batches import Batch
 from attnspan.data.tokenizer import PAD
-from attnspan.training.lightning_module import Validated
+from attnspan.training.lightning_module import ValidationOutput
 
 
-class ByLength(L.Callback):
+class ValidationByLength(L.Callback):
     """Logs ``validation_loss/<lengths>`` and ``validation_accuracy/<lengths>`` for every bin.
 
     Sums stay on the device until the validation is over.
@@ -43,7 +43,7 @@ class ByLength(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Add the batch."""
-        assert isinstance(outputs, Validated)
+        assert isinstance(outputs, ValidationOutput)
         tokens = (batch.target_output != PAD).sum(dim=1)
         into = torch.bucketize(batch.source_lengths.to(self._edges.device), self._edges)  # (edge, next edge]
         self._sums.index_add_(1, into, torch.stack([outputs.nll, outputs.correct.double(), tokens.double()]))

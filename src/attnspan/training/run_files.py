@@ -1,0 +1,87 @@
+"""The files of a run's directory while the run owns it: the lock, what an earlier attempt left, what is not kept."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from attnspan.errors import UnderWayError
+from attnspan.files import cannot_write
+from attnspan.runs.layout import (
+    ATTENTION,
+    BEST,
+    CHECKPOINTS,
+    CONFIG,
+    LAST,
+    LOCK,
+    METRICS,
+    NEEDED,
+    PREVIOUS,
+    RECORDS,
+    STATUS,
+    SUMMARY,
+    TESTED,
+    UNUSABLE,
+)
+from attnspan.runs.status import read_status
+
+
+@contextmanager
+def exclusive_access(directory: Path) -> Iterator[None]:
+    """Hold the lock of a run's directory; the system releases it when the process ends, however it ends.
+
+    Raises:
+        UnderWayError: another process computes the run.
+        InputError: the directory cannot be written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(directory / LOCK, timeout=1)  # a process that only asks whether it is held releases it at once
+        lock.acquire()
+    except Timeout as error:
+        status = read_status(directory)
+        process = f" in process {status.pid} on {status.host}" if status else ""
+        raise UnderWayError(f"{directory}: this run is being computed{process}") from error
+    except OSError as error:
+        raise cannot_write(directory, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def clear_results(directory: Path, *, resumes: bool, rerun: bool) -> None:
+    """Remove what an earlier attempt left, the summary first: without one nothing counts as a result.
+
+    Args:
+        directory: of the run.
+        resumes: keep what the run resumes from.
+        rerun: remove the checkpoints that were set aside, too.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    start = () if resumes else (METRICS, CONFIG, BEST, LAST, PREVIOUS, TESTED)
+    for name in (SUMMARY, RECORDS, ATTENTION, *start):
+        for path in directory.glob(name):
+            path.unlink()
+    if rerun:
+        shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
+    remove_partial_files(directory)
+
+
+def remove_spare_checkpoints(directory: Path) -> None:
+    """Remove the checkpoints that a finished run does not need."""
+    for name in (PREVIOUS, TESTED, f"{CHECKPOINTS}/*{UNUSABLE}"):
+        for path in directory.glob(name):
+            path.unlink()
+
+
+def remove_partial_files(directory: Path) -> None:
+    """Remove the temporary files that a killed attempt was writing."""
+    for name in (*NEEDED, SUMMARY, STATUS, ATTENTION, LAST, TESTED):
+        path = directory / name
+        for temporary in path.parent.glob(f".{path.name}.*"):
+            temporary.unlink(missing_ok=True)

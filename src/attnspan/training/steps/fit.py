@@ -1,0 +1,155 @@
+"""Second step: train, from the beginning or from a checkpoint, until validation or the number of updates ends it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import lightning as L
+import numpy as np
+import pyarrow.compute as pc
+import yaml
+
+from attnspan.analysis.bins import Bins, make_bins
+from attnspan.files import write_text
+from attnspan.runs.layout import CONFIG, TOKENIZERS
+from attnspan.runs.status import PREPARING, Status
+from attnspan.tracking.run_logger import Mirror
+from attnspan.training.callbacks.checkpoints import Checkpoints
+from attnspan.training.callbacks.cost import Cost
+from attnspan.training.callbacks.data_check import WholeData
+from attnspan.training.callbacks.decoded_checkpoints import DecodedCheckpoints
+from attnspan.training.callbacks.monitors import TrainingMonitor
+from attnspan.training.callbacks.progress import ProgressReporter
+from attnspan.training.callbacks.recorder import Recorder
+from attnspan.training.callbacks.validation_by_length import ValidationByLength
+from attnspan.training.distributed import ending_together
+from attnspan.training.metrics_csv import MetricsCsv, MetricsCsvCheckpoint
+from attnspan.training.resuming import ResumePoint, find_resume_point
+from attnspan.training.run_files import clear_results
+from attnspan.training.steps.prepare import Prepared
+from attnspan.training.trainer import make_trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A run whose weights are final.
+
+    Attributes:
+        prepared: the run.
+        trainer: that trained it, with its callbacks.
+        updates: of the weights.
+        checkpoints: which of them was the best.
+        metrics_csv: what was logged.
+        cost: what it has cost.
+        recorder: takes the records of the test.
+    """
+
+    prepared: Prepared
+    trainer: L.Trainer
+    updates: int
+    checkpoints: Checkpoints
+    metrics_csv: MetricsCsv
+    cost: Cost
+    recorder: Recorder
+
+
+def fit(prepared: Prepared, *, tracker: Mirror | None, report: Callable[[Status], None]) -> Trained:
+    """Train the run, or what is left of its training.
+
+    Args:
+        prepared: the run; its directory is locked by this process.
+        tracker: W&B's logger; None where W&B is disabled, and in processes other than the first.
+        report: takes the status of the run.
+
+    Raises:
+        InputError: a file cannot be read or written, or the data turns out to be damaged.
+        NotFiniteError: training diverged.
+        Interrupted: the run was asked to stop.
+    """
+    config, directory = prepared.config, prepared.directory
+    may_resume = (directory / CONFIG).exists() and not config["rerun"]
+    resume_point = find_resume_point(directory, prepared.log) if may_resume else None
+    if prepared.rank == 0:
+        _begin_directory(prepared, resume_point, report)
+    if tracker and resume_point:
+        tracker.catch_up(resume_point.metrics_csv)
+
+    metrics_csv = MetricsCsv(directory)
+    metrics_csv_checkpoint = MetricsCsvCheckpoint(metrics_csv)
+    cost = Cost(began=prepared.began)
+    recorder = Recorder(
+        prepared=prepared.data,
+        run_id=directory.name,
+        arm=config["arm"],
+        data=config["data_name"],
+        seed=config["seed"],
+    )
+    interval, stop = config["checkpoint_interval"], prepared.stop
+    decoded_checkpoints = DecodedCheckpoints(
+        directory=directory, interval=interval, recorder=recorder, cost=cost, stop=stop, ranks=prepared.ranks
+    )
+    checkpoints = Checkpoints(
+        directory=directory,
+        selection_metric=config["selection_metric"],
+        patience=config["patience"],
+        interval=interval,
+        stop=stop,
+    )
+    trackers = [tracker] if tracker else []
+    trainer = make_trainer(
+        config,
+        logger=[metrics_csv, *trackers],
+        callbacks=[
+            WholeData(prepared.data),
+            ProgressReporter(report=report, began=prepared.began),
+            cost,
+            TrainingMonitor(every=config["trainer"]["log_every_n_steps"], trackers=trackers),
+            ValidationByLength(_validation_bins(prepared)),
+            recorder,
+            decoded_checkpoints,
+            metrics_csv_checkpoint,
+            checkpoints,
+        ],
+    )
+    if resume_point and resume_point.is_trained:
+        prepared.log(f"resumes after update {resume_point.update}, the last: only the test is left")
+        for callback in (cost, metrics_csv_checkpoint, checkpoints):
+            callback.load_state_dict(resume_point.state_of(type(callback)))
+        prepared.loaders.skip_decoded(decoded_checkpoints.resume(prepared.log))
+        updates = resume_point.update
+    else:
+        if resume_point:
+            prepared.log(f"resumes from update {resume_point.update}")
+        path = resume_point.path if resume_point else None
+        with ending_together(trainer):
+            trainer.fit(prepared.module, datamodule=prepared.loaders, ckpt_path=path, weights_only=True)
+        updates = trainer.global_step
+    return Trained(
+        prepared=prepared,
+        trainer=trainer,
+        updates=updates,
+        checkpoints=checkpoints,
+        metrics_csv=metrics_csv,
+        cost=cost,
+        recorder=recorder,
+    )
+
+
+def _begin_directory(prepared: Prepared, resume_point: ResumePoint | None, report: Callable[[Status], None]) -> None:
+    """Make the directory what it is at the start of an attempt."""
+    config, directory = prepared.config, prepared.directory
+    clear_results(directory, resumes=resume_point is not None, rerun=config["rerun"])
+    if resume_point:
+        resume_point.restore_best(directory, prepared.log)
+    update = resume_point.update if resume_point else 0
+    report(Status(phase=PREPARING, update=update, updates=config["trainer"]["max_steps"]))
+    write_text(directory / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    for side in ("source", "target"):
+        getattr(prepared.data, f"{side}_tokenizer").save(directory / TOKENIZERS / f"{side}.json")
+
+
+def _validation_bins(prepared: Prepared) -> Bins:
+    """Bins of the source lengths of validation."""
+    lengths = pc.list_value_length(prepared.data.validation.data["source_ids"]).to_numpy()
+    return make_bins(np.asarray(lengths, dtype=np.int64), [prepared.data.training_lengths[1]])

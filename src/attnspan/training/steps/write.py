@@ -1,0 +1,122 @@
+"""Fourth step: write the results, the summary last, after which the run is finished."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from attnspan.checksums import make_manifest
+from attnspan.data.corpora.base import SPLITS
+from attnspan.data.pipeline.prepared_data import PreparedData
+from attnspan.evaluation.attention_maps import decode_shown_examples
+from attnspan.evaluation.loaded_run import LoadedRun
+from attnspan.files import write_json
+from attnspan.runs.attention_maps import write_attended
+from attnspan.runs.layout import ATTENTION, FILES, NEEDED, RECORDS, SUMMARY
+from attnspan.runs.records import Record, write_records
+from attnspan.training.callbacks.cost import parameter_count, peak_memory_mb
+from attnspan.training.machine import describe_machine
+from attnspan.training.run_files import remove_spare_checkpoints
+from attnspan.training.steps.prepare import Prepared
+from attnspan.training.steps.test import Tested
+
+
+def write(tested: Tested) -> dict[str, Any]:
+    """Write records, attention maps and the summary.
+
+    Returns:
+        The summary, as written to ``summary.json``.
+
+    Raises:
+        InputError: a file cannot be written.
+    """
+    prepared = tested.trained.prepared
+    directory = prepared.directory
+    write_records(directory / RECORDS, tested.records)
+    _write_attention(prepared)
+    tested.trained.metrics_csv.make_durable()
+    files = [*NEEDED, *([ATTENTION] if (directory / ATTENTION).exists() else [])]
+    summary = _summary(tested) | {FILES: make_manifest(directory, files)}
+    write_json(directory / SUMMARY, summary)
+    remove_spare_checkpoints(directory)
+    return summary
+
+
+def _write_attention(prepared: Prepared) -> None:
+    """Keep the attention on a few test examples, for the report to draw; an arm without attention keeps none."""
+    data, module = prepared.data, prepared.module
+    run = LoadedRun(
+        config=prepared.config,
+        model=module.model.eval(),
+        decoding=module.decoding,
+        source=data.source_tokenizer,
+        target=data.target_tokenizer,
+    )
+    maps = decode_shown_examples(run, data.test, longest_trained=data.training_lengths[1])
+    if maps:
+        write_attended(prepared.directory, maps)
+
+
+def _summary(tested: Tested) -> dict[str, Any]:
+    """What the run came to; :mod:`attnspan.runs.layout` says where each key is read."""
+    trained = tested.trained
+    prepared, cost, config = trained.prepared, trained.cost, trained.prepared.config
+    value, loss = trained.checkpoints.best
+    return {
+        "run_id": prepared.directory.name,
+        "arm": config["arm"],
+        "data": config["data_name"],
+        "seed": config["seed"],
+        "study": config["study"],
+        "finished": True,
+        "command": prepared.command,
+        "parameters": parameter_count(prepared.module),
+        "updates": trained.updates,
+        "best_update": tested.best_update,
+        "selection_metric": config["selection_metric"],
+        "best_validation_loss": loss,
+        f"best_validation_{config['selection_metric']}": value,
+        "test": _scores(tested.records),
+        "references_over_limit": prepared.unreachable_references,
+        **_data_facts(prepared.data),
+        "wall_seconds": round(cost.wall_seconds, 2),
+        "train_seconds": round(cost.train_seconds, 2),
+        "validation_seconds": round(cost.validation_seconds, 2),
+        "test_seconds": round(cost.test_seconds, 2),
+        "tokens_per_second": round(cost.train_tokens / cost.train_seconds, 1),
+        "decode_tokens_per_second": round(trained.recorder.decoded_tokens / cost.test_seconds, 1),
+        "peak_memory_mb": round(peak_memory_mb(), 1),
+        "threads": torch.get_num_threads(),
+        "device": str(prepared.module.device.type),
+        "devices": prepared.ranks,
+        **describe_machine(),
+        **prepared.code,
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _data_facts(data: PreparedData) -> dict[str, Any]:
+    return {
+        "dropped": data.dropped,
+        "skipped": data.skipped,
+        "unknown": {split: data.unknown_token_rates(split) for split in SPLITS},
+        "overlap": data.overlap,
+        "examples": {split: getattr(data, split).num_rows for split in SPLITS},
+        "training_lengths": list(data.training_lengths),
+        "data_fingerprint": data.fingerprint,
+        "test_fingerprint": data.test_fingerprint,
+    }
+
+
+def _scores(records: list[Record]) -> dict[str, float]:
+    """Scores over the whole test split, for a first look; the study computes its own from the records."""
+    references = sum(record.target_length for record in records)
+    tokens = sum(record.target_tokens for record in records)
+    return {
+        "error_rate": sum(record.edits for record in records) / references,
+        "exact_match": sum(record.exact_match for record in records) / len(records),
+        "teacher_forced_nll": sum(record.nll for record in records) / tokens,
+        "teacher_forced_accuracy": sum(record.tokens_correct for record in records) / tokens,
+    }
