@@ -13,6 +13,7 @@ from attnspan.data.pipeline.prepared_data import PreparedData
 from attnspan.evaluation.attention_maps import decode_shown_examples
 from attnspan.evaluation.loaded_run import LoadedRun
 from attnspan.files import write_json
+from attnspan.kernels.backend import backend_of
 from attnspan.runs.attention_maps import write_attended
 from attnspan.runs.layout import ATTENTION, FILES, NEEDED, RECORDS, SUMMARY
 from attnspan.runs.records import Record, write_records
@@ -91,6 +92,7 @@ def _summary(tested: Tested) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": str(prepared.module.device.type),
         "devices": prepared.ranks,
+        "kernels": backend_of(prepared.module.model.readout.weight),
         **describe_machine(),
         **prepared.code,
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
