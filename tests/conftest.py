@@ -56,7 +56,6 @@ LONGEST = (
     "test_wandb",
     "test_train",
     "test_resume",
-    "test_joblib",
     "test_collisions",
     "test_report",
     "test_ddp",

@@ -20,8 +20,16 @@ from attnspan.files import write_json, write_text
 from attnspan.runs.completeness import is_finished
 from attnspan.runs.layout import CONFIG, FILES, LOCK, NEEDED, SUMMARY
 from attnspan.runs.status import FAILED, FINISHED, INTERRUPTED, RUNNING, TRAINING, Status, StatusWriter
+from attnspan.sweeps.job import Job
 
 SEED = 1
+
+
+def stub_job(directory: Path, *words: object, updates: int = 20, varied: str = "") -> Job:
+    """A job whose process is this module, called with ``words``."""
+    config = {"arm": "plain", "data_name": "reverse", "seed": SEED, "trainer": {"max_steps": updates}}
+    arguments = [sys.executable, "-m", "tests.stub_run", str(directory), *map(str, words)]
+    return Job(config=config, directory=directory, command="attnspan-train", arguments=arguments, varied=varied)
 
 
 def write_results(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -31,8 +32,8 @@ from attnspan.cli import train
 from attnspan.data.pipeline import prepare
 from attnspan.files import write_text
 from attnspan.runs.layout import CONFIG
-from attnspan.sweeps import plan
-from attnspan.sweeps import processes as sweep
+from attnspan.sweeps import job_process, plan
+from attnspan.sweeps.job import read_job
 
 
 def loss_of(words: list[str]) -> float:
@@ -45,30 +46,26 @@ def loss_of(words: list[str]) -> float:
 @contextmanager
 def stubs() -> Iterator[None]:
     """Put stubs in the place of runs, and of the check that builds their models."""
-    make_job, make = plan.make_job, prepare._make
-    configs: dict[Path, dict[str, Any]] = {}
+    build = prepare._build
 
-    def make_job_and_note(config: dict[str, Any], directory: Path, *rest: Any, **more: Any) -> sweep.Job:
-        configs[directory] = config
-        return make_job(config, directory, *rest, **more)
-
-    def start(command: list[str], **how: Any) -> subprocess.Popen[bytes]:
+    def start(arguments: list[str], **how: Any) -> subprocess.Popen[bytes]:
+        directory = Path(arguments[-1])
+        job = read_job(directory)
+        command = shlex.split(job.command)
         what = "fail" if set(command) & set(os.environ.get("STUB_FAILS", "").split()) else "once"
-        directory = Path(how["stdout"].name).parent
-        write_text(directory / CONFIG, yaml.safe_dump(configs[directory]))
+        write_text(directory / CONFIG, yaml.safe_dump(job.config))
         words = [str(directory), what, os.environ.get("STUB_SECONDS", "0"), str(loss_of(command))]
         return subprocess.Popen([sys.executable, "-m", "tests.stub_run", *words], **how)
 
-    def make_and_say_so(corpus: Any, cache_dir: Path, directory: Path) -> None:
-        with (cache_dir / "prepared").open("a") as file:
+    def build_and_note(corpus: Any, directory: Path) -> None:
+        with directory.with_name("prepared").open("a") as file:
             file.write(f"{directory.name}\n")
-        make(corpus, cache_dir, directory)
+        build(corpus, directory)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweep, "subprocess", SimpleNamespace(**vars(subprocess) | {"Popen": start}))
-        patch.setattr(plan, "make_job", make_job_and_note)
+        patch.setattr(job_process, "subprocess", SimpleNamespace(**vars(subprocess) | {"Popen": start}))
         patch.setattr(plan, "refuse_unfit", lambda configs: None)
-        patch.setattr(prepare, "_make", make_and_say_so)
+        patch.setattr(prepare, "_build", build_and_note)
         yield
 
 

@@ -18,8 +18,8 @@ from attnspan.cli.train import main
 from attnspan.config.compose import conf_directory
 from attnspan.runs.layout import LOCK
 from attnspan.runs.status import FAILED, TRAINING, read_status
+from attnspan.sweeps.job import Job
 from attnspan.sweeps.plan import Plan
-from attnspan.sweeps.processes import Job
 from tests.conftest import TINY
 from tests.kills import assert_same
 
@@ -70,10 +70,7 @@ def test_a_sweep_runs_every_job_and_lists_them(swept: Path) -> None:
 
 def test_a_report_is_about_one_data_set() -> None:
     def reports(*names: str) -> list[tuple[str, str]]:
-        runs = [
-            Job(arm="plain", data=name, seed=1, updates=1, directory=Path("x"), overrides=[], command=[])
-            for name in names
-        ]
+        runs = [Job(config={"data_name": name}, directory=Path("x"), command="") for name in names]
         return Plan(jobs=runs, settings={"study": "mine", "runs_dir": "runs"}, n_jobs=1).reports
 
     assert reports("copy") == [("@runs/mine.txt", "mine")]
@@ -136,7 +133,7 @@ def test_a_sweep_that_is_stopped_takes_its_jobs_along(tmp_path: Path, cache: Pat
         process.send_signal(number)
         printed, complaint = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "interrupted; the same command goes on" in complaint
+    assert "interrupted; the same command resumes" in complaint
     assert printed.count("interrupted") >= 1
     assert "not started" in printed
     for directory in jobs(tmp_path):
@@ -245,7 +242,7 @@ BAD = {
     "no W&B at all": (("logger.wandb=null",), ("logger.wandb", "logger=none switches W&B off")),
     "nowhere to write": (("runs_dir=null",), ("runs_dir: must be a path",)),
     "a group of nothing": (("optimizer=null",), ("optimizer",)),
-    "a sweep of nothing": (("sweep=null",), ("sweep=null: leave it out",)),
+    "a sweep of nothing": (("sweep=null",), ("sweep=null: leave it out for a single run",)),
     "an optimizer's bad setting": (("optimizer.betas=[1.5,2]",), ("optimizer", "1.5")),
     "an optimizer's bad word": (("optimizer.eps=abc",), ("optimizer",)),
     "a list where one value is meant": (("decoder=plain,bahdanau",), ("decoder=plain,bahdanau",)),

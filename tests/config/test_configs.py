@@ -13,7 +13,7 @@ from attnspan.config.identity import claim, run_directory, run_id
 from attnspan.config.instantiate import assemble_model, build
 from attnspan.errors import InputError
 from attnspan.sweeps.hyperparameters.space import corners
-from hydra_plugins.attnspan_processes.search_space import read_space
+from hydra_plugins.attnspan_sweeps.search_space import read_space
 from tests.conftest import ARMS, Compose, parsed
 
 GROUPS = ("data", "decoder", "encoder", "decoding", "optimizer", "trainer", "logger")

@@ -19,8 +19,8 @@ from attnspan.cli.train import main
 from attnspan.errors import InputError
 from attnspan.files import read_json
 from attnspan.runs.layout import SUMMARY
-from attnspan.sweeps.hyperparameters.space import Numbers, Space, Words, corners
-from hydra_plugins.attnspan_processes.search_space import read_space
+from attnspan.sweeps.hyperparameters.space import Choices, NumberRange, Space, corners
+from hydra_plugins.attnspan_sweeps.search_space import read_space
 from tests.conftest import TINY, parsed
 from tests.stub_train import loss_of, stubs
 
@@ -55,30 +55,30 @@ def test_a_space_is_written_as_hydra_does() -> None:
         "~old",
     )
     assert space == {
-        "optimizer.lr": Numbers(low=1e-4, high=1e-2, log=True),
-        "rnn.layers": Numbers(low=1, high=3),
-        "decoder": Words(values=("plain", "bahdanau")),
-        "model.dropout": Numbers(low=0, high=0.3, step=0.1),
-        "trainer.max_steps": Numbers(low=100, high=400, step=100),
-        "encoder": Words(values=("unidirectional", "bidirectional")),
+        "optimizer.lr": NumberRange(low=1e-4, high=1e-2, log=True),
+        "rnn.layers": NumberRange(low=1, high=3),
+        "decoder": Choices(values=("plain", "bahdanau")),
+        "model.dropout": NumberRange(low=0, high=0.3, step=0.1),
+        "trainer.max_steps": NumberRange(low=100, high=400, step=100),
+        "encoder": Choices(values=("unidirectional", "bidirectional")),
     }
     assert fixed == ["seed=3", "+new=4", "~old"]
 
 
 def test_what_comes_later_counts() -> None:
     space, fixed = space_of("seed=1", "model.dropout=interval(0,1)", "seed=choice(1,2)", "model.dropout=0.1")
-    assert space == {"seed": Words(values=("1", "2"))}
+    assert space == {"seed": Choices(values=("1", "2"))}
     assert fixed == ["model.dropout=0.1"]
 
 
 @pytest.mark.parametrize(
     ("word", "complaint"),
     [
-        ("a.b=interval(2,1)", r"a\.b: must run from the lower end to the upper one"),
-        ("a.b=tag(log,interval(0,1))", r"a\.b: a logarithm needs numbers above 0"),
-        ("a.b=tag(log,range(1,9,2))", r"a\.b: a logarithm and steps of 2"),
+        ("a.b=interval(2,1)", r"a\.b: the lower end must come first"),
+        ("a.b=tag(log,interval(0,1))", r"a\.b: a logarithmic scale needs numbers above 0"),
+        ("a.b=tag(log,range(1,9,2))", r"a\.b: a logarithmic scale cannot have steps of 2"),
         ("a.b=tag(lgo,interval(1,2))", r"a\.b: has the tag 'lgo'; did you mean 'log'"),
-        ("a.b=tag(log,choice(1,2))", r"a\.b: the tag 'log' is for numbers"),
+        ("a.b=tag(log,choice(1,2))", r"a\.b: the tag 'log' is for range"),
         ("a.b=range(5,5)", r"a\.b: .* is empty"),
     ],
 )
@@ -88,7 +88,7 @@ def test_a_space_of_nothing_is_refused(word: str, complaint: str) -> None:
 
 
 def test_every_end_is_a_corner_once() -> None:
-    space = {"a": Numbers(low=1, high=2), "b": Words(values=("x", "y", "z")), "c": Numbers(low=5, high=5)}
+    space = {"a": NumberRange(low=1, high=2), "b": Choices(values=("x", "y", "z")), "c": NumberRange(low=5, high=5)}
     assert corners(space) == [
         {"a": "1", "b": "x", "c": "5"},
         {"a": "2", "b": "x", "c": "5"},
@@ -98,7 +98,10 @@ def test_every_end_is_a_corner_once() -> None:
 
 
 def journal(path: Path) -> Journal:
-    space = {"optimizer.lr": Numbers(low=1e-4, high=1e-1, log=True), "model.hidden_size": Words(values=("16", "32"))}
+    space = {
+        "optimizer.lr": NumberRange(low=1e-4, high=1e-1, log=True),
+        "model.hidden_size": Choices(values=("16", "32")),
+    }
     return Journal(path, space=space, sampler=TPESampler, seed=1)
 
 
@@ -148,7 +151,7 @@ def test_a_line_half_written_is_dropped(tmp_path: Path) -> None:
             kept.finished(kept.ask(), 2.0)
     assert [trial.loss for trial in read_trials(path)] == [1.0, 2.0, 2.0]
     path.write_text('{"op_code":77}\n{"op_code"\n', encoding="utf-8")
-    with pytest.raises(InputError, match=r"a\.journal: not readable as a journal"), journal(path):
+    with pytest.raises(InputError, match=r"a\.journal: not readable as an optuna journal"), journal(path):
         pass
 
 
@@ -176,7 +179,7 @@ def search(cwd: Path, n_trials: int, *words: str, n_jobs: int | None = 1, fails:
         patch.setenv("PYTHONPATH", str(ROOT))
         patch.setenv("COLUMNS", "1000")
         patch.setenv("STUB_FAILS", fails)
-        patch.setattr("attnspan.sweeps.processes._POLL", 0.05)
+        patch.setattr("attnspan.sweeps.processes._POLL_INTERVAL", 0.05)
         patch.setattr(sys, "argv", ["attnspan-train", *words_of(n_trials, n_jobs), *words])
         try:
             main()
@@ -261,7 +264,7 @@ def test_again_nothing_is_computed_and_a_dry_run_says_so(searched: Path, tmp_pat
     assert computed(searched) == [1] * 6
     assert "best: trial" in printed
     code, printed, _ = search(tmp_path, 9, "dry_run=true")
-    assert "3 runs at the ends of the space can be run; 9 trials, 9 of them to run, in a time unknown" in printed
+    assert "3 runs at the ends of the space can be run; 9 trials, 9 of them to run, in an unknown time" in printed
     assert not (tmp_path / "runs").exists()
 
 
@@ -292,11 +295,11 @@ def test_stopped_it_says_so_and_goes_on(tmp_path: Path) -> None:
         until(lambda: len(computed(tmp_path)) == 2)
         code, _, complaint = search(tmp_path, 3)
         assert code == 75
-        assert "this search is under way in another process" in complaint
+        assert "this search is running in another process" in complaint
         process.send_signal(signal.SIGINT)
         printed, complaint = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the same command goes on" in complaint
+    assert "the same command resumes" in complaint
     assert printed.count("interrupted") == 2
     assert [trial.state for trial in trials(tmp_path)] == [TrialState.RUNNING] * 2
     # Killed alone, a search leaves its runs to themselves; the next one waits for them.
@@ -336,8 +339,17 @@ BAD = {
         ("hydra.sweeper.sampler._target_=optuna.samplers.TPESamplr",),
         ("hydra.sweeper.sampler", "did you mean 'TPESampler'"),
     ),
-    "another launcher": (("hydra/launcher=basic",), ("it needs hydra/launcher=processes",)),
-    "an end that is no run": (("model.dropout=interval(0,1)",), ("model.dropout: must be less than 1",)),
+    "another launcher": (
+        ("hydra/launcher=basic",),
+        (
+            "hydra/launcher=basic",
+            "use hydra/launcher=processes or hydra/launcher=submitit_slurm",
+        ),
+    ),
+    "an end that is no run": (
+        ("model.dropout=interval(0,1)",),
+        ("model.dropout: must be a number of at least 0 and less than 1",),
+    ),
     "an unknown key": (("model.droput=interval(0,1)",), ("model.droput", "did you mean 'dropout'")),
     "an unknown arm": (("decoder=choice(plain,bahdanu)",), ("did you mean 'bahdanau'",)),
 }
@@ -355,7 +367,7 @@ def test_bad_input_is_one_line(case: str, tmp_path: Path) -> None:
 
 
 def test_without_optuna(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hydra_plugins.attnspan_processes import optuna_sweeper as plugin
+    from hydra_plugins.attnspan_sweeps import optuna_sweeper as plugin
 
     monkeypatch.setattr(plugin, "find_spec", lambda name: None)
     code, _, complaint = search(tmp_path, 2)

@@ -20,10 +20,10 @@ from attnspan.files import read_json, write_json, write_text
 from attnspan.runs.layout import LOCK, SUMMARY
 from attnspan.runs.status import FAILED, FINISHED, INTERRUPTED, QUEUED, RUNNING, TRAINING, Status
 from attnspan.sweeps import overview
-from attnspan.sweeps.overview import survey
-from attnspan.sweeps.processes import Job, enqueue
-from attnspan.sweeps.time_estimate import Times, makespan
-from tests.stub_run import write_results
+from attnspan.sweeps.overview import read_overview
+from attnspan.sweeps.queue import enqueue
+from attnspan.sweeps.time_estimate import RunTimes, makespan
+from tests.stub_run import stub_job, write_results
 
 ROOT = Path(__file__).parents[2]
 
@@ -110,10 +110,7 @@ def test_variants_of_an_arm_can_be_told_apart(
     summary = read_json(plain / "a" / SUMMARY)
     write_json(plain / "a" / SUMMARY, summary | {"command": f"attnspan-train {common} model.hidden_size=64"})
     tell(plain / "b", state=FAILED, command=f"attnspan-train {common} model.hidden_size=128 '+hooks=[a, b]' threads=2")
-    job = Job(
-        arm="plain", data="reverse", seed=1, updates=9, directory=plain / "c", overrides=common.split(), command=()
-    )
-    enqueue([job], rerun=False)
+    enqueue([replace(stub_job(plain / "c"), command=f"attnspan-train {common}")], rerun=False)
     tell(plain / "d", state=FAILED)  # nobody knows, and the others still differ
     tell(plain / "e", state=FAILED, command="attnspan-train 'model.hidden_size=")
     tell(other / "f", state=FAILED, command="attnspan-train decoder=bahdanau seed=1 model.hidden_size=32")
@@ -138,15 +135,13 @@ def test_a_run_that_lies_nowhere_in_particular(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(overview, "current_status", lambda directory: Status(state=QUEUED, updates=9))
     for path in ("/run", "/"):
         monkeypatch.setattr(overview, "find_runs", lambda paths, path=path: [Path(path)])
-        found = survey([tmp_path])
+        found = read_overview([tmp_path])
         assert (found.rows[0].state, found.remaining_seconds) == (QUEUED, None)
 
 
 def test_what_is_to_be_computed_again(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is queued, and no update of it is done; what it was before can be read."""
-    job = Job(
-        arm="plain", data="reverse", seed=1, updates=100, directory=runs / "reverse/plain/a", overrides=(), command=()
-    )
+    job = stub_job(runs / "reverse/plain/a", updates=100)
     tell(job.directory, state=FINISHED, update=100)
     failed = replace(job, directory=runs / "reverse/plain/d")
     enqueue([job, failed], rerun=True)
@@ -166,8 +161,8 @@ def test_jobs_of_slurms(tmp_path: Path, capsys: pytest.CaptureFixture[str], monk
         tell(tmp_path / "reverse" / "plain" / name, state=state, slurm_job="7_1")
     main([str(tmp_path)])
     shown = capsys.readouterr().out
-    assert "queued; SLURM's job 7_1; " in shown
-    assert "interrupted; SLURM's job 7_1 may still be there; " in shown
+    assert "queued; SLURM job 7_1; " in shown
+    assert "interrupted; SLURM job 7_1 may still be there; " in shown
     assert "failed; /" in shown
     main([str(tmp_path), "--json"])
     found = json.loads(capsys.readouterr().out)["runs"]
@@ -197,7 +192,7 @@ def test_it_changes_nothing(runs: Path) -> None:
 
     before = content()
     directories = {p: p.stat().st_mtime_ns for p in runs.rglob("*") if p.is_dir()}
-    survey([runs])
+    read_overview([runs])
     assert content() == before
     assert {p: p.stat().st_mtime_ns for p in runs.rglob("*") if p.is_dir()} == directories
 
@@ -269,7 +264,7 @@ def test_times_are_medians_scaled_by_updates(tmp_path: Path) -> None:
     for name, seconds, updates in (("a", 10.0, 100), ("b", 30.0, 100), ("c", 80.0, 200)):
         write_results(tmp_path / "reverse" / "plain" / name, seconds=seconds, updates=updates)
     write_text(tmp_path / "reverse" / "plain" / "broken" / SUMMARY, "{}")
-    times = Times(tmp_path)
+    times = RunTimes(tmp_path)
     assert times.expected(data="reverse", arm="plain", updates=100) == 30  # of 10, 30 and 40
     assert times.expected(data="reverse", arm="plain", updates=50) == 15
     assert times.expected(data="reverse", arm="bahdanau", updates=50) is None

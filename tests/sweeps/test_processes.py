@@ -34,11 +34,13 @@ from attnspan.runs.status import (
     load_status,
     read_status,
 )
-from attnspan.sweeps import processes as sweep
+from attnspan.sweeps import job_process, processes, queue
+from attnspan.sweeps.job import NOT_STARTED, RUNNING_ELSEWHERE, SKIPPED, Job
+from attnspan.sweeps.outcomes import print_outcomes
 from attnspan.sweeps.plan import Plan, print_plan
-from attnspan.sweeps.processes import ELSEWHERE, NOT_STARTED, SKIPPED, Job, print_outcomes, run_jobs, settle
+from attnspan.sweeps.processes import run_jobs
 from tests.conftest import TINY
-from tests.stub_run import write_results
+from tests.stub_run import stub_job, write_results
 from tests.stub_train import stubs
 
 ROOT = Path(__file__).parents[2]
@@ -50,22 +52,18 @@ def at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def job(root: Path, name: str, *words: object) -> Job:
-    directory = root / name
-    command = [sys.executable, "-m", "tests.stub_run", str(directory), *map(str, words)]
-    return Job(
-        arm="plain", data="reverse", seed=1, updates=20, directory=directory, overrides=[], command=command, varied=name
-    )
+    return stub_job(root / name, *words, varied=name)
 
 
 def run(jobs: Sequence[Job], *, n_jobs: int = 2, rerun: bool = False, fail_fast: bool = False) -> str:
     """Run the jobs as a sweep does, and return what it printed."""
     out = io.StringIO()
     console = Console(file=out, width=10_000)
-    sweep.enqueue(jobs, rerun=rerun)
+    queue.enqueue(jobs, rerun=rerun)
     try:
         run_jobs(jobs, n_jobs=n_jobs, threads=1, rerun=rerun, fail_fast=fail_fast, console=console)
     finally:
-        settle(jobs)
+        queue.resolve_outcomes(jobs)
         print_outcomes(console, jobs)
     return out.getvalue()
 
@@ -108,7 +106,7 @@ def test_a_signal_without_a_name(tmp_path: Path) -> None:
     [("asked", INTERRUPTED, "by SIGTERM"), ("good, asked", FINISHED, ""), ("fail, asked", FAILED, "it had to be")],
 )
 def test_asked_to_stop_while_it_does_not_listen(tmp_path: Path, what: str, outcome: str, reason: str) -> None:
-    """Before that is no failure: under joblib ``fail_fast`` asks runs that have just been started. Nor is it after."""
+    """Neither before its signal handlers are installed nor after they are removed is it a failure."""
     one = job(tmp_path, "one", what)
     run([one])
     assert (one.outcome, one.reason) == (outcome, reason)
@@ -117,7 +115,7 @@ def test_asked_to_stop_while_it_does_not_listen(tmp_path: Path, what: str, outco
 
 def test_a_command_that_cannot_start(tmp_path: Path) -> None:
     bad, good = job(tmp_path, "bad"), job(tmp_path, "good", "good")
-    bad.command = ["/no/such/command"]
+    bad.arguments = ["/no/such/command"]
     run([bad, good])
     assert (bad.outcome, good.outcome) == (FAILED, FINISHED)
     assert "cannot be written" not in bad.reason
@@ -126,7 +124,7 @@ def test_a_command_that_cannot_start(tmp_path: Path) -> None:
 
 def test_all_jobs_are_queued_first(tmp_path: Path) -> None:
     jobs = [job(tmp_path, "a", "good"), job(tmp_path, "b", "good")]
-    sweep.enqueue(jobs, rerun=False)
+    queue.enqueue(jobs, rerun=False)
     for one in jobs:
         status = current_status(one.directory)
         assert (status.state, status.arm, status.data, status.seed, status.updates) == (
@@ -152,7 +150,7 @@ def test_what_a_run_had_reached_is_kept(tmp_path: Path, before: Status) -> None:
         return all(getattr(status, name) == getattr(before, name) for name in names)
 
     before.write(one.directory)
-    sweep.enqueue([one], rerun=False)
+    queue.enqueue([one], rerun=False)
     queued = load_status(one.directory)
     assert (queued.state, queued.previous_state, queued.update, queued.loss) == (
         QUEUED,
@@ -161,13 +159,13 @@ def test_what_a_run_had_reached_is_kept(tmp_path: Path, before: Status) -> None:
         before.loss,
     )
     assert ends_as_before(look_when_its_sweep_is_gone(one))
-    sweep.enqueue([one], rerun=False)  # twice is like once
-    settle([one])
+    queue.enqueue([one], rerun=False)  # twice is like once
+    queue.resolve_outcomes([one])
     assert (one.outcome, one.reason) == (NOT_STARTED, "")
     assert ends_as_before(current_status(one.directory))
-    sweep.enqueue([one], rerun=False)
-    one.command = [sys.executable, "-c", "import time; time.sleep(60)"]
-    assert sweep.start(one, 1)
+    queue.enqueue([one], rerun=False)
+    one.arguments = [sys.executable, "-c", "import time; time.sleep(60)"]
+    assert job_process.start(one, 1)
     started = current_status(one.directory)
     assert (started.state, started.phase, started.update, started.loss) == (
         RUNNING,
@@ -176,7 +174,7 @@ def test_what_a_run_had_reached_is_kept(tmp_path: Path, before: Status) -> None:
         before.loss,
     )
     assert started.reason is None
-    sweep.stop([one])
+    job_process.stop([one])
 
 
 def look_when_its_sweep_is_gone(one: Job) -> Status:
@@ -192,7 +190,7 @@ def test_a_dry_run_counts_what_is_done(tmp_path: Path) -> None:
     done, half = job(tmp_path / "reverse" / "plain", "done"), job(tmp_path / "reverse" / "plain", "half")
     write_results(done.directory, seconds=100.0, updates=20)
     replace(STOPPED, update=15).write(half.directory)
-    sweep.enqueue([half], rerun=False)
+    queue.enqueue([half], rerun=False)
     out = io.StringIO()
     plan = Plan(jobs=[done, half], settings={"runs_dir": str(tmp_path), "rerun": False}, n_jobs=1)
     print_plan(Console(file=out, width=10_000), plan)
@@ -203,9 +201,9 @@ def test_a_dry_run_counts_what_is_done(tmp_path: Path) -> None:
 def test_what_is_to_be_computed_again_is_queued(tmp_path: Path) -> None:
     one = job(tmp_path, "one", "good")
     write_results(one.directory)
-    sweep.enqueue([one], rerun=True)
+    queue.enqueue([one], rerun=True)
     assert current_status(one.directory).state == QUEUED
-    settle([one])
+    queue.resolve_outcomes([one])
     assert one.outcome == NOT_STARTED
     assert current_status(one.directory).state == FINISHED
     assert load_status(one.directory).state == FINISHED
@@ -219,7 +217,7 @@ def test_a_run_on_another_list_stays_there(tmp_path: Path) -> None:
         heartbeat = load_status(one.directory).heartbeat
         text = status.read_text(encoding="utf-8").replace(repr(heartbeat), repr(heartbeat - age))
         status.write_text(text, encoding="utf-8")
-        sweep.enqueue([one], rerun=False)
+        queue.enqueue([one], rerun=False)
         assert load_status(one.directory).pid == pid
 
 
@@ -229,12 +227,12 @@ def test_who_comes_second_leaves_the_first_ones_status(tmp_path: Path) -> None:
     Status(state=RUNNING, phase=TRAINING, update=9).write(one.directory)
     before = (one.directory / "status.json").read_bytes()
     with FileLock(one.directory / LOCK):
-        assert sweep.start(one, 1)
+        assert job_process.start(one, 1)
         assert (one.directory / "status.json").read_bytes() == before
-        sweep.wait(one)
-        assert one.outcome == ELSEWHERE
-        one.command = ["/no/such/command"]
-        assert not sweep.start(one, 1)
+        job_process.wait(one)
+        assert one.outcome == RUNNING_ELSEWHERE
+        one.arguments = ["/no/such/command"]
+        assert not job_process.start(one, 1)
         assert (one.directory / "status.json").read_bytes() == before
     assert "No such file" in one.reason
 
@@ -253,11 +251,11 @@ def heartbeats(directory: Path, *, state: str, count: int = 3) -> set[float]:
 
 
 def test_what_waits_has_a_heartbeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep, "_RENEW", 0.05)
+    monkeypatch.setattr(queue, "_RENEWAL_INTERVAL", 0.05)
     one, theirs, begun = (job(tmp_path, name) for name in ("one", "theirs", "begun"))
-    sweep.enqueue([one, begun], rerun=False)
+    queue.enqueue([one, begun], rerun=False)
     Status(state=QUEUED, host="elsewhere").write(theirs.directory)
-    with sweep.keeping_queued([one, theirs, begun]), FileLock(begun.directory / LOCK):
+    with queue.queue_heartbeats([one, theirs, begun]), FileLock(begun.directory / LOCK):
         still = [load_status(other.directory).heartbeat for other in (theirs, begun)]
         heartbeats(one.directory, state=QUEUED)
         assert [load_status(other.directory).heartbeat for other in (theirs, begun)] == still
@@ -270,7 +268,7 @@ def test_a_sweep_keeps_its_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """From the command on: one run at a time, and the one that waits has a heartbeat."""
     words = ("-m", "hydra.launcher.n_jobs=1", "decoder=plain", "seed=1,2", "study=mine", *TINY[:7], "logger=none")
     monkeypatch.setattr(sys, "argv", ["attnspan-train", *words])
-    monkeypatch.setattr(sweep, "_RENEW", 0.05)
+    monkeypatch.setattr(queue, "_RENEWAL_INTERVAL", 0.05)
     for name, value in (("ATTNSPAN_CACHE", "cache"), ("PYTHONPATH", str(ROOT)), ("STUB_SECONDS", "3")):
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
@@ -296,9 +294,9 @@ def test_a_sweep_keeps_its_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("how", ["in a sweep", "alone"])
 def test_what_starts_has_a_heartbeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     """Loading torch from a slow disk may take longer than a heart may stand still."""
-    monkeypatch.setattr(sweep, "HEARTBEAT_INTERVAL", 0.05)
+    monkeypatch.setattr(job_process, "HEARTBEAT_INTERVAL", 0.05)
     one = job(tmp_path, "one")
-    one.command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    one.arguments = [sys.executable, "-c", "import time; time.sleep(60)"]
 
     def watch() -> None:
         try:
@@ -313,8 +311,8 @@ def test_what_starts_has_a_heartbeat(tmp_path: Path, monkeypatch: pytest.MonkeyP
     thread = threading.Thread(target=watch)
     thread.start()
     if how == "alone":
-        sweep.start(one, 1)
-        sweep.wait(one)
+        job_process.start(one, 1)
+        job_process.wait(one)
     else:
         run([one])
     thread.join()
@@ -370,33 +368,33 @@ def test_stopping_a_sweep_stops_its_jobs(tmp_path: Path, number: int) -> None:
 def test_what_another_process_is_at_work_on_is_waited_for(tmp_path: Path) -> None:
     """One run that it finishes, one over which it dies; the second is taken up here."""
     others = [job(tmp_path, "a", "good", 2), job(tmp_path, "b", "killed", 2)]
-    processes = [subprocess.Popen(one.command, cwd=ROOT) for one in others]
+    processes = [subprocess.Popen(one.arguments, cwd=ROOT) for one in others]
     mine = [job(tmp_path, "a", "good"), job(tmp_path, "b", "good"), job(tmp_path, "c", "good")]
     while not all((status := read_status(one.directory)) and status.update == 7 for one in mine[:2]):
         time.sleep(0.02)
     shown = run(mine)
     assert [process.wait() for process in processes] == [0, -signal.SIGKILL]
     assert [one.outcome for one in mine] == [SKIPPED, FINISHED, FINISHED]
-    assert f"{ELSEWHERE} in process {processes[0].pid}" in shown
+    assert f"{RUNNING_ELSEWHERE} in process {processes[0].pid}" in shown
     assert [computed(one) for one in mine] == [1, 2, 1]
 
 
 def test_two_sweeps_that_start_the_same_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """This one did not see the other in time: the lock decides, and who comes second waits until the first is gone."""
     looks = [False]
-    monkeypatch.setattr(sweep, "_runs", lambda directory: looks.pop() if looks else is_locked(directory))
+    monkeypatch.setattr(processes, "is_running", lambda job: looks.pop() if looks else is_locked(job.directory))
     mine = job(tmp_path, "a", "good")
-    with subprocess.Popen(job(tmp_path, "a", "good", 600).command, cwd=ROOT) as other:
+    with subprocess.Popen(job(tmp_path, "a", "good", 600).arguments, cwd=ROOT) as other:
 
         def end_the_other() -> None:
-            while mine.reason != f"under way in process {other.pid} on {socket.gethostname()}":
+            while mine.reason != f"running in process {other.pid} on {socket.gethostname()}":
                 time.sleep(0.02)
             other.kill()
 
         while computed(mine) == 0:
             time.sleep(0.02)
         threading.Thread(target=end_the_other, daemon=True).start()
-        monkeypatch.setattr(sweep, "enqueue", lambda jobs, rerun: None)
+        monkeypatch.setattr(queue, "enqueue", lambda jobs, rerun: None)
         run([mine])
     assert mine.process is not None
     assert mine.outcome == FINISHED
@@ -405,6 +403,6 @@ def test_two_sweeps_that_start_the_same_run_at_once(tmp_path: Path, monkeypatch:
 
 def test_the_log_of_every_job_can_be_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = job(tmp_path, "good", "good")
-    monkeypatch.setattr(sweep.Path, "cwd", staticmethod(lambda: tmp_path))
+    monkeypatch.setattr(Path, "cwd", staticmethod(lambda: tmp_path))
     assert "good/run.log" in run([one])
     assert str(tmp_path) not in run([one])

@@ -178,7 +178,7 @@ def test_preempted_it_goes_on_and_ends_the_same(composed: Compose, tmp_path: Pat
             updates[seed] = read_json(sweep.directory(seed) / STATUS)["update"]
         printed = sweep.end()
     assert sweep.process.returncode == 0, printed
-    assert printed.count("put back into SLURM's queue at update") == 3
+    assert printed.count("requeued by SLURM at update") == 3
     for seed in (1, 2, 3):
         directory = sweep.directory(seed)
         (resumed,) = re.findall(r"resumes from update (\d+)", (directory / LOG).read_text(encoding="utf-8"))
@@ -228,7 +228,7 @@ def test_submitted_again_it_is_waited_for(tmp_path: Path, cache: Path) -> None:
     with sweeping(*words, cwd=tmp_path, cache=cache) as sweep:
         printed = sweep.end()
         assert len(list(tmp_path.rglob("*_submission.sh"))) == 1
-        assert f"SLURM's job {sweep.job(2)}; this sweep waits for it" in printed
+        assert f"SLURM job {sweep.job(2)}; this sweep waits for it" in printed
     assert sweep.process.returncode == 0, printed
     assert "submitted to SLURM" not in printed
     assert "2 of 3 jobs wait in SLURM's queue: JobArrayTaskLimit" in printed

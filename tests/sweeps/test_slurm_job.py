@@ -8,6 +8,7 @@ import pickle
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,12 +32,14 @@ from attnspan.runs.status import (
     load_status,
     read_status,
 )
-from attnspan.sweeps import processes as sweep
-from attnspan.sweeps import slurm, slurm_job
-from attnspan.sweeps.processes import ELSEWHERE, NOT_STARTED, SKIPPED, Job
+from attnspan.sweeps import job_process
+from attnspan.sweeps.job import NOT_STARTED, RUNNING_ELSEWHERE, SKIPPED, Job
 from attnspan.sweeps.progress import ProgressDisplay
+from attnspan.sweeps.queue import enqueue, resolve_outcomes
+from attnspan.sweeps.slurm import array, commands
+from attnspan.sweeps.slurm import job as slurm_job
 from attnspan.training.signals import Stop
-from tests.stub_run import write_results
+from tests.stub_run import stub_job, write_results
 
 pytest.importorskip("submitit")
 from submitit.core.utils import UncompletedJobError
@@ -50,9 +53,7 @@ class PutBackError(Exception):
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    return Job(
-        arm="plain", data="reverse", seed=1, updates=9, directory=tmp_path / "run", overrides=(), command=[*WAITS]
-    )
+    return replace(stub_job(tmp_path / "run", updates=9), arguments=[*WAITS])
 
 
 @pytest.fixture
@@ -164,18 +165,18 @@ class Answers:
     """What ``squeue`` answers, look by look, None where it does not; and ``scontrol`` about a job that is over."""
 
     def __init__(self, job: Job, monkeypatch: pytest.MonkeyPatch, **record: str) -> None:
-        self.tasks = slurm._Tasks()
-        self.tasks.left = {"7": job}
-        self.tasks._submitted = {"7": SimpleNamespace(paths=SimpleNamespace(stderr="7.err"))}  # type: ignore[dict-item]
         self.out = io.StringIO()
+        display = ProgressDisplay(console=Console(file=self.out, width=1000), jobs=1, n_jobs=1)
+        self.array = array._Array(display)
+        self.array.submitted = {"7": job}
+        self.array._logs = {"7": Path("7.err")}
         self._monkeypatch = monkeypatch
-        monkeypatch.setattr(slurm, "_record", lambda name: record)
+        monkeypatch.setattr(commands, "job_record", lambda name: record)
 
     def __call__(self, queue: dict[str, str] | None, *, reason: str = "None") -> set[str]:
-        places = queue if queue is None else {name: slurm._Place(state, reason) for name, state in queue.items()}
-        self._monkeypatch.setattr(slurm, "_queue", lambda: places)
-        with ProgressDisplay(console=Console(file=self.out, width=1000), jobs=1, n_jobs=1) as display:
-            return self.tasks.poll(display)
+        places = queue if queue is None else {name: commands.QueueEntry(state, reason) for name, state in queue.items()}
+        self._monkeypatch.setattr(commands, "queue", lambda: places)
+        return self.array.poll()
 
 
 def test_one_look_without_it_is_not_enough(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,9 +185,9 @@ def test_one_look_without_it_is_not_enough(job: Job, monkeypatch: pytest.MonkeyP
     job.status(RUNNING).write(job.directory)
     for queue in ({"7": "RUNNING"}, {}, {"7": "PENDING"}, {}, None, None, None, {"7": "RUNNING"}, {}):
         assert not answer(queue)
-    assert answer.tasks.left == {"7": job}
+    assert answer.array.submitted == {"7": job}
     assert answer({}) == {FAILED}
-    assert not answer.tasks.left
+    assert not answer.array.submitted
     status = read_status(job.directory)
     assert status is not None
     assert status.state == FAILED
@@ -209,7 +210,7 @@ def test_what_squeue_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     lines = ("7_0 RUNNING None", "7_1 PENDING Nodes required for job are DOWN", "8 PENDING")
     (tmp_path / "squeue").write_text(f"#!/bin/sh\nprintf '%s\\n' {' '.join(map(repr, lines))}\n", encoding="utf-8")
     (tmp_path / "squeue").chmod(0o755)
-    assert slurm._queue() == {
+    assert commands.queue() == {
         "7_0": ("RUNNING", "None"),
         "7_1": ("PENDING", "Nodes required for job are DOWN"),
         "8": ("PENDING", "None"),
@@ -227,7 +228,7 @@ def test_put_back_it_waits_and_was_interrupted(job: Job, monkeypatch: pytest.Mon
     status = load_status(job.directory)
     assert (status.state, status.previous_state, status.update, status.slurm_job) == (QUEUED, INTERRUPTED, 5, "7")
     assert status.is_own
-    assert answer.out.getvalue().count("put back into SLURM's queue at update 5") == 1
+    assert answer.out.getvalue().count("requeued by SLURM at update 5") == 1
 
 
 def test_cancelled_before_it_began_it_is_what_it_was(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,8 +240,8 @@ def test_cancelled_before_it_began_it_is_what_it_was(job: Job, monkeypatch: pyte
         else:
             (job.directory / "summary.json").unlink()
             Status(state=FAILED, reason="why").write(job.directory)
-        sweep.enqueue([job], rerun=True)
-        sweep.replace(load_status(job.directory), slurm_job="7").write(job.directory)
+        enqueue([job], rerun=True)
+        replace(load_status(job.directory), slurm_job="7").write(job.directory)
         answer = Answers(job, monkeypatch, ExitCode="0:0", JobState="CANCELLED")
         assert not answer({})
         assert answer({}) == {NOT_STARTED}
@@ -258,7 +259,7 @@ def test_a_run_knows_its_job(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(key, raising=False)
         for key, value in environment.items():
             monkeypatch.setenv(key, value)
-        job.command = [sys.executable, "-c", ""]
+        job.arguments = [sys.executable, "-c", ""]
         with pytest.raises(SystemExit):
             slurm_job.RunJob()(job, 1)
         assert load_status(job.directory).slurm_job == name
@@ -266,11 +267,11 @@ def test_a_run_knows_its_job(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_loading_for_long_it_has_a_heartbeat(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the login node nothing else tells that the run is there."""
-    monkeypatch.setattr(sweep, "HEARTBEAT_INTERVAL", 0.0)
+    monkeypatch.setattr(job_process, "HEARTBEAT_INTERVAL", 0.0)
     seen: set[float] = set()
 
     def note(job: Job) -> None:
-        sweep.keep_starting(job)
+        job_process.renew_start_heartbeat(job)
         status = load_status(job.directory)
         assert status.phase == STARTING
         seen.add(status.heartbeat)
@@ -279,7 +280,7 @@ def test_loading_for_long_it_has_a_heartbeat(job: Job, monkeypatch: pytest.Monke
             job.process.kill()
             job.process.wait()
 
-    monkeypatch.setattr(slurm_job, "keep_starting", note)
+    monkeypatch.setattr(slurm_job, "renew_start_heartbeat", note)
     with pytest.raises(SystemExit):
         slurm_job.RunJob()(job, 1)
     assert len(seen) == 3
@@ -291,10 +292,10 @@ class TestWhatAnEarlierCommandHasSubmitted:
     @pytest.fixture
     def jobs(self, job: Job, tmp_path: Path) -> list[Job]:
         """One that SLURM has, one that a process elsewhere has, one that nobody has."""
-        jobs = [sweep.replace(job, directory=tmp_path / name, varied=name) for name in ("slurm", "other", "new")]
+        jobs = [replace(job, directory=tmp_path / name, varied=name) for name in ("slurm", "other", "new")]
         Status(state=QUEUED, slurm_job="7_0", process_start="its submitter is gone").write(jobs[0].directory)
         Status(state=RUNNING, phase=TRAINING, host="elsewhere", pid=5).write(jobs[1].directory)
-        sweep.enqueue(jobs, rerun=False)
+        enqueue(jobs, rerun=False)
         return jobs
 
     @pytest.fixture
@@ -302,34 +303,33 @@ class TestWhatAnEarlierCommandHasSubmitted:
         """What is submitted; SLURM does not take it."""
         names: list[str] = []
 
-        def submit(tasks: slurm._Tasks, jobs: list[Job], **how: Any) -> None:
+        def submit(own: array._Array, executor: Any, jobs: list[Job], threads: int) -> None:
             names.extend(job.varied for job in jobs)
 
-        monkeypatch.setattr(slurm._Tasks, "submit", submit)
-        monkeypatch.setattr(slurm, "_LOOK", 0.0)
+        monkeypatch.setattr(array._Array, "submit", submit)
+        monkeypatch.setattr(array, "_executor", lambda *arguments: None)
+        monkeypatch.setattr(array, "_POLL_INTERVAL", 0.0)
         return names
 
     def run(self, jobs: list[Job], queues: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> str:
         """Run the jobs; ``squeue`` answers so, and at last for ever."""
 
-        def queue() -> dict[str, slurm._Place]:
+        def queue() -> dict[str, commands.QueueEntry]:
             places = queues.pop(0) if len(queues) > 1 else queues[0]
             if not places and (status := read_status(jobs[1].directory)) is not None and status.state == RUNNING:
                 write_results(jobs[1].directory)
                 Status(state=FINISHED).write(jobs[1].directory)
-            return {name: slurm._Place(state) for name, state in places.items()}
+            return {name: commands.QueueEntry(state) for name, state in places.items()}
 
-        monkeypatch.setattr(slurm, "_queue", queue)
+        monkeypatch.setattr(commands, "queue", queue)
         out = io.StringIO()
-        slurm.run_array(
+        array.run_array(
             jobs,
-            name="mine",
             folder="",
-            sbatch={},
             max_num_timeout=1,
-            n_jobs=1,
-            cpus=1,
             threads=1,
+            n_jobs=1,
+            parameters={},
             fail_fast=False,
             console=Console(file=out, width=1000),
         )
@@ -340,11 +340,11 @@ class TestWhatAnEarlierCommandHasSubmitted:
         shown = self.run(jobs, [{"7_0": "PENDING"}, {"7_0": "RUNNING"}, {}, {"7_0": "PENDING"}, {}], monkeypatch)
         assert submitted == ["new"]
         assert [job.outcome for job in jobs] == [SKIPPED, SKIPPED, ""]
-        assert f"slurm: {ELSEWHERE}, SLURM's job 7_0; this sweep waits for it" in shown
-        assert f"other: {ELSEWHERE}, process 5 on elsewhere; this sweep waits for it" in shown
+        assert f"slurm: {RUNNING_ELSEWHERE}, SLURM job 7_0; this sweep waits for it" in shown
+        assert f"other: {RUNNING_ELSEWHERE}, process 5 on elsewhere; this sweep waits for it" in shown
 
     def test_how_it_ended_is_said(self, jobs: list[Job], submitted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        sweep.replace(load_status(jobs[0].directory), state=FAILED, reason="why").write(jobs[0].directory)
+        replace(load_status(jobs[0].directory), state=FAILED, reason="why").write(jobs[0].directory)
         self.run(jobs, [{"7_0": "RUNNING"}, {}], monkeypatch)
         assert (jobs[0].outcome, jobs[0].reason) == (FAILED, "why")
 
@@ -352,7 +352,7 @@ class TestWhatAnEarlierCommandHasSubmitted:
         self, jobs: list[Job], submitted: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         Status(state=INTERRUPTED, reason="by SIGTERM", slurm_job="7_0").write(jobs[0].directory)
-        sweep.enqueue(jobs, rerun=False)
+        enqueue(jobs, rerun=False)
         self.run(jobs, [{"7_0": "PENDING"}, {}], monkeypatch)
         assert submitted == ["new"]
         assert jobs[0].outcome == NOT_STARTED  # as somebody cancelled it
@@ -367,12 +367,12 @@ class TestWhatAnEarlierCommandHasSubmitted:
             if next(looks) == 2:
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr(slurm, "time", SimpleNamespace(**vars(slurm.time) | {"sleep": interrupted}))
+        monkeypatch.setattr(array, "time", SimpleNamespace(**vars(array.time) | {"sleep": interrupted}))
         with pytest.raises(KeyboardInterrupt):
             self.run(jobs, [{"7_0": "PENDING"}], monkeypatch)
-        sweep.settle(jobs)
-        assert [job.outcome for job in jobs] == [ELSEWHERE, ELSEWHERE, NOT_STARTED]
-        assert jobs[0].reason == "SLURM's job 7_0"
+        resolve_outcomes(jobs)
+        assert [job.outcome for job in jobs] == [RUNNING_ELSEWHERE, RUNNING_ELSEWHERE, NOT_STARTED]
+        assert jobs[0].reason == "SLURM job 7_0"
         assert load_status(jobs[0].directory).state == QUEUED
 
     def test_it_comes_to_a_run_that_is_under_way(self, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -380,8 +380,8 @@ class TestWhatAnEarlierCommandHasSubmitted:
         Status(state=RUNNING, phase=TRAINING, host="elsewhere", pid=5).write(job.directory)
         answer = Answers(job, monkeypatch, ExitCode="75:0", JobState="FAILED")
         answer({})
-        assert answer({}) == {ELSEWHERE}
-        assert (answer.tasks.left, answer.tasks.elsewhere, job.outcome) == ({}, [job], "")
+        assert answer({}) == {RUNNING_ELSEWHERE}
+        assert (answer.array.submitted, answer.array.elsewhere, job.outcome) == ({}, [job], "")
         assert not answer({})
         write_results(job.directory)
         Status(state=FINISHED).write(job.directory)
@@ -394,15 +394,17 @@ def test_what_is_submitted_says_its_job(job: Job, tmp_path: Path, monkeypatch: p
     """As soon as SLURM has it, so that a command after this one knows; unless it has begun already."""
     import submitit
 
-    jobs = [sweep.replace(job, directory=tmp_path / name) for name in ("a", "b")]
-    sweep.enqueue(jobs, rerun=False)
+    jobs = [replace(job, directory=tmp_path / name) for name in ("a", "b")]
+    enqueue(jobs, rerun=False)
     begun = Status(state=RUNNING, phase=TRAINING, host="a node", slurm_job="7_1")
     begun.write(jobs[1].directory)
+    paths = SimpleNamespace(stderr="err")
     made = SimpleNamespace(
         update_parameters=lambda **parameters: None,
-        map_array=lambda *columns: [SimpleNamespace(job_id="7_0"), SimpleNamespace(job_id="7_1")],
+        map_array=lambda *columns: [SimpleNamespace(job_id=name, paths=paths) for name in ("7_0", "7_1")],
     )
     monkeypatch.setattr(submitit, "AutoExecutor", lambda *arguments, **how: made)
-    slurm._Tasks().submit(jobs, folder="", max_num_timeout=1, threads=1, parameters={})
+    display = ProgressDisplay(console=Console(file=io.StringIO()), jobs=2, n_jobs=1)
+    array._Array(display).submit(array._executor("", 1, {}), jobs, 1)
     assert [load_status(job.directory).slurm_job for job in jobs] == ["7_0", "7_1"]
     assert load_status(jobs[1].directory) == begun

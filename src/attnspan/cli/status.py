@@ -1,4 +1,4 @@
-"""``attnspan-status``: the state of runs, as a table that refreshes, or as JSON (:mod:`attnspan.sweeps.overview`)."""
+"""``attnspan-status``: the states of runs as a table that refreshes, or as JSON (:mod:`attnspan.sweeps.overview`)."""
 
 from __future__ import annotations
 
@@ -18,30 +18,27 @@ from rich.text import Text
 from attnspan.cli.console import ListParser, open_console
 from attnspan.errors import InputError
 from attnspan.runs.status import FAILED, FINISHED, INTERRUPTED, QUEUED, RUNNING
-from attnspan.sweeps.overview import UNKNOWN, Overview, Row, survey
+from attnspan.sweeps.overview import UNKNOWN, Overview, Row, read_overview
 from attnspan.sweeps.progress import duration
 
-EVERY = 2.0
-"""Seconds between two looks."""
-
+REFRESH_INTERVAL = 2.0  # seconds
 
 _COLORS = {RUNNING: "cyan", FINISHED: "green", FAILED: "red", INTERRUPTED: "yellow", QUEUED: "dim", UNKNOWN: "red"}
 
-
-_FIRST = (RUNNING, FAILED, UNKNOWN, INTERRUPTED, QUEUED, FINISHED)
-"""What is shown where not all runs fit."""
+_DISPLAY_ORDER = (RUNNING, FAILED, UNKNOWN, INTERRUPTED, QUEUED, FINISHED)
+"""Runs that come first are shown if not all fit into the terminal."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command. Returns its exit code: 2 for input that cannot be used, said in one line."""
+    """Run the command. Returns its exit code: 2 for input errors, which are printed in one line."""
     options = _parser().parse_args(arguments)
     console = open_console(wide=True)
     paths = [Path(run) for run in options.runs]
     try:
-        overview = survey(paths)
+        overview = read_overview(paths)
         if options.json:
             print(overview.as_json())
-        elif console.is_terminal and overview.is_under_way and not options.once:
+        elif console.is_terminal and overview.is_active and not options.once:
             _watch(console, paths)
         else:
             _print(console, overview)
@@ -54,23 +51,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _watch(console: Console, paths: Sequence[Path]) -> None:
-    """Look again and again, until nothing runs any more."""
+    """Refresh the table until no run is running or queued."""
     with Live(console=console, auto_refresh=False, transient=True) as live:
-        while (overview := survey(paths)).is_under_way:
-            live.update(_picture(overview, rows=max(1, console.height - 4)), refresh=True)
-            time.sleep(EVERY)
+        while (overview := read_overview(paths)).is_active:
+            live.update(_screen(overview, rows=max(1, console.height - 4)), refresh=True)
+            time.sleep(REFRESH_INTERVAL)
     _print(console, overview)
 
 
 def _print(console: Console, overview: Overview) -> None:
-    """All of it, in lines as long as they are."""
+    """Print all runs, in lines of any length."""
     console.print(_headline(overview), soft_wrap=True)
     console.print(_table(overview.rows, wide=True))
 
 
-def _picture(overview: Overview, *, rows: int) -> Group:
-    """As much as fits a terminal, what runs and what failed first."""
-    ordered = sorted(overview.rows, key=lambda row: _FIRST.index(row.state))
+def _screen(overview: Overview, *, rows: int) -> Group:
+    """The runs that fit into the terminal; running and failed ones come first."""
+    ordered = sorted(overview.rows, key=lambda row: _DISPLAY_ORDER.index(row.state))
     parts: list[Any] = [_headline(overview), _table(ordered[:rows], wide=False)]
     if len(ordered) > rows:
         parts.append(Text(f"... and {len(ordered) - rows} more", style="dim"))
@@ -80,18 +77,18 @@ def _picture(overview: Overview, *, rows: int) -> Group:
 def _headline(overview: Overview) -> Text:
     counts = overview.counts
     words = [f"{counts[FINISHED]} of {len(overview.rows)} runs finished"]
-    words += [f"{counts[state]} {state}" for state in _FIRST if state != FINISHED and counts[state]]
+    words += [f"{counts[state]} {state}" for state in _DISPLAY_ORDER if state != FINISHED and counts[state]]
     if overview.remaining_seconds is not None:
         words.append(f"about {duration(overview.remaining_seconds)} left")
     return Text(", ".join(words))
 
 
 def _table(rows: Sequence[Row], *, wide: bool) -> Table:
-    """One line a run; with ``wide`` more, where a reason is long."""
+    """One line per run; with ``wide`` long reasons take several."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     with_overrides = any(row.overrides for row in rows)
-    told = ["arm", "data", "seed", *(["overrides"] if with_overrides else [])]
-    for name in (*told, "state", "update", "loss", "left", "error rate", "where, why"):
+    names = ["arm", "data", "seed", *(["overrides"] if with_overrides else [])]
+    for name in (*names, "state", "update", "loss", "left", "error rate", "where, why"):
         right = name in ("seed", "update", "loss", "left", "error rate")
         table.add_column(name, justify="right" if right else "left", no_wrap=name != "where, why")
     for row in rows:
@@ -105,19 +102,19 @@ def _table(rows: Sequence[Row], *, wide: bool) -> Table:
             f"{row.loss:.3f}" if row.loss is not None else "",
             duration(row.remaining_seconds) if row.remaining_seconds is not None else "",
             f"{row.error_rate:.3f}" if row.error_rate is not None else "",
-            Text(_where(row), no_wrap=not wide, overflow="fold" if wide else "ellipsis"),
+            Text(_details(row), no_wrap=not wide, overflow="fold" if wide else "ellipsis"),
         )
     return table
 
 
-def _where(row: Row) -> str:
-    """What to read or whom to ask next."""
+def _details(row: Row) -> str:
+    """Where the run is, or why it is not running."""
     if row.state == FINISHED:
         return row.directory
-    job = f"SLURM's job {row.slurm_job}" if row.slurm_job else ""
+    job = f"SLURM job {row.slurm_job}" if row.slurm_job else ""
     if row.state == RUNNING:
         return ", ".join(filter(None, [f"process {row.pid} on {row.host}", job]))
-    if job and row.state == INTERRUPTED:  # asking squeue is no reading of files
+    if job and row.state == INTERRUPTED:  # only squeue would know
         job += " may still be there"
     return "; ".join(filter(None, [row.reason or row.state, job, row.log or row.directory]))
 
@@ -126,18 +123,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = ListParser(
         prog="attnspan-status",
         fromfile_prefix_chars="@",
-        description="Show how runs are getting on. In a terminal the table refreshes until nothing runs any more; "
-        "Ctrl-C leaves, and disturbs no run.",
+        description="Show how runs are getting on. In a terminal the table refreshes until no run is running or "
+        "queued; Ctrl-C ends the display and does not affect the runs.",
     )
     parser.add_argument(
         "runs",
         nargs="*",
         default=["runs"],
         metavar="RUNS",
-        help="a run directory, a directory above some, or @FILE that lists them (default: runs)",
+        help="a run directory, a directory that contains some, or @FILE that lists them (default: runs)",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON document, for scripts")
-    parser.add_argument("--once", action="store_true", help="print once, also in a terminal")
+    parser.add_argument("--json", action="store_true", help="print one JSON document, for scripts")
+    parser.add_argument("--once", action="store_true", help="print once, even in a terminal")
     return parser
 
 

@@ -9,6 +9,7 @@
 ``attention.parquet``     attention weights of a few of them, see :mod:`attnspan.runs.attention_maps`; not of every arm
 ``summary.json``          counts, times, versions, and what the other files were; written last
 ``status.json``           state and progress, see :mod:`attnspan.runs.status`
+``job.yaml``              the job of an unfinished run of a sweep, see :mod:`attnspan.sweeps.job`
 ``run.log``               what the run printed, when a sweep started it
 ``tokenizers/``           ``source.json`` and ``target.json``
 ``checkpoints/``          ``best.ckpt``; ``last.ckpt``, ``previous.ckpt`` and ``tested-*.ckpt`` to go on from
@@ -33,6 +34,7 @@ RECORDS = "records.parquet"
 ATTENTION = "attention.parquet"
 SUMMARY = "summary.json"
 STATUS = "status.json"
+JOB = "job.yaml"
 LOG = "run.log"
 LOCK = ".lock"
 TOKENIZERS = "tokenizers"

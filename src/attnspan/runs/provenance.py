@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 _ROOT = Path(__file__).parents[2]
-_SOURCES = (_ROOT / "attnspan", _ROOT / "hydra_plugins" / "attnspan_processes")
+_SOURCES = (_ROOT / "attnspan", _ROOT / "hydra_plugins" / "attnspan_sweeps")
 
 
 def code_state() -> dict[str, str | None]:

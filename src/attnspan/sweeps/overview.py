@@ -1,31 +1,31 @@
-"""``attnspan-status``: how the runs of a sweep are getting on. Reads files only, and disturbs no run.
+"""The states of the runs of a sweep, read from their files; no run is affected. ``attnspan-status`` shows them.
 
-``--json`` prints one document; its keys are
+``--json`` prints one document with the keys
 
 =====================  ========================================================================================
-``runs``               a list, one object a run
+``runs``               list with one object per run
 ``counts``             state -> number of runs, for every state
-``remaining_seconds``  estimated seconds to the end of the sweep; null where nobody knows
+``remaining_seconds``  estimated seconds to the end of the sweep; null if unknown
 =====================  ========================================================================================
 
-and those of a run
+and for each run
 
 =====================  ========================================================================================
 ``run_id``             name of its directory
-``arm, data, seed``    null where its files do not say
-``overrides``          what its command line sets, unlike that of others of its arm and data here; null if nothing
+``arm, data, seed``    null if its files do not say
+``overrides``          overrides in which it differs from other runs of its arm and data; null if there are none
 ``state``              ``queued``, ``running``, ``finished``, ``failed``, ``interrupted``; ``unknown`` if damaged
-``phase``              what a running run is at: starting, preparing, training, validating, testing; else null
-``update, updates``    updates done, and in all
-``loss``               last known training loss, nats per target token; null if none is known or it is no number
-``seconds``            since the run, or its last part, began; a finished run's in all
-``remaining_seconds``  estimated seconds to the end of a running run's phase; null where nobody knows
+``phase``              of a running run: starting, preparing, training, validating, testing; else null
+``update, updates``    updates done, and all updates
+``loss``               last known training loss, nats per target token; null if unknown or not finite
+``seconds``            since the run started or resumed; of a finished run all of them
+``remaining_seconds``  estimated seconds to the end of a running run's phase; null if unknown
 ``error_rate``         of a finished run, on test
-``reason``             why it failed, what interrupted it, or what is damaged; of a queued run, how it ended before
-                       it was queued; else null
-``slurm_job``          SLURM's job for it; null if it has none, or is over and said so
-``host, pid``          of its process; of its sweep's if it is queued; else null
-``heartbeat``          when the run last said so, seconds since the epoch; else null
+``reason``             why it failed, what interrupted it, or what is damaged; of a queued run, how it had ended
+                       before; else null
+``slurm_job``          id of its SLURM job; null if there is none, or if it has ended
+``host, pid``          of its process; of its sweep's process if it is queued; else null
+``heartbeat``          when the run last wrote its status, seconds since the epoch; else null
 ``directory, log``     paths; the log is null if there is none
 =====================  ========================================================================================
 """
@@ -45,17 +45,17 @@ from attnspan.errors import InputError
 from attnspan.files import read_json
 from attnspan.runs.layout import LOG, SUMMARY, find_runs
 from attnspan.runs.status import FINISHED, INTERRUPTED, QUEUED, RUNNING, STATES, current_status
-from attnspan.sweeps.time_estimate import Times, makespan
+from attnspan.sweeps.time_estimate import RunTimes, makespan
 
 UNKNOWN = "unknown"
 
-_TOLD_OTHERWISE = ("decoder", "data", "seed", *CHANGES_NOTHING)
-"""Overrides that the table need not show."""
+_SHOWN_ELSEWHERE = ("decoder", "data", "seed", *CHANGES_NOTHING)
+"""Overrides that have a column of their own or change no result."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One run, as the module's head explains."""
+    """One run; the module's docstring explains the fields."""
 
     run_id: str
     arm: str | None
@@ -81,7 +81,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Overview:
-    """All runs that were asked for."""
+    """All runs in the given directories."""
 
     rows: list[Row]
     remaining_seconds: float | None
@@ -92,8 +92,8 @@ class Overview:
         return {state: sum(row.state == state for row in self.rows) for state in (*STATES, UNKNOWN)}
 
     @property
-    def is_under_way(self) -> bool:
-        """Whether something runs or will."""
+    def is_active(self) -> bool:
+        """Whether a run is running or queued."""
         return any(row.state in (RUNNING, QUEUED) for row in self.rows)
 
     def as_json(self) -> str:
@@ -106,19 +106,19 @@ class Overview:
         return json.dumps(content, indent=2, allow_nan=False)
 
 
-def survey(paths: Sequence[Path]) -> Overview:
-    """Look at all runs in or below ``paths``.
+def read_overview(paths: Sequence[Path]) -> Overview:
+    """Read the states of all runs in or below ``paths``.
 
     Raises:
-        InputError: a path is not there, or there is no run in or below it.
+        InputError: a path does not exist, or there is no run in or below it.
     """
     directories = find_runs(paths)
-    rows = _told_apart(*zip(*map(_row, directories), strict=True))
+    rows = _with_differing_overrides(*zip(*map(_row, directories), strict=True))
     return Overview(rows=rows, remaining_seconds=_remaining(rows, directories))
 
 
-def _told_apart(rows: Sequence[Row], overrides: Sequence[list[str] | None]) -> list[Row]:
-    """The rows, each with those of its ``overrides`` that not all of its arm and data have."""
+def _with_differing_overrides(rows: Sequence[Row], overrides: Sequence[list[str] | None]) -> list[Row]:
+    """The rows, each with those of its overrides that not all rows of its arm and data have."""
     shared: dict[tuple[str | None, str | None], set[str]] = {}
     for row, own in zip(rows, overrides, strict=True):
         if own is not None:
@@ -131,9 +131,8 @@ def _told_apart(rows: Sequence[Row], overrides: Sequence[list[str] | None]) -> l
 
 
 def _row(directory: Path) -> tuple[Row, list[str] | None]:
-    """One run, and what its command line sets, where that is known."""
+    """One run and its overrides, if they are known."""
     log = str(directory / LOG) if (directory / LOG).exists() else None
-    # <data>/<arm>/<run id>: what the path says of a run, where its files say nothing
     path: dict[str, Any] = {"run_id": directory.name, "directory": str(directory), "log": log}
     try:
         status = current_status(directory)
@@ -166,34 +165,34 @@ def _row(directory: Path) -> tuple[Row, list[str] | None]:
 
 
 def _overrides(command: str) -> list[str] | None:
-    """What a command line sets that can tell runs of an arm apart; None where the command is not known."""
+    """Overrides that can distinguish runs of an arm; None if the command is not known."""
     if not command:
         return None
     try:
         words = shlex.split(command)
-    except ValueError:  # an open quotation: nobody of ours wrote it
+    except ValueError:  # an unclosed quotation, which attnspan never writes
         return None
     keys = {word: word.lstrip("+~").partition("=")[0] for word in words if "=" in word and not word.startswith("-")}
-    return [word for word, key in keys.items() if key not in _TOLD_OTHERWISE and not key.startswith("hydra")]
+    return [word for word, key in keys.items() if key not in _SHOWN_ELSEWHERE and not key.startswith("hydra")]
 
 
 def _finite(value: Any) -> float | None:
-    """JSON knows neither NaN nor infinity."""
+    """The number, or None for NaN and infinity, which JSON lacks."""
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
 def _remaining(rows: Sequence[Row], directories: Sequence[Path]) -> float | None:
-    """Seconds until the running and the queued runs are done, as many at a time as there run now."""
+    """Seconds until the running and the queued runs are done, if as many run at once as now."""
     running = [row for row in rows if row.state == RUNNING]
     left: list[float] = []
-    times: dict[Path, Times] = {}
+    times: dict[Path, RunTimes] = {}
     for row, directory in zip(rows, directories, strict=True):
         if row.state not in (RUNNING, QUEUED):
             continue
         whole = None
         above = directory.absolute().parents
-        if len(above) > 2:  # else it is in no <runs_dir>/<data>/<arm>, and has no like
-            known = times.setdefault(above[2], Times(above[2]))
+        if len(above) > 2:  # <runs_dir>/<data>/<arm>/<run id>
+            known = times.setdefault(above[2], RunTimes(above[2]))
             whole = known.expected(data=row.data or "", arm=row.arm or "", updates=row.updates)
         seconds = row.remaining_seconds
         if seconds is None and whole is not None:

@@ -1,10 +1,11 @@
-"""From the composed configs of a sweep to its jobs: data prepared, directories claimed, everything checked first."""
+"""From the configs of a sweep to its jobs. The data is prepared, and every job is checked before the first starts."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from attnspan.config.identity import claim, run_directory
 from attnspan.config.threads import cores_of
 from attnspan.errors import InputError
 from attnspan.runs.completeness import is_finished
+from attnspan.runs.provenance import code_state
 from attnspan.runs.status import FINISHED, Status, current_status
+from attnspan.sweeps.job import SUCCESSFUL, Job
 from attnspan.sweeps.preflight import refuse_unfit
-from attnspan.sweeps.processes import GOOD, Job, command_of, list_path
 from attnspan.sweeps.progress import duration
-from attnspan.sweeps.time_estimate import Times, makespan
+from attnspan.sweeps.queue import list_path
+from attnspan.sweeps.time_estimate import RunTimes, makespan
 
 NEW = "new"
 
@@ -32,8 +35,8 @@ class Plan:
 
     Attributes:
         jobs: each run once, in the order in which to start them.
-        settings: the config of the first.
-        n_jobs: how many run side by side.
+        settings: config of the first.
+        n_jobs: jobs at once.
     """
 
     jobs: list[Job]
@@ -52,7 +55,7 @@ class Plan:
 
     @property
     def reports(self) -> list[tuple[str, str]]:
-        """(runs, name) of each report: it is about one data set, and a sweep may have run on several."""
+        """(runs, name) of each report: a report is about one data set, and a sweep may have several."""
         data = dict.fromkeys(job.data for job in self.jobs)
         if len(data) == 1:
             return [(f"@{self.listed}", self.study)]
@@ -61,7 +64,7 @@ class Plan:
     @property
     def is_done(self) -> bool:
         """Whether every run is finished."""
-        return all(job.outcome in GOOD for job in self.jobs)
+        return all(job.outcome in SUCCESSFUL for job in self.jobs)
 
 
 def make_plan(
@@ -72,24 +75,24 @@ def make_plan(
     n_jobs: int | None,
     console: Console,
 ) -> Plan:
-    """Prepare the data, give every job its directory and command, and check that it can run.
+    """Prepare the data, give every job its directory, and check that it can run.
 
-    With ``dry_run`` nothing is written, and data that is not prepared yet stays so.
+    With ``dry_run`` nothing is written, and no data is prepared.
 
     Args:
-        configs: of the jobs, resolved.
-        job_overrides: what the command line sets for each.
-        config_directory: what ``--config-dir`` named.
-        n_jobs: how many run side by side at most; None for as many as there are cores for, or 1 on a GPU.
-        console: where to say what takes time.
+        configs: resolved config of each job.
+        job_overrides: overrides of each job on the command line.
+        config_directory: the value of ``--config-dir``.
+        n_jobs: most jobs at once; None for as many as the cores allow, or 1 on a GPU.
+        console: for progress.
 
     Raises:
-        InputError: one line with all that is wrong with any of them; nothing was started.
+        InputError: one line with everything that is wrong; no job was started.
     """
     fingerprints, complaints = _fingerprints(configs, console)
     jobs: dict[Path, Job] = {}
     new: list[dict[str, Any]] = []
-    varied = _varied(job_overrides)
+    varied, code = _varied(job_overrides), code_state()
     for config, overrides in zip(configs, job_overrides, strict=True):
         fingerprint = fingerprints.get(repr(config["data"]))
         if fingerprint is None:
@@ -104,7 +107,8 @@ def make_plan(
         if config["rerun"] or not is_finished(directory):
             new.append(config)
         others = [word for word in overrides if word in varied and word.partition("=")[0] not in ("decoder", "seed")]
-        jobs[directory] = make_job(config, directory, overrides, config_directory, varied=" ".join(others))
+        command = command_line(overrides, config_directory)
+        jobs[directory] = Job(config=config, directory=directory, command=command, code=code, varied=" ".join(others))
     try:
         refuse_unfit([config for config in new if _is_prepared(config, fingerprints)])
     except InputError as error:
@@ -113,38 +117,24 @@ def make_plan(
         raise InputError("; ".join(dict.fromkeys(complaints)))
     most = min(_side_by_side(config) for config in configs)
     if n_jobs is not None and n_jobs > most and not _may_use_gpu(configs[0]):
-        words = f"n_jobs={n_jobs}: {most} at a time, since the cores of this machine are then busy"
+        words = f"n_jobs={n_jobs}: only {most} at once, which keep all cores of this machine busy"
         console.print(words, highlight=False)
         n_jobs = most
     return Plan(jobs=list(jobs.values()), settings=configs[0], n_jobs=n_jobs or most)
 
 
-def make_job(
+def job_for(
     config: dict[str, Any],
-    directory: Path,
     overrides: Sequence[str],
     config_directory: str | None,
     *,
-    varied: str = "",
+    code: Mapping[str, str | None],
+    varied: str,
 ) -> Job:
-    """The job that carries out the run of ``config`` in ``directory``."""
-    return Job(
-        arm=config["arm"],
-        data=config["data_name"],
-        seed=config["seed"],
-        updates=config["trainer"]["max_steps"],
-        directory=directory,
-        overrides=list(overrides),
-        command=command_of(overrides, config_directory),
-        varied=varied,
-    )
-
-
-def job_for(config: dict[str, Any], overrides: Sequence[str], config_directory: str | None, *, varied: str = "") -> Job:
-    """The job that carries out the run of ``config`` in the directory that is its own.
+    """The job of one config whose data is prepared.
 
     Raises:
-        InputError: the corpus cannot be used, or the directory holds another run.
+        InputError: the data cannot be used, or the directory holds another run.
     """
     from attnspan.config.instantiate import build_corpus
     from attnspan.data.pipeline.prepare import fingerprint_of
@@ -152,12 +142,19 @@ def job_for(config: dict[str, Any], overrides: Sequence[str], config_directory: 
     fingerprint = fingerprint_of(build_corpus(config))
     directory = run_directory(config, data_fingerprint=fingerprint)
     claim(directory, config, data_fingerprint=fingerprint)
-    return make_job(config, directory, overrides, config_directory, varied=varied)
+    command = command_line(overrides, config_directory)
+    return Job(config=config, directory=directory, command=command, code=code, varied=varied)
+
+
+def command_line(overrides: Sequence[str], config_directory: str | None) -> str:
+    """The command line that starts one job alone, also where ``overrides`` name a sweep."""
+    options = ["--config-dir", config_directory] if config_directory else []
+    return shlex.join(["attnspan-train", *options, *overrides, "hydra.mode=RUN"])
 
 
 def print_plan(console: Console, plan: Plan) -> None:
-    """Print the jobs with their states, and about how long they will take; nothing is started."""
-    times = Times(Path(plan.settings["runs_dir"]))
+    """Print the jobs with their states, and how long they will take."""
+    times = RunTimes(Path(plan.settings["runs_dir"]))
     with_varied = any(job.varied for job in plan.jobs)
     names = ["run id", "arm", "data", "seed", *(["overrides"] if with_varied else []), "state", "takes about"]
     table = Table(box=None, padding=(0, 2, 0, 0))
@@ -178,22 +175,22 @@ def print_plan(console: Console, plan: Plan) -> None:
         words = [job.directory.name, job.arm, job.data, str(job.seed), *([escape(job.varied)] if with_varied else [])]
         table.add_row(*words, state, takes)
     console.print(table, highlight=False)
-    console.print(_in_all(plan, left, unknown), highlight=False, soft_wrap=True)
+    console.print(_total(plan, left, unknown), highlight=False, soft_wrap=True)
 
 
-def _in_all(plan: Plan, left: Sequence[float], unknown: int) -> str:
+def _total(plan: Plan, left: Sequence[float], unknown: int) -> str:
     to_run = len(left) + unknown
     words = f"dry run, nothing was started: {len(plan.jobs)} runs, {to_run} of them to run"
     if not to_run:
         return words
     if not left:
-        return f"{words}, in a time unknown: no run of these arms and data has finished yet"
-    words += f", in about {duration(makespan(left, plan.n_jobs))} with {plan.n_jobs} at a time"
-    return f"{words}, and {unknown} of which the time is unknown" if unknown else words
+        return f"{words}; the time is unknown, because no run of these arms and data has finished yet"
+    words += f", in about {duration(makespan(left, plan.n_jobs))} with {plan.n_jobs} at once"
+    return f"{words}, and {unknown} whose time is unknown" if unknown else words
 
 
 def _state(job: Job) -> tuple[str, float]:
-    """The state of a job's run, and the share of it that is left to do."""
+    """The state of a job's run, and the share of it that is still to do."""
     try:
         status: Status = current_status(job.directory)
     except InputError:
@@ -202,7 +199,7 @@ def _state(job: Job) -> tuple[str, float]:
 
 
 def _fingerprints(configs: Sequence[dict[str, Any]], console: Console) -> tuple[dict[str, str], list[str]]:
-    """Prepare each data there is; its fingerprint by its config, and what is wrong with the others."""
+    """Prepare every data set. Returns the fingerprints by data config, and what is wrong with the others."""
     from attnspan.config.instantiate import build_corpus
     from attnspan.data.pipeline.prepare import fingerprint_of, is_prepared, prepare
 
@@ -233,7 +230,7 @@ def _is_prepared(config: dict[str, Any], fingerprints: dict[str, str]) -> bool:
 
 
 def _side_by_side(config: dict[str, Any]) -> int:
-    """As many runs as there are cores for; one where they would share a GPU."""
+    """As many runs as the cores allow; one if they would share a GPU."""
     if _may_use_gpu(config):
         return 1
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -245,6 +242,6 @@ def _may_use_gpu(config: dict[str, Any]) -> bool:
 
 
 def _varied(job_overrides: Sequence[Sequence[str]]) -> set[str]:
-    """The overrides that not every job has."""
+    """Overrides that not every job has."""
     first, *others = [set(overrides) for overrides in job_overrides]
     return set().union(first, *others) - first.intersection(*others)

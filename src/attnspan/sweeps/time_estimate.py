@@ -1,4 +1,4 @@
-"""How long runs that are still to come will take, from what finished runs of the same arm and data took."""
+"""Estimates how long runs will take, from finished runs of the same arm and data."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from attnspan.files import read_json
 from attnspan.runs.layout import SUMMARY
 
 
-class Times:
-    """What finished runs took; each summary is read once.
+class RunTimes:
+    """Times of finished runs. Each summary is read once.
 
     Args:
         runs_dir: holds ``<data>/<arm>/<run id>/``.
@@ -21,34 +21,34 @@ class Times:
 
     def __init__(self, runs_dir: Path) -> None:
         self._runs_dir = runs_dir
-        self._took: dict[tuple[str, str], list[tuple[float, int]]] = {}
+        self._times: dict[tuple[str, str], list[tuple[float, int]]] = {}
 
     def expected(self, *, data: str, arm: str, updates: int) -> float | None:
-        """Seconds that a run of ``updates`` updates will take; None where no run of this arm and data has finished.
+        """Seconds that a run of ``updates`` updates will take; None if no run of this arm and data has finished.
 
-        The median of the finished ones, each scaled by its updates.
+        The median of the finished runs' times, each scaled by its number of updates.
         """
-        if (data, arm) not in self._took:
-            self._took[data, arm] = _took(self._runs_dir / data / arm)
-        scaled = [seconds * (updates / n if updates and n else 1) for seconds, n in self._took[data, arm]]
+        if (data, arm) not in self._times:
+            self._times[data, arm] = _times_of(self._runs_dir / data / arm)
+        scaled = [seconds * (updates / n if updates and n else 1) for seconds, n in self._times[data, arm]]
         return statistics.median(scaled) if scaled else None
 
 
 def makespan(seconds: Sequence[float], n_jobs: int) -> float:
-    """Seconds until all of these jobs are done, each started in turn when one of ``n_jobs`` places is free."""
+    """Seconds until all jobs are done, if each starts in turn when one of ``n_jobs`` places is free."""
     places = [0.0] * max(1, n_jobs)
     for duration in seconds:
         heapq.heapreplace(places, places[0] + duration)
     return max(places)
 
 
-def _took(directory: Path) -> list[tuple[float, int]]:
+def _times_of(directory: Path) -> list[tuple[float, int]]:
     """Wall seconds and updates of the finished runs in ``directory``."""
     found = []
     for path in directory.glob(f"*/{SUMMARY}"):
         try:
             summary = read_json(path)
             found.append((float(summary["wall_seconds"]), int(summary["updates"])))
-        except (InputError, KeyError, TypeError, ValueError):  # no estimate is worth an error
+        except (InputError, KeyError, TypeError, ValueError):  # an estimate is not worth an error
             continue
     return found

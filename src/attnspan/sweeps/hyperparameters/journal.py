@@ -1,16 +1,16 @@
-"""The trials of a search, in a journal: what was tried, what came of it, and what to try next, as optuna chooses.
+"""The trials of a search in a journal file, and which trial comes next, as optuna chooses.
 
-The journal is a file of optuna's, a line an event, which its own tools can read. A trial in it is
+The journal is optuna's own: one event per line, readable with optuna's tools. The states of its trials are
 
-============  =====================================================================================================
-``RUNNING``   under way, or left by a search that was stopped: the next one goes on with it
+============  ====================================================================================================
+``RUNNING``   running, or left by a search that was stopped; the next search resumes it
 ``COMPLETE``  finished, with its loss
-``FAIL``      failed, with its reason as ``reason``; tried again by the next search, and a success is written beside it
-              as another trial, which names the failed one as ``again``
-============  =====================================================================================================
+``FAIL``      failed, with its ``reason``. The next search retries it, and records a success as another trial, whose
+              attribute ``again`` is the number of the failed one
+============  ====================================================================================================
 
-What the next trial is depends on the seed, on its number and on the trials before it, and on nothing that is lost with
-the process. So a search that runs one trial at a time, and was killed, goes on to what it would have tried.
+The next trial depends only on the seed, its number and the trials before it. So a search that runs one trial at a time
+and is killed resumes with the same trials.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from attnspan.errors import InputError, UnderWayError
 from attnspan.files import cannot_write
-from attnspan.sweeps.hyperparameters.space import Numbers, Space, Words
+from attnspan.sweeps.hyperparameters.space import Choices, NumberRange, Space
 
 _NAME = "search"
 _AGAIN, _REASON = "again", "reason"
@@ -41,12 +41,12 @@ _AGAIN, _REASON = "again", "reason"
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One try.
+    """One point of the space.
 
     Attributes:
         number: counts from 0.
         settings: key to value, as the command line writes them.
-        loss: what came of it; None if nothing did, so far.
+        loss: validation loss; None while there is none.
         reason: why it failed; None if it did not.
     """
 
@@ -62,14 +62,14 @@ class Trial:
 
 
 class Journal:
-    """The journal of one search, held by this process alone while it is open.
+    """The journal of one search. Only one process at a time can have it open.
 
     Args:
-        path: of the file; made if it is not there.
-        space: what may be tried.
-        sampler: makes optuna's sampler from a ``seed``; each trial has a new one.
+        path: of the file; created if missing.
+        space: of the search.
+        sampler: makes optuna's sampler from a ``seed``; each trial gets a new one.
         seed: of the search.
-        anew: forget what it holds.
+        restart: remove the trials in it.
 
     Raises:
         UnderWayError: another process has it open.
@@ -83,7 +83,7 @@ class Journal:
         space: Space,
         sampler: Callable[..., optuna.samplers.BaseSampler],
         seed: int,
-        anew: bool = False,
+        restart: bool = False,
     ) -> None:
         self.path = path
         self._space = {key: _distribution(part) for key, part in space.items()}
@@ -96,17 +96,17 @@ class Journal:
             try:
                 self._lock.acquire()
             except Timeout as error:
-                raise UnderWayError(f"{path}: this search is under way in another process") from error
-            if anew:
+                raise UnderWayError(f"{path}: this search is running in another process") from error
+            if restart:
                 path.unlink(missing_ok=True)
-            _drop_half_a_line(path)
+            _drop_incomplete_line(path)
         try:
             with self._writing():
                 self._study = optuna.create_study(
                     storage=_storage(path), study_name=_NAME, direction="minimize", load_if_exists=True
                 )
-                # Optuna writes a trial before its settings, and a kill may have come between.
-                self._open = {trial.number: self._fill(trial) for trial in self._in_state(TrialState.RUNNING)}
+                # Optuna writes a trial before its settings; it may have been killed in between.
+                self._running = {trial.number: self._complete(trial) for trial in self._in_state(TrialState.RUNNING)}
         except BaseException:
             self._lock.release()
             raise
@@ -121,11 +121,11 @@ class Journal:
 
     @property
     def trials(self) -> list[Trial]:
-        """All trials, by number; one that failed and then did not, once."""
+        """All trials, by number. One that failed and later succeeded appears once."""
         return _trials(self._study)
 
     def ask(self) -> Trial:
-        """Begin another trial.
+        """Start another trial.
 
         Raises:
             InputError: the journal cannot be written.
@@ -133,18 +133,18 @@ class Journal:
         with self._writing():
             self._study.sampler = self._sampler_of(len(self._study.get_trials(deepcopy=False)))
             trial = self._study.ask(self._space)
-        self._open[trial.number] = trial
+        self._running[trial.number] = trial
         return Trial(number=trial.number, settings=_settings(trial.params))
 
     def finished(self, trial: Trial, loss: float) -> None:
-        """Write down what came of a trial, also of one that failed before.
+        """Record the loss of a trial, which may have failed before.
 
         Raises:
             InputError: the journal cannot be written.
         """
         with self._writing():
-            if trial.number in self._open:
-                self._study.tell(self._open.pop(trial.number), loss)
+            if trial.number in self._running:
+                self._study.tell(self._running.pop(trial.number), loss)
                 return
             failed = self._study.get_trials(deepcopy=False)[trial.number]
             self._study.add_trial(
@@ -157,18 +157,18 @@ class Journal:
             )
 
     def failed(self, trial: Trial, reason: str) -> None:
-        """Write down that a trial failed.
+        """Record that a trial failed.
 
         Raises:
             InputError: the journal cannot be written.
         """
-        if trial.number in self._open:
+        if trial.number in self._running:
             with self._writing():
-                self._open[trial.number].set_user_attr(_REASON, reason)
-                self._study.tell(self._open.pop(trial.number), state=TrialState.FAIL)
+                self._running[trial.number].set_user_attr(_REASON, reason)
+                self._study.tell(self._running.pop(trial.number), state=TrialState.FAIL)
 
-    def _fill(self, frozen: FrozenTrial) -> optuna.Trial:
-        """Take up a trial; what settings it lacks are those that it would have had."""
+    def _complete(self, frozen: FrozenTrial) -> optuna.Trial:
+        """Resume a trial. Settings that the journal lacks are sampled as they would have been."""
         self._study.sampler = self._sampler_of(frozen.number)
         trial = optuna.Trial(self._study, frozen._trial_id)
         for key, distribution in self._space.items():
@@ -187,12 +187,12 @@ class Journal:
             yield
         except OSError as error:
             raise cannot_write(self.path, error) from error
-        except (KeyError, ValueError, AssertionError) as error:  # what optuna raises over a line that is no event
-            raise InputError(f"{self.path}: not readable as a journal of optuna's ({error})") from error
+        except (KeyError, ValueError, AssertionError) as error:  # raised by optuna for a line that is no event
+            raise InputError(f"{self.path}: not readable as an optuna journal ({error})") from error
 
 
 def read_trials(path: Path) -> list[Trial]:
-    """All trials of a journal, by number; none where there is no journal. Nothing is written.
+    """Read all trials of a journal, by number; none if there is no journal. Writes nothing.
 
     Raises:
         InputError: it cannot be read.
@@ -203,7 +203,7 @@ def read_trials(path: Path) -> list[Trial]:
     try:
         return _trials(optuna.load_study(storage=_storage(path), study_name=_NAME))
     except (KeyError, ValueError, AssertionError, OSError) as error:
-        raise InputError(f"{path}: not readable as a journal of optuna's ({error})") from error
+        raise InputError(f"{path}: not readable as an optuna journal ({error})") from error
 
 
 def _trials(study: optuna.Study) -> list[Trial]:
@@ -223,31 +223,31 @@ def _settings(params: dict[str, Any]) -> dict[str, str]:
     return {key: value if isinstance(value, str) else repr(value) for key, value in params.items()}
 
 
-def _distribution(part: Numbers | Words) -> BaseDistribution:
-    if isinstance(part, Words):
+def _distribution(part: NumberRange | Choices) -> BaseDistribution:
+    if isinstance(part, Choices):
         return CategoricalDistribution(part.values)
     if isinstance(part.low, int) and isinstance(part.high, int):
         return IntDistribution(part.low, part.high, log=part.log, step=int(part.step or 1))
     return FloatDistribution(part.low, part.high, log=part.log, step=part.step)
 
 
-class _Held(JournalFileOpenLock):
-    """Optuna's lock, where ours is held already: the system lets go of ours when the process is killed."""
+class _NoLock(JournalFileOpenLock):
+    """Replaces optuna's lock, which survives a killed process; the journal holds one that the system releases."""
 
     def acquire(self) -> bool:
-        """Take it."""
+        """Do nothing."""
         return True
 
     def release(self) -> None:
-        """Leave it."""
+        """Do nothing."""
 
 
 def _storage(path: Path) -> JournalStorage:
-    return JournalStorage(JournalFileBackend(str(path), _Held(str(path))))
+    return JournalStorage(JournalFileBackend(str(path), _NoLock(str(path))))
 
 
-def _drop_half_a_line(path: Path) -> None:
-    """Cut off an event that a full disk, or a kill, left half written: optuna would append to it."""
+def _drop_incomplete_line(path: Path) -> None:
+    """Cut off an event that was only partly written, when the disk was full or the process killed."""
     if not path.exists():
         return
     with path.open("r+b") as file:

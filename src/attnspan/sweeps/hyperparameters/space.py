@@ -1,4 +1,4 @@
-"""What a search may try: for each key of the config, numbers between two ends, or a few words."""
+"""The space of a hyper-parameter search: for each key of the config, a range of numbers or a few choices."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from attnspan.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Numbers:
-    """Numbers from ``low`` to ``high``, both included: whole ones if both are.
+class NumberRange:
+    """Numbers from ``low`` to ``high``, both included; integers if both are integers.
 
     Attributes:
-        low: the least.
-        high: the greatest.
-        step: from one to the next; None for all that lie between (of whole numbers: 1).
-        log: whether their logarithms are what is spread evenly.
+        low: least value.
+        high: greatest value.
+        step: distance between values; None for all real numbers (of integers: 1).
+        log: whether to sample on a logarithmic scale.
 
     Raises:
         InputError: there are no such numbers.
@@ -29,35 +29,35 @@ class Numbers:
 
     def __post_init__(self) -> None:
         if not self.low <= self.high:
-            raise InputError(f"must run from the lower end to the upper one, not from {self.low} to {self.high}")
+            raise InputError(f"the lower end must come first, and {self.low} is greater than {self.high}")
         if self.log and self.low <= 0:
-            raise InputError(f"a logarithm needs numbers above 0, and these begin at {self.low}")
+            raise InputError(f"a logarithmic scale needs numbers above 0, and {self.low} is not")
         if self.log and self.step not in (None, 1):
-            raise InputError(f"a logarithm and steps of {self.step} do not go together")
+            raise InputError(f"a logarithmic scale cannot have steps of {self.step}")
 
     @property
     def ends(self) -> tuple[str, ...]:
-        """What to check before anything starts: if these fit, what lies between fits as a rule."""
+        """Values to check before anything starts; if they fit, those between them usually do."""
         return tuple(dict.fromkeys((repr(self.low), repr(self.high))))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Words:
+class Choices:
     """A few values, as the command line writes them."""
 
     values: tuple[str, ...]
 
     @property
     def ends(self) -> tuple[str, ...]:
-        """What to check before anything starts: each of them."""
+        """Values to check before anything starts: all of them."""
         return self.values
 
 
-Space = Mapping[str, Numbers | Words]
-"""Key of the config, as the command line writes it, to what it may be."""
+Space = Mapping[str, NumberRange | Choices]
+"""Maps a key of the config, as the command line writes it, to its values."""
 
 
 def corners(space: Space) -> list[dict[str, str]]:
-    """Settings that stand for all: each end of each key once, the other keys at their first."""
+    """Settings that represent the space: every end of every key once, with the other keys at their first end."""
     first = {key: part.ends[0] for key, part in space.items()}
     return [first, *({**first, key: end} for key, part in space.items() for end in part.ends[1:])]

@@ -1,11 +1,11 @@
-"""``hydra/sweeper=optuna``: a search for the settings with the least validation loss."""
+"""``hydra/sweeper=optuna``: a hyper-parameter search for the least validation loss."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from functools import partial
+from dataclasses import asdict
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -16,27 +16,30 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from .compose import compose, own_directory
-from .launcher import ProcessLauncher
+from .composition import compose_jobs, config_directory
+from .launcher import refuse_foreign
 from .search_space import read_space
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
+    from rich.console import Console
 
     from attnspan.sweeps.hyperparameters.journal import Trial
     from attnspan.sweeps.hyperparameters.space import Space
+    from attnspan.sweeps.job import Job
     from attnspan.sweeps.plan import Plan
-    from attnspan.sweeps.processes import Job
+
+    from .process_launcher import ProcessLauncher
 
 
 class OptunaSweeper(Sweeper):
-    """Trials of runs, each with settings that optuna chooses by the validation loss of those before.
+    """Runs trials, whose hyper-parameters optuna chooses by the validation losses of earlier trials.
 
     Args:
-        n_trials: how many in all; the same command goes on where it was stopped, up to so many.
-        seed: of the choices.
-        sampler: of optuna, without its seed.
-        params: key to what it may be, in Hydra's syntax.
+        n_trials: all trials of the search; the same command resumes a search that was stopped.
+        seed: of the search.
+        sampler: optuna's, without its seed.
+        params: key to its space, in Hydra's syntax.
     """
 
     def __init__(self, *, n_trials: int, seed: int, sampler: DictConfig, params: DictConfig | None) -> None:
@@ -49,7 +52,7 @@ class OptunaSweeper(Sweeper):
         self.launcher: Launcher
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what Hydra hands over."""
+        """Keep what Hydra passes."""
         self.config = config
         self.hydra_context = hydra_context
         self.launcher = Plugins.instance().instantiate_launcher(
@@ -60,23 +63,18 @@ class OptunaSweeper(Sweeper):
         """Search.
 
         Raises:
-            InputError: there is nothing to search, or an end of the space makes no run; none was started.
+            InputError: nothing varies, or an end of the space makes no run; no trial was started.
             SystemExit: a trial has no loss.
         """
         from attnspan.cli.console import open_console
         from attnspan.errors import InputError
         from attnspan.sweeps.hyperparameters.space import corners
-        from attnspan.sweeps.hyperparameters.table import print_search, print_trials
-        from attnspan.sweeps.hyperparameters.trials import Search
         from attnspan.sweeps.plan import make_plan
 
-        self._check()
-        from attnspan.sweeps.hyperparameters.journal import Journal, read_trials  # needs optuna
-
-        assert isinstance(self.launcher, ProcessLauncher)
+        launcher = self._check()
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        written = [f"{key}={value}" for key, value in self.params.items()]
-        space, fixed = read_space(parser.parse_overrides([*written, *arguments]))
+        from_config = [f"{key}={value}" for key, value in self.params.items()]
+        space, fixed = read_space(parser.parse_overrides([*from_config, *arguments]))
         if not space:
             raise InputError(
                 "hydra/sweeper=optuna: nothing varies: give a key a space, as in optimizer.lr='interval(0.001,0.01)'"
@@ -84,20 +82,29 @@ class OptunaSweeper(Sweeper):
         console = open_console(wide=True)
         jobs = [_with(fixed, settings) for settings in corners(space)]
         plan = make_plan(
-            compose(self.hydra_context, self.config, jobs),
+            compose_jobs(self.hydra_context, self.config, jobs),
             jobs,
-            config_directory=own_directory(self.config),
-            n_jobs=self.launcher.n_jobs,
+            config_directory=config_directory(self.config),
+            n_jobs=launcher.n_jobs,
             console=console,
         )
-        search = Search(n_trials=self.n_trials, make_job=partial(self._job, fixed), listed=plan.listed)
+        self._search(plan, space, fixed, console)
+
+    def _search(self, plan: Plan, space: Space, fixed: Sequence[str], console: Console) -> None:
+        from attnspan.sweeps.hyperparameters.journal import Journal, read_trials  # needs optuna
+        from attnspan.sweeps.hyperparameters.search import Search
+        from attnspan.sweeps.hyperparameters.table import print_search, print_trials
+
+        search = Search(
+            n_trials=self.n_trials, make_job=lambda trial: self._make_job(plan, fixed, trial), listed=plan.listed
+        )
         path = plan.listed.with_name(f"{plan.study}-{self._id(plan, space)}.journal")
         if plan.settings["dry_run"]:
-            search.take_up(read_trials(path))
+            search.add(read_trials(path))
             print_search(console, search, plan)
             return
         rerun = plan.settings["rerun"]
-        with Journal(path, space=space, sampler=self._make_sampler, seed=self.seed, anew=rerun) as journal:
+        with Journal(path, space=space, sampler=self._make_sampler, seed=self.seed, restart=rerun) as journal:
             try:
                 search.run(
                     journal,
@@ -112,17 +119,21 @@ class OptunaSweeper(Sweeper):
         if not search.is_done:
             raise SystemExit(1)
 
-    def _check(self) -> None:
+    def _check(self) -> ProcessLauncher:
         from attnspan.errors import InputError
+
+        from .process_launcher import ProcessLauncher  # now: Hydra executes the module, and makes the class, twice
 
         if find_spec("optuna") is None:
             raise InputError("hydra/sweeper=optuna: optuna is not installed: pip install 'attnspan[optuna]'")
         for name, value, least in (("n_trials", self.n_trials, 1), ("seed", self.seed, 0)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise InputError(f"hydra.sweeper.{name}: must be a whole number of at least {least}, not {value!r}")
-        if not isinstance(self.launcher, ProcessLauncher):
-            raise InputError("hydra/sweeper=optuna starts its trials itself: it needs hydra/launcher=processes")
+        launcher = refuse_foreign(self.launcher, self.config)
+        if not isinstance(launcher, ProcessLauncher):
+            raise InputError("hydra/sweeper=optuna runs its trials on this machine: use hydra/launcher=processes")
         self._make_sampler(seed=self.seed)
+        return launcher
 
     def _make_sampler(self, *, seed: int) -> BaseSampler:
         from attnspan.config.instantiate import build
@@ -131,16 +142,18 @@ class OptunaSweeper(Sweeper):
         assert isinstance(self.sampler, dict)
         return build({key: {**self.sampler, "seed": seed}}, key)
 
-    def _job(self, fixed: Sequence[str], trial: Trial) -> Job:
+    def _make_job(self, plan: Plan, fixed: Sequence[str], trial: Trial) -> Job:
         from attnspan.sweeps.plan import job_for
 
         overrides = _with(fixed, trial.settings)
-        (config,) = compose(self.hydra_context, self.config, [overrides])
-        return job_for(config, overrides, own_directory(self.config), varied=f"trial {trial.number}")
+        (config,) = compose_jobs(self.hydra_context, self.config, [overrides])
+        code, varied = plan.jobs[0].code, f"trial {trial.number}"
+        return job_for(config, overrides, config_directory(self.config), code=code, varied=varied)
 
     def _id(self, plan: Plan, space: Space) -> str:
-        """Hash what can change the trials, and nothing else: a run of the space stands for what all have in common."""
-        content = [plan.jobs[0].directory.name, sorted(map(repr, space.items())), self.sampler, self.seed]
+        """Hash what can change the trials: the space, the sampler, its seed, and one run for what all runs share."""
+        values = {key: asdict(part) for key, part in space.items()}
+        content = [plan.jobs[0].directory.name, values, self.sampler, self.seed]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -1,4 +1,4 @@
-"""From a search's overrides, in Hydra's own syntax, to what it may try and what stays as it is."""
+"""Reads the space of a hyper-parameter search from overrides in Hydra's syntax."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 if TYPE_CHECKING:
-    from attnspan.sweeps.hyperparameters.space import Numbers, Space, Words
+    from attnspan.sweeps.hyperparameters.space import Choices, NumberRange, Space
 
 _LOG = "log"
 
 
 def read_space(overrides: Sequence[Override]) -> tuple[Space, list[str]]:
-    """Tell what varies from what does not; of two overrides of one key the later one counts.
+    """Separate the keys that vary from the overrides that do not. Of two overrides of a key the later one counts.
 
     Args:
         overrides: ``choice(a,b)`` or ``a,b``, ``range(1,5)`` (as in Hydra without its end), ``interval(0.1,1)``,
             ``int(interval(1,5))``, and ``tag(log,...)`` of a range or an interval vary.
 
     Raises:
-        InputError: one of them cannot be searched over; names its key.
+        InputError: an override is not a valid space; names its key.
     """
     from attnspan.errors import InputError
 
-    space: dict[str, Numbers | Words] = {}
+    space: dict[str, NumberRange | Choices] = {}
     fixed: dict[str, str] = {}
     for override in overrides:
         key = override.get_key_element()
@@ -43,9 +43,9 @@ def read_space(overrides: Sequence[Override]) -> tuple[Space, list[str]]:
     return space, list(fixed.values())
 
 
-def _part(override: Override) -> Numbers | Words:
+def _part(override: Override) -> NumberRange | Choices:
     from attnspan.errors import InputError, nearest
-    from attnspan.sweeps.hyperparameters.space import Numbers, Words
+    from attnspan.sweeps.hyperparameters.space import Choices, NumberRange
 
     sweep = override.value()
     tags = set(getattr(sweep, "tags", ()))
@@ -54,19 +54,19 @@ def _part(override: Override) -> Numbers | Words:
     if isinstance(sweep, IntervalSweep):
         assert sweep.start is not None
         assert sweep.end is not None
-        return Numbers(low=sweep.start, high=sweep.end, log=_LOG in tags)
+        return NumberRange(low=sweep.start, high=sweep.end, log=_LOG in tags)
     if isinstance(sweep, RangeSweep):
         steps = _steps(sweep)
         if not steps:
             raise InputError(f"range({sweep.start},{sweep.stop},{sweep.step}) is empty")
-        return Numbers(low=min(steps), high=max(steps), step=abs(sweep.step), log=_LOG in tags)
+        return NumberRange(low=min(steps), high=max(steps), step=abs(sweep.step), log=_LOG in tags)
     if tags:
-        raise InputError(f"the tag '{_LOG}' is for numbers, in range(...) and interval(...)")
-    return Words(values=tuple(dict.fromkeys(override.sweep_string_iterator())))
+        raise InputError(f"the tag '{_LOG}' is for range(...) and interval(...)")
+    return Choices(values=tuple(dict.fromkeys(override.sweep_string_iterator())))
 
 
 def _steps(sweep: RangeSweep) -> list[int | float]:
-    """The numbers of a range; as decimals, since adding 0.1 to a float again and again ends at what nobody wrote."""
+    """The numbers of a range, computed as decimals: repeated addition of 0.1 as a float accumulates rounding errors."""
     start, stop, step = (Decimal(str(end)) for end in (sweep.start, sweep.stop, sweep.step))
     numbers = [start + count * step for count in range(max(0, math.ceil((stop - start) / step)))]
     whole = all(isinstance(end, int) for end in (sweep.start, sweep.step))

@@ -1,0 +1,38 @@
+"""``python -m attnspan.cli.job DIRECTORY``: one run of a sweep, as it was when the sweep was launched."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from attnspan.cli.single_run import run, run_command
+from attnspan.runs.completeness import is_finished
+from attnspan.runs.layout import JOB
+from attnspan.runs.provenance import code_state
+from attnspan.sweeps.job import read_job, remove_job
+
+
+def main() -> None:
+    """Run the command."""
+    run_command(lambda: _run(Path(sys.argv[1])))
+
+
+def _run(directory: Path) -> None:
+    if not (directory / JOB).exists() and is_finished(directory):
+        print(f"{directory}: finished before, skipped")
+        return
+    job = read_job(directory)
+    now = code_state()
+    if now["code"] != job.code.get("code"):
+        print(f"the code changed since this sweep was launched: from {_words(job.code)} to {_words(now)}")
+    run(job.config, job.command)
+    if is_finished(directory):
+        remove_job(directory)
+
+
+def _words(code: dict[str, str | None]) -> str:
+    return f"{code.get('code')} (commit {code.get('git_commit') or 'unknown'})"
+
+
+if __name__ == "__main__":
+    main()

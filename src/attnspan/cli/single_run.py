@@ -1,0 +1,115 @@
+"""One run from its config, for ``attnspan-train`` and for the jobs of a sweep."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+
+from attnspan.cli.console import unbreakable
+from attnspan.config.compose import explain
+from attnspan.config.threads import thread_environment
+from attnspan.errors import InputError, NotFiniteError, UnderWayError, is_out_of_memory, reason_of
+from attnspan.training.distributed import rank
+
+
+def run_command(body: Callable[[], None]) -> None:
+    """Run a command. Input errors become one line on standard error, and an exit code.
+
+    Only rank 0 prints, and what it prints is lost if nobody reads it any more (``| head``).
+    """
+    with (
+        open(os.devnull, "w", encoding="utf-8") as nowhere,
+        unbreakable(sys.stdout) as out,
+        unbreakable(sys.stderr) as err,
+        redirect_stdout(out if rank() == 0 else nowhere),
+        redirect_stderr(err),
+    ):
+        try:
+            body()
+        except (InputError, HydraException, OmegaConfBaseException, OSError) as error:
+            if os.environ.get("ATTNSPAN_TRACEBACK"):  # for developers
+                raise
+            sys.exit(print_error(error))
+        except KeyboardInterrupt:
+            print("attnspan-train: interrupted; the same command resumes what is not finished", file=sys.stderr)
+            sys.exit(130)
+
+
+def print_error(error: Exception) -> int:
+    """Print one line, and return the exit code."""
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        message = explain(error)
+    elif isinstance(error, OSError) and error.filename:
+        message = f"{error.filename}: {error.strerror}"
+    else:
+        message = str(error)
+    print(f"attnspan-train: {message}", file=sys.stderr)
+    return UnderWayError.EXIT_CODE if isinstance(error, UnderWayError) else 2
+
+
+def run(config: dict[str, Any], command: str) -> None:
+    """Train and test one run, or skip it if it is finished, and print its scores.
+
+    Args:
+        config: resolved.
+        command: command line that reproduces the run.
+
+    Raises:
+        InputError: the run cannot be carried out.
+    """
+    os.environ |= thread_environment(config["threads"])  # before the libraries that read it are loaded
+    from attnspan.config.identity import claim, run_directory
+    from attnspan.config.instantiate import build_corpus
+    from attnspan.data.pipeline.prepare import prepare
+    from attnspan.files import read_json
+    from attnspan.runs.completeness import is_finished
+    from attnspan.runs.layout import SUMMARY
+
+    prepared = prepare(build_corpus(config), cache_dir=Path(config["cache_dir"]))
+    directory = run_directory(config, data_fingerprint=prepared.fingerprint)
+    label = f"{config['arm']} seed {config['seed']}"
+    summary: dict[str, Any] | None
+    claim(directory, config, data_fingerprint=prepared.fingerprint)
+    if is_finished(directory) and not config["rerun"]:
+        summary = read_json(directory / SUMMARY)
+        print(f"{label}: finished before, skipped (rerun=true computes it again)")
+    else:
+        for line in prepared.warnings():
+            print(line)
+        summary = _train(config, prepared, directory, command, label)
+        if summary is None:
+            return
+    test = summary["test"]
+    print(f"{label}: error rate {test['error_rate']:.4f}, exact match {test['exact_match']:.4f} on test (free-running)")
+    print(f"results: {directory}")
+
+
+def _train(config: dict[str, Any], prepared: Any, directory: Path, command: str, label: str) -> dict[str, Any] | None:
+    # Torch takes seconds to load. Errors in the data, and finished runs, are reported without it.
+    from attnspan.sweeps.progress import ProgressDisplay
+    from attnspan.training.run import execute
+
+    with ProgressDisplay(console=Console()) as display:
+        try:
+            return execute(
+                config,
+                data=prepared,
+                directory=directory,
+                command=command,
+                report=lambda status: display.show(label, status),
+                log=lambda line: display.say(f"{label}: {line}"),
+            )
+        except NotFiniteError as error:
+            raise InputError(str(error)) from error
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise InputError(f"{label}: {reason_of(error)} ({directory})") from error

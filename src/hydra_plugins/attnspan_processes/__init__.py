@@ -1,1 +1,0 @@
-"""Hydra finds the launcher here."""

@@ -1,0 +1,1 @@
+"""Launchers and sweepers, in a package where Hydra finds them."""

@@ -1,0 +1,85 @@
+"""Composes the jobs of a sweep, as the config files were when the sweep was launched."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
+from hydra.core.object_type import ObjectType
+from hydra.plugins.config_source import ConfigResult
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+
+def compose_jobs(
+    context: HydraContext, config: DictConfig, job_overrides: Sequence[Sequence[str]]
+) -> list[dict[str, Any]]:
+    """Compose and check every job. A config file is read once; later edits of it have no effect.
+
+    Raises:
+        InputError: one line with everything that is wrong.
+    """
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from attnspan.config.compose import explain, plain_config
+    from attnspan.errors import InputError
+
+    loader: Any = context.config_loader
+    if not isinstance(loader.repository, FrozenConfigs):
+        loader.repository = FrozenConfigs(loader.repository)
+    configs, complaints = [], []
+    for overrides in job_overrides:
+        try:
+            composed = loader.load_sweep_config(config, list(overrides))
+            configs.append(plain_config(composed, composed.hydra.runtime.choices))
+        except InputError as error:
+            complaints.append(str(error))
+        except (HydraException, OmegaConfBaseException) as error:
+            complaints.append(explain(error))
+    if complaints:
+        raise InputError("; ".join(dict.fromkeys(complaints)))
+    return configs
+
+
+class FrozenConfigs(CachingConfigRepository):
+    """Answers each question about the config files once, and shares the answers with its copies, which Hydra makes."""
+
+    def __init__(self, delegate: IConfigRepository, answers: dict[Any, Any] | None = None) -> None:
+        super().__init__(delegate)
+        self._answers: dict[Any, Any] = {} if answers is None else answers
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FrozenConfigs:
+        return FrozenConfigs(self.delegate, self._answers)
+
+    def _once(self, ask: Callable[..., Any], *question: Any) -> Any:
+        key = (ask.__name__, *question)
+        if key not in self._answers:
+            self._answers[key] = ask(*question)
+        return copy.deepcopy(self._answers[key])
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        """Load a config file."""
+        return self._once(self.delegate.load_config, config_path)
+
+    def group_exists(self, config_path: str) -> bool:
+        """Whether there is such a group."""
+        return self._once(self.delegate.group_exists, config_path)
+
+    def config_exists(self, config_path: str) -> bool:
+        """Whether there is such a config file."""
+        return self._once(self.delegate.config_exists, config_path)
+
+    def get_group_options(self, group_name: str, results_filter: ObjectType | None = ObjectType.CONFIG) -> list[str]:
+        """The choices of a group."""
+        return self._once(self.delegate.get_group_options, group_name, results_filter)
+
+
+def config_directory(config: DictConfig) -> str | None:
+    """The value of ``--config-dir``."""
+    for source in config.hydra.runtime.config_sources:
+        if source.provider == "command-line":
+            return str(source.path)
+    return None
