@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from attnspan.runs.records import Record, edits
+from attnspan.runs.records import Record, edit_distance
 from tests.fake_runs import example, fake_run
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "sigmorphon2020.py"
@@ -53,7 +53,7 @@ TABLE = load()
 )
 def test_published_edits_by_hand(hypothesis: str, reference: str, published: int, true: int) -> None:
     assert TABLE.published_edits(hypothesis, reference) == published
-    assert edits(hypothesis, reference) == true
+    assert edit_distance(hypothesis, reference) == true
 
 
 def test_published_edits_are_the_definition() -> None:
@@ -68,7 +68,7 @@ def test_published_edits_are_the_definition() -> None:
 
     words = ["".join(letters) for n in range(5) for letters in itertools.product("ab", repeat=n)]
     for x, y in itertools.product(words, words):
-        assert TABLE.published_edits(x, y) == distance(x, y) <= edits(x, y)
+        assert TABLE.published_edits(x, y) == distance(x, y) <= edit_distance(x, y)
 
 
 WORDS = [("ab", "A B"), ("cde", "C D E"), ("f", "F"), ("gh", "G H")]
@@ -83,7 +83,7 @@ def decoded_as(*hypotheses: str) -> Callable[[list[Record]], list[Record]]:
                 record,
                 hypothesis=text,
                 exact_match=text == record.reference,
-                edits=edits(text.split(), record.reference.split()),
+                edits=edit_distance(text.split(), record.reference.split()),
             )
             for record, text in zip(records, hypotheses, strict=True)
         ]

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnspan.runs.records import edits, is_repeating, longest_loop
+from attnspan.runs.records import edit_distance, is_repeating, longest_loop
 from attnspan.training.mean_metric import Mean
 
 
@@ -21,13 +21,13 @@ def levenshtein(a: list[int], b: list[int]) -> int:
 
 @given(st.lists(st.integers(0, 3), max_size=12), st.lists(st.integers(0, 3), max_size=12))
 def test_edits_are_levenshtein(a: list[int], b: list[int]) -> None:
-    assert edits(a, b) == levenshtein(a, b)
+    assert edit_distance(a, b) == levenshtein(a, b)
 
 
 def test_edits_by_hand() -> None:
-    assert edits("kitten", "sitting") == 3
-    assert edits([], [1, 2, 3]) == 3  # the border of the table counts every insertion
-    assert edits([1, 2, 3], []) == 3
+    assert edit_distance("kitten", "sitting") == 3
+    assert edit_distance([], [1, 2, 3]) == 3  # the border of the table counts every insertion
+    assert edit_distance([1, 2, 3], []) == 3
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from attnspan.models.memory import Memory
 from attnspan.models.seq2seq import Seq2Seq
 from attnspan.runs.completeness import is_finished
 from attnspan.runs.layout import BEST, LOCK
-from attnspan.runs.records import SCHEMA, edits, read_records
+from attnspan.runs.records import SCHEMA, edit_distance, read_records
 from attnspan.runs.status import FAILED, read_status
 from attnspan.training.callbacks.cost import Cost
 from attnspan.training.run import execute
@@ -101,7 +101,7 @@ def test_quality_is_of_free_running_decoding(finished: dict[str, Path], arm: str
     hypotheses = load_run(finished[arm]).decode(records["source"].tolist(), batch_size=7)
     for (_, record), hypothesis in zip(records.iterrows(), hypotheses, strict=True):
         assert record["hypothesis"] == hypothesis.text
-        assert record["edits"] == edits(hypothesis.tokens, record["reference"].split())
+        assert record["edits"] == edit_distance(hypothesis.tokens, record["reference"].split())
         assert record["truncated"] == hypothesis.truncated
         assert record["empty"] == (not hypothesis.tokens)
         assert record["exact_match"] == (record["edits"] == 0 and not hypothesis.truncated)

@@ -1,10 +1,14 @@
-"""Records: one row per test example of one run. They are the only thing that a study reads."""
+"""Records: one row per test example of one run. They are the only thing that a study reads.
+
+A new measure of the free-running hypothesis is one field of :class:`Record`, with the function that computes it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -15,13 +19,57 @@ from rapidfuzz.distance import Levenshtein
 from attnspan.errors import InputError
 from attnspan.files import write_whole
 
+Tokens = Sequence[Hashable]
+
+REPEATS = 4
+"""An n-gram that stands this many times in a row, or more, counts as a loop."""
+LONGEST_LOOP = 8
+"""The longest n-gram that is checked for loops."""
+
+
+def edit_distance(hypothesis: Tokens, reference: Tokens) -> int:
+    """Levenshtein distance: the least number of insertions, deletions and substitutions, each costing 1."""
+    return int(Levenshtein.distance(hypothesis, reference))
+
+
+def is_empty(hypothesis: Tokens, reference: Tokens) -> bool:
+    """Whether the hypothesis has no token."""
+    return not hypothesis
+
+
+def longest_loop(tokens: Tokens) -> int:
+    """How often the most repeated n-gram (n up to ``LONGEST_LOOP``) stands in a row; 1 where nothing repeats."""
+    most = 1
+    for n in range(1, min(LONGEST_LOOP, len(tokens) // 2) + 1):
+        same = 0  # tokens in a row that equal the one n before
+        for a, b in zip(tokens[n:], tokens, strict=False):
+            same = same + 1 if a == b else 0
+            most = max(most, same // n + 1)
+    return most
+
+
+def is_repeating(hypothesis: Tokens, reference: Tokens) -> bool:
+    """Whether the hypothesis repeats an n-gram ``REPEATS`` times or more in a row, and more often than the reference."""
+    loop = longest_loop(hypothesis)
+    return loop >= REPEATS and loop > longest_loop(reference)
+
+
+def scored_by(score: Callable[[Tokens, Tokens], Any]) -> dict[str, Any]:
+    """Metadata of a column that is computed from the tokens of hypothesis and reference."""
+    return {"score": score}
+
+
+def score_hypothesis(hypothesis: Tokens, reference: Tokens) -> dict[str, Any]:
+    """The columns of :class:`Record` that are computed from the tokens of a hypothesis and its reference."""
+    scores = {column.name: column.metadata["score"] for column in fields(Record) if "score" in column.metadata}
+    return {name: score(hypothesis, reference) for name, score in scores.items()}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What one run did on one test example. Lengths and edits are in tokens; ``<eos>`` counts only where said.
+    """The result of one run on one test example. Lengths and edits are in tokens, without ``<eos>`` unless stated.
 
-    Teacher-forced means that every token is predicted from the reference's own tokens before it, not from the
-    hypothesis's.
+    Teacher-forced: every token is predicted from the preceding tokens of the reference, not of the hypothesis.
     """
 
     run_id: str
@@ -34,31 +82,31 @@ class Record:
     nll: float
     """Teacher-forced negative log-likelihood of the reference in nats, summed over ``target_tokens`` tokens."""
     target_tokens: int
-    """Tokens that ``nll`` and ``tokens_correct`` count: the reference and its ``<eos>``."""
+    """The tokens that ``nll`` and ``tokens_correct`` count: the reference and its ``<eos>``."""
     tokens_correct: int
     """Teacher-forced: how many of ``target_tokens`` the model ranks first."""
     exact_match: bool
-    """The free-running hypothesis is the reference, token by token."""
-    edits: int
+    """The free-running hypothesis equals the reference, token by token, and was not truncated."""
+    edits: int = field(metadata=scored_by(edit_distance))
     """Levenshtein distance of the free-running hypothesis to the reference, in tokens."""
-    empty: bool
+    empty: bool = field(metadata=scored_by(is_empty))
     """The hypothesis has no token."""
     truncated: bool
     """The hypothesis reached the length limit without ``<eos>``."""
-    repeating: bool
-    """The hypothesis loops where the reference does not, see :func:`attnspan.runs.records.is_repeating`."""
+    repeating: bool = field(metadata=scored_by(is_repeating))
+    """The hypothesis loops where the reference does not, see :func:`is_repeating`."""
     source: str
     hypothesis: str
     reference: str
     attention_entropy: list[float | None] | None = None
-    """Teacher-forced: entropy in nats of the attention by which each reference token is predicted (<eos> is none).
+    """Teacher-forced: entropy in nats of the attention for each reference token, without ``<eos>``.
 
-    Null where an arm has no attention, as the columns that follow, and for a token at which all weights are 0.
+    Null, like the columns below, where an arm has no attention. A token whose weights are all 0 has a null in its list.
     """
     gold_attention: list[float | None] | None = None
-    """Teacher-forced: mass of the attention on the sure gold source positions of each reference token.
+    """Teacher-forced: attention mass on the sure gold source positions of each reference token.
 
-    Null where no gold alignment is known, as the columns that follow, and for a token without a sure link.
+    Null, like the columns below, where no gold alignment is known. A token without a sure link has a null in its list.
     """
     links: int | None = None
     """|A|, the links of teacher-forced attention: from each reference token to the source token of largest weight."""
@@ -67,7 +115,7 @@ class Record:
     links_in_sure: int | None = None
     """|A n S|, see :func:`attnspan.analysis.alignment.alignment_errors`."""
     links_in_possible: int | None = None
-    """|A n P|: sure gold links are possible too."""
+    """|A n P|, where P contains S."""
 
 
 _ARROW = {
@@ -79,15 +127,20 @@ _ARROW = {
 }
 
 
-def _field(name: str, kind: str) -> pa.Field:
-    return pa.field(name, _ARROW[kind.removesuffix(" | None")], nullable=kind.endswith(" | None"))
+def schema_of(record: type[Record]) -> pa.Schema:
+    """The columns of ``records.parquet``."""
+    columns = [(column.name, str(column.type)) for column in fields(record)]
+    return pa.schema(
+        pa.field(name, _ARROW[kind.removesuffix(" | None")], nullable=kind.endswith(" | None"))
+        for name, kind in columns
+    )
 
 
-SCHEMA = pa.schema([_field(field.name, str(field.type)) for field in fields(Record)])
+SCHEMA = schema_of(Record)
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:
-    """Write ``records`` as parquet, whole or not at all."""
+    """Write ``records`` as one parquet file, completely or not at all."""
     table = pa.Table.from_pylist([asdict(record) for record in records], schema=SCHEMA)
     content = pa.BufferOutputStream()
     pq.write_table(table, content, compression="zstd")
@@ -95,11 +148,11 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
 
 
 def read_records(path: Path) -> pd.DataFrame:
-    """Read the records of one run, one row an example.
+    """Read the records of one run, one row per example.
 
     Raises:
-        InputError: the file is missing, is no whole parquet file, lacks a column or holds no row; a column is of
-            another type, or has a null or a NaN where :class:`Record` has none.
+        InputError: the file is missing, is not a complete parquet file, lacks a column or has no rows; a column has
+            the wrong type, or a null or NaN that :class:`Record` does not allow.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
@@ -112,45 +165,15 @@ def read_records(path: Path) -> pd.DataFrame:
         raise InputError(f"{path}: column '{missing[0]}' is missing; there are {', '.join(table.column_names)}")
     if table.num_rows == 0:
         raise InputError(f"{path}: holds no record")
-    for field in SCHEMA:
-        column = table.column(field.name)
+    for expected in SCHEMA:
+        column = table.column(expected.name)
         try:
-            column = column.cast(field.type)
+            column = column.cast(expected.type)
         except (pa.ArrowException, ValueError) as error:
-            raise InputError(f"{path}: column '{field.name}' is {column.type}, not {field.type}") from error
-        if pa.types.is_list(field.type) and pc.all(pc.is_finite(pc.list_flatten(column))).as_py() is False:
-            raise InputError(f"{path}: column '{field.name}' holds numbers that are not finite")
-        if not field.nullable and column.null_count:
+            raise InputError(f"{path}: column '{expected.name}' is {column.type}, not {expected.type}") from error
+        if pa.types.is_list(expected.type) and pc.all(pc.is_finite(pc.list_flatten(column))).as_py() is False:
+            raise InputError(f"{path}: column '{expected.name}' holds numbers that are not finite")
+        if not expected.nullable and column.null_count:
             row = pc.index(pc.is_null(column), True).as_py()
-            raise InputError(f"{path}: row {row}, column '{field.name}' is null ({column.null_count} such rows)")
+            raise InputError(f"{path}: row {row}, column '{expected.name}' is null ({column.null_count} such rows)")
     return table.select(SCHEMA.names).to_pandas()
-
-
-REPEATS = 4
-"""So many times in a row must something stand to count as a loop."""
-
-
-LONGEST_LOOP = 8
-"""Loops of up to so many tokens are looked for."""
-
-
-def edits(hypothesis: Sequence[Hashable], reference: Sequence[Hashable]) -> int:
-    """Levenshtein distance: the least number of insertions, deletions and substitutions, each costing 1."""
-    return int(Levenshtein.distance(hypothesis, reference))
-
-
-def longest_loop(tokens: Sequence[Hashable]) -> int:
-    """How many times the most repeated n-gram (n up to ``LONGEST_LOOP``) stands in a row; 1 where nothing repeats."""
-    most = 1
-    for n in range(1, min(LONGEST_LOOP, len(tokens) // 2) + 1):
-        same = 0  # tokens in a row that equal the one n before
-        for a, b in zip(tokens[n:], tokens, strict=False):
-            same = same + 1 if a == b else 0
-            most = max(most, same // n + 1)
-    return most
-
-
-def is_repeating(hypothesis: Sequence[Hashable], reference: Sequence[Hashable]) -> bool:
-    """Whether the hypothesis says something ``REPEATS`` times or more in a row, and oftener than the reference does."""
-    loop = longest_loop(hypothesis)
-    return loop >= REPEATS and loop > longest_loop(reference)

@@ -15,7 +15,7 @@ from attnspan.data.corpora.base import ALIGNMENT
 from attnspan.data.pipeline.batches import Batch
 from attnspan.data.pipeline.prepared_data import PreparedData
 from attnspan.data.tokenizer import UNK
-from attnspan.runs.records import Record, edits, is_repeating
+from attnspan.runs.records import Record, score_hypothesis
 from attnspan.training.distributed import gather
 from attnspan.training.lightning_module import TestOutput
 
@@ -108,13 +108,11 @@ class Recorder(L.Callback):
                 target_tokens=len(target_ids) + 1,
                 tokens_correct=correct,
                 exact_match=exact,
-                edits=edits(hypothesis, reference),
-                empty=not hypothesis,
                 truncated=cut,
-                repeating=is_repeating(hypothesis, target_ids),
                 source=source,
                 hypothesis=self._prepared.target_tokenizer.decode(hypothesis),
                 reference=target,
+                **score_hypothesis(hypothesis, reference),
                 **seen,
             )
 
