@@ -28,14 +28,14 @@ import pandas as pd
 from scipy.special import expit
 
 from attnspan.analysis.statistics import Floats, Rates
-from attnspan.analysis.text_metrics import measure, statistics
+from attnspan.analysis.text_metrics import CORPUS_SCORES, CorpusScore
 
 WORDS = np.array([f"{first}{vowel}{last}" for first in "bdfgklmnprst" for vowel in "aeiou" for last in "lmnrst"])
 LEVELS = (-1.0, -1.4)
 """The logit of a wrong word, for each of the two arms."""
 DIFFICULTY, LIKES, LEFT_OUT = 0.7, 0.4, 0.02
 SENTENCES = 100
-METRICS = ("bleu", "chrf")
+METRICS = [score for score in CORPUS_SCORES if not score.on_request]
 
 
 @dataclass(frozen=True)
@@ -80,17 +80,17 @@ def draw(effects: Floats, count: int, generator: np.random.Generator) -> list[li
     return arms
 
 
-def scored(arms: list[list[pd.DataFrame]], metric: str) -> Rates:
-    """The scores of both arms, paired."""
+def scored(arms: list[list[pd.DataFrame]], metric: CorpusScore) -> Rates:
+    """The scores of both arms paired."""
     every = np.ones((1, len(arms[0][0])), dtype=bool)
-    return Rates.beside(*(measure([statistics(one, metric) for one in arm], metric, every) for arm in arms))
+    return Rates.paired(*(metric.rates(arm, every) for arm in arms))
 
 
 def truth(world: World, generator: np.random.Generator) -> dict[str, Floats]:
     """Metric to the expected score of each arm."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(7)
     arms = draw(np.tile(world.spread * nodes, (len(LEVELS), 1)), 4_000, generator)
-    return {metric: weights / weights.sum() @ scored(arms, metric).by_seed for metric in METRICS}
+    return {metric.name: weights / weights.sum() @ scored(arms, metric).by_seed for metric in METRICS}
 
 
 def simulate(world: World, seeds: int, repetitions: int, known: dict[str, Floats]) -> list[float]:
@@ -102,7 +102,7 @@ def simulate(world: World, seeds: int, repetitions: int, known: dict[str, Floats
         arms = draw(world.spread * generator.normal(size=(len(LEVELS), seeds)), SENTENCES, generator)
         for row, metric in enumerate(METRICS):
             rates = scored(arms, metric)
-            held[row] += np.abs(contrasts @ (rates.mean - known[metric])) <= rates.half_widths(contrasts)
+            held[row] += np.abs(contrasts @ (rates.mean - known[metric.name])) <= rates.half_widths(contrasts)
     return [float(share) for share in (100 * held / repetitions).ravel()]
 
 

@@ -116,7 +116,7 @@ def span_of(arms: list[Rates], which: int, keep: float) -> Span | None:
     """The span of one arm as a report finds it: the best arm has the fewest errors on the shortest sources."""
     rates, best = arms[0], min(range(len(arms)), key=lambda arm: float(arms[arm].mean[0]))
     for other in arms[1:]:
-        rates = Rates.beside(rates, other)
+        rates = Rates.paired(rates, other)
     columns = list(range(which * B, which * B + B))
     return find_span(rates, arm=columns, best=best * B, at=AT, shortest=4, longest=60, keep=keep)
 
@@ -152,7 +152,7 @@ def simulate(world: World, seeds: int, repetitions: int) -> dict[str, float]:
 
     for repetition in range(repetitions):
         arms = world.draw(seeds, generator)
-        rates = Rates.beside(*arms)
+        rates = Rates.paired(*arms)
         error = np.abs(unit @ rates.mean - differences)
         note("levels", float(np.mean(np.abs(rates.mean - truth.ravel()) <= rates.half_widths(np.eye(2 * B)))))
         note("differences", float(np.mean(error <= rates.half_widths(unit))))

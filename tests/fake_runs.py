@@ -13,6 +13,7 @@ import yaml
 
 from attnspan.checksums import make_manifest
 from attnspan.files import read_json, write_json, write_text
+from attnspan.runs import records as columns
 from attnspan.runs.layout import CONFIG, FILES, METRICS, NEEDED, RECORDS, SUMMARY
 from attnspan.runs.records import Record, write_records
 
@@ -71,7 +72,7 @@ def fake_run(
     directory = root / data / arm / run_id
     directory.mkdir(parents=True)
     records = [
-        Record(
+        columns.Record(
             run_id=run_id,
             arm=arm,
             data=data,

@@ -196,7 +196,7 @@ def test_a_key_that_is_set_to_another_is_not_named_too(tmp_path):
 def test_different_datasets_are_refused(tmp_path):
     run(tmp_path)
     run(tmp_path, "bahdanau", data="reverse")
-    with pytest.raises(InputError, match=r"different datasets: .* is on 'pronunciation', .* on 'reverse'"):
+    with pytest.raises(InputError, match=r"different data sets: .* is on 'pronunciation', .* on 'reverse'"):
         collect([tmp_path])
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from attnspan.analysis.collection import collect
-from attnspan.analysis.examples import attended, failures
+from attnspan.analysis.examples import degenerate_outputs, mapped_examples
 from attnspan.analysis.study import build_study
 from attnspan.cli import report
 from attnspan.reporting.page import _in_words
@@ -43,11 +43,11 @@ def study(tmp_path):
 
 
 def test_each_example_has_a_map_of_every_arm_or_says_why_not(study):
-    short, long = attended(study)
+    short, long = mapped_examples(study)
     assert (short.example_id, short.source_length) == ("e00000", 4)
-    assert short.seen == "within the lengths seen in training"
+    assert short.in_training == "within the lengths seen in training"
     assert (long.example_id, long.source) == ("e00030", EXAMPLES[30]["source"])
-    assert long.seen == "longer than any seen in training"
+    assert long.in_training == "longer than any seen in training"
     plain, bahdanau, luong = short.maps
     assert plain.missing == "has no attention"
     assert luong.missing == "kept no attention weights"
@@ -65,27 +65,27 @@ def test_who_saw_an_example_where_arms_were_trained_differently(tmp_path):
     fake_run(tmp_path, "plain", 0, **same, training_lengths=(1, 8))
     kept = fake_run(tmp_path, "bahdanau", 0, **same, seen=LOOKED, training_lengths=(1, 4))
     write_attended(kept, {"e00000": SHORT, "e00030": dataclasses.replace(SHORT)})
-    short, long = attended(build_study(collect([tmp_path]), edges=[0, 4, 8]))
-    assert short.seen == "within the lengths seen in training"
-    assert long.seen == "seen by arms trained up to 8 tokens only"
+    short, long = mapped_examples(build_study(collect([tmp_path]), edges=[0, 4, 8]))
+    assert short.in_training == "within the lengths seen in training"
+    assert long.in_training == "seen only by arms trained up to 8 tokens"
 
 
 def test_an_output_that_is_empty_is_said_to_be(study):
     directory = study.arm("bahdanau").runs[1].directory
     write_attended(study.arm("luong_dot").runs[0].directory, {"e00059": SHORT})
-    (one,) = [one for one in attended(study) if one.example_id == "e00059"]
+    (one,) = [one for one in mapped_examples(study) if one.example_id == "e00059"]
     assert directory.exists()
-    assert one.maps[1].missing == "put out nothing"
+    assert one.maps[1].missing == "has an empty output"
 
 
 def test_a_file_that_cannot_be_read_is_named(study):
     path = study.arm("luong_dot").runs[0].directory / ATTENTION
     path.write_bytes(b"nothing")
-    assert attended(study)[0].maps[2].missing.startswith(f"cannot be read: {path}: holds no attention weights")
+    assert mapped_examples(study)[0].maps[2].missing.startswith(f"cannot be read: {path}: holds no attention weights")
 
 
 def test_a_failure_is_the_one_of_least_id_and_the_kinds_are_counted_over_seeds(study):
-    found = {(one.kind, one.region.label, one.arm): one for one in failures(study)}
+    found = {(one.metric.name, one.region.label, one.arm): one for one in degenerate_outputs(study)}
     assert set(found) == {
         ("repeating", "1–4", "plain"), ("repeating", "5–8", "plain"), ("empty", "5–8", "bahdanau")
     }  # fmt: skip

@@ -1,11 +1,23 @@
 """Sums of record columns, by hand."""
 
 import math
+from dataclasses import dataclass, field
 
+import pandas as pd
+import pytest
+
+from attnspan.analysis import metrics
 from attnspan.analysis.collection import collect
-from attnspan.analysis.metrics import ATTENTION_METRICS, METRICS, is_known, sums
+from attnspan.analysis.metrics import ATTENTION, DEGENERATE, METRICS, QUALITY, metrics_in
 from attnspan.analysis.study import build_study
+from attnspan.cli import report
+from attnspan.runs import records as columns
 from tests.fake_runs import example, fake_run
+
+
+def sums(table, name):
+    (metric,) = [metric for metric in METRICS if metric.name == name]
+    return metric.sums_of(table)
 
 
 def records(root, seen, **options):
@@ -19,8 +31,8 @@ def test_every_metric_is_a_sum_over_a_sum(tmp_path):
     assert [part.tolist() for part in sums(table, "error_rate")] == [[2, 0], [3, 5]]
     assert [part.tolist() for part in sums(table, "exact_match")] == [[0, 1], [1, 1]]
     assert [part.tolist() for part in sums(table, "token_accuracy")] == [[2, 6], [4, 6]]
-    assert all(is_known(table, metric) for metric in METRICS)
-    assert not any(is_known(table, metric) for metric in ATTENTION_METRICS)
+    assert all(metric.is_known(table) for metric in metrics_in(QUALITY, DEGENERATE))
+    assert not any(metric.is_known(table) for metric in metrics_in(ATTENTION))
 
 
 def test_lists_are_summed_over_what_is_known(tmp_path):
@@ -31,7 +43,7 @@ def test_lists_are_summed_over_what_is_known(tmp_path):
     table = records(tmp_path, seen)
     assert [part.tolist() for part in sums(table, "attention_entropy")] == [[2, 0], [2, 0]]
     assert [part.tolist() for part in sums(table, "gold_attention")] == [[0.75, 2.5], [3, 3]]
-    assert [is_known(table, metric) for metric in ATTENTION_METRICS] == [True, True, False]
+    assert [metric.is_known(table) for metric in metrics_in(ATTENTION)] == [True, True, False]
 
 
 def test_alignment_errors_are_summed_before_they_are_divided(tmp_path):
@@ -58,3 +70,45 @@ def test_a_bin_without_a_gold_link_has_no_number_and_spoils_no_other(tmp_path):
     assert math.isnan(shorter.value)
     assert longer.value == both.value == 0.5
     assert (longer.low, longer.high) == (0, 1)  # two seeds that far apart say nothing
+
+
+class TestANewMetric:
+    """It needs a column of the records with the function that computes it, and one entry in METRICS."""
+
+    @pytest.fixture(autouse=True)
+    def _added(self, monkeypatch):
+        @dataclass(frozen=True, kw_only=True)
+        class Record(columns.Record):
+            missing_tokens: "int" = field(
+                metadata=columns.scored_by(lambda said, wanted: max(len(wanted) - len(said), 0))
+            )
+
+        added = metrics.RecordMetric(
+            name="missing", title="Missing tokens", columns=("missing_tokens", "target_length"), digits=2
+        )
+        short = metrics.RecordMetric(
+            name="short", title="Short output", columns=("missing_tokens",), shown=metrics.DEGENERATE, label="short",
+            meaning="tokens are missing",
+        )  # fmt: skip
+        monkeypatch.setattr(columns, "Record", Record)
+        monkeypatch.setattr(columns, "SCHEMA", columns.schema_of(Record))
+        monkeypatch.setattr(metrics, "METRICS", (*metrics.METRICS, added, short))
+
+    def test_the_recorder_computes_its_column(self):
+        scores = {"edits": 2, "empty": False, "repeating": False, "missing_tokens": 1}
+        assert columns.score_hypothesis("ab", "xbc") == scores
+
+    def test_the_report_shows_it_everywhere(self, tmp_path):
+        lengths = [4] * 30 + [8] * 30
+        examples = [example(n, length, missing_tokens=int(length == 8)) for n, length in enumerate(lengths)]
+        fake_run(tmp_path / "runs", "plain", 0, examples, [1] * 60, training_lengths=(1, 8))
+        out = tmp_path / "out"
+        assert report.main([str(tmp_path / "runs"), "--bins", "0,4,8", "--out", str(out)]) == 0
+        curve = pd.read_csv(out / "curve.csv").set_index("lengths")
+        assert curve["missing"].tolist()[:2] == [0, 0.125]
+        assert curve["short"].tolist()[:2] == [0, 1]
+        page = (out / "index.html").read_text()
+        assert "Missing tokens by source length, with 95% intervals" in page
+        assert "Empty / cut at the length limit / repeating / short output, percent of the test examples" in page
+        assert "Short: tokens are missing" in page
+        assert ">0.0 / 0.0 / 0.0 / 100.0<" in page

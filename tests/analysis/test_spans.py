@@ -41,7 +41,7 @@ def test_never_below_is_censored_at_the_longest_source():
 
 def test_never_above_is_censored_at_the_shortest_source():
     # columns 0 to 2 are a poor arm, column 3 the best arm's first bin
-    both = Rates.beside(rates([0.9, 0.9, 0.9]), rates([0.1, 0.5, 0.9]))
+    both = Rates.paired(rates([0.9, 0.9, 0.9]), rates([0.1, 0.5, 0.9]))
     found = find_span(both, arm=[0, 1, 2], best=3, at=AT, shortest=5, longest=35, keep=0.5)
     assert found is not None
     assert str(found.length) == "< 5"
@@ -72,7 +72,7 @@ def test_the_threshold_is_uncertain_too():
     # the arm is the same under both seeds, but the best arm, which sets the threshold, is not
     arm = rates([0.3, 0.4, 0.8], [0.3, 0.4, 0.8], wobble=0.01)
     best = rates([0.18, 0.2, 0.2], [0.22, 0.2, 0.2], wobble=0.01)
-    found = find_span(Rates.beside(arm, best), arm=[0, 1, 2], best=3, at=AT, shortest=5, longest=35, keep=0.5)
+    found = find_span(Rates.paired(arm, best), arm=[0, 1, 2], best=3, at=AT, shortest=5, longest=35, keep=0.5)
     assert found is not None
     # threshold 0.5 * (0.8 +- 12.7062 * 0.02) = 0.4 +- 0.127; quality falls by 0.04 a token, so 25 +- 3.2
     assert found.low.tokens == pytest.approx(25 - 3.2, abs=0.2)

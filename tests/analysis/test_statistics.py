@@ -98,7 +98,7 @@ def test_pairing_removes_what_two_arms_share():
     first, second = (
         Rates.measure(difficulty + seeds + shift, np.full(300, 20.0), np.ones((1, 300), dtype=bool)) for shift in (0, 1)
     )
-    estimate = Rates.beside(second, first).estimate(np.array([1.0, -1.0]))
+    estimate = Rates.paired(second, first).estimate(np.array([1.0, -1.0]))
     assert estimate.value == pytest.approx(1 / 20)
     assert np.isnan(estimate.low)  # each example differs by the same amount under each seed: nothing varies
     assert first.half_widths(ONE[None])[0] > 0.1

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 
+from attnspan.analysis.bins import EXTRAPOLATION, IN_RANGE
 from attnspan.analysis.collection import collect
-from attnspan.analysis.study import EXTRAPOLATION, IN_RANGE, Study, build_study
+from attnspan.analysis.metrics import ERROR_RATE
+from attnspan.analysis.study import Study, build_study
 from attnspan.errors import InputError
 from attnspan.reporting import tables
 from tests.fake_runs import example, fake_run, fake_study
@@ -193,7 +195,7 @@ def test_each_arm_is_in_range_up_to_its_own_training_lengths(tmp_path):
     assert sides["plain data.max_length=12", "9–12"] == IN_RANGE
     assert any("longest source seen in training differs" in note for note in study.notes)
 
-    rows = tables.by_length(study, "error_rate").rows
+    rows = tables.by_length(study, ERROR_RATE).rows
     headings, heading = {}, ""
     for row in rows:
         heading = row.cells[0] if row.kind == "heading" else heading

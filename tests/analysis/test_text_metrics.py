@@ -5,16 +5,17 @@ import numpy as np
 import pytest
 import sacrebleu
 
-from attnspan.analysis import text_metrics as texts
 from attnspan.analysis.collection import collect
 from attnspan.analysis.statistics import Rates
 from attnspan.analysis.study import build_study
+from attnspan.analysis.text_metrics import CORPUS_SCORES, PERPLEXITIES
 from attnspan.cli import report
 from attnspan.errors import InputError
 from tests.fake_runs import example, fake_run
 
 WORDS = ["the", "a", "cat", "dog", "sat", "on", "mat", "under", "table", "and", "then", "it", "saw", "another", "house"]
 TEXT = {"data.target_tokens": "bpe"}
+CHRF = next(score for score in CORPUS_SCORES if score.name == "chrf")
 
 
 def sentence(generator: np.random.Generator, length: int) -> str:
@@ -60,10 +61,10 @@ def test_a_bins_score_is_sacrebleus_of_its_texts(root, metric):
 
 def test_the_interval_of_one_seed_is_as_wide_as_a_bootstrap_over_examples_makes_it(root):
     run = collect([root]).runs[0]
-    parts = texts.statistics(run.records, "chrf")
-    rates = texts.measure([parts], "chrf", np.ones((1, 80), dtype=bool))
+    parts = CHRF.statistics(run.records)
+    rates = CHRF.rates([run.records], np.ones((1, 80), dtype=bool))
     generator = np.random.default_rng(1)
-    scorer = texts.TEXT_METRICS["chrf"]()
+    scorer = CHRF.scorer()
     drawn = [
         scorer._compute_score_from_stats(parts[generator.integers(0, 80, 80)].sum(axis=0).tolist()).score
         for _ in range(2000)
@@ -91,7 +92,7 @@ def test_phones_have_no_bleu_unless_asked_for(tmp_path):
 
 def test_words_are_text(tmp_path):
     fake_run(tmp_path, "plain", 0, [example(n, 5) for n in range(30)], [1] * 30, config={"data.target_tokens": "words"})
-    assert build_study(collect([tmp_path])).text_metrics == ["bleu", "chrf"]
+    assert [score.name for score in build_study(collect([tmp_path])).corpus_scores] == ["bleu", "chrf"]
 
 
 class TestPerplexity:
@@ -125,7 +126,7 @@ class TestPerplexity:
         runs = collect([root]).runs
         records = [run.records.assign(nll=run.records["nll"] * (1 + run.seed / 50)) for run in runs[:3]]
         everything = np.ones((1, 80), dtype=bool)
-        rates = texts.perplexity(records, "perplexity", everything)
+        rates = PERPLEXITIES[0].rates(records, everything)
         plain = Rates.measure(
             np.stack([one["nll"].to_numpy() for one in records]), records[0]["target_tokens"].to_numpy(), everything
         )
@@ -173,7 +174,7 @@ def test_the_page_says_what_the_data_are_like(tmp_path):
         text = (out / name).read_text().replace("&#39;", "'")
         for sentence in (
             "1,200 rows of train could not be used and were skipped.",
-            "7 test examples are in training too, word for word.",
+            "7 test examples are also in the training set, word for word.",
             "1.23% of the test's source tokens are unknown to the vocabulary.",
         ):
             assert text.count(sentence) == 1, sentence

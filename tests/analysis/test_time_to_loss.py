@@ -8,7 +8,7 @@ import pytest
 
 from attnspan.analysis.collection import collect
 from attnspan.analysis.study import build_study
-from attnspan.analysis.time_to_loss import Reached, common_loss, reached, validations
+from attnspan.analysis.time_to_loss import TimeToLoss, common_loss, time_to_loss, validations
 from attnspan.reporting import tables
 from attnspan.runs.finished_run import read_run
 from tests.fake_runs import example, fake_run, sign
@@ -36,23 +36,25 @@ def trained(root: Path, arm: str, seed: int, losses: list[float], **summary: obj
 def test_reached_at_the_first_validation_that_is_low_enough(tmp_path: Path) -> None:
     run = read_run(trained(tmp_path, "plain", 1, [2.0, 1.0, 1.2, 0.9]))
     assert validations(run) == [(100, 2.0), (200, 1.0), (300, 1.2), (400, 0.9)]
-    assert reached(run, 2.5) == Reached(100, 25.0)
-    assert reached(run, 1.0) == Reached(200, 50.0)  # "or less", and the first time counts
-    assert reached(run, 0.99) == Reached(400, 100.0)
-    assert reached(run, 0.89) is None
-    assert reached(read_run(trained(tmp_path, "plain", 2, [1.0], train_seconds=None)), 1.5) == Reached(100, None)
+    assert time_to_loss(run, 2.5) == TimeToLoss(100, 25.0)
+    assert time_to_loss(run, 1.0) == TimeToLoss(200, 50.0)  # "or less", and the first time counts
+    assert time_to_loss(run, 0.99) == TimeToLoss(400, 100.0)
+    assert time_to_loss(run, 0.89) is None
+    assert time_to_loss(read_run(trained(tmp_path, "plain", 2, [1.0], train_seconds=None)), 1.5) == TimeToLoss(
+        100, None
+    )
 
 
 def test_the_loss_that_every_run_came_down_to(tmp_path: Path) -> None:
     runs = [read_run(trained(tmp_path, "plain", seed, losses)) for seed, losses in enumerate([[2.0, 0.91234], [0.4]])]
     assert common_loss(runs) == 0.913
-    assert all(reached(run, 0.913) for run in runs)
+    assert all(time_to_loss(run, 0.913) for run in runs)
     runs.append(read_run(fake_run(tmp_path, "other", 1, [example(0, 5)], [0])))
     assert common_loss(runs) is None
 
 
 def cells(root: Path, loss: float | None) -> dict[str, tuple[str, ...]]:
-    table = tables.pace(build_study(collect([root]), loss=loss))
+    table = tables.training_time(build_study(collect([root]), loss=loss))
     return {row.cells[0]: row.cells[1:] for row in table.rows}
 
 

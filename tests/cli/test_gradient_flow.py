@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from attnspan import load_run
-from attnspan.analysis.gradient_flow import binned, fitted
+from attnspan.analysis.gradient_flow import fit_slopes, norms_by_distance
 from attnspan.cli import gradient_flow
 from attnspan.config.instantiate import assemble_model
 from attnspan.data.tokenizer import BOS, EOS
@@ -130,16 +130,16 @@ def measured(**norms: float) -> pd.DataFrame:
 
 
 def test_slopes_and_their_interval() -> None:
-    (row,) = fitted(measured(first=0.5, second=0.7)).to_dict("records")
+    (row,) = fit_slopes(measured(first=0.5, second=0.7)).to_dict("records")
     assert row["decades"] == pytest.approx(0.6)
     assert row["high"] - row["decades"] == pytest.approx(12.706 * 0.1, rel=1e-3)  # t, one degree of freedom
     assert (row["seeds"], row["pairs"]) == (2, 60)
     alone = measured(first=0.5, second=0.7).query("seed == 1")
-    assert np.isnan(fitted(alone)["low"][0])
+    assert np.isnan(fit_slopes(alone)["low"][0])
 
 
 def test_bins() -> None:
-    table = binned(measured(first=1.0, second=0.0))
+    table = norms_by_distance(measured(first=1.0, second=0.0))
     first = table[table["seed"] == 1]
     assert first[["above", "up_to", "n"]].to_numpy().tolist() == [[0, 10, 10], [10, 20, 10], [20, 30, 10]]
     assert first["mean_log10"].to_numpy() == pytest.approx([-1.55, -2.55, -3.55])
@@ -195,7 +195,7 @@ def test_bad_input_is_one_line(runs: Path, tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "file").write_text("not a directory")
     for arguments, words in (
         ([tmp_path / "nowhere", "--out", tmp_path / "out"], "no such directory"),
-        ([runs, other, "--out", tmp_path / "out"], "different datasets"),
+        ([runs, other, "--out", tmp_path / "out"], "different data sets"),
         ([runs, "--out", tmp_path / "out", "--examples", "49"], "--examples 49: the test split has 1 to 48 to give"),
         ([runs / "reverse" / "luong_dot", "--out", tmp_path / "file", "--examples", "1"], "cannot be written"),
     ):

@@ -132,7 +132,7 @@ def test_a_directory_that_is_no_report_is_left_alone(runs, tmp_path, capsys):
     assert report.main([str(runs), "--out", str(out)]) == 2
     assert (
         one_line(capsys)
-        == f"attnspan-report: --out {out}: holds other files (thesis.tex) and no report; it is left as it is"
+        == f"attnspan-report: --out {out}: has other files (thesis.tex) and is not a report; it was not changed"
     )
     assert [path.name for path in out.iterdir()] == ["thesis.tex"]
 
@@ -147,7 +147,7 @@ def one_line(capsys) -> str:
 def test_a_file_in_the_way(runs, tmp_path, capsys):
     (tmp_path / "out").write_text("")
     assert report.main([str(runs), "--out", str(tmp_path / "out")]) == 2
-    assert "no directory" in one_line(capsys)
+    assert "exists and is not a directory" in one_line(capsys)
 
 
 def test_failing_half_way_leaves_the_old_report_and_no_rubbish(runs, tmp_path, monkeypatch, capsys):

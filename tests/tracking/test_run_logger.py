@@ -223,7 +223,7 @@ def test_results_that_cannot_be_mirrored_harm_none(
     monkeypatch.setattr("wandb.plot.line_series", fail)
     directory = run(composed, tmp_path, "decoder=plain", *MIRRORED)
     assert is_finished(directory)
-    assert "W&B: the results could not be mirrored (ValueError: no such plot)" in capfd.readouterr().out
+    assert "W&B: the results could not be logged (ValueError: no such plot)" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -380,7 +380,7 @@ def test_online_falls_back_to_offline_with_one_line(tmp_path: Path, cache: Path,
     assert done.returncode == 0
     lines = [line for line in done.stdout.splitlines() if "W&B" in line]
     assert len(lines) == 1, done.stdout
-    assert "goes on offline" in lines[0]
+    assert "the run is logged offline" in lines[0]
     (one,) = read_mirrors(tmp_path)
     assert one.path.parent.name.startswith("offline-run-")
     assert one.exit_code == 0

@@ -16,7 +16,7 @@ from attnspan.analysis.spans import Span
 from attnspan.analysis.study import build_study
 from attnspan.cli import dashboard, report
 from attnspan.errors import InputError
-from attnspan.reporting.tables import points_frame
+from attnspan.reporting.csv_files import points_frame
 from attnspan.tracking.run_logger import _variant
 from tests.fake_runs import example, fake_run, fake_study
 from tests.mirrors import Mirrored, read_mirrors
@@ -217,7 +217,7 @@ class TestDashboard:
         assert {panel["groupBy"] for panel in panels(workspace)["Curves"]} == {"variant.value"}
 
     @pytest.mark.parametrize(
-        ("study", "words"), [(None, "is of no study"), ("it's", "quotes"), ("gone", "no such directory")]
+        ("study", "words"), [(None, "belongs to no study"), ("it's", "quotes"), ("gone", "no such directory")]
     )
     def test_what_is_no_study(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str], study: str | None, words: str
@@ -269,7 +269,7 @@ class TestDashboard:
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 2
         (line,) = done.stderr.splitlines()
-        assert line.startswith("attnspan-dashboard: --project attnspan: W&B cannot be asked for it")
+        assert line.startswith("attnspan-dashboard: --project attnspan: cannot be found on W&B")
         assert "f" * 40 not in line
         assert done.stdout == ""
 

@@ -16,13 +16,13 @@ _Count = TypeVar("_Count", int, Floats)
 def entropy(weights: Floats) -> Floats:
     """-sum_i p_i log p_i in nats, for each output position; 0 where all attention lies on one source position.
 
-    p is the weights over their sum, so that it is a distribution also where they sum to less than 1 (Luong's local-p).
+    p is the weights divided by their sum, so it is a distribution even where they sum to less than 1 (Luong's local-p).
 
     Args:
         weights: [T, S], not negative.
 
     Returns:
-        [T], nan where all weights are 0: attention that looks nowhere has no entropy.
+        [T], nan where all weights are 0.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         p = weights / weights.sum(axis=1, keepdims=True)
@@ -31,7 +31,7 @@ def entropy(weights: Floats) -> Floats:
 
 
 def gold_attention(weights: Floats, gold: Gold) -> Floats:
-    """The mass of attention on the gold source positions of each target token: on those with a sure link to it.
+    """The attention mass on the gold source positions of each target token, that is, those with a sure link to it.
 
     Args:
         weights: [T, S].
@@ -47,10 +47,9 @@ def gold_attention(weights: Floats, gold: Gold) -> Floats:
 
 
 def links(weights: Floats) -> frozenset[Link]:
-    """A: the links that attention makes, one for each target token, to the source position of its largest weight.
+    """A: one link for each target token, to the source position of its largest weight (Luong et al. 2015, section 5.4).
 
-    So do Luong et al. 2015 (section 5.4). Of equal weights the first counts; a target token all of whose weights are 0
-    has no link.
+    Of equal weights the first counts. A target token whose weights are all 0 has no link.
 
     Args:
         weights: [T, S].
@@ -76,12 +75,15 @@ def alignment_errors(
 
 
 def attention_columns(weights: Floats | None, gold: Gold | None) -> dict[str, Any]:
-    """Where attention looked while it read one reference: columns of :class:`attnspan.runs.records.Record`.
+    """The columns of :class:`attnspan.runs.records.Record` that describe teacher-forced attention on one example.
 
     Args:
-        weights: [T, S] for the T target tokens (<eos> is none) and S source tokens, without padding; None for an arm
-            without attention, of which there is nothing to say.
+        weights: [T, S] for the T target tokens (without ``<eos>``) and S source tokens, without padding; None for an
+            arm without attention.
         gold: None where it is not known.
+
+    Returns:
+        The known columns: none without ``weights``.
     """
     if weights is None:
         return {}

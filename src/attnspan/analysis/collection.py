@@ -1,7 +1,7 @@
-"""Run directories -> the runs that may be compared: finding, reading, refusing, naming.
+"""Run directories -> the runs that can be compared: finding, reading and checking them, and naming variants.
 
-A run that cannot be trusted (unfinished, truncated, with NaN), or that has another test set, is left out by name and
-never averaged in. Runs that are sound, but of which nobody can say what they are together, are refused.
+A run that cannot be trusted (unfinished, truncated, with NaN), or that has another test set, is excluded by name and
+never averaged in. Sound runs that cannot be told apart, or whose data differ under one config, are refused.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from attnspan.config.identity import CHANGES_NOTHING, flatten
+from attnspan.config.identity import CHANGES_NOTHING, flatten, with_stable_names
 from attnspan.errors import InputError
 from attnspan.runs.finished_run import Run, read_run
 from attnspan.runs.layout import find_runs
 
 _NO_VARIANT = (*CHANGES_NOTHING, "arm", "seed", "hydra")
-"""Config keys that cannot change a run's numbers, or that a study compares anyway: they make no variant of an arm."""
+"""Config keys that cannot change a run's numbers, or that a study compares anyway: they do not make a variant."""
 
 _TEST_SET = ["example_id", "source_length", "target_length", "target_tokens", "source", "reference"]
 
 
 @dataclass(frozen=True)
 class Excluded:
-    """A run directory that was given and is not in the report."""
+    """A run directory that was given but is not in the report."""
 
     directory: Path
     reason: str
@@ -36,14 +36,14 @@ class Excluded:
 
 @dataclass(frozen=True)
 class Collection:
-    """All that was given, told apart."""
+    """The runs of one data set, and the run directories that were excluded."""
 
     runs: tuple[Run, ...]
     excluded: tuple[Excluded, ...]
 
 
 def collect(paths: Sequence[Path]) -> Collection:
-    """Read the run directories in or below ``paths``, which are of one data set.
+    """Read the run directories in or below ``paths``, all of one data set.
 
     Raises:
         InputError: as :func:`collect_each`, or two runs are of different data sets.
@@ -53,21 +53,24 @@ def collect(paths: Sequence[Path]) -> Collection:
     for other in others:
         one, another = first.runs[0], other.runs[0]
         raise InputError(
-            f"different datasets: {one.directory} is on '{one.summary['data']}', {another.directory} on "
-            f"'{another.summary['data']}'; give the runs of one dataset"
+            f"different data sets: {one.directory} is on '{one.summary['data']}', {another.directory} on "
+            f"'{another.summary['data']}'; give the runs of one data set"
         )
     return replace(first, excluded=excluded)
 
 
 def collect_each(paths: Sequence[Path]) -> tuple[list[Collection], tuple[Excluded, ...]]:
-    """Read the run directories in or below ``paths``: one collection a data set, by name, and all that was left out.
+    """Read the run directories in or below ``paths``.
 
-    A run that has not the test set of most others is left out too; of two test sets of as many runs, the larger one
-    stays.
+    A run whose test set is not that of most runs is excluded too; if two test sets have equally many runs, the larger
+    one stays.
+
+    Returns:
+        One collection per data set, by name, and everything that was excluded.
 
     Raises:
-        InputError: a path is not there or holds no run; no run is usable; two runs of one arm and seed cannot be told
-            apart.
+        InputError: a path does not exist or has no run; no run is usable; two runs of one arm and seed cannot be told
+            apart; the data of two runs differ under one config.
     """
     runs: dict[str, Run] = {}
     excluded = []
@@ -80,7 +83,7 @@ def collect_each(paths: Sequence[Path]) -> tuple[list[Collection], tuple[Exclude
             )
             continue
         if run.run_id in runs:
-            excluded.append(Excluded(directory, f"the same run as {runs[run.run_id].directory}; it counts once"))
+            excluded.append(Excluded(directory, f"the same run as {runs[run.run_id].directory}, which counts once"))
         else:
             runs[run.run_id] = run
     if not runs:
@@ -92,17 +95,16 @@ def collect_each(paths: Sequence[Path]) -> tuple[list[Collection], tuple[Exclude
         excluded += others
         named = name_variants(of_data)
         _refuse_mixtures(named)
-        here = [
-            one for one in excluded if one in others or one.directory.parent.parent.name == data
-        ]  # runs/<data>/<arm>/<run id>
-        collections.append(Collection(tuple(named), tuple(here)))
+        # A run directory is <data>/<arm>/<run id>.
+        of_this_data = [one for one in excluded if one in others or one.directory.parent.parent.name == data]
+        collections.append(Collection(tuple(named), tuple(of_this_data)))
     if len(collections) == 1:
         collections = [replace(collections[0], excluded=tuple(excluded))]
     return collections, tuple(excluded)
 
 
 def _of_one_test_set(runs: Sequence[Run]) -> tuple[list[Run], list[Excluded]]:
-    """The runs with the test set that most have, and the others."""
+    """The runs with the most frequent test set, and the others."""
     groups: list[list[Run]] = []
     for run in runs:
         same = next((group for group in groups if not _difference(group[0].records, run.records)), None)
@@ -115,8 +117,8 @@ def _of_one_test_set(runs: Sequence[Run]) -> tuple[list[Run], list[Excluded]]:
     return first, [
         Excluded(
             run.directory,
-            f"another test set than {len(first)} other run{'s' * (len(first) > 1)}: {first[0].directory} and this one: "
-            f"{_difference(first[0].records, run.records)}",
+            f"another test set than {len(first)} other run{'s' * (len(first) > 1)}: compared with "
+            f"{first[0].directory}, {_difference(first[0].records, run.records)}",
         )
         for group in others
         for run in group
@@ -124,7 +126,7 @@ def _of_one_test_set(runs: Sequence[Run]) -> tuple[list[Run], list[Excluded]]:
 
 
 def name_variants(runs: Sequence[Run]) -> list[Run]:
-    """Label each run with its arm, and with the config keys in which it differs from other runs of that arm."""
+    """Label each run with its arm, and with the settings in which it differs from other runs of that arm."""
     named = []
     for arm in sorted({run.arm for run in runs}):
         same = [run for run in runs if run.arm == arm]
@@ -137,14 +139,17 @@ def name_variants(runs: Sequence[Run]) -> list[Run]:
 
 
 def _setting(key: str, value: str) -> str:
-    """A setting as a reader would say it: a class needs no key beside its name."""
+    """A setting in a label: of a class, its name alone."""
     return value.rpartition(".")[2] if key.endswith("._target_") else f"{key}={value}"
 
 
 def differing_keys(runs: Sequence[Run]) -> list[str]:
-    """The config keys, dotted, that change numbers and are not the same in all ``runs``."""
-    same_data = len({run.summary.get("data_fingerprint") for run in runs}) == 1
-    configs = [_flat(run.config) for run in runs]
+    """The config keys, dotted, that change numbers and are not the same in all ``runs``.
+
+    Classes are compared by their stable names: a class that was moved since an old run is still the same.
+    """
+    same_data = all(_have_same_data(runs[0], run) for run in runs)
+    configs = [_flat(with_stable_names(run.config)) for run in runs]
     differing = []
     for key in sorted({key for config in configs for key in config}):
         of_data = key.startswith("data.")
@@ -155,13 +160,13 @@ def differing_keys(runs: Sequence[Run]) -> list[str]:
 
 
 def _shortest_twin(key: str, keys: Sequence[str], configs: Sequence[dict[str, str]]) -> str:
-    """Of the keys that have the value of ``key`` in every config, as where one is set to another, the shortest."""
+    """The shortest of the keys that equal ``key`` in every config, as where one is interpolated from another."""
     twins = [other for other in keys if all(config.get(other) == config.get(key) for config in configs)]
     return min(twins, key=lambda twin: (len(twin), twin))
 
 
 def _flat(config: dict[str, Any]) -> dict[str, str]:
-    """The config's values as words, under their dotted keys."""
+    """The config's values as text, under their dotted keys."""
     return {
         key: value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), default=str)
         for key, value in flatten(config).items()
@@ -170,18 +175,18 @@ def _flat(config: dict[str, Any]) -> dict[str, str]:
 
 def _refuse_mixtures(runs: Sequence[Run]) -> None:
     _refuse_changed_training_data(runs)
-    seen: dict[tuple[str, int], Run] = {}
+    first: dict[tuple[str, int], Run] = {}
     for run in runs:
-        twin = seen.setdefault((run.label, run.seed), run)
+        twin = first.setdefault((run.label, run.seed), run)
         if twin is not run:
             raise InputError(
                 f"{twin.directory} and {run.directory} are both {run.label} with seed {run.seed}, and their configs do "
-                "not differ: give one of them"
+                "not differ: give only one of them"
             )
 
 
 def _difference(first: pd.DataFrame, other: pd.DataFrame) -> str | None:
-    """In words, how two test sets differ."""
+    """In words, how two test sets differ; None if they are equal."""
     if len(first) == len(other) and all(np.array_equal(first[column], other[column]) for column in _TEST_SET):
         return None
     ids, other_ids = set(first["example_id"]), set(other["example_id"])
@@ -201,12 +206,23 @@ def _difference(first: pd.DataFrame, other: pd.DataFrame) -> str | None:
 
 def _refuse_changed_training_data(runs: Sequence[Run]) -> None:
     """The same data config must have meant the same data."""
-    seen: dict[str, Run] = {}
+    first: dict[str, Run] = {}
     for run in runs:
-        fingerprint = run.summary.get("data_fingerprint")
-        twin = seen.setdefault(json.dumps(run.config.get("data"), sort_keys=True, default=str), run)
-        if fingerprint != twin.summary.get("data_fingerprint"):
+        data = with_stable_names(run.config.get("data"))
+        twin = first.setdefault(json.dumps(data, sort_keys=True, default=str), run)
+        if not _have_same_data(twin, run):
             raise InputError(
                 f"different data under one config: {twin.directory} has data_fingerprint "
-                f"{twin.summary.get('data_fingerprint')}, {run.directory} has {fingerprint}"
+                f"{twin.summary.get('data_fingerprint')}, {run.directory} has {run.summary.get('data_fingerprint')}"
             )
+
+
+def _have_same_data(first: Run, other: Run) -> bool:
+    """Whether two runs have the same data.
+
+    Runs without ``code`` in their summary have a fingerprint that depends on the module of the corpus. It says nothing
+    next to a newer one, so there the contents of the test set and the numbers of examples decide.
+    """
+    same_age = ("code" in first.summary) == ("code" in other.summary)
+    keys = ("data_fingerprint",) if same_age else ("test_fingerprint", "examples", "training_lengths")
+    return all(first.summary.get(key) == other.summary.get(key) for key in keys)

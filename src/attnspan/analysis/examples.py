@@ -1,4 +1,4 @@
-"""Single test examples to look at, chosen by a rule and by nobody's eye: where attention went, and what went wrong."""
+"""Single test examples, chosen by a rule: attention maps and degenerate outputs."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from attnspan.analysis.bins import joined
-from attnspan.analysis.metrics import ATTENTION_ENTROPY, is_known
-from attnspan.analysis.study import Arm, Region, Study
+from attnspan.analysis.arms import Arm
+from attnspan.analysis.bins import Region, joined, members
+from attnspan.analysis.metrics import ATTENTION_ENTROPY, DEGENERATE, RecordMetric, metrics_in
+from attnspan.analysis.study import Study
 from attnspan.errors import InputError
 from attnspan.runs.attention_maps import Heatmap, read_attended
 from attnspan.runs.finished_run import Run
 
-DEGENERATE = ("empty", "truncated", "repeating")
-"""The columns of records that say in which way an output is degenerate."""
-
 
 @dataclass(frozen=True)
-class Map:
-    """Where the attention of one arm went on one example, or why that cannot be shown."""
+class ArmMap:
+    """The attention map of one arm on one example, or why there is none."""
 
     arm: str
     seed: int
@@ -30,29 +28,29 @@ class Map:
 
 
 @dataclass(frozen=True)
-class Attended:
-    """One example, and where each arm looked."""
+class MappedExample:
+    """One example with the attention map of every arm."""
 
     example_id: str
-    seen: str
-    """In words, whether training saw sources so long."""
+    in_training: str
+    """In words, whether training saw sources of that length."""
     source: str
     source_length: int
     reference: str
-    maps: tuple[Map, ...]
-    """One an arm."""
+    maps: tuple[ArmMap, ...]
+    """One per arm."""
 
 
 @dataclass(frozen=True)
-class Failure:
-    """A degenerate output."""
+class DegenerateOutput:
+    """An example of degenerate output."""
 
-    kind: str
-    """``empty``, ``truncated`` or ``repeating``."""
+    metric: RecordMetric
+    """The rate of this kind of output."""
     region: Region
     arm: str
     outputs: int
-    """How many outputs of the arm in the region are of that kind, over all seeds ..."""
+    """How many outputs of the arm in the region are of this kind, over all seeds ..."""
     out_of: int
     """... of how many."""
     seed: int
@@ -62,41 +60,41 @@ class Failure:
     hypothesis: str
 
 
-def attended(study: Study) -> list[Attended]:
-    """The examples of which runs kept attention, the shortest first; of each arm the least seed that kept any.
+def mapped_examples(study: Study) -> list[MappedExample]:
+    """The examples whose attention maps were kept, the shortest first; each arm's lowest seed that kept any.
 
-    Runs keep the same examples, by :func:`attnspan.evaluation.attention_maps.shown_examples`.
+    All runs keep the same examples, see :func:`attnspan.evaluation.attention_maps.shown_examples`.
     """
-    kept = {arm.label: _kept(arm) for arm in study.arms}
+    kept = {arm.label: _kept_maps(arm) for arm in study.arms}
     ids = {name for _, maps, _ in kept.values() for name in maps}
     rows = study.test_set[study.test_set["example_id"].isin(ids)].to_dict("records")  # by length
     return [
-        Attended(
+        MappedExample(
             row["example_id"],
-            _seen(study, row["source_length"]),
+            _in_training(study, row["source_length"]),
             row["source"],
             row["source_length"],
             row["reference"],
-            tuple(_map(arm, *kept[arm.label], row["example_id"]) for arm in study.arms),
+            tuple(_map_of(arm, *kept[arm.label], row["example_id"]) for arm in study.arms),
         )
         for row in rows
     ]
 
 
-def _seen(study: Study, length: int) -> str:
-    """Whether training saw sources of ``length`` tokens; where arms were trained up to different lengths, whose did."""
+def _in_training(study: Study, length: int) -> str:
+    """Whether training saw sources of ``length`` tokens, and for which arms where their training lengths differ."""
     up_to = sorted({arm.training_max for arm in study.arms if arm.training_max >= length})
     if not up_to:
         return "longer than any seen in training"
     if all(arm.training_max >= length for arm in study.arms):
         return "within the lengths seen in training"
-    return f"seen by arms trained up to {joined(map(str, up_to))} tokens only"
+    return f"seen only by arms trained up to {joined(map(str, up_to))} tokens"
 
 
-def _kept(arm: Arm) -> tuple[Run, dict[str, Heatmap], str]:
+def _kept_maps(arm: Arm) -> tuple[Run, dict[str, Heatmap], str]:
     """The run of an arm that kept maps, its maps, and why there are none."""
     run = arm.runs[0]
-    if not is_known(run.records, ATTENTION_ENTROPY):
+    if not ATTENTION_ENTROPY.is_known(run.records):
         return run, {}, "has no attention"
     why = "kept no attention weights"
     for run in arm.runs:
@@ -108,36 +106,38 @@ def _kept(arm: Arm) -> tuple[Run, dict[str, Heatmap], str]:
     return arm.runs[0], {}, why
 
 
-def _map(arm: Arm, run: Run, maps: dict[str, Heatmap], why: str, example_id: str) -> Map:
+def _map_of(arm: Arm, run: Run, maps: dict[str, Heatmap], why: str, example_id: str) -> ArmMap:
     if example_id in maps:
-        return Map(arm.label, run.seed, maps[example_id])
+        return ArmMap(arm.label, run.seed, maps[example_id])
     records = run.records
     empty = maps and bool(records.loc[records["example_id"] == example_id, "empty"].iloc[0])
-    return Map(arm.label, run.seed, None, "put out nothing" if empty else why)
+    return ArmMap(arm.label, run.seed, None, "has an empty output" if empty else why)
 
 
-def failures(study: Study) -> list[Failure]:
-    """For each kind, bin and arm that has any, the degenerate output of least example id (and then least seed)."""
+def degenerate_outputs(study: Study) -> list[DegenerateOutput]:
+    """For each kind, bin and arm that has any, the degenerate output with the lowest example id, then seed."""
     regions = [region for region in study.regions(study.arms[0].training_max) if not region.total]
-    return [one for kind in DEGENERATE for region in regions for arm in study.arms for one in _least(kind, region, arm)]
+    return [
+        output
+        for metric in metrics_in(DEGENERATE)
+        for region in regions
+        for arm in study.arms
+        for output in _first_output(metric, region, arm)
+    ]
 
 
-def _least(kind: str, region: Region, arm: Arm) -> Iterator[Failure]:
+def _first_output(metric: RecordMetric, region: Region, arm: Arm) -> Iterator[DegenerateOutput]:
+    (inside,) = members([region], arm.lengths)
     found = []
-    examples = 0
     for run in arm.runs:
-        length = run.records["source_length"].to_numpy()
-        inside = (length > region.above) & (length <= region.up_to)
-        examples += int(inside.sum())
-        rows = np.flatnonzero(inside & run.records[kind].to_numpy())
-        found += [
-            (str(name), run.seed, run, int(row))
-            for name, row in zip(run.records["example_id"].iloc[rows], rows, strict=True)
-        ]
+        is_degenerate, _ = metric.sums_of(run.records)
+        rows = np.flatnonzero(inside & (is_degenerate > 0))
+        names = run.records["example_id"].iloc[rows]
+        found += [(str(name), run.seed, run, int(row)) for name, row in zip(names, rows, strict=True)]
     if found:
         name, seed, run, row = min(found, key=lambda one: one[:2])
         record = run.records.iloc[row]
-        yield Failure(
-            kind, region, arm.label, len(found), examples, seed, name,
+        yield DegenerateOutput(
+            metric, region, arm.label, len(found), len(arm.runs) * int(inside.sum()), seed, name,
             record["source"], record["reference"], record["hypothesis"],
         )  # fmt: skip

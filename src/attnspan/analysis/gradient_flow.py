@@ -1,32 +1,27 @@
-"""Gradient norms against distance: bins, and the decades lost per ten steps."""
+"""Gradient norms against distance: medians by distance, and the decades lost per ten steps."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-if TYPE_CHECKING:
-    pass
-
-
 INITIAL, TRAINED = "initial", "trained"
 
-
 PER = 10
-"""Bins are so many steps wide, and slopes are per so many."""
+"""The width of a bin, and the unit of slopes, in recurrent steps."""
+_SMALLEST = np.finfo(np.float64).tiny
+"""Replaces a norm of 0, which has no logarithm."""
 
 
-_LEAST = np.finfo(np.float64).tiny
-"""Stands for a norm of 0, which has no logarithm."""
+def norms_by_distance(measured: pd.DataFrame) -> pd.DataFrame:
+    """gradient_flow.csv: the norms of each arm, seed and state, in bins of distance (``above`` < d <= ``up_to``).
 
-
-def binned(measured: pd.DataFrame) -> pd.DataFrame:
-    """reach.csv: the norms of each arm, seed and state, in bins of distance: more than ``above``, at most ``up_to``."""
+    Args:
+        measured: one row per pair of output and source token: arm, seed, state, steps, norm.
+    """
     logs = measured.assign(
-        above=(measured["steps"] - 1) // PER * PER, log10=np.log10(measured["norm"].clip(lower=_LEAST))
+        above=(measured["steps"] - 1) // PER * PER, log10=np.log10(measured["norm"].clip(lower=_SMALLEST))
     )
     groups = logs.groupby(["arm", "seed", "state", "above"], sort=False)
     table = groups.agg(median=("norm", "median"), mean_log10=("log10", "mean"), n=("norm", "size")).reset_index()
@@ -34,11 +29,11 @@ def binned(measured: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values(["arm", "seed", "state", "above"], ignore_index=True)
 
 
-def fitted(measured: pd.DataFrame) -> pd.DataFrame:
-    """slopes.csv: per arm and state the decades that the norm loses with every 10 more steps, above 0 for a loss.
+def fit_slopes(measured: pd.DataFrame) -> pd.DataFrame:
+    """slopes.csv: for each arm and state, the decades that the norm loses per 10 more steps; above 0 for a loss.
 
-    Each seed has a least-squares line through log10 of the norms; ``decades`` is the mean of their slopes, ``low`` and
-    ``high`` bound its 95% t interval over seeds, nan with one seed.
+    A least-squares line is fitted to log10 of the norms of each seed. ``decades`` is the mean of the slopes. ``low``
+    and ``high`` bound its 95% t interval over seeds; they are nan with one seed.
     """
     rows = []
     for (arm, state), part in measured.groupby(["arm", "state"], sort=False):
@@ -54,6 +49,6 @@ def fitted(measured: pd.DataFrame) -> pd.DataFrame:
 def _decades_lost(pairs: pd.DataFrame) -> float:
     steps = pairs["steps"].to_numpy(dtype=np.float64)
     away = steps - steps.mean()
-    logs = np.log10(pairs["norm"].clip(lower=_LEAST).to_numpy())
+    logs = np.log10(pairs["norm"].clip(lower=_SMALLEST).to_numpy())
     spread = float(away @ away)
     return -PER * float(away @ logs) / spread if spread else float("nan")

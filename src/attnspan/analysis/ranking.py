@@ -1,18 +1,19 @@
-"""Arms ranked over several data sets, as Agarwal et al. (2021, "Deep RL at the edge of the statistical precipice") do.
+"""Arms ranked over several data sets, as in Agarwal et al. (2021, "Deep RL at the edge of the statistical precipice").
 
 - The *score* of a run is its quality on one side of the longest training length: 1 - error rate, not below 0. It needs
-  no further normalisation: on every data set 1 is all right, and 0 as many errors as reference tokens.
-- The *interquartile mean* of an arm is the mean of the middle half of its scores, runs of all data sets together: one
-  run that fails, or one data set that is easy, does not decide.
+  no further normalisation: on every data set 1 means no error, and 0 as many errors as reference tokens.
+- The *interquartile mean* of an arm is the mean of the middle half of its scores, over the runs of all data sets. So
+  neither one failed run nor one easy data set decides.
 - The *probability of improvement* P(X > Y) is how often a run of X beats a run of Y on the same data set (a tie counts
   one half), averaged over the data sets.
 
-Intervals come from a bootstrap that draws runs anew within each data set. Percentiles of S draws of S runs, as rliable
-takes them, are too narrow where seeds are few: with three they hold a true interquartile mean in 79% of cases. So S - 1
-runs are drawn, by which the variance comes out unbiased (Rao and Wu 1988), and the percentiles stand as much further
-from the value as Student's t with one degree of freedom a run beyond the first (for the interquartile mean, which looks
-at half of the runs, one for two) does from the normal. That makes 94 to 97% with 3, 5 and 10 seeds, and 87 to 91% with
-2 (``benchmarks/ranking.txt``). They say what other seeds would give on *these* data sets.
+Intervals come from a bootstrap that resamples runs within each data set. Percentiles of resamples of S runs, as in
+rliable, are too narrow with few seeds: with three they cover a true interquartile mean in 79% of cases. So S - 1 runs
+are drawn, which makes the variance unbiased (Rao and Wu 1988). The percentiles are then moved away from the value by
+the ratio of the quantiles of Student's t and of the normal distribution. Student's t has one degree of freedom per run
+beyond the first (for the interquartile mean, which uses half of the runs, one per two). The coverage is 94 to 97% with
+3, 5 and 10 seeds, and 87 to 91% with 2 (``benchmarks/ranking.txt``). The intervals say what other seeds would give on
+*these* data sets.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
-from attnspan.analysis.metrics import ERROR_RATE
+from attnspan.analysis.bins import SIDES
 from attnspan.analysis.statistics import LEVEL, Estimate, Floats
-from attnspan.analysis.study import EXTRAPOLATION, IN_RANGE, Study
+from attnspan.analysis.study import Study
 
 DRAWS = 2_000
 _CUT = 0.25
 
 Scores = Sequence[Floats]
-"""Of one arm: for each data set, the scores of its runs."""
+"""The scores of one arm's runs, for each data set."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,12 @@ class Standing:
 
 @dataclass(frozen=True)
 class Improvement:
-    """One arm beside another."""
+    """One arm against another."""
 
     arm: str
     other: str
     probability: Estimate
-    """That a run of the arm beats a run of the other on the same data set."""
+    """The probability that a run of the arm beats a run of the other on the same data set."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +67,14 @@ class Ranking:
     standings: tuple[Standing, ...]
     """The highest interquartile mean first."""
     improvements: tuple[Improvement, ...]
-    """Every arm beside every other."""
+    """Every arm against every other."""
 
 
 def rank(studies: Sequence[Study]) -> list[Ranking]:
     """Rank the arms that all ``studies`` have, in range and in extrapolation, where at least two data sets reach it."""
     arms = common_arms(studies)
     rankings = []
-    for side in (IN_RANGE, EXTRAPOLATION):
+    for side in SIDES:
         data, scores = [], {arm: [] for arm in arms}  # type: tuple[list[str], dict[str, list[Floats]]]
         for study in studies:
             whole = [r for r in study.regions(study.arms[0].training_max) if r.total and r.side == side]
@@ -81,7 +82,7 @@ def rank(studies: Sequence[Study]) -> list[Ranking]:
                 data.append(study.data)
                 for label in arms:
                     arm = study.arm(label)
-                    error_rates = study.rates(arm, arm.seeds, ERROR_RATE, whole).by_seed[:, 0]
+                    error_rates = arm.error_rates(whole).by_seed[:, 0]
                     scores[label].append(np.maximum(1 - error_rates, 0.0))
         if len(data) > 1 and arms:
             rankings.append(_ranking(side, data, scores))
@@ -89,7 +90,7 @@ def rank(studies: Sequence[Study]) -> list[Ranking]:
 
 
 def common_arms(studies: Sequence[Study]) -> list[str]:
-    """Labels of the arms that every study has, as the first orders them."""
+    """Labels of the arms that every study has, in the order of the first."""
     first, *others = studies
     return [arm.label for arm in first.arms if all(arm.label in [one.label for one in study.arms] for study in others)]
 
@@ -114,9 +115,9 @@ def _ranking(side: str, data: Sequence[str], scores: Mapping[str, Scores]) -> Ra
 def interquartile_mean(scores: Scores) -> Floats:
     """Mean of the middle half of all scores.
 
-    Of n scores the lowest and the highest n / 4 are left out; the score through which a cut goes counts in part. So it
-    stays the same where every score is there twice, and the bootstrap's fewer draws estimate what all runs do; cuts
-    rounded to whole scores would shift them wherever n is no multiple of four.
+    The lowest and the highest n / 4 of n scores are left out; a score that lies across a cut counts in part. So the
+    value does not change when every score is duplicated, and the bootstrap's fewer draws estimate the same value as all
+    runs. Cuts rounded to whole scores would shift it wherever n is not a multiple of four.
 
     Args:
         scores: for each data set ``[..., runs]``.
@@ -124,7 +125,7 @@ def interquartile_mean(scores: Scores) -> Floats:
     pooled = np.sort(np.concatenate(scores, axis=-1), axis=-1)
     n = pooled.shape[-1]
     cut = _CUT * n
-    edges = np.clip(np.arange(n + 1), cut, n - cut)  # score i takes the place from i to i + 1, less what is cut off
+    edges = np.clip(np.arange(n + 1), cut, n - cut)  # score i covers i to i + 1, less what is cut off
     return np.asarray(pooled @ np.diff(edges) / (n - 2 * cut))
 
 
@@ -133,7 +134,7 @@ def probability_of_improvement(scores: Scores, others: Scores) -> Floats:
 
     Args:
         scores: for each data set ``[..., runs]``.
-        others: likewise; the number of runs may be another.
+        others: likewise; the number of runs may differ.
     """
     of_data = []
     for own, its in zip(scores, others, strict=True):
@@ -150,16 +151,16 @@ def estimate(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Estimate:
-    """A statistic of the scores of some arms, from 0 to 1, with its stratified bootstrap interval.
+    """A statistic of the scores of some arms, between 0 and 1, with its stratified bootstrap interval.
 
-    ``low`` and ``high`` are nan where an arm has one run only on some data set, and where nothing varies.
+    ``low`` and ``high`` are nan where an arm has only one run on some data set, and where nothing varies.
 
     Args:
-        statistic: scores of the arms, each data set ``[..., runs]``, in; ``[...]`` out.
+        statistic: takes the scores of the arms, for each data set ``[..., runs]``, and returns ``[...]``.
         arms: their scores.
-        counted: share of the runs that the statistic looks at, and so of the degrees of freedom.
+        counted: share of the runs that the statistic uses, and so of the degrees of freedom.
         draws: of the bootstrap.
-        seed: of the draws; the same for every call, so a report can be made again.
+        seed: of the draws; the same in every call, so that a report is reproducible.
     """
     value = float(statistic(arms))
     fewest = min(len(runs) for scores in arms for runs in scores)

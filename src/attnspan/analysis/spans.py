@@ -1,29 +1,32 @@
 """The attention span of an arm: how long a source may get before the arm loses its quality.
 
-That is, before it keeps less than a share (half) of the quality that the best arm has on the shortest sources.
+Quality is ``1 - error rate``, not below 0. An arm has lost its quality where it keeps less than a share (``keep``, by
+default half) of the quality that the best arm has in the shortest bin; that share is the threshold. A bin's quality
+stands at the mean source length of its examples. It is interpolated linearly between those points, and constant outside
+them. The span is where the curve *first* falls below the threshold: an arm that recovers later has not kept its
+quality. A curve that never falls below gives ``> L``, where L is the longest source tested; one that starts below gives
+``< L``, where L is the shortest.
 
-Quality is ``1 - error rate``, not below 0. A bin's quality stands at the mean source length of its examples; between
-those points it runs straight, and outside them it stays what the outermost bin has. The threshold is ``keep`` times the
-quality of the best arm in the shortest bin. The span is where the curve *first* falls below the threshold: an arm that
-recovers later has not kept its quality. A curve that never falls below gives ``> L``, L the longest source tested; one
-that starts below gives ``< L``, L the shortest.
+The interval inverts a test: it contains every length at which the curve is neither certainly above nor certainly below
+the threshold (at 95%, with the uncertainty of curve and threshold together, and the seeds paired). At the true span
+their difference is zero, so the interval covers it as often as the intervals of :mod:`attnspan.analysis.statistics`
+cover a known difference. It is censored in the same way.
 
-The interval turns a test round: a length belongs to it unless the curve there is surely above the threshold, or surely
-below (at 95%, with the uncertainty of curve and threshold together, and the seeds paired). At the true span the
-difference of the two is zero, so the interval covers it as often as the intervals of
-:mod:`attnspan.analysis.statistics` cover a known difference. It is censored in the same way.
-
-Which arm is the best is estimated too, and the best of several estimates is too good on average, so that true spans are
-called too long a little oftener than too short. Measured (``benchmarks/interval_coverage.py``, the best of four arms
-chosen by the results that its threshold comes from), this costs less than the intervals have to spare.
+Which arm is the best is estimated too. The best of several estimates is too good on average, so an interval misses the
+true span a little more often from below than from above. In simulations (``benchmarks/interval_coverage.py``,
+the best of four arms chosen by the results that the threshold comes from), this costs less coverage than the intervals
+have to spare.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from attnspan.analysis.arms import Arm
+from attnspan.analysis.bins import Region
 from attnspan.analysis.statistics import Floats, Rates
 
 _STEP = 0.1
@@ -50,7 +53,57 @@ class Span:
     low: Length
     high: Length
     threshold: float
-    """The quality that had to be kept."""
+    """The quality to keep."""
+
+
+@dataclass(frozen=True)
+class ArmSpan:
+    """The span of one arm."""
+
+    arm: str
+    seeds: tuple[int, ...]
+    best: str
+    """The arm that sets the threshold."""
+    span: Span
+
+
+def best_arm(arms: Sequence[Arm], bins: Sequence[Region]) -> Arm:
+    """The arm with the fewest errors on the shortest sources."""
+    return min(arms, key=lambda arm: arm.error_rates(bins).mean[0])
+
+
+def spans(arms: Sequence[Arm], bins: Sequence[Region], keep: float) -> list[ArmSpan]:
+    """The span of every arm; none if no arm has any quality in the shortest bin."""
+    best = best_arm(arms, bins)
+    found = []
+    for arm in arms:
+        common = arm.common_seeds(best)
+        seeds = common or arm.seeds
+        rates, column = arm.error_rates(bins, seeds), len(bins)
+        if arm is best:
+            column = 0
+        elif common:
+            rates = Rates.paired(rates, best.error_rates(bins, common))
+        else:
+            rates = Rates.paired(rates, _as_known(best.error_rates(bins), len(seeds)))
+        span = find_span(
+            rates,
+            arm=list(range(len(bins))),
+            best=column,
+            at=np.array([region.mean_length for region in bins]),
+            shortest=int(arm.lengths.min()),
+            longest=int(arm.lengths.max()),
+            keep=keep,
+        )
+        if span:
+            found.append(ArmSpan(arm.label, seeds, best.label, span))
+    return found
+
+
+def _as_known(rates: Rates, seeds: int) -> Rates:
+    """The mean rates as if they were known exactly, with any ``seeds`` seeds."""
+    by_seed = np.tile(rates.mean, (seeds, 1))
+    return Rates(by_seed, np.zeros((seeds, *rates.influence.shape[1:])), rates.counts)
 
 
 def find_span(
@@ -63,9 +116,9 @@ def find_span(
         arm: the columns of ``rates`` that are the arm's bins, by length.
         best: the column that is the best arm's shortest bin.
         at: the mean source length of each bin.
-        shortest: source length tested.
-        longest: source length tested.
-        keep: the share of the best arm's quality that must be kept.
+        shortest: the shortest source length tested.
+        longest: the longest source length tested.
+        keep: the share of the best arm's quality to keep.
 
     Returns:
         None if even the best arm has no quality to keep.

@@ -1,38 +1,38 @@
 """Intervals and p-values for rates that were measured on the same examples with a few seeds.
 
-One arm, trained with S seeds, tested on N examples, gives an S x N table of, say, edits. Two things in it are drawn at
-random, and both are crossed: another study would draw other seeds *and* other examples. The variance of a mean over
-such a table has three parts that the table itself tells apart (a two-way random effects model):
+One arm, trained with S seeds and tested on N examples, gives an S x N table of, say, edits. Seeds and examples are two
+crossed random factors: another study would draw other seeds *and* other examples. The variance of a mean over such a
+table has three parts, which the table itself tells apart (a two-way random effects model):
 
-- ``V_seed``, the variance over seeds of the seed means, over S;
-- ``V_example``, the variance over examples of the example means, over N;
-- ``V_interaction``, what is left, over S N: it is in both of the above, so it is taken off once.
+- ``V_seed``, the variance over seeds of the seed means, divided by S;
+- ``V_example``, the variance over examples of the example means, divided by N;
+- ``V_interaction``, the residual variance, divided by S N: both of the above contain it, so it is subtracted once.
 
-``V = V_seed + max(V_example - V_interaction, 0)``. A rate (edits over reference tokens) is not a mean but a ratio of
-sums; it is linearised first: each example's *influence* ``(edits - rate * tokens) / sum(tokens)`` takes the place of
-its value, and sums to zero within a bin.
+``V = V_seed + max(V_example - V_interaction, 0)``. A rate (edits per reference token) is not a mean but a ratio of
+sums. It is linearised first: each example's *influence* ``(edits - rate * tokens) / sum(tokens)`` replaces its value,
+and sums to zero within a bin.
 
-With 3 seeds V_seed has 2 degrees of freedom. Which quantile, then? All but the second were measured by
-``benchmarks/interval_coverage.py`` (its output is beside it):
+With 3 seeds V_seed has 2 degrees of freedom. The choice is the quantile. All but the second were measured by
+``benchmarks/interval_coverage.py`` (its output is next to it):
 
-- a percentile bootstrap over seeds and examples covers far too little, for 3 seeds are not a population;
+- a percentile bootstrap over seeds and examples covers far too little, because 3 seeds are not a population;
 - t with S - 1 degrees of freedom for all of V must cover near 100% where the examples dominate: 4.30 times the standard
   error with 3 seeds;
-- Satterthwaite's degrees of freedom cover too little with 2 seeds: where V_seed comes out small by luck, they trust it;
+- Satterthwaite's degrees of freedom cover too little with 2 seeds: they trust a V_seed that is small by chance;
 - Cochran and Cox's quantile, the mean of t(S - 1) and t(n - 1) weighted by the two parts of V, holds at 2, 3, 5 and 10
-  seeds whichever part dominates. It errs to the safe side where both parts are equal. This is the one used here.
+  seeds, whichever part dominates. It is conservative where both parts are equal. This is the one used here.
 
-Coverage in those simulations of nominal 95%, over worlds in which seeds matter not at all, a little, a lot, or fail now
-and then: differences 95.0 to 97.9% at 3, 5 and 10 seeds (94.6 to 98.6% at 2), spans 93.7 to 98.0% (93.0 to 98.8%),
-among them those of four arms of which the best is chosen by the same results. A difference where there is none is found
-in 2.1 to 5.0% of bins (1.4 to 5.4%), at the low end where seeds do not matter. The weak spot is the rate of one arm of
-which some seeds fail: 91.0% at 3 seeds, as 3 seeds seldom show the bad one.
+Coverage of nominal 95% in those simulations, where seeds matter not at all, a little, a lot, or fail now and then:
+differences 95.0 to 97.9% at 3, 5 and 10 seeds (94.6 to 98.6% at 2), spans 93.7 to 98.0% (93.0 to 98.8%), including the
+spans of four arms whose best is chosen by the same results. A difference where there is none is found in 2.1 to 5.0% of
+bins (1.4 to 5.4%), at the low end where seeds do not matter. The weak spot is the rate of a single arm some of whose
+seeds fail: 91.0% at 3 seeds, because 3 seeds seldom show the bad one.
 
-By luck two seeds may agree almost exactly. So no interval is ever narrower than the one that looks at the draw of
-examples alone: t(n - 1) with V_example.
+By chance two seeds may agree almost exactly. So no interval is ever narrower than the one for the draw of examples
+alone: t(n - 1) with V_example.
 
-With one seed there is nothing to say about seeds: the interval then covers the draw of examples only, and the report
-says so wherever it shows one.
+One seed says nothing about seeds: the interval then covers the draw of examples only, and the report says so wherever
+it shows one.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Estimate:
     """A number with its interval.
 
     ``low`` and ``high`` are nan where the data do not vary at all (no error by any seed on any example): an interval of
-    width zero would claim more than the data know.
+    width zero would claim more than the data show.
     """
 
     value: float
@@ -65,13 +65,13 @@ class Estimate:
     seeds: int
 
     def clipped(self, lowest: float, highest: float) -> Estimate:
-        """The same with the interval cut to the values that are possible, which costs no coverage."""
+        """The same with the interval cut to the possible values, which costs no coverage."""
         low, high = np.clip([self.low, self.high], lowest, highest)
         return Estimate(self.value, float(low), float(high), self.seeds)
 
 
 NOTHING = Estimate(np.nan, np.nan, np.nan, 0)
-"""What stands where an estimate is not defined."""
+"""An estimate that is not defined."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,8 @@ class Rates:
         return cls(by_seed, influence, counts)
 
     @staticmethod
-    def beside(first: Rates, second: Rates) -> Rates:
-        """The rates of two arms with the same seeds on the same examples as one table: paired, not pooled."""
+    def paired(first: Rates, second: Rates) -> Rates:
+        """The rates of two arms with the same seeds on the same examples, in one table."""
         return Rates(
             np.concatenate([first.by_seed, second.by_seed], axis=1),
             np.concatenate([first.influence, second.influence], axis=1),
@@ -142,14 +142,14 @@ class Rates:
 
         Args:
             weights: K: the function's gradient at the mean (for a linear function its weights).
-            value: the function's value; left out, the function is linear.
+            value: the function's value at the mean; None for a linear function.
         """
         value = float(weights @ self.mean) if value is None else value
         half = float(self.half_widths(weights[None])[0]) or np.nan
         return Estimate(value, value - half, value + half, self.seeds)
 
     def p_value(self, weights: Floats) -> float:
-        """The two-sided p-value of a linear function against zero: below 0.05 where its interval leaves zero out.
+        """The two-sided p-value of a linear function against zero: below 0.05 where its interval excludes zero.
 
         It is nan where nothing varies and the function is not zero.
         """
@@ -186,7 +186,7 @@ class Variance:
         return self._tail((1 - level) / 2)
 
     def p_value(self, value: float) -> float:
-        """1 - the level at which the one interval around ``value`` just touches zero, by bisection on a log scale."""
+        """1 - the level at which the interval around ``value`` just touches zero, by bisection on a log scale."""
         if value == 0:
             return 1.0
         low, high = -700.0, 0.0
@@ -208,7 +208,7 @@ class Variance:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's correction for having looked at several p-values; nan stays nan and does not count as a look."""
+    """Holm's correction for several tests; nan stays nan and does not count as a test."""
     p = np.asarray(p_values, dtype=np.float64)
     adjusted = np.full_like(p, np.nan)
     known = np.flatnonzero(~np.isnan(p))
@@ -221,15 +221,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def randomisation(differences: Floats, members: NDArray[np.bool_], *, draws: int = 9_999, seed: int = 0) -> Floats:
     """Paired randomisation over examples: two-sided p-values for a sum of differences that is zero.
 
-    If two systems were the same, each example's two results could change places, so each difference its sign. This
-    asks whether *these trained models* differ on sources like these. It knows nothing of other seeds, so it is no test
-    of the arms: where seeds vary, it rejects far too often for that (``benchmarks/interval_coverage.py`` shows how).
+    If two systems were equal, the two results of each example could be swapped, which changes the sign of their
+    difference. This tests whether *these trained models* differ on sources like these. It knows nothing of other seeds,
+    so it is no test of the arms: where seeds vary, it rejects far too often (see ``benchmarks/interval_coverage.py``).
 
     Args:
         differences: N: first minus second, for every example.
         members: K x N: the examples of each of K tests.
         draws: random sign assignments; the smallest possible p-value is 1 / (draws + 1).
-        seed: of the assignments; the same for every call, so a report can be made again.
+        seed: of the assignments; the same in every call, so that a report is reproducible.
 
     Returns:
         K p-values.

@@ -1,16 +1,17 @@
 """Corpus BLEU, chrF and TER, computed by sacrebleu from the texts of a bin, and perplexity per token and character.
 
-They say something where the target is text that people write, and nothing about phones or digits, so a study shows
-them where the target is ``bpe`` or ``words`` (nothing but text is cut so) or where it is told to.
+They suit targets that are written text, and say nothing about phones or digits. So a study shows them where the target
+is cut into ``bpe`` or ``words``, which only text is, or where it is told to.
 
-A corpus score is no sum over a sum, but a smooth function of sums over examples (n-gram matches, lengths). Its seeds
-are replicates like any other; the influence of an example is found by leaving it out (the jackknife), which for a rate
-gives exactly the influence that :mod:`attnspan.analysis.statistics` writes down. So the same intervals hold.
+A corpus score is not a ratio of two sums, but a smooth function of sums over examples (n-gram matches, lengths). Its
+seeds are replicates like any other. The influence of an example is found by leaving it out (the jackknife), which for a
+ratio gives exactly the influence that :mod:`attnspan.analysis.statistics` computes. So the same intervals hold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,84 +19,113 @@ import pandas as pd
 from numpy.typing import NDArray
 from sacrebleu.metrics import BLEU, CHRF, TER
 
+from attnspan.analysis.metrics import Metric
 from attnspan.analysis.statistics import Floats, Rates
 from attnspan.runs.finished_run import Run
 
-TEXT_METRICS: dict[str, Any] = {"bleu": BLEU, "chrf": CHRF, "ter": TER}
-"""Corpus scores in percent, each by the class of sacrebleu that computes it with its defaults.
 
-TER counts edits, so less is better, and more than 100 is possible. It is slow, and given where it is asked for.
-"""
+@dataclass(frozen=True, kw_only=True)
+class CorpusScore(Metric):
+    """A corpus score in percent.
 
-PERPLEXITY, CHARACTER_PERPLEXITY = "perplexity", "character_perplexity"
-PERPLEXITIES = (PERPLEXITY, CHARACTER_PERPLEXITY)
-"""Teacher-forced. Per token (<eos> counted) it depends on what a token is; per character (the end counted) it does not,
-as long as no token is unknown: an unknown token is cheap, and stands for whatever was to be spelled."""
+    Attributes:
+        scorer: the class of sacrebleu that computes it, with its defaults.
+        on_request: whether it is slow, and so given only on request.
+    """
+
+    scorer: Callable[[], Any]
+    on_request: bool = False
+
+    def signature(self) -> str:
+        """What sacrebleu says it computed, with its version."""
+        scorer = self.scorer()
+        scorer.corpus_score(["a"], [["a"]])  # only then it knows the number of references
+        return str(scorer.get_signature())
+
+    def statistics(self, records: pd.DataFrame) -> NDArray[np.int64]:
+        """What each of N examples adds to the sums of the corpus score: N x K."""
+        hypotheses, references = records["hypothesis"].to_list(), records["reference"].to_list()
+        return np.array(self.scorer()._extract_corpus_statistics(hypotheses, [references]), dtype=np.int64)
+
+    def rates(self, records: Sequence[pd.DataFrame], members: NDArray[np.bool_]) -> Rates:
+        """The scores of sets of examples with S seeds.
+
+        Args:
+            records: of each of the S seeds, on the same N examples.
+            members: M x N, True where a set has the example.
+        """
+        scorer = self.scorer()
+
+        def score(sums: NDArray[np.int64]) -> float:
+            return float(scorer._compute_score_from_stats(sums.tolist()).score)
+
+        by_seed: Floats = np.zeros((len(records), len(members)))
+        influence: Floats = np.zeros((len(records), *members.shape))
+        for s, of_seed in enumerate(records):
+            parts = self.statistics(of_seed)
+            for m, inside in enumerate(members):
+                total = parts[inside].sum(axis=0)
+                by_seed[s, m] = score(total)
+                n = int(inside.sum())
+                if n > 1:
+                    moved = by_seed[s, m] - np.array([score(total - part) for part in parts[inside]])
+                    influence[s, m, inside] = (moved - moved.mean()) * np.sqrt((n - 1) / n)
+        return Rates(by_seed, influence, members.sum(axis=1))
 
 
-def possible(metric: str) -> tuple[float, float]:
-    """The least and the greatest value of a corpus score, or of a perplexity."""
-    if metric in PERPLEXITIES:
-        return 1.0, np.inf
-    return 0.0, np.inf if metric == "ter" else 100.0
+@dataclass(frozen=True, kw_only=True)
+class Perplexity(Metric):
+    """exp of the teacher-forced negative log-likelihood per unit of the reference.
+
+    Attributes:
+        units: how many units the reference of each record has.
+    """
+
+    units: Callable[[pd.DataFrame], pd.Series]
+
+    def rates(self, records: Sequence[pd.DataFrame], members: NDArray[np.bool_]) -> Rates:
+        """The perplexities of sets of examples with S seeds; arguments as for :meth:`CorpusScore.rates`."""
+        nll = np.stack([of_seed["nll"].to_numpy() for of_seed in records]).astype(np.float64)
+        rates = Rates.measure(nll, np.asarray(self.units(records[0]), dtype=np.float64), members)
+        values = np.exp(rates.by_seed)
+        return Rates(values, rates.influence * values[:, :, None], rates.counts)  # d exp(x) = exp(x) dx
+
+
+CORPUS_SCORES = (
+    CorpusScore(name="bleu", title="Corpus BLEU (0 to 100)", label="BLEU", digits=1, highest=100.0, scorer=BLEU),
+    CorpusScore(name="chrf", title="Corpus chrF (0 to 100)", label="chrF", digits=1, highest=100.0, scorer=CHRF),
+    CorpusScore(  # of edits, so it can exceed 100
+        name="ter",
+        title="Corpus TER (edits in percent of words, less is better)",
+        label="TER",
+        digits=1,
+        highest=np.inf,
+        scorer=TER,
+        on_request=True,
+    ),
+)
+PERPLEXITIES = (
+    Perplexity(
+        name="perplexity",
+        title="Perplexity per token, teacher-forced",
+        digits=2,
+        lowest=1.0,
+        highest=np.inf,
+        units=lambda records: records["target_tokens"],
+    ),
+    Perplexity(
+        name="character_perplexity",
+        title="Perplexity per character, teacher-forced",
+        digits=2,
+        lowest=1.0,
+        highest=np.inf,
+        units=lambda records: records["reference"].str.len() + 1,
+    ),
+)
+"""Per token (``<eos>`` included) it depends on the tokenisation. Per character (the end included) it does not, unless
+tokens are unknown: an unknown token is cheap, whatever text it stands for."""
 
 
 def is_text(run: Run) -> bool:
-    """Whether the run's target is sure to be text."""
+    """Whether the run's target is certainly text."""
     return (run.config.get("data") or {}).get("target_tokens") in ("bpe", "words")
-
-
-def signature(metric: str) -> str:
-    """How sacrebleu names what it computed, version and all."""
-    scorer = TEXT_METRICS[metric]()
-    scorer.corpus_score(["a"], [["a"]])  # knows the number of references only afterwards
-    return str(scorer.get_signature())
-
-
-def statistics(records: pd.DataFrame, metric: str) -> NDArray[np.int64]:
-    """What each of N examples adds to the sums of the corpus score: N x K."""
-    scorer = TEXT_METRICS[metric]()
-    hypotheses, references = records["hypothesis"].to_list(), records["reference"].to_list()
-    return np.array(scorer._extract_corpus_statistics(hypotheses, [references]), dtype=np.int64)
-
-
-def measure(of_seeds: Sequence[NDArray[np.int64]], metric: str, members: NDArray[np.bool_]) -> Rates:
-    """Corpus scores of sets of examples with S seeds.
-
-    Args:
-        of_seeds: S times what :func:`statistics` gives, N x K.
-        metric: of :data:`TEXT_METRICS`.
-        members: M x N, True where a set has the example.
-    """
-    scorer = TEXT_METRICS[metric]()
-
-    def score(sums: NDArray[np.int64]) -> float:
-        return float(scorer._compute_score_from_stats(sums.tolist()).score)
-
-    by_seed: Floats = np.zeros((len(of_seeds), len(members)))
-    influence: Floats = np.zeros((len(of_seeds), *members.shape))
-    for s, parts in enumerate(of_seeds):
-        for m, inside in enumerate(members):
-            total = parts[inside].sum(axis=0)
-            by_seed[s, m] = score(total)
-            n = int(inside.sum())
-            if n > 1:
-                moved = by_seed[s, m] - np.array([score(total - part) for part in parts[inside]])
-                influence[s, m, inside] = (moved - moved.mean()) * np.sqrt((n - 1) / n)
-    return Rates(by_seed, influence, members.sum(axis=1))
-
-
-def perplexity(of_seeds: Sequence[pd.DataFrame], metric: str, members: NDArray[np.bool_]) -> Rates:
-    """Perplexity of sets of examples with S seeds: exp of the negative log-likelihood per token, or per character.
-
-    Args:
-        of_seeds: S times the records of the same N examples.
-        metric: of :data:`PERPLEXITIES`.
-        members: M x N, True where a set has the example.
-    """
-    records = of_seeds[0]
-    per = records["target_tokens"] if metric == PERPLEXITY else records["reference"].str.len() + 1
-    nll = np.stack([one["nll"].to_numpy() for one in of_seeds]).astype(np.float64)
-    rates = Rates.measure(nll, np.asarray(per, dtype=np.float64), members)
-    values = np.exp(rates.by_seed)
-    return Rates(values, rates.influence * values[:, :, None], rates.counts)  # d exp(x) = exp(x) dx

@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from attnspan.analysis.collection import collect
-from attnspan.analysis.gradient_flow import INITIAL, PER, TRAINED, binned, fitted
+from attnspan.analysis.gradient_flow import INITIAL, PER, TRAINED, fit_slopes, norms_by_distance
 from attnspan.analysis.study import build_study
 from attnspan.cli.console import ListParser, open_console
 from attnspan.errors import InputError
@@ -120,7 +120,7 @@ def reach(paths: Sequence[Path], *, out: Path, examples: int, trusted: Sequence[
             print(f"{arm.label}, seed {run.seed} ...", file=sys.stderr, flush=True)
             pairs.append(measure_norms(run, chosen, gold, trusted).assign(arm=arm.label, seed=run.seed))
     measured = pd.concat(pairs, ignore_index=True)
-    bins, slopes = binned(measured), fitted(measured)
+    bins, slopes = norms_by_distance(measured), fit_slopes(measured)
     write_text(out / "reach.csv", bins.to_csv(index=False, float_format="%.6g"))
     write_text(out / "slopes.csv", slopes.to_csv(index=False, float_format="%.6g"))
     how = GOLD if gold else STAND_IN

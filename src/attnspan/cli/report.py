@@ -23,8 +23,8 @@ from attnspan.analysis.study import Study, build_study, with_one_legend
 from attnspan.cli.console import ListParser, open_console
 from attnspan.errors import InputError
 from attnspan.reporting import ranking_page, tables
+from attnspan.reporting.findings import findings
 from attnspan.reporting.report_files import INDEX, refuse_foreign, write_ranking, write_report, write_study
-from attnspan.reporting.wording import findings
 from attnspan.tracking import study as wandb_study
 
 

@@ -46,21 +46,21 @@ def run_id(config: dict[str, Any], *, data_fingerprint: str) -> str:
     """Hash a resolved config to 12 hexadecimal digits."""
     relevant = {
         key: value
-        for key, value in flatten(_with_stable_names(config)).items()
+        for key, value in flatten(with_stable_names(config)).items()
         if not any(key == free or key.startswith(f"{free}.") for free in CHANGES_NOTHING)
     }
     content = {"config": relevant, "data": data_fingerprint, "results_version": RESULTS_VERSION}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _with_stable_names(node: Any) -> Any:
+def with_stable_names(node: Any) -> Any:
     """The config with the stable name of a class in place of its path."""
     if isinstance(node, list):
-        return [_with_stable_names(child) for child in node]
+        return [with_stable_names(child) for child in node]
     if not isinstance(node, dict):
         return node
     return {
-        key: stable_name(value) if key == "_target_" and isinstance(value, str) else _with_stable_names(value)
+        key: stable_name(value) if key == "_target_" and isinstance(value, str) else with_stable_names(value)
         for key, value in node.items()
     }
 

@@ -1,4 +1,4 @@
-"""Numbers, intervals and lengths in words, the same in the terminal, on the page and in report.md."""
+"""Numbers, intervals and durations as text, the same in the terminal, on the page and in report.md."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NONE = "–"
 
 
 def number(value: float, digits: int = 3) -> str:
-    """With a true minus sign; a dash where there is none."""
+    """With a true minus sign; a dash for nan."""
     if math.isnan(value):
         return NONE
     text = f"{value:.{digits}f}"
@@ -28,7 +28,7 @@ def with_interval(estimate: Estimate, digits: int = 3) -> str:
 
 
 def p_value(p: float) -> str:
-    """Three digits, or how small."""
+    """Three decimals, or ``< 0.001``."""
     return "< 0.001" if p < 0.001 else number(p)
 
 

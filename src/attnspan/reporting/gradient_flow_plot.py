@@ -11,50 +11,49 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from attnspan.analysis.gradient_flow import INITIAL, PER, TRAINED
 from attnspan.files import cannot_write
 from attnspan.reporting.formatting import number
 from attnspan.reporting.plots import INK, RC, Plot, Style, styles
 
-_TITLES = {"initial": "before training", "trained": "after training"}
+TITLES = {INITIAL: "before training", TRAINED: "after training"}
 _FEWEST = 5
-"""Pairs that a bin must have to be drawn."""
-_WIDTH = 10
-"""Steps in a bin."""
+"""A bin with fewer pairs is not drawn."""
 
 
 def draw(measured: pd.DataFrame, slopes: pd.DataFrame, *, note: str) -> Figure:
-    """One panel a state: medians over all pairs and seeds as lines, quartiles as bands, each seed's medians as dots.
+    """One panel per state: medians over all pairs and seeds as lines, quartiles as bands, medians of one seed as dots.
 
     Args:
-        measured: one row a pair: arm, seed, state, steps, norm.
-        slopes: one row an arm and state, see :func:`attnspan.analysis.gradient_flow.fitted`.
-        note: where the source positions that outputs need come from.
+        measured: one row per pair of output and source token: arm, seed, state, steps, norm.
+        slopes: one row per arm and state, see :func:`attnspan.analysis.gradient_flow.fit_slopes`.
+        note: where the links between outputs and source tokens come from.
     """
-    looks = styles(list(dict.fromkeys(measured["arm"])))
+    arms = styles(list(dict.fromkeys(measured["arm"])))
     with mpl.rc_context(RC):
         figure = Figure(figsize=(7.2, 3.6), layout="constrained")
         panels = figure.subplots(1, 2, sharex=True, sharey=True)
-        for axes, (state, title) in zip(panels, _TITLES.items(), strict=True):
+        for axes, (state, title) in zip(panels, TITLES.items(), strict=True):
             part = measured[measured["state"] == state]
-            for arm, style in looks.items():
+            for arm, style in arms.items():
                 _curve(axes, part[part["arm"] == arm], style)
             axes.set_yscale("log")
             axes.set_title(title, fontsize=9)
             axes.set_xlabel("distance (recurrent steps)")
-            _legend(axes, slopes[slopes["state"] == state], looks)
+            _legend(axes, slopes[slopes["state"] == state], arms)
         panels[0].set_xlim(left=0)
         panels[0].set_ylabel(r"$\|\partial\,\mathrm{loss}_t\,/\,\partial e_j\|_2$")
         handles = [
             Line2D([], [], color=style.colour, marker=style.marker, linestyle=style.line, label=arm, markersize=4.5)
-            for arm, style in looks.items()
+            for arm, style in arms.items()
         ]
-        columns = 2 if max(map(len, looks)) > 30 else 4
+        columns = 2 if max(map(len, arms)) > 30 else 4
         figure.legend(handles=handles, loc="outside upper left", ncols=columns, fontsize=8, handlelength=3.2)
-        words = (
+        caption = (
             f"Distance: between output t and source token j, in a plain encoder-decoder; {note}.\n"
             "Lines: medians over examples and seeds; bands: quartiles; dots: medians of one seed."
         )
-        figure.supxlabel(words, fontsize=7, x=0.01, ha="left", ma="left")
+        figure.supxlabel(caption, fontsize=7, x=0.01, ha="left", ma="left")
     return figure
 
 
@@ -65,14 +64,14 @@ def save(figure: Figure, path: Path) -> None:
         InputError: the file cannot be written.
     """
     try:
-        Plot(figure, ()).save(path)
+        Plot(figure, "").save(path)
     except OSError as error:
         raise cannot_write(path, error) from error
 
 
 def _curve(axes: Axes, pairs: pd.DataFrame, style: Style) -> None:
     pairs = pairs[pairs["norm"] > 0]
-    bins = (pairs["steps"] - 1) // _WIDTH
+    bins = (pairs["steps"] - 1) // PER
     groups = pairs.groupby(bins)
     enough = groups.size() >= _FEWEST
     at = groups["steps"].mean()[enough]
@@ -84,11 +83,11 @@ def _curve(axes: Axes, pairs: pd.DataFrame, style: Style) -> None:
         axes.plot(at, by_seed, ".", color=style.colour, markersize=2.5, alpha=0.8)
 
 
-def _legend(axes: Axes, slopes: pd.DataFrame, looks: dict[str, Style]) -> None:
-    """The slopes, in the arms' colours, at the lower left, where curves that fall are not."""
+def _legend(axes: Axes, slopes: pd.DataFrame, arms: dict[str, Style]) -> None:
+    """The slopes in the arms' colours, at the lower left, which falling curves do not reach."""
     lines = [("decades lost per 10 steps", INK)]
     for one in slopes.to_dict("records"):
         interval = "" if math.isnan(one["low"]) else f" [{number(one['low'], 2)}, {number(one['high'], 2)}]"
-        lines.append((f"{one['arm']} {number(one['decades'], 2)}{interval}", looks[one["arm"]].colour))
+        lines.append((f"{one['arm']} {number(one['decades'], 2)}{interval}", arms[one["arm"]].colour))
     for row, (text, colour) in enumerate(reversed(lines)):
         axes.text(0.03, 0.03 + 0.055 * row, text, transform=axes.transAxes, color=colour, fontsize=7)

@@ -1,4 +1,4 @@
-"""A heat map as a figure for papers: source tokens along the top, output downwards (Bahdanau et al. 2015, Figure 3)."""
+"""An attention map as a figure: source tokens along the top, output tokens downwards (Bahdanau et al. 2015, Fig. 3)."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from attnspan.runs.attention_maps import Heatmap
 
 _RC = {**RC, "axes.grid": False, "text.parse_math": False}
 _COLOURS = LinearSegmentedColormap.from_list("attention", ["#ffffff", "#c6dbef", "#6baed6", "#2171b5", "#08306b"])
-"""Blue ever darker (ColorBrewer's Blues, from a true white): sequential in print and for colour-blind readers too."""
+"""ColorBrewer's Blues, from pure white: sequential in print and for colour-blind readers too."""
 _CELL = (0.11, 0.28)
-"""Inches that a token takes, at least and at most."""
+"""The least and the greatest size of a cell, in inches."""
 _MAP = 9.0
-"""Inches that a map takes while its tokens are not smaller than that."""
+"""The size of a map in inches, as long as its cells are not smaller than ``_CELL`` allows."""
 _POINTS = 72
 _SCREEN = 110
-"""Dots per inch on a page: the tokens of a map of 100 can just be read."""
+"""Dots per inch on a page, at which the tokens of a 100 x 100 map are just legible."""
 _MOST_PIXELS = 12_000
-"""Of the longer side of a PNG."""
+"""The longer side of a PNG, in pixels, at most."""
 _MOST_PATHS = 5_000
-"""Cells that an SVG holds one by one; more become an image in it."""
+"""An SVG has at most so many cells as paths; more are rasterised."""
 
 
 def draw(heatmap: Heatmap, *, title: Sequence[str]) -> Figure:
-    """Draw cells of one size, each token in the middle of its column or row, weights from 0 (white) to 1.
+    """Draw the weights from 0 (white) to 1 in cells of one size, with each token at the middle of its row or column.
 
     Args:
-        heatmap: what to draw.
-        title: its parts; a line may end between two of them.
+        heatmap: the map.
+        title: its parts; a line may break between two of them.
     """
     T, S = heatmap.weights.shape
     cell = float(np.clip(_MAP / max(T, S), *_CELL))
@@ -51,13 +51,13 @@ def draw(heatmap: Heatmap, *, title: Sequence[str]) -> Figure:
         figure = Figure(figsize=(width + 2 * around, height + 2 * around))
 
         def place(left: float, top: float, wide: float, high: float) -> tuple[float, float, float, float]:
-            """Inches from the map's upper left corner, as the figure wants them."""
+            """Inches from the map's upper left corner, as fractions of the figure."""
             w, h = figure.get_size_inches()
             return (around + left) / w, (around + height - top - high) / h, wide / w, high / h
 
         axes = figure.add_axes(place(0, 0, width, height))
         mesh = axes.pcolormesh(
-            np.arange(S + 1) - 0.5,  # edges: token j stands at j, in the middle of its column
+            np.arange(S + 1) - 0.5,  # edges: token j is at j, in the middle of its column
             np.arange(T + 1) - 0.5,
             heatmap.weights,
             cmap=_COLOURS,
@@ -86,7 +86,7 @@ def draw(heatmap: Heatmap, *, title: Sequence[str]) -> Figure:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write the figure, whole or not at all, in the format that the file's name ends in.
+    """Write the figure, completely or not at all, in the format that the file's name ends in.
 
     Raises:
         InputError: the file cannot be written.
@@ -96,7 +96,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def small_png(figure: Figure) -> tuple[bytes, int, int]:
-    """The figure for a screen, in few colours and so in few bytes, with its width and height in pixels."""
+    """The figure for a screen, with few colours to save bytes, and its width and height in pixels."""
     image = Image.open(_content(figure, "png", _SCREEN)).convert("RGB").quantize(64)
     content = io.BytesIO()
     image.save(content, "png", optimize=True)
@@ -114,7 +114,7 @@ def _content(figure: Figure, kind: str, dpi: float) -> io.BytesIO:
 
 
 def _labels(heatmap: Heatmap) -> tuple[list[str], list[str], list[str]]:
-    """Font families, and the labels of source and output; a character that no font has is escaped."""
+    """Font families, and the labels of source and output; characters that no font has are escaped."""
     source, output = ([visible(token) for token in tokens] for tokens in (heatmap.source, heatmap.output))
     families, missing = _families(set("".join([*source, *output])))
     without = str.maketrans({character: escaped(character) for character in missing})
@@ -137,7 +137,7 @@ def _families(characters: set[str]) -> tuple[list[str], set[str]]:
 
 
 def _fonts() -> Iterator[FontEntry]:
-    """The font of all figures, then the installed ones; matplotlib's others map characters in ways of their own."""
+    """The font of all figures, then the installed ones; matplotlib's other fonts have encodings of their own."""
     own = mpl.get_data_path()
     entries = [entry for entry in fontManager.ttflist if entry.style == "normal" and entry.weight == 400]
     entries.sort(key=lambda entry: (entry.name, entry.fname))

@@ -1,6 +1,6 @@
-"""Attention weights over their tokens, and their picture in a terminal.
+"""An attention map in a terminal.
 
-Row t holds the weights with which output token y_t was produced. <eos> has no row: it is no token of the output.
+Row t shows the weights that produced output token y_t. ``<eos>`` has no row, because it is not part of the output.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from attnspan.reporting.token_labels import visible
 from attnspan.runs.attention_maps import Heatmap
 
 Paint = Callable[[float, int], tuple[str, str]]
-"""A weight and a number of columns in; that many columns, and their style, out."""
+"""(weight, number of columns) -> (text of that many columns, style)."""
 
 _COLOURS = (255, 195, 153, 117, 75, 33, 27, 26, 20, 18, 17)
-"""Of the 256 that terminals know, from light to dark, for weights of 0, 0.1 ... 1."""
+"""Of the 256 terminal colours, from light to dark, for weights of 0, 0.1 ... 1."""
 _FROM = (0.0, 0.05, 0.25, 0.5, 0.75)
-"""The least weight of each shade."""
+"""The lowest weight of each shade."""
 _SHADES, _ASCII_SHADES = "·░▒▓█", ".-+*#"
 _LONGEST_LABEL = 24
 
 
 def lines(heatmap: Heatmap, console: Console) -> Iterator[Text]:
-    """Draw the map as wide as the console: in colours where it has 256 of them, in characters where not.
+    """Draw the map as wide as the console, in colours if it has 256 of them, else in characters.
 
-    A source that is too long for one width goes on below, with all rows again.
+    A source that is too long for the width continues below, with all rows again.
     """
     paint, legend = _painter(console)
     source = [_label(token, console.encoding) for token in heatmap.source]
     output = [_label(token, console.encoding) for token in heatmap.output]
     margin = max(map(cell_len, output)) + 1
-    least = min(max(map(cell_len, source)), 3)  # short tokens get columns of one width, and long ones their own
+    least = min(max(map(cell_len, source)), 3)  # short tokens get columns of the same width
     widths = [max(cell_len(label), least) + 1 for label in source]
     for block in _blocks(widths, console.width - margin):
         if block.start:
@@ -55,12 +55,12 @@ def _label(token: str, encoding: str) -> str:
     if cell_len(label) > _LONGEST_LABEL:
         label = set_cell_size(label, _LONGEST_LABEL - 3).rstrip() + "..."
     if any(unicodedata.bidirectional(character) in ("R", "AL", "AN") for character in label):
-        label = f"\u200e{label}\u200e"  # keeps a terminal that writes from right to left from swapping columns
+        label = f"\u200e{label}\u200e"  # stops a right-to-left terminal from swapping columns
     return label
 
 
 def _blocks(widths: Sequence[int], room: int) -> Iterator[range]:
-    """Ranges of columns that fit side by side, one column at least."""
+    """Ranges of columns that fit next to each other, at least one column each."""
     first, taken = 0, 0
     for column, width in enumerate(widths):
         if column > first and taken + width > room:
@@ -71,7 +71,7 @@ def _blocks(widths: Sequence[int], room: int) -> Iterator[range]:
 
 
 def _painter(console: Console) -> tuple[Paint, Text]:
-    """How cells are painted, and the legend that says so."""
+    """How cells are painted, and the legend."""
     if console.is_terminal and not console.no_color and console.color_system in ("256", "truecolor"):
         scale = [(" ", f"on color({colour})") for colour in _COLOURS]
         return _in_colours, Text.assemble("weights  0 ", *((2 * cell, style) for cell, style in scale), " 1")

@@ -1,4 +1,4 @@
-"""Tables for papers, with booktabs."""
+"""Tables in LaTeX, with booktabs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ESCAPES = {
 
 
 def latex(tables: Sequence[Table]) -> str:
-    """One file with a ``table`` environment for each table; needs ``\\usepackage{booktabs}``."""
+    """The content of a file with a ``table`` environment for each table; it needs ``\\usepackage{booktabs}``."""
     head = "% Made by attnspan-report; \\usepackage{booktabs} and \\input{} this file, or copy a table out of it.\n"
     return head + "\n".join(_environment(table) for table in tables)
 

@@ -1,4 +1,4 @@
-"""The page: a study in HTML and Markdown, through templates/."""
+"""The page on a study, in HTML and Markdown, through templates/."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from typing import Any
 
 import jinja2
 
+from attnspan.analysis.arms import Arm
 from attnspan.analysis.bins import joined
-from attnspan.analysis.examples import Map, attended, failures
-from attnspan.analysis.metrics import ERROR_RATE, GOLD_ATTENTION, METRICS
-from attnspan.analysis.study import Arm, Study
-from attnspan.analysis.text_metrics import PERPLEXITIES, signature
-from attnspan.reporting import plots, tables
-from attnspan.reporting.formatting import duration, number
+from attnspan.analysis.collection import Excluded
+from attnspan.analysis.examples import ArmMap, degenerate_outputs, mapped_examples
+from attnspan.analysis.metrics import DEGENERATE, ERROR_RATE, GOLD_ATTENTION, QUALITY, metrics_in
+from attnspan.analysis.study import Study
+from attnspan.analysis.text_metrics import PERPLEXITIES
+from attnspan.reporting import tables
+from attnspan.reporting.findings import findings
+from attnspan.reporting.formatting import NONE, duration, number
 from attnspan.reporting.heatmap_figure import draw, small_png
+from attnspan.reporting.plots import Plot, arm_styles, draw_plots
 from attnspan.reporting.token_labels import visible
-from attnspan.reporting.wording import findings
 from attnspan.runs.attention_maps import Heatmap
 from attnspan.runs.finished_run import Run
 from attnspan.runs.layout import CONFIG
@@ -29,7 +32,7 @@ from attnspan.runs.layout import CONFIG
 
 @dataclass(frozen=True)
 class RunLine:
-    """What the page says about one run."""
+    """One run in the table of runs."""
 
     arm: str
     seed: int
@@ -44,59 +47,37 @@ class RunLine:
     machine: str
 
 
-def html_page(
-    study: Study,
-    *,
-    degradation: plots.Plot,
-    advantage: plots.Plot | None,
-    attention: plots.Plot | None,
-    out: Path,
-    command: str,
-) -> str:
+def html_page(study: Study, wide: dict[str, Plot], *, out: Path, command: str) -> str:
     """One self-contained HTML file.
 
     Args:
         study: what to show.
-        degradation: its plot of :func:`attnspan.reporting.plots.degradation`.
-        advantage: its plot of :func:`attnspan.reporting.plots.advantage`, where there is a baseline.
-        attention: its plot of :func:`attnspan.reporting.plots.attention`, where an arm has attention.
-        out: the directory the page will lie in, for links to configs.
-        command: that made the page.
+        wide: its plots.
+        out: the future directory of the page, for links to configs.
+        command: the command that made the page.
     """
+    narrow = draw_plots(study, narrow=True)
+    outputs = degenerate_outputs(study)
+    kinds = metrics_in(DEGENERATE)
+    by_kind = [(kind, [output for output in outputs if output.metric == kind]) for kind in kinds]
     return template("report.html.j2").render(
-        _common(study, out, command),
+        _content(study, out, command),
         one_training=len({run.training_lengths for arm in study.arms for run in arm.runs}) == 1,
-        styles=[(style.name, label) for label, style in plots.looks(study).items()],
-        degradation_text=plots.degradation_text(study),
-        degradation=degradation.inline("d", plots.degradation_text(study)),
-        degradation_narrow=plots.degradation(study, narrow=True).inline("dn", plots.degradation_text(study)),
-        advantage_text=plots.advantage_text(study),
-        advantage=advantage.inline("a", plots.advantage_text(study)) if advantage else "",
-        advantage_narrow=plots.advantage(study, narrow=True).inline("an", plots.advantage_text(study))
-        if advantage
-        else "",
-        attention_text=plots.attention_text(study),
-        attention=attention.inline("l", plots.attention_text(study)) if attention else "",
-        attention_narrow=plots.attention(study, narrow=True).inline("ln", plots.attention_text(study))
-        if attention
-        else "",
-        attended=[(example, [_picture(one) for one in example.maps]) for example in attended(study)],
-        failures=[(heading, [one for one in found if one.kind == kind]) for kind, heading in _FAILURES.items()]
-        if (found := failures(study))
-        else [],
+        styles=[(style.name, label) for label, style in arm_styles(study).items()],
+        plots={name: inline(name, wide[name], narrow[name]) for name in wide},
+        mapped_examples=[(example, [_picture(one) for one in example.maps]) for example in mapped_examples(study)],
+        kinds=kinds,
+        degenerate_outputs=[(f"{kind.label.capitalize()}: {kind.meaning}", some) for kind, some in by_kind if some],
     )
 
 
-TEXT_NAMES = {"bleu": "BLEU", "chrf": "chrF", "ter": "TER"}
-_FAILURES = {
-    "empty": "Empty: no token",
-    "truncated": "Cut at the length limit",
-    "repeating": "Repeating: loops where the reference does not",
-}
+def inline(name: str, wide: Plot, narrow: Plot) -> dict[str, str]:
+    """A plot as SVG in both of its forms; ``name`` is unique on the page."""
+    return {"wide": wide.inline(name), "narrow": narrow.inline(f"{name}-narrow")}
 
 
-def _picture(one: Map) -> dict[str, object]:
-    """A map as an image that is part of the page."""
+def _picture(one: ArmMap) -> dict[str, object]:
+    """A map as an inline image."""
     if one.heatmap is None:
         return {"arm": one.arm, "missing": one.missing}
     T, S = one.heatmap.weights.shape
@@ -123,12 +104,12 @@ def _in_words(heatmap: Heatmap) -> str:
 
 
 def markdown_page(study: Study, *, out: Path, command: str) -> str:
-    """The same in Markdown, with the plot as a file beside it."""
-    return template("report.md.j2").render(_common(study, out, command))
+    """The same in Markdown, with the plot as a file next to it."""
+    return template("report.md.j2").render(_content(study, out, command))
 
 
 def template(name: str) -> jinja2.Template:
-    """A file of templates/, which escapes what it is given if it makes HTML."""
+    """A file of templates/; one that makes HTML escapes its values."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("attnspan.reporting"), autoescape=".html" in name,
         trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
@@ -136,17 +117,28 @@ def template(name: str) -> jinja2.Template:
     return environment.get_template(name)
 
 
-def _common(study: Study, out: Path, command: str) -> dict[str, object]:
-    studies = sorted({str(run.summary["study"]) for run in study.collection.runs if run.summary.get("study")})
+def shared_content(runs: Sequence[Run], data: str, excluded: Sequence[Excluded], command: str) -> dict[str, Any]:
+    """The values that every page has."""
+    studies = sorted({str(run.summary["study"]) for run in runs if run.summary.get("study")})
     return {
-        "title": f"{joined(studies)} ({study.data})" if studies else study.data,
+        "title": f"{joined(studies)} ({data})" if studies else data,
+        "excluded": excluded,
+        "command": command,
+        "made_on": made_on(runs),
+    }
+
+
+def _content(study: Study, out: Path, command: str) -> dict[str, Any]:
+    runs = study.collection.runs
+    return shared_content(runs, study.data, study.collection.excluded, command) | {
         "study": study,
         "findings": findings(study),
+        "notes": study.notes,
         "quality": tables.by_length(study, ERROR_RATE),
-        "others": [tables.by_length(study, metric) for metric in METRICS if metric != ERROR_RATE][:3],
-        "texts": text_tables(study),
-        "texts_named": joined(TEXT_NAMES[metric] for metric in study.text_metrics) if study.text else "",
-        "signatures": [signature(metric) for metric in study.text_metrics],
+        "others": [tables.by_length(study, metric) for metric in metrics_in(QUALITY) if metric != ERROR_RATE],
+        "texts": [tables.by_length(study, score) for score in study.corpus_scores],
+        "texts_named": joined(score.label for score in study.corpus_scores) if study.text else "",
+        "signatures": [score.signature() for score in study.corpus_scores],
         "perplexities": [tables.by_length(study, metric) for metric in PERPLEXITIES] if study.text else [],
         "looking": [tables.by_length(study, metric) for metric in study.attention_metrics],
         "gold_known": GOLD_ATTENTION in study.attention_metrics,
@@ -155,35 +147,25 @@ def _common(study: Study, out: Path, command: str) -> dict[str, object]:
         "trends": tables.trends(study),
         "degenerate": tables.degenerate(study),
         "cost": tables.cost(study),
-        "pace": tables.pace(study),
-        "runs": [_run_line(study, arm, i, out) for arm in study.arms for i in range(len(arm.runs))],
-        "excluded": study.collection.excluded,
+        "training_time": tables.training_time(study),
+        "runs": [_run_line(arm, run, out) for arm in study.arms for run in arm.runs],
         "test_examples": len(study.lengths),
         "lengths": (int(study.lengths.min()), int(study.lengths.max())),
-        "about_data": [*_dropped(study.arms), *_about_test(study.collection.runs)],
-        "seeds": sorted({arm.seeds for arm in study.arms}, key=len),
-        "command": command,
-        "made_on": made_on(study.collection.runs),
+        "about_data": [*_dropped(study.arms), *_about_test(runs)],
     }
 
 
-def text_tables(study: Study) -> list[tables.Table]:
-    """The corpus scores, where the target is text."""
-    return [tables.by_length(study, metric) for metric in study.text_metrics]
-
-
-def _anywhere(command: str) -> str:
-    """A run's command without the places on the machine that it ran on, which change no number."""
+def _portable(command: str) -> str:
+    """A run's command without the directories of the machine that it ran on, which change no number."""
     try:
         words = shlex.split(command)
-    except ValueError:  # no command
+    except ValueError:  # not a command
         return command
     kept = [word for word in words if not word.startswith(("runs_dir=", "cache_dir="))]
     return shlex.join(kept) if len(kept) < len(words) else command
 
 
-def _run_line(study: Study, arm: Arm, index: int, out: Path) -> RunLine:
-    run = arm.runs[index]
+def _run_line(arm: Arm, run: Run, out: Path) -> RunLine:
     summary = run.summary
     machine = summary.get("machine") or {}
     config = os.path.relpath((run.directory / CONFIG).resolve(), out.resolve())
@@ -193,58 +175,58 @@ def _run_line(study: Study, arm: Arm, index: int, out: Path) -> RunLine:
         run_id=run.run_id,
         directory=str(run.directory),
         config=Path(config).as_posix(),
-        command=_anywhere(str(summary.get("command", ""))),
-        updates=f"{summary['updates']:,}" if summary.get("updates") is not None else "–",
-        loss=number(summary["best_validation_loss"]) if summary.get("best_validation_loss") is not None else "–",
+        command=_portable(str(summary.get("command", ""))),
+        updates=f"{summary['updates']:,}" if summary.get("updates") is not None else NONE,
+        loss=number(summary["best_validation_loss"]) if summary.get("best_validation_loss") is not None else NONE,
         wall=duration(summary.get("wall_seconds")),
-        machine=str(machine.get("processor") or machine.get("platform") or "–"),
+        machine=str(machine.get("processor") or machine.get("platform") or NONE),
     )
 
 
 def made_on(runs: Sequence[Run]) -> str:
-    """When, from which code, on what and with what the runs were made; every value where they differ."""
+    """When, by which code, on which machine and with which versions the runs were made; every distinct value."""
 
     def all_of(read: Callable[[dict[str, Any]], Any]) -> str:
         return " or ".join(sorted({str(read(run.summary)) for run in runs}))
 
     return "; ".join(
         [
-            f"finished {all_of(lambda s: str(s.get('finished_at', '–'))[:10])}",
+            f"finished {all_of(lambda s: str(s.get('finished_at', NONE))[:10])}",
             f"commit {all_of(lambda s: s.get('git_commit') or 'unknown')}",
             all_of(lambda s: "{processor}, {cores} cores, {platform}".format_map(_Known(s.get("machine") or {}))),
-            f"{all_of(lambda s: s.get('device', '–'))}, {all_of(lambda s: s.get('threads', '–'))} thread(s) a run",
+            f"{all_of(lambda s: s.get('device', NONE))}, {all_of(lambda s: s.get('threads', NONE))} thread(s) a run",
             all_of(lambda s: ", ".join(f"{name} {number}" for name, number in (s.get("versions") or {}).items())),
         ]
     )
 
 
 class _Known(dict[str, Any]):
-    """A mapping for ``format_map`` in which what is not known is a dash."""
+    """A mapping for ``format_map`` in which missing values are dashes."""
 
     def __missing__(self, key: str) -> str:
-        return "–"
+        return NONE
 
 
 def _dropped(arms: Sequence[Arm]) -> list[str]:
-    """Training examples that were too long, as the runs counted them."""
+    """How many training examples were dropped because they were too long, as the runs counted them."""
     counts = {arm.label: {run.summary.get("dropped", {}).get("train", 0) for run in arm.runs} for arm in arms}
     if not any(any(some) for some in counts.values()):
         return []
     every = set().union(*counts.values())
     if len(every) == 1:
-        return [f"{every.pop():,} training examples were too long and left out in training, by every run."]
+        return [f"{every.pop():,} training examples were too long and were dropped, in every run."]
     each = joined(f"{label} {joined(sorted(some))}" for label, some in counts.items())
-    return [f"Training examples left out for their length: {each}."]
+    return [f"Training examples that were too long and were dropped: {each}."]
 
 
 def _about_test(runs: Sequence[Run]) -> list[str]:
-    """What the runs say about the data's rows and tokens: all of them have the same test examples."""
-    said: dict[str, None] = {}  # in their order, each once: data with other vocabularies have other rates
+    """What the runs say about the rows and tokens of the data, each statement once."""
+    said: dict[str, None] = {}  # runs with different vocabularies have different rates of unknown tokens
     for run in runs:
         for split, count in run.summary.get("skipped", {}).items():
             said[f"{count:,} rows of {split} could not be used and were skipped."] = None
         if overlap := run.summary.get("overlap"):
-            said[f"{overlap:,} test examples are in training too, word for word."] = None
+            said[f"{overlap:,} test examples are also in the training set, word for word."] = None
         for side, share in run.summary.get("unknown", {}).get("test", {}).items():
             if share:
                 said[f"{share:.2%} of the test's {side} tokens are unknown to the vocabulary."] = None

@@ -1,4 +1,4 @@
-"""The report's plots, with matplotlib: as files for papers, and as SVG that takes the page's colours."""
+"""The plots of a report, with matplotlib: as files for papers, and as SVG in the colours of the page."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from attnspan.analysis.metrics import ALIGNMENT_ERROR_RATE, ATTENTION_ENTROPY, ERROR_RATE, GOLD_ATTENTION
+from attnspan.analysis.metrics import ERROR_RATE, RecordMetric
 from attnspan.analysis.study import Point, Study
 from attnspan.reporting.formatting import number, with_interval
-from attnspan.reporting.wording import METRIC_NAMES
 
 INK, GRID, SHADE = "#222222", "#d9d9d9", "#eceff3"
 RC: Any = {
@@ -40,7 +39,7 @@ RC: Any = {
     "legend.frameon": False,
     "svg.hashsalt": "attnspan",
 }
-"""How every figure looks."""
+"""The style of every figure."""
 
 # Okabe and Ito (2008), safe for colour-blind readers; without black and yellow, which vanish on dark and on light.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
@@ -50,13 +49,13 @@ _LINES = ("-", "--", "-.", ":")
 
 @dataclass(frozen=True)
 class Style:
-    """How one arm looks, everywhere: told apart by colour, by marker and by line."""
+    """The style of one arm in all plots: colour, marker and line."""
 
     colour: str
     marker: str
     line: Any
     name: str
-    """``arm0`` and so on, by which a page shows and hides all that is the arm's."""
+    """``arm0`` and so on: the class by which the page shows and hides the arm."""
 
 
 def styles(labels: Sequence[str]) -> dict[str, Style]:
@@ -67,18 +66,21 @@ def styles(labels: Sequence[str]) -> dict[str, Style]:
     }
 
 
-def looks(study: Study) -> dict[str, Style]:
-    """The styles of a study's arms: the same in every study of a report."""
+def arm_styles(study: Study) -> dict[str, Style]:
+    """The styles of a study's arms, the same in every study of a report."""
     every = styles(study.legend)
     return {arm.label: every[arm.label] for arm in study.arms}
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure, and what a pointer over its points may read."""
+    """A figure with its texts."""
 
     figure: Figure
-    tips: tuple[str, ...]
+    text: str
+    """Its text alternative."""
+    tips: tuple[str, ...] = ()
+    """Tooltips of its points."""
 
     def save(self, path: Path) -> None:
         """Write the figure in the format that the file's name ends in."""
@@ -86,8 +88,8 @@ class Plot:
             metadata = {"Date": None} if path.suffix == ".svg" else {}
             self.figure.savefig(path, dpi=300, metadata=metadata, facecolor="white")
 
-    def inline(self, name: str, text: str) -> str:
-        """SVG for a page: in its ink, with a class for each arm (``arm0`` ...) and ``text`` as its alternative."""
+    def inline(self, name: str) -> str:
+        """SVG for a page, in the page's colours, with a class for each arm (``arm0`` ...); ``name`` is unique there."""
         stream = io.StringIO()
         with mpl.rc_context({**RC, "svg.fonttype": "none"}):
             self.figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
@@ -96,7 +98,7 @@ class Plot:
         svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
         svg = re.sub(r'<svg ([^>]*?)width="[^"]*" height="[^"]*"', r"<svg \1", svg, count=1)
         svg = re.sub(
-            r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img" aria-label="{html.escape(text)}">', svg
+            r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img" aria-label="{html.escape(self.text)}">', svg
         )
         svg = re.sub(r'<g id="arm(\d+)-tip(\d+)">', self._tip, svg)
         svg = re.sub(r'<g id="(arm\d+)">', r'<g class="\1">', svg)
@@ -112,6 +114,16 @@ class Plot:
         return f'<g class="arm{arm} tip"><title>{html.escape(self.tips[int(tip)])}</title>'
 
 
+def draw_plots(study: Study, *, narrow: bool = False) -> dict[str, Plot]:
+    """The plots by name: advantage only where there is a baseline, attention only where an arm has attention."""
+    drawn = {"degradation": degradation(study, narrow=narrow)}
+    if study.differences:
+        drawn["advantage"] = advantage(study, narrow=narrow)
+    if study.attention:
+        drawn["attention"] = attention(study, narrow=narrow)
+    return drawn
+
+
 def degradation(study: Study, *, narrow: bool = False) -> Plot:
     """Error rate against source length: intervals as bands, seeds as dots, training range shaded, counts below."""
     with mpl.rc_context(RC):
@@ -119,22 +131,15 @@ def degradation(study: Study, *, narrow: bool = False) -> Plot:
         axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(6, 1))
         tips: list[str] = []
         _curves(axes, study, ERROR_RATE, tips)
-        axes.set_ylabel("error rate (edits / reference tokens)")
+        axes.set_ylabel(ERROR_RATE.label)
         _lengths(axes, study, labels=not narrow)
         _counts(below, study, numbers=not narrow)
         _legend(figure, study, narrow)
-        return Plot(_laid_out(figure), tuple(tips))
-
-
-_ATTENTION_LABELS = {
-    GOLD_ATTENTION: "mass on gold tokens",
-    ATTENTION_ENTROPY: "entropy (nats)",
-    ALIGNMENT_ERROR_RATE: "alignment error rate",
-}
+        return Plot(_laid_out(figure), _curves_text(study, ERROR_RATE), tuple(tips))
 
 
 def attention(study: Study, *, narrow: bool = False) -> Plot:
-    """Where teacher-forced attention looks against source length, one panel for each metric that is known."""
+    """Where teacher-forced attention looks against source length, one panel for each known metric."""
     metrics = study.attention_metrics
     with mpl.rc_context(RC):
         height = 0.8 + len(metrics) * (1.7 if narrow else 1.8)
@@ -143,21 +148,22 @@ def attention(study: Study, *, narrow: bool = False) -> Plot:
         tips: list[str] = []
         for axes, metric in zip(panels, metrics, strict=True):
             _curves(axes, study, metric, tips)
-            axes.set_ylabel(_ATTENTION_LABELS[metric])
+            axes.set_ylabel(metric.label)
             _lengths(axes, study, words=axes is panels[0], labels=not narrow)
         panels[-1].set_xlabel("source length (tokens)")
         _legend(figure, study, narrow, [point.arm for point in study.attention])
-        return Plot(_laid_out(figure), tuple(tips))
+        text = ". ".join(_curves_text(study, metric) for metric in metrics)
+        return Plot(_laid_out(figure), text, tuple(tips))
 
 
-def _curves(axes: Axes, study: Study, metric: str, tips: list[str]) -> None:
-    """One metric of every arm of which it is known; what their points may tell is put behind ``tips``."""
+def _curves(axes: Axes, study: Study, metric: RecordMetric, tips: list[str]) -> None:
+    """One metric of every arm that has it; the tooltips of the points are appended to ``tips``."""
     top = 0.0
     bands: list[tuple[Style, np.ndarray, np.ndarray]] = []
-    for label, style in looks(study).items():
+    for label, style in arm_styles(study).items():
         points = _known(study, label, metric)
         at = np.array([point.region.mean_length for point in points])
-        estimates = [point.metrics[metric] for point in points]
+        estimates = [point.metrics[metric.name] for point in points]
         values = np.array([one.value for one in estimates])
         low = np.array([np.nan_to_num(one.low, nan=one.value) for one in estimates])
         high = np.array([np.nan_to_num(one.high, nan=one.value) for one in estimates])
@@ -167,9 +173,9 @@ def _curves(axes: Axes, study: Study, metric: str, tips: list[str]) -> None:
         axes.plot(at, values, style.line, color=style.colour, linewidth=1.6, gid=gid)
         axes.plot(at, values, style.marker, color=style.colour, markersize=4.5, gid=gid)
         for point, x in zip(points, at, strict=True):
-            dots = point.by_seed[metric]
+            dots = point.by_seed[metric.name]
             axes.plot([x] * len(dots), dots, ".", color=style.colour, markersize=2.5, alpha=0.7, gid=gid)
-            one = point.metrics[metric]
+            one = point.metrics[metric.name]
             tips.append(f"{label}, {point.region.label} tokens: {with_interval(one)}")
             axes.plot(x, one.value, "o", color=style.colour, markersize=12, alpha=0, gid=f"{gid}-tip{len(tips) - 1}")
             top = max(top, one.value, *dots, min(np.nan_to_num(one.high), max(1.0, 1.25 * one.value)))
@@ -179,7 +185,7 @@ def _curves(axes: Axes, study: Study, metric: str, tips: list[str]) -> None:
 
 
 def _mark_cut(axes: Axes, style: Style, at: np.ndarray, ends: np.ndarray) -> None:
-    """A triangle on the edge wherever an interval goes on beyond the plot; ``ends`` are those of its one side."""
+    """Draw a triangle on the edge wherever an interval extends beyond it; ``ends`` are the ends on one side."""
     bottom, top = axes.get_ylim()
     for edge, beyond, marker in ((top, ends > top, "^"), (bottom, ends < bottom, "v")):
         if not beyond.any():
@@ -191,15 +197,15 @@ def _mark_cut(axes: Axes, style: Style, at: np.ndarray, ends: np.ndarray) -> Non
         drawn.set_in_layout(False)
 
 
-def _known(study: Study, label: str, metric: str) -> list[Point]:
-    """The points of one arm, bin by bin, at which a metric is known."""
+def _known(study: Study, label: str, metric: RecordMetric) -> list[Point]:
+    """The points of one arm, bin by bin, where a metric is known."""
     return [
         point
         for point in (*study.curve, *study.attention)
         if point.arm == label
         and not point.region.total
-        and metric in point.metrics
-        and not math.isnan(point.metrics[metric].value)
+        and metric.name in point.metrics
+        and not math.isnan(point.metrics[metric.name].value)
     ]
 
 
@@ -209,7 +215,7 @@ def advantage(study: Study, *, narrow: bool = False) -> Plot:
         figure = Figure(figsize=(3.7, 3.2) if narrow else (7.2, 3.2), layout="constrained")
         axes = figure.subplots()
         tips: list[str] = []
-        shown = looks(study)
+        shown = arm_styles(study)
         compared = [label for label in shown if any(one.arm == label for one in study.differences)]
         width = min(high - low for low, high in zip(study.bins.edges, study.bins.edges[1:], strict=False))
         extremes = [0.0]
@@ -241,11 +247,11 @@ def advantage(study: Study, *, narrow: bool = False) -> Plot:
         _lengths(axes, study, labels=not narrow)
         axes.set_xlabel("source length (tokens)")
         _legend(figure, study, narrow, compared)
-        return Plot(_laid_out(figure), tuple(tips))
+        return Plot(_laid_out(figure), _advantage_text(study), tuple(tips))
 
 
 def _lengths(axes: Axes, study: Study, *, labels: bool, words: bool = True) -> None:
-    """The x axis in bins, and which lengths training saw, in ``words`` too."""
+    """The x axis in bins, with the lengths seen in training shaded, and named if ``words``."""
     edges = study.bins.edges
     axes.set_xlim(edges[0], edges[-1])
     axes.set_xticks(edges)
@@ -283,7 +289,7 @@ def _counts(axes: Axes, study: Study, *, numbers: bool) -> None:
 
 
 def _legend(figure: Figure, study: Study, narrow: bool, chosen: Sequence[str] | None = None) -> None:
-    shown = {label: style for label, style in looks(study).items() if chosen is None or label in chosen}
+    shown = {label: style for label, style in arm_styles(study).items() if chosen is None or label in chosen}
     handles = [
         mpl.lines.Line2D(
             [], [], color=style.colour, marker=style.marker, linestyle=style.line, label=label, markersize=4.5
@@ -300,33 +306,22 @@ def _legend(figure: Figure, study: Study, narrow: bool, chosen: Sequence[str] | 
 
 
 def _laid_out(figure: Figure) -> Figure:
-    """Find the layout once; each saving would find it again."""
+    """Compute the layout once, instead of each time that the figure is saved."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     return figure
 
 
-def degradation_text(study: Study) -> str:
-    """The text alternative of :func:`degradation`."""
-    return _curves_text(study, ERROR_RATE)
-
-
-def attention_text(study: Study) -> str:
-    """The text alternative of :func:`attention`."""
-    return ". ".join(_curves_text(study, metric) for metric in study.attention_metrics)
-
-
-def _curves_text(study: Study, metric: str) -> str:
-    return f"{METRIC_NAMES[metric]} against source length: " + "; ".join(
-        f"{arm.label} from {number(points[0].metrics[metric].value)} at {points[0].region.label} tokens to "
-        f"{number(points[-1].metrics[metric].value)} at {points[-1].region.label} tokens"
+def _curves_text(study: Study, metric: RecordMetric) -> str:
+    return f"{metric.title} against source length: " + "; ".join(
+        f"{arm.label} from {number(points[0].metrics[metric.name].value)} at {points[0].region.label} tokens to "
+        f"{number(points[-1].metrics[metric.name].value)} at {points[-1].region.label} tokens"
         for arm in study.arms
         if (points := _known(study, arm.label, metric))
     )
 
 
-def advantage_text(study: Study) -> str:
-    """The text alternative of :func:`advantage`."""
+def _advantage_text(study: Study) -> str:
     return "Advantage in error rate against source length: " + "; ".join(
         f"{label} over {ones[0].baseline} from {number(ones[0].advantage.value)} at {ones[0].region.label} tokens to "
         f"{number(ones[-1].advantage.value)} at {ones[-1].region.label} tokens"

@@ -1,9 +1,8 @@
-"""What stands above the reports on several data sets: a ranking, as tables, a plot and a page."""
+"""The ranking of arms over several data sets, as tables, a plot and a page above the reports on each."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -11,20 +10,20 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from attnspan.analysis.bins import joined
+from attnspan.analysis.bins import IN_RANGE, joined
 from attnspan.analysis.collection import Excluded
 from attnspan.analysis.ranking import Ranking, common_arms
 from attnspan.analysis.statistics import Estimate
-from attnspan.analysis.study import IN_RANGE, Study
+from attnspan.analysis.study import Study
 from attnspan.reporting import plots
+from attnspan.reporting.findings import findings
 from attnspan.reporting.formatting import NONE, number, with_interval
-from attnspan.reporting.page import made_on, template
+from attnspan.reporting.page import inline, shared_content, template
 from attnspan.reporting.tables import Row, Table
-from attnspan.reporting.wording import findings
 
 
 def standings_table(ranking: Ranking, baseline: str) -> Table:
-    """Every arm: its interquartile mean, how often it beats the baseline, its quality on each data set."""
+    """For every arm its interquartile mean, how often it beats the baseline, and its quality on each data set."""
     better = {one.arm: one.probability for one in ranking.improvements if one.other == baseline}
     rows = [
         Row(
@@ -42,7 +41,7 @@ def standings_table(ranking: Ranking, baseline: str) -> Table:
 
 
 def improvements_table(ranking: Ranking) -> Table:
-    """Every arm beside every other."""
+    """Every arm against every other."""
     arms = [one.arm for one in ranking.standings]
     of = {(one.arm, one.other): one.probability for one in ranking.improvements}
     rows = [Row((arm, *(with_interval(of[arm, other], 2) if arm != other else NONE for other in arms))) for arm in arms]
@@ -55,7 +54,7 @@ def _lengths(side: str) -> str:
 
 
 def ranking_findings(studies: Sequence[Study], rankings: Sequence[Ranking]) -> list[str]:
-    """What the ranking found, in one sentence a side."""
+    """One sentence per side."""
     sentences = [_finding(ranking, studies[0].baseline) for ranking in rankings]
     nothing = f"The reports on {joined(study.data for study in studies)} have no arm in common, so there is no ranking."
     return sentences or [nothing]
@@ -79,20 +78,20 @@ def _finding(ranking: Ranking, baseline: str) -> str:
 
 def _in_words(estimate: Estimate, digits: int = 3) -> str:
     if np.isnan(estimate.low):
-        return f"{number(estimate.value, digits)} (no interval, for {_why(estimate)})"
+        return f"{number(estimate.value, digits)} (no interval, because {_why(estimate)})"
     low, high = number(estimate.low, digits), number(estimate.high, digits)
     return f"{number(estimate.value, digits)} (95% interval {low} to {high})"
 
 
 def _why(estimate: Estimate) -> str:
-    return "a data set has one seed only" if estimate.seeds < 2 else "all runs say the same"
+    return "a data set has one seed only" if estimate.seeds < 2 else "all runs agree"
 
 
 def notes(studies: Sequence[Study]) -> list[str]:
     """What a reader must know before believing the ranking."""
     ranked = common_arms(studies)
     left = sorted({arm.label for study in studies for arm in study.arms} - set(ranked))
-    some = [f"Not ranked, for not every data set has them: {joined(left)}."] if left else []
+    some = [f"Not ranked, because not every data set has them: {joined(left)}."] if left else []
     fewest = min(len(study.arm(label).seeds) for study in studies for label in ranked) if ranked else 0
     if fewest == 1:
         some.append("An arm that has one seed on a data set has no interval here.")
@@ -101,7 +100,7 @@ def notes(studies: Sequence[Study]) -> list[str]:
 
 def ranking_plot(studies: Sequence[Study], rankings: Sequence[Ranking], *, narrow: bool = False) -> plots.Plot:
     """Interquartile means with their intervals, one panel a side, the arms in the order of the first."""
-    looks = plots.looks(studies[0])
+    styles = plots.arm_styles(studies[0])
     order = [one.arm for one in rankings[0].standings]
     with mpl.rc_context({**plots.RC, "axes.grid.axis": "x"}):
         each = 0.6 + 0.26 * len(order)
@@ -112,11 +111,11 @@ def ranking_plot(studies: Sequence[Study], rankings: Sequence[Ranking], *, narro
         tips: list[str] = []
         for axes, ranking in zip(panels, rankings, strict=True):
             for one in ranking.standings:
-                look, y = looks[one.arm], order.index(one.arm)
-                gid = look.name
+                style, y = styles[one.arm], order.index(one.arm)
+                gid = style.name
                 low, high = np.nan_to_num([one.iqm.low, one.iqm.high], nan=one.iqm.value)
-                axes.hlines(y, low, high, color=look.colour, linewidth=2.2, gid=gid)
-                axes.plot(one.iqm.value, y, look.marker, color=look.colour, markersize=5.5, gid=gid)
+                axes.hlines(y, low, high, color=style.colour, linewidth=2.2, gid=gid)
+                axes.plot(one.iqm.value, y, style.marker, color=style.colour, markersize=5.5, gid=gid)
                 tips.append(f"{one.arm}, {ranking.side}: {with_interval(one.iqm)}")
                 axes.plot(one.iqm.value, y, "o", markersize=12, alpha=0, gid=f"{gid}-tip{len(tips) - 1}")
             axes.set_yticks(range(len(order)), order)
@@ -124,11 +123,10 @@ def ranking_plot(studies: Sequence[Study], rankings: Sequence[Ranking], *, narro
         panels[0].set_ylim(len(order) - 0.5, -0.5)
         panels[0].set_xlim(0, 1)
         figure.supxlabel("interquartile mean of quality (1 − error rate)", fontsize=9)
-        return plots.Plot(figure, tuple(tips))
+        return plots.Plot(figure, _plot_text(rankings), tuple(tips))
 
 
-def ranking_text(rankings: Sequence[Ranking]) -> str:
-    """The text alternative of :func:`ranking_plot`."""
+def _plot_text(rankings: Sequence[Ranking]) -> str:
     return "Interquartile mean of quality: " + "; ".join(
         f"sources {_lengths(one.side)}: " + ", ".join(f"{arm.arm} {number(arm.iqm.value)}" for arm in one.standings)
         for one in rankings
@@ -136,7 +134,7 @@ def ranking_text(rankings: Sequence[Ranking]) -> str:
 
 
 def frames(studies: Sequence[Study], rankings: Sequence[Ranking]) -> dict[str, pd.DataFrame]:
-    """The numbers, file by file."""
+    """The numbers: file name -> content."""
     standings = [
         {"side": ranking.side, "arm": one.arm, "data_sets": len(ranking.data), "runs": sum(map(len, one.scores)),
          "iqm": one.iqm.value, "low": one.iqm.low, "high": one.iqm.high}
@@ -165,12 +163,12 @@ def frames(studies: Sequence[Study], rankings: Sequence[Ranking]) -> dict[str, p
 
 
 def ranking_tables(studies: Sequence[Study], rankings: Sequence[Ranking]) -> list[tuple[Table, Table]]:
-    """For each side, the standings and the pairs."""
+    """For each side, the standings and the pairwise probabilities."""
     return [(standings_table(one, studies[0].baseline), improvements_table(one)) for one in rankings]
 
 
 def runs_table(studies: Sequence[Study]) -> Table:
-    """How many runs stand behind which arm and data set."""
+    """The seeds of each arm on each data set."""
     arms = list(dict.fromkeys(arm.label for study in studies for arm in study.arms))
     rows = []
     for label in arms:
@@ -180,20 +178,12 @@ def runs_table(studies: Sequence[Study]) -> Table:
 
 
 def html_page(studies: Sequence[Study], rankings: Sequence[Ranking], excluded: Sequence[Excluded], command: str) -> str:
-    """One self-contained HTML file, which links to the report on each data set."""
-    text = ranking_text(rankings)
+    """One self-contained HTML file, with links to the report on each data set."""
+    both = [ranking_plot(studies, rankings, narrow=narrow) for narrow in (False, True)] if rankings else None
     return template("ranking.html.j2").render(
-        _common(studies, rankings, excluded, command),
+        _content(studies, rankings, excluded, command),
         styles=[],
-        figure=ranking_plot(studies, rankings).inline("r", text) if rankings else "",
-        figure_narrow=ranking_plot(studies, rankings, narrow=True).inline("rn", text) if rankings else "",
-        curves=[
-            [
-                plots.degradation(study, narrow=narrow).inline(f"{name}{i}", plots.degradation_text(study))
-                for name, narrow in (("d", False), ("n", True))
-            ]
-            for i, study in enumerate(studies)
-        ],
+        ranking_plot=inline("ranking", *both) if both else None,
     )
 
 
@@ -201,17 +191,15 @@ def markdown_page(
     studies: Sequence[Study], rankings: Sequence[Ranking], excluded: Sequence[Excluded], command: str
 ) -> str:
     """The same in Markdown."""
-    return template("ranking.md.j2").render(_common(studies, rankings, excluded, command))
+    return template("ranking.md.j2").render(_content(studies, rankings, excluded, command))
 
 
-def _common(
+def _content(
     studies: Sequence[Study], rankings: Sequence[Ranking], excluded: Sequence[Excluded], command: str
 ) -> dict[str, Any]:
     runs = [run for study in studies for run in study.collection.runs]
-    names = sorted({str(run.summary["study"]) for run in runs if run.summary.get("study")})
     data = joined(study.data for study in studies)
-    return {
-        "title": f"{joined(names)} ({data})" if names else data,
+    return shared_content(runs, data, excluded, command) | {
         "findings": ranking_findings(studies, rankings),
         "notes": notes(studies),
         "rankings": ranking_tables(studies, rankings),
@@ -219,13 +207,9 @@ def _common(
             {
                 "data": study.data,
                 "findings": findings(study),
-                "folder": study.data,
-                "link": Path(study.data, "index.html").as_posix(),
+                "plot": inline(f"d{i}", plots.degradation(study), plots.degradation(study, narrow=True)),
             }
-            for study in studies
+            for i, study in enumerate(studies)
         ],
         "runs": runs_table(studies),
-        "excluded": excluded,
-        "command": command,
-        "made_on": made_on(runs),
     }

@@ -1,4 +1,4 @@
-"""The report's tables, as text, ready for the terminal, HTML, Markdown and LaTeX."""
+"""The tables of a report as text, for the terminal, HTML, Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import pandas as pd
-
-from attnspan.analysis.study import EXTRAPOLATION, IN_RANGE, Arm, Point, Region, Study
-from attnspan.analysis.text_metrics import PERPLEXITIES, TEXT_METRICS
-from attnspan.analysis.time_to_loss import common_loss, reached, validations
+from attnspan.analysis.arms import Arm
+from attnspan.analysis.bins import EXTRAPOLATION, IN_RANGE, SIDES, Region
+from attnspan.analysis.metrics import DEGENERATE, ERROR_RATE, Metric, metrics_in
+from attnspan.analysis.statistics import Estimate
+from attnspan.analysis.study import Point, Study
+from attnspan.analysis.time_to_loss import common_loss, time_to_loss, validations
 from attnspan.reporting.formatting import NONE, duration, number, p_value, span_interval, with_interval
-from attnspan.reporting.wording import METRIC_NAMES
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table. ``heading`` rows have one cell, ``total`` rows sum up what stands above."""
+    """One row of a table. ``heading`` rows have one cell, ``total`` rows summarise the rows above."""
 
     cells: tuple[str, ...]
     kind: str = ""
@@ -27,7 +26,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Text in rows and columns; the first ``labels`` columns name the row, the others are numbers."""
+    """Rows and columns of text; the first ``labels`` columns name the row, the others are numbers."""
 
     caption: str
     columns: tuple[str, ...]
@@ -35,12 +34,11 @@ class Table:
     labels: int = 1
 
 
-def by_length(study: Study, metric: str) -> Table:
-    """One metric, length bins x the arms of which it is known."""
-    points = [point for point in (*study.curve, *study.attention, *study.translation) if metric in point.metrics]
-    digits = 1 if metric in TEXT_METRICS else 2 if metric in PERPLEXITIES else 3
-    style: Callable[[Point], str] = lambda point: with_interval(point.metrics[metric], digits)  # noqa: E731
-    return _by_length(study, points, f"{METRIC_NAMES[metric]} by source length, with 95% intervals", style)
+def by_length(study: Study, metric: Metric) -> Table:
+    """One metric, length bins x the arms for which it is known."""
+    points = [point for point in (*study.curve, *study.attention, *study.translation) if metric.name in point.metrics]
+    caption = f"{metric.title} by source length, with 95% intervals"
+    return _by_length(study, points, caption, lambda point: with_interval(point.metrics[metric.name], metric.digits))
 
 
 def _by_length(study: Study, points: Sequence[Point], caption: str, cell: Callable[[Point], str]) -> Table:
@@ -61,39 +59,36 @@ def _heading(side: str) -> str:
 
 
 def _sections(study: Study) -> list[tuple[str, list[Region]]]:
-    """Regions under headings that say who saw sources so long in training; the totals last.
+    """Regions under headings that say which arms saw sources of that length in training; the totals last.
 
-    Where arms were trained up to different lengths, a bin may be in range for one and not for the other.
+    Where arms were trained up to different lengths, a bin may be in range for one and not for another.
     """
-    walls = sorted({arm.training_max for arm in study.arms})
-    each = [region for wall in walls for region in study.regions(wall)]
-    if len(walls) == 1:
-        sections = [(_heading(side), [region for region in each if region.side == side]) for side in _SIDES]
+    limits = sorted({arm.training_max for arm in study.arms})
+    each = [region for limit in limits for region in study.regions(limit)]
+    if len(limits) == 1:
+        sections = [(_heading(side), [region for region in each if region.side == side]) for side in SIDES]
     else:
-        bins = [region for region in study.regions(walls[0]) if not region.total]
-        sections = [("in range of every arm", [region for region in bins if region.up_to <= walls[0]])]
-        for k, wall in enumerate(walls, start=1):
-            longest = walls[k] if k < len(walls) else math.inf
-            trained = f"{', '.join(map(str, walls[: k - 1]))} or {wall}" if k > 1 else str(wall)
+        bins = [region for region in study.regions(limits[0]) if not region.total]
+        sections = [("in range of every arm", [region for region in bins if region.up_to <= limits[0]])]
+        for k, limit in enumerate(limits, start=1):
+            longest = limits[k] if k < len(limits) else math.inf
+            trained = f"{', '.join(map(str, limits[: k - 1]))} or {limit}" if k > 1 else str(limit)
             heading = f"longer than any seen by arms trained up to {trained} tokens"
-            inside = [region for region in bins if wall < region.up_to <= longest]
-            sections.append((heading if k < len(walls) else "longer than any arm has seen", inside))
+            inside = [region for region in bins if limit < region.up_to <= longest]
+            sections.append((heading if k < len(limits) else "longer than any arm has seen", inside))
         totals = {_key(region): region for region in each if region.total}
         sections.append(("each arm over lengths that it saw, and over longer ones", list(totals.values())))
     return [(heading, regions) for heading, regions in sections if regions]
 
 
-_SIDES = (IN_RANGE, EXTRAPOLATION)
-
-
 def _total_label(study: Study, region: Region) -> str:
-    """What a table calls a whole side; with its lengths where sides differ from arm to arm."""
+    """The label of a whole side, with its lengths where they differ between arms."""
     alike = len({arm.training_max for arm in study.arms}) == 1
     return f"all {region.side}" + ("" if alike else f", {region.above + 1}–{region.up_to}")
 
 
 def _key(region: Region) -> tuple[bool, int, int]:
-    """What makes a region the same for two arms; with other training lengths an arm has other totals."""
+    """Equal for the same region of two arms; totals differ between arms with different training lengths."""
     return region.total, region.above, region.up_to
 
 
@@ -104,7 +99,7 @@ def differences(study: Study) -> Table:
         of_arm = [one for one in study.differences if one.arm == arm]
         if of_arm:
             rows.append(Row((f"{arm} over {baseline}",), "heading"))
-        for side in (IN_RANGE, EXTRAPOLATION):
+        for side in SIDES:
             for one in of_arm:
                 if one.region.side == side:
                     label = f"all {side}" if one.region.total else one.region.label
@@ -153,70 +148,58 @@ def trends(study: Study) -> Table:
 
 def degenerate(study: Study) -> Table:
     """Empty, truncated and repeating output, in percent of the test examples."""
-    kinds = ("empty", "truncated", "repeating")
+    kinds = metrics_in(DEGENERATE)
     return _by_length(
         study,
         study.curve,
-        "Empty / cut at the length limit / repeating output, percent of the test examples",
-        lambda point: " / ".join(number(100 * point.metrics[kind].value, 1) for kind in kinds),
+        f"{' / '.join(kind.label for kind in kinds).capitalize()} output, percent of the test examples",
+        lambda point: " / ".join(number(100 * point.metrics[kind.name].value, 1) for kind in kinds),
     )
 
 
 def cost(study: Study) -> Table:
     """What each arm costs, averaged over its runs."""
-    rows = []
-    for arm in study.arms:
-        rows.append(
-            Row(
-                (
-                    arm.label,
-                    _mean(arm, "parameters", lambda x: f"{x:,.0f}"),
-                    _mean(arm, "updates", lambda x: f"{x:,.0f}"),
-                    _mean(arm, "tokens_per_second", lambda x: f"{x:,.0f}"),
-                    _mean(arm, "decode_tokens_per_second", lambda x: f"{x:,.0f}"),
-                    _mean(arm, "train_seconds", duration),
-                    _mean(arm, "wall_seconds", duration),
-                    _mean(arm, "peak_memory_mb", lambda x: f"{x:,.0f}"),
-                )
-            )
-        )
-    columns = (
-        "arm", "parameters", "updates", "training tokens/s", "decoding tokens/s", "training time", "wall time",
-        "peak memory (MB)",
-    )  # fmt: skip
-    return Table("Cost of a run, mean over the runs of an arm", columns, tuple(rows))
+    whole: Callable[[float], str] = "{:,.0f}".format
+    columns: dict[str, tuple[str, Callable[[float], str]]] = {
+        "parameters": ("parameters", whole),
+        "updates": ("updates", whole),
+        "training tokens/s": ("tokens_per_second", whole),
+        "decoding tokens/s": ("decode_tokens_per_second", whole),
+        "training time": ("train_seconds", duration),
+        "wall time": ("wall_seconds", duration),
+        "peak memory (MB)": ("peak_memory_mb", whole),
+    }
+    rows = [Row((arm.label, *(_mean(arm, key, style) for key, style in columns.values()))) for arm in study.arms]
+    return Table("Cost of a run, mean over the runs of an arm", ("arm", *columns), tuple(rows))
 
 
-def pace(study: Study) -> Table:
-    """How long each arm trains to one validation loss; no rows where no run says what its losses were."""
+def training_time(study: Study) -> Table:
+    """How long each arm trains until it reaches one validation loss; no rows where no run has recorded its losses."""
     runs = study.collection.runs
     loss = common_loss(runs) if study.loss is None else study.loss
     if loss is None or not any(map(validations, runs)):
         return Table("", (), ())
-    rows, times = [], dict[str, float | None]()
+    rows, means = [], dict[str, float | None]()
     for arm in study.arms:
-        found = [reached(run, loss) for run in arm.runs]
-        there = [one for one in found if one is not None]
-        updates = sorted({one.updates for one in there})
-        seconds = [one.seconds for one in there if one.seconds is not None]
-        times[arm.label] = mine = statistics.fmean(seconds) if len(seconds) == len(found) else None
-        baseline = times[study.arms[0].label]
-        rows.append(
-            Row(
-                (
-                    arm.label,
-                    f"{len(there)} of {len(found)}",
-                    "–".join(f"{n:,}" for n in dict.fromkeys((updates[0], updates[-1]))) if there else "not reached",
-                    duration(statistics.fmean(seconds)) if seconds else NONE if there else "not reached",
-                    number(mine / baseline, 2) if mine and baseline else NONE,
-                )
-            )
+        times = [time_to_loss(run, loss) for run in arm.runs]
+        reached = [time for time in times if time is not None]
+        updates = sorted({time.updates for time in reached})
+        seconds = [time.seconds for time in reached if time.seconds is not None]
+        means[arm.label] = mean = statistics.fmean(seconds) if len(seconds) == len(times) else None
+        baseline = means[study.arms[0].label]
+        cells = (
+            arm.label,
+            f"{len(reached)} of {len(times)}",
+            "–".join(f"{n:,}" for n in dict.fromkeys((updates[0], updates[-1]))) if reached else "not reached",
+            duration(statistics.fmean(seconds)) if seconds else NONE if reached else "not reached",
+            number(mean / baseline, 2) if mean and baseline else NONE,
         )
+        rows.append(Row(cells))
     caption = (
-        f"Training until a validation first shows a loss of {number(loss)} nats per token or less; "
-        "the time is the mean over the runs that come there"
+        f"Training until the first validation with a loss of {number(loss)} nats per token or less; "
+        "the time is the mean over the runs that reach it"
     )
-    columns = ("arm", "runs that come there", "updates", "training time", f"times that of {study.arms[0].label}")
+    columns = ("arm", "runs that reach it", "updates", "training time", f"relative to {study.arms[0].label}")
     return Table(caption, columns, tuple(rows))
 
 
@@ -226,9 +209,8 @@ def _mean(arm: Arm, key: str, style: Callable[[float], str]) -> str:
 
 
 def degradation_blocks(study: Study) -> list[Table]:
-    """The terminal's form of the main table: arms x length bins, in blocks that fit 100 columns."""
-    metric = "error_rate"
-    points = {(point.arm, _key(point.region)): point.metrics[metric] for point in study.curve}
+    """The main table for a terminal: arms x length bins, in blocks that fit into 100 columns."""
+    points = {(point.arm, _key(point.region)): point.metrics[ERROR_RATE.name] for point in study.curve}
     blocks = []
     for heading, regions in _sections(study):
         for start in range(0, len(regions), 9):
@@ -239,108 +221,21 @@ def degradation_blocks(study: Study) -> list[Table]:
                 Row((arm.label, *(_short(points.get((arm.label, _key(region)))) for region in some)))
                 for arm in study.arms
             ]
-            blocks.append(Table(f"Error rate by source length, {heading}", columns, (counts, *rows)))
+            blocks.append(Table(f"{ERROR_RATE.title} by source length, {heading}", columns, (counts, *rows)))
     return blocks
 
 
 def _column(region: Region, study: Study) -> str:
-    """A region over its numbers, in few letters."""
+    """A short column heading for a region."""
     if not region.total:
         return region.label
     _, _, lengths = _total_label(study, region).partition(", ")
     return lengths or "all"
 
 
-def _short(estimate: Any) -> str:
-    """An estimate over half the width of its interval, in two lines."""
+def _short(estimate: Estimate | None) -> str:
+    """An estimate above half the width of its interval, in two lines."""
     if estimate is None:
         return NONE
     half = max(estimate.high - estimate.value, estimate.value - estimate.low)
     return number(estimate.value) if math.isnan(half) else f"{number(estimate.value)}\n±{number(half)}"
-
-
-def points_frame(points: Sequence[Point]) -> pd.DataFrame:
-    """curve.csv, attention.csv and text.csv: one row an arm and region."""
-    rows = []
-    for point in points:
-        row = {"arm": point.arm, **_region_columns(point.region), "seeds": len(point.seeds)}
-        for metric, estimate in point.metrics.items():
-            row |= {metric: estimate.value, f"{metric}_low": estimate.low, f"{metric}_high": estimate.high}
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def seeds_frame(points: Sequence[Point]) -> pd.DataFrame:
-    """seeds.csv, attention_seeds.csv and text_seeds.csv: one row an arm, region and seed, without intervals."""
-    rows = []
-    for point in points:
-        for s, seed in enumerate(point.seeds):
-            values = {metric: by_seed[s] for metric, by_seed in point.by_seed.items()}
-            rows.append({"arm": point.arm, "seed": seed, **_region_columns(point.region), **values})
-    return pd.DataFrame(rows)
-
-
-def differences_frame(study: Study) -> pd.DataFrame:
-    """differences.csv: one row a compared arm and region."""
-    rows = [
-        {
-            "arm": one.arm,
-            "baseline": one.baseline,
-            **_region_columns(one.region),
-            "seeds": len(one.seeds),
-            "advantage": one.advantage.value,
-            "low": one.advantage.low,
-            "high": one.advantage.high,
-            "p": one.p,
-            "p_holm": one.p_holm,
-            "p_models": one.p_models,
-            "p_models_holm": one.p_models_holm,
-        }
-        for one in study.differences
-    ]
-    columns = ["arm", "baseline", *_REGION, "seeds", "advantage", "low", "high"]
-    return pd.DataFrame(rows, columns=[*columns, "p", "p_holm", "p_models", "p_models_holm"])
-
-
-def spans_frame(study: Study) -> pd.DataFrame:
-    """spans.csv: one row an arm; a censored length stands at the limit, with ``>`` or ``<`` beside it."""
-    rows = [
-        {
-            "arm": one.arm,
-            "span": one.span.length.tokens,
-            "span_censored": one.span.length.censored,
-            "low": one.span.low.tokens,
-            "low_censored": one.span.low.censored,
-            "high": one.span.high.tokens,
-            "high_censored": one.span.high.censored,
-            "keep": study.keep,
-            "threshold": one.span.threshold,
-            "threshold_arm": one.best,
-            "seeds": len(one.seeds),
-        }
-        for one in study.spans
-    ]
-    return pd.DataFrame(rows)
-
-
-def trends_frame(study: Study) -> pd.DataFrame:
-    """trends.csv: one row an arm and side."""
-    rows = []
-    for one in study.trends:
-        row: dict[str, Any] = {"arm": one.arm, "baseline": one.baseline, "side": one.side, "bins": one.bins}
-        row["seeds"] = len(one.seeds)
-        for name in ("error_factor", "relative_drop", "growth"):
-            estimate = getattr(one, name)
-            row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-_REGION = ("lengths", "side", "total", "above", "up_to", "mean_length", "examples")
-
-
-def _region_columns(region: Region) -> dict[str, Any]:
-    values: Sequence[Any] = (
-        region.label, region.side, region.total, region.above, region.up_to, region.mean_length, region.examples,
-    )  # fmt: skip
-    return dict(zip(_REGION, values, strict=True))

@@ -1,4 +1,4 @@
-"""Tokens as they can be read on an axis."""
+"""Readable labels for tokens."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import unicodedata
 
 
 def visible(token: str) -> str:
-    """A token as it can be read on an axis: ``␣`` for a space, ``◌̃`` for a mark without its letter, ``\\n``."""
+    """A readable label: ``␣`` for a space, ``◌̃`` for a combining mark without its letter, ``\\n`` for a line break."""
     inside = len(token) > 1
     shown = "".join(_visible(character, inside) for character in token)
     return f"◌{shown}" if unicodedata.category(token[0]).startswith("M") else shown
@@ -15,7 +15,7 @@ def visible(token: str) -> str:
 def _visible(character: str, inside: bool) -> str:
     if character == " ":
         return "␣"
-    if inside and character in "\u200c\u200d":  # joiners belong to the word that they stand in
+    if inside and character in "\u200c\u200d":  # joiners belong to the word around them
         return character
     return escaped(character) if unicodedata.category(character)[0] in "CZ" else character
 

@@ -49,7 +49,7 @@ def longest_loop(tokens: Tokens) -> int:
 
 
 def is_repeating(hypothesis: Tokens, reference: Tokens) -> bool:
-    """Whether the hypothesis repeats an n-gram ``REPEATS`` times or more in a row, and more often than the reference."""
+    """Whether an n-gram stands ``REPEATS`` times or more in a row, and more often than any does in the reference."""
     loop = longest_loop(hypothesis)
     return loop >= REPEATS and loop > longest_loop(reference)
 

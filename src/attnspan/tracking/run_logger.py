@@ -1,18 +1,18 @@
-"""One run here is one run on W&B, which mirrors it: nothing that counts is ever read back.
+"""Each run is one W&B run, which mirrors it: no result is ever read back from W&B.
 
 ==========================  ==================================================================================
-keys                        what they are
+keys                        content
 ==========================  ==================================================================================
-``train/``                  loss, learning rate and norm of the gradient, against ``update``
-``validation/``             what ``metrics.csv`` has of each validation, against ``update``
-``validation_loss/``        the same for each bin of source length; ``validation_accuracy/``, too
-``machine/``                tokens a second and peak memory, against ``update``
-``test_by_length/``         every metric of the test, against ``test_by_length/source_length``, a row a bin
+``train/``                  loss, learning rate and gradient norm, against ``update``
+``validation/``             the columns of ``metrics.csv`` for each validation, against ``update``
+``validation_loss/``        the loss in each bin of source length; ``validation_accuracy/``: the accuracy
+``machine/``                tokens per second and peak memory, against ``update``
+``test_by_length/``         every test metric, against ``test_by_length/source_length``, one row per bin
 ``quality_by_length``       the same as one plot; ``test/by_length``: as a table
-``test/examples``           some test examples, with maps of attention; ``test/attention_1`` ...: maps alone
+``test/examples``           some test examples with attention maps; ``test/attention_1`` ...: the maps alone
 ==========================  ==================================================================================
 
-The summary has the scores of the whole test, the span, what the run cost, and why it failed if it did.
+The summary has the scores on the whole test set, the span, the cost, and the reason if the run failed.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from lightning.pytorch.utilities import rank_zero_only
 from attnspan.config.identity import CHANGES_NOTHING, flatten
 from attnspan.config.schema import DISABLED
 from attnspan.errors import reason_of
-from attnspan.tracking.session import UPDATE, VARIANT, logged_until, session
+from attnspan.tracking.session import BY_LENGTH, UPDATE, VARIANT, logged_until, session
 
 _CURVES = ("train", "validation", "validation_loss", "validation_accuracy", "machine")
 _LONGEST_TAG = 64
 """Characters, by W&B's rule."""
 
 
-class Mirror(Logger):
-    """Lightning's way to W&B.
+class WandbMirror(Logger):
+    """A Lightning logger that logs to a W&B run, and skips what an earlier process has logged.
 
     Args:
-        run: on W&B.
-        logged: the last update of which each key was logged before.
-        examples: the most to show.
-        say: takes lines for people.
+        run: the W&B run.
+        logged: the last update at which each key was logged before.
+        examples: the number of test examples to show, at most.
+        log: takes lines for people.
     """
 
     def __init__(
@@ -55,29 +55,29 @@ class Mirror(Logger):
         *,
         logged: Mapping[str, int],
         examples: int,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
         super().__init__()
         self._run = run
         self._logged = logged
         self._examples = examples
-        self._say = say
+        self._report = log
         for name in _CURVES:
             run.define_metric(f"{name}/*", step_metric=UPDATE)
-        run.define_metric("test_by_length/*", step_metric="test_by_length/source_length")
+        run.define_metric(f"{BY_LENGTH}/*", step_metric=f"{BY_LENGTH}/source_length")
 
     @property
     def name(self) -> str:
-        """Of the project."""
+        """The project."""
         return str(self._run.project)
 
     @property
     def version(self) -> str:
-        """Of the run, its id."""
+        """The id of the run."""
         return str(self._run.id)
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Do nothing: the config was given when the run began."""
+        """Do nothing: the config was logged when the run started."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -86,9 +86,10 @@ class Mirror(Logger):
         self._log(metrics, step + 1)
 
     def catch_up(self, curves: str) -> None:
-        """Log what is not logged yet of the ``curves`` in a checkpoint, the content of ``metrics.csv``.
+        """Log the rows of ``curves``, the ``metrics.csv`` of a checkpoint, that are not logged yet.
 
-        The run was killed, and W&B with it before it had all on the disk; what it cost is not in there and stays lost.
+        W&B loses the last rows when the process is killed. The curves of ``machine/`` are not in ``metrics.csv`` and
+        stay incomplete.
         """
         for row in csv.DictReader(io.StringIO(curves)):
             self._log(
@@ -96,13 +97,13 @@ class Mirror(Logger):
             )
 
     def log_results(self, directory: Path) -> None:
-        """Log what the test has shown; what goes wrong in it is told.
+        """Log the results of the test; an error in it does not fail the run.
 
         Args:
-            directory: of the run, which is finished.
+            directory: of the finished run.
         """
         try:
-            from attnspan.tracking.run_results import results_of  # which draws, and loads W&B
+            from attnspan.tracking.run_results import results_of  # it loads matplotlib and W&B
 
             results = results_of(directory, examples=self._examples)
             for row in results.rows:
@@ -110,7 +111,7 @@ class Mirror(Logger):
             self._log(results.media, results.updates)
             self._run.summary.update(results.summary)
         except Exception as error:
-            self._say(f"W&B: the results could not be mirrored ({reason_of(error)}); here they are whole")
+            self._report(f"W&B: the results could not be logged ({reason_of(error)}); on the disk they are complete")
 
     def _log(self, row: Mapping[str, Any], update: int) -> None:
         new = {key: value for key, value in row.items() if update > self._logged.get(key, 0)}
@@ -124,21 +125,21 @@ def wandb_run(
     directory: Path,
     *,
     command: str,
-    say: Callable[[str], None],
-) -> Iterator[Mirror | None]:
-    """The run's mirror, none where it is disabled; W&B is told at the end with which code the run ends.
+    log: Callable[[str], None],
+) -> Iterator[WandbMirror | None]:
+    """The run's mirror on W&B, or None where W&B is disabled; the W&B run ends with the exit code of the block.
 
     Args:
         config: resolved.
-        directory: of the run; W&B's files go to ``wandb/`` in it.
-        command: what reproduces the run.
-        say: takes lines for people.
+        directory: of the run; W&B's files go to its subdirectory ``wandb/``.
+        command: reproduces the run.
+        log: takes lines for people.
     """
     settings = config["logger"]["wandb"]
     if settings["mode"] == DISABLED:
         yield None
         return
-    # The agent of a W&B sweep has named its run already, and waits for it under that name.
+    # The agent of a W&B sweep has chosen the id of its run already, and waits for that run.
     run_id = os.environ.get("WANDB_RUN_ID", directory.name) if os.environ.get("WANDB_SWEEP_ID") else directory.name
     logged = logged_until(directory, run_id)
     arm, data, seed = config["arm"], config["data_name"], config["seed"]
@@ -146,7 +147,7 @@ def wandb_run(
         directory,
         mode=settings["mode"],
         run_id=run_id,
-        say=say,
+        log=log,
         project=settings["project"],
         entity=settings["entity"],
         group=config["study"],
@@ -157,18 +158,18 @@ def wandb_run(
         config={"run_id": directory.name, VARIANT: _variant(arm, command), **flatten(config)},
     ) as run:
         if logged:
-            run.summary["failure"] = None  # of an attempt before this one
-        yield Mirror(run, logged=logged, examples=settings["examples"], say=say)
+            run.summary["failure"] = None  # from an earlier attempt
+        yield WandbMirror(run, logged=logged, examples=settings["examples"], log=log)
 
 
 def _variant(arm: str, command: str) -> str:
-    """The arm and what else ``command`` sets, as in ``bahdanau rnn=lstm``: runs that differ in seed only have one."""
-    nothing = ("hydra", *(key for key in CHANGES_NOTHING if key != "data"))
-    words = [word for word in shlex.split(command) if "=" in word]
-    told = [
-        word
-        for word in words
-        if (key := word.partition("=")[0].lstrip("+")) not in ("decoder", "data", "seed")
-        and not any(key == free or key.startswith((f"{free}.", f"{free}/")) for free in nothing)
+    """The arm and the overrides of ``command``, as in ``bahdanau rnn=lstm``; the same for all seeds of a variant."""
+    irrelevant = ("hydra", *(key for key in CHANGES_NOTHING if key != "data"))
+    overrides = [word for word in shlex.split(command) if "=" in word]
+    relevant = [
+        override
+        for override in overrides
+        if (key := override.partition("=")[0].lstrip("+")) not in ("decoder", "data", "seed")
+        and not any(key == other or key.startswith((f"{other}.", f"{other}/")) for other in irrelevant)
     ]
-    return " ".join([arm, *told])
+    return " ".join([arm, *relevant])

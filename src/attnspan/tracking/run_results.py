@@ -1,4 +1,4 @@
-"""What W&B is shown of a finished run: its records, summed up by the code that makes reports."""
+"""The results of a finished run on W&B, computed from its records by the code that makes reports."""
 
 from __future__ import annotations
 
@@ -12,16 +12,14 @@ import wandb
 from PIL import Image
 
 from attnspan.analysis.collection import collect
+from attnspan.analysis.metrics import QUALITY, metrics_in
 from attnspan.analysis.study import build_study
 from attnspan.reporting.heatmap_figure import draw, small_png
 from attnspan.runs.attention_maps import read_attended
 from attnspan.runs.finished_run import Run
+from attnspan.tracking.session import BY_LENGTH
 
-BY_LENGTH = "test_by_length"
-AXIS = f"{BY_LENGTH}/source_length"
-
-_PLOTTED = ("error_rate", "exact_match", "token_accuracy")
-_FACTS = (
+_SUMMARY_KEYS = (
     "parameters",
     "updates",
     "best_update",
@@ -36,16 +34,16 @@ _FACTS = (
     "device",
     "git_commit",
 )
-"""Of the run's summary."""
+"""The keys of the run's summary that are logged."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """What a run came to."""
+    """The results of a run, as W&B gets them."""
 
     updates: int
     rows: list[dict[str, float]]
-    """One a length bin, the shortest first."""
+    """One per length bin, the shortest first."""
     media: dict[str, Any]
     summary: dict[str, Any]
 
@@ -83,14 +81,15 @@ def results_of(directory: Path, *, examples: int) -> Results:
             for point, values in zip(points, measured, strict=True)
         ],
     )
+    rates = [metric.name for metric in metrics_in(QUALITY) if not metric.unit]
     plot = wandb.plot.line_series(
         xs=[values["source_length"] for values in measured],
-        ys=[[values[name] for values in measured] for name in _PLOTTED],
-        keys=list(_PLOTTED),
+        ys=[[values[name] for values in measured] for name in rates],
+        keys=rates,
         title="Quality by source length",
         xname="source tokens",
     )
-    summary = {name: run.summary.get(name) for name in _FACTS}
+    summary = {name: run.summary.get(name) for name in _SUMMARY_KEYS}
     summary |= {f"test/{name}": value for name, value in run.summary["test"].items()}
     for one in study.spans:  # of one arm, so against its own quality on the shortest sources
         span = one.span

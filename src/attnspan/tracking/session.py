@@ -1,6 +1,6 @@
-"""A run on Weights & Biases from its beginning to its end: where its files go, offline where online fails, exit code.
+"""A W&B run from its start to its end: where its files go, offline mode where online fails, its exit code.
 
-Nothing asks, and nothing is written to the user's home, unless W&B's own environment variables say so.
+W&B never prompts, and writes nothing to the user's home, unless its own environment variables say so.
 """
 
 from __future__ import annotations
@@ -20,36 +20,38 @@ from attnspan.config.schema import OFFLINE, ONLINE
 from attnspan.errors import InputError, Interrupted, NotFiniteError, is_out_of_memory, reason_of
 
 UPDATE = "update"
-"""The x-axis of all curves: updates done."""
+"""The x axis of all curves: the number of updates."""
+BY_LENGTH = "test_by_length"
+"""The section of the metrics of the test, one row per bin of source length."""
 
 VARIANT = "variant"
-"""Config key with the arm and what else its command line sets, but for data, seed and what changes no number."""
+"""Config key: the arm, and what its command line sets except data, seed and keys that change no number."""
 
-_ANSWER = 5.0
-"""Seconds that the server has to answer when a run begins. With W&B's own start and end a run is at work within 10."""
-_UPLOAD = 60.0
-"""Seconds that a run waits at its end for what is not uploaded yet."""
+_INIT_TIMEOUT = 5.0
+"""Seconds that the server has to answer when a run starts, so that training starts within 10 seconds."""
+_UPLOAD_TIMEOUT = 60.0
+"""Seconds that a run waits at its end for pending uploads."""
 
 
 @contextmanager
-def session(directory: Path, *, mode: str, run_id: str, say: Callable[[str], None], **identity: Any) -> Iterator[Any]:
-    """A run on W&B, which ends with the exit code of what happens inside.
+def session(directory: Path, *, mode: str, run_id: str, log: Callable[[str], None], **settings: Any) -> Iterator[Any]:
+    """A W&B run, which ends with the exit code of the block.
 
     Args:
-        directory: its files go to ``wandb/`` in it.
-        mode: ``offline``, or ``online``: where no key is known or no server answers, one line says so and the run is
-            offline, for ``wandb sync`` to upload.
-        run_id: W&B's name for it. What was logged under the same id before is continued.
-        say: takes lines for people.
-        identity: more that ``wandb.init`` takes: project, group, config, ...
+        directory: W&B's files go to its subdirectory ``wandb/``.
+        mode: ``offline`` or ``online``. Online, if there is no key or the server does not answer, one line says so and
+            the run is offline, to be uploaded by ``wandb sync``.
+        run_id: W&B's id. A run that was logged under the same id before is continued.
+        log: takes lines for people.
+        settings: further arguments of ``wandb.init``: project, group, config, ...
 
     Raises:
-        InputError: W&B cannot even begin offline.
+        InputError: W&B cannot start, not even offline.
     """
     directory = directory.absolute()
     directory.mkdir(parents=True, exist_ok=True)
-    with _at_home_in(directory / "wandb"):
-        run = _begin(directory, mode=mode, say=say, id=run_id, **identity)
+    with _environment(directory / "wandb"):
+        run = _start(directory, mode=mode, log=log, id=run_id, **settings)
         code = 1
         try:
             yield run
@@ -59,24 +61,26 @@ def session(directory: Path, *, mode: str, run_id: str, say: Callable[[str], Non
             run.summary["failure"] = reason_of(error)
             raise
         finally:
-            _end(run, code, say)
+            _finish(run, code, log)
 
 
 def exit_code(error: BaseException) -> int:
-    """With which code a command ends whose run ended with ``error``."""
+    """The exit code of a command whose run ended with ``error``."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     if isinstance(error, KeyboardInterrupt):
         return 130
     if isinstance(error, Interrupted):
         return 128 + error.number
-    return 2 if isinstance(error, (InputError, NotFiniteError)) or is_out_of_memory(error) else 1  # 2: said in one line
+    return (
+        2 if isinstance(error, (InputError, NotFiniteError)) or is_out_of_memory(error) else 1
+    )  # 2: an error of one line
 
 
 def logged_until(directory: Path, run_id: str) -> dict[str, int]:
-    """The last update of which each key was logged under ``run_id`` by earlier processes; nothing else is read.
+    """The last update at which each key was logged under ``run_id`` by earlier processes; nothing else is read.
 
-    A run that was killed does some updates again, to the same numbers: what W&B has of them must not be logged twice.
+    A run that was killed repeats some updates, with the same numbers. W&B must not get them twice.
     """
     last: dict[str, int] = {}
     for path in directory.glob(f"wandb/*-{run_id}/run-{run_id}.wandb"):
@@ -85,21 +89,21 @@ def logged_until(directory: Path, run_id: str) -> dict[str, int]:
         for line in done.stdout.splitlines():
             item = json.loads(line).get("history", {}).get("item", {})
             for key in item:
-                name = key.partition(".")[0]  # a table's parts are named behind dots
+                name = key.partition(".")[0]  # the parts of a table have dotted names
                 last[name] = max(last.get(name, 0), int(item.get(UPDATE, 0)))
     return last
 
 
 @contextmanager
-def _at_home_in(directory: Path) -> Iterator[None]:
-    """Have W&B keep everything in ``directory`` that it has no order of the user's for, and be silent."""
+def _environment(directory: Path) -> Iterator[None]:
+    """Make W&B silent, and keep its files in ``directory`` unless the user has set other places."""
     ours = {name: str(directory) for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR")}
-    ours["WANDB_ERROR_REPORTING"] = "false"  # it reports its own errors, and without a network waits 20 s for that
+    ours["WANDB_ERROR_REPORTING"] = "false"  # without a network it waits 20 s to report its own errors
     ours = {name: value for name, value in ours.items() if name not in os.environ}
-    ours["WANDB_SILENT"] = "true"  # which is what keeps it from asking for a key, too
+    ours["WANDB_SILENT"] = "true"  # this also stops it from prompting for a key
     names = [*ours, "WANDB_SERVICE"]
     before = {name: os.environ.pop(name) for name in names if name in os.environ}
-    # Now WANDB_SERVICE is gone: whoever started us may serve W&B, and there a run that was killed is still in use.
+    # WANDB_SERVICE is unset: in the W&B service of a parent process, a run that was killed would still be in use.
     os.environ.update(ours)
     try:
         yield
@@ -109,44 +113,46 @@ def _at_home_in(directory: Path) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _begin(directory: Path, *, mode: str, say: Callable[[str], None], **identity: Any) -> Any:
+def _start(directory: Path, *, mode: str, log: Callable[[str], None], **settings: Any) -> Any:
     import wandb
 
     def init(mode: Any) -> Any:
-        settings = wandb.Settings(
+        behaviour = wandb.Settings(
             silent=True,
             console="off",
-            disable_git=True,  # the runs may lie in anybody's repository; the summary has the commit of this code
-            init_timeout=_ANSWER,
-            finish_timeout=_UPLOAD,
+            disable_git=True,  # runs may lie in an unrelated repository; the summary has the commit of this code
+            init_timeout=_INIT_TIMEOUT,
+            finish_timeout=_UPLOAD_TIMEOUT,
             x_disable_stats=True,
-            x_transaction_log_flush_interval=1,  # so much is lost if the process is killed
+            x_transaction_log_flush_interval=1,  # seconds of data that are lost if the process is killed
         )
         return wandb.init(
-            **identity, mode=mode, dir=str(directory), resume="allow", reinit="create_new", settings=settings
+            **settings, mode=mode, dir=str(directory), resume="allow", reinit="create_new", settings=behaviour
         )
 
     if mode == ONLINE:
         before = set(directory.glob("wandb/run-*"))
         try:
             run = init(ONLINE)
-        except Exception as error:  # no key, one that is none, no network, a server's refusal: of many classes
+        except Exception as error:  # a missing or invalid key, no network, a refusal: many classes
             reason = reason_of(error).rstrip(".")
-            say(f"W&B: {reason}; goes on offline, for wandb sync {directory}/wandb/offline-run-* to upload")
+            log(f"W&B: {reason}; the run is logged offline, upload it with wandb sync {directory}/wandb/offline-run-*")
             wandb.teardown()
             for empty in set(directory.glob("wandb/run-*")) - before:
                 shutil.rmtree(empty, ignore_errors=True)
         else:
-            say(f"W&B: {run.url}")
+            log(f"W&B: {run.url}")
             return run
     try:
         return init(OFFLINE)
     except Exception as error:
-        raise InputError(f"W&B cannot begin ({reason_of(error)}); logger.wandb.mode=disabled goes without") from error
+        raise InputError(
+            f"W&B cannot start ({reason_of(error)}); to run without it, set logger.wandb.mode=disabled"
+        ) from error
 
 
-def _end(run: Any, code: int, say: Callable[[str], None]) -> None:
-    began = time.monotonic()
+def _finish(run: Any, code: int, log: Callable[[str], None]) -> None:
+    started = time.monotonic()
     run.finish(exit_code=code)
-    if not run.offline and time.monotonic() - began >= _UPLOAD:
-        say(f"W&B: not all is uploaded; wandb sync --include-online {Path(run.dir).parent} does the rest")
+    if not run.offline and time.monotonic() - started >= _UPLOAD_TIMEOUT:
+        log(f"W&B: the upload is incomplete; finish it with wandb sync --include-online {Path(run.dir).parent}")

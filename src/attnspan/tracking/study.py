@@ -1,6 +1,6 @@
-"""A study is one run on W&B too, of job type ``study`` in the group of its runs: what compares them, and the report.
+"""A study is one W&B run too, of job type ``study`` in the group of its runs, with its plots, tables and report.
 
-It mirrors the report that lies on the disk. Keys begin with the name of the data.
+It mirrors the report on the disk. Its keys start with the name of the data set.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from attnspan.analysis.metrics import ERROR_RATE
 from attnspan.analysis.study import Study
 from attnspan.config.schema import DISABLED, MODES
 from attnspan.errors import InputError, nearest
-from attnspan.reporting import tables
-from attnspan.reporting.wording import findings
+from attnspan.reporting import csv_files, tables
+from attnspan.reporting.findings import findings
 from attnspan.tracking.session import session
 
 AS_RUNS = "as-runs"
-"""The mode of the first run."""
+"""Use the mode of the first run."""
 JOB_TYPE = "study"
 
 
 def check_mode(mode: str) -> None:
-    """Refuse what is no mode.
+    """Check a mode.
 
     Raises:
-        InputError: it is none.
+        InputError: it does not exist.
     """
     known = (AS_RUNS, *MODES)
     if mode not in known:
@@ -38,28 +38,28 @@ def check_mode(mode: str) -> None:
 
 
 def study_name(studies: Sequence[Study], out: Path) -> str:
-    """What the runs call their study; where they do not agree, the name of the report's directory."""
+    """The study of the runs; if they do not agree on one, the name of the report's directory."""
     names = {run.config.get("study") for study in studies for run in study.collection.runs}
     (name,) = names if len(names) == 1 else (None,)
     return str(name or out.resolve().name)
 
 
 def mirror_study(
-    studies: Sequence[Study], out: Path, *, mode: str, command: str, say: Callable[[str], None] = print
+    studies: Sequence[Study], out: Path, *, mode: str, command: str, log: Callable[[str], None] = print
 ) -> None:
-    """Log a report that is written. The same study logged again continues the same run on W&B.
+    """Log a written report. Logging the same study again continues the same W&B run.
 
     Args:
-        studies: one a data set.
-        out: the report's directory; W&B's files go to ``wandb/`` in it.
-        mode: one that :func:`check_mode` lets pass.
-        command: what made the report.
-        say: takes lines for people.
+        studies: one per data set.
+        out: the report's directory; W&B's files go to its subdirectory ``wandb/``.
+        mode: one that :func:`check_mode` accepts.
+        command: the command that made the report.
+        log: takes lines for people.
 
     Raises:
-        InputError: W&B cannot begin.
+        InputError: W&B cannot start.
     """
-    out = out.resolve()  # wandb sync may be given from anywhere
+    out = out.resolve()  # wandb sync may be called from anywhere
     logger: dict[str, Any] = studies[0].collection.runs[0].config.get("logger") or {}
     settings: dict[str, Any] = logger.get("wandb") or {}
     if mode == AS_RUNS:
@@ -72,7 +72,7 @@ def mirror_study(
         out,
         mode=mode,
         run_id=f"study-{hashlib.sha256(repr((name, data)).encode()).hexdigest()[:12]}",
-        say=say,
+        log=log,
         project=settings.get("project") or os.environ.get("WANDB_PROJECT", "attnspan"),
         entity=settings.get("entity"),
         group=name,
@@ -90,7 +90,7 @@ def mirror_study(
     ) as run:
         import wandb
 
-        run.log({key: value for study in studies for key, value in _shown(study, out, len(studies)).items()})
+        run.log({key: value for study in studies for key, value in _media(study, out, len(studies)).items()})
         if (ranking := out / "ranking.png").exists():
             run.log({"ranking": wandb.Image(str(ranking))})
         for study in studies:
@@ -103,8 +103,8 @@ def mirror_study(
         run.log_artifact(artifact)
 
 
-def _shown(study: Study, out: Path, studies: int) -> dict[str, Any]:
-    """The plots of the report, with their intervals; all arms in one plot of W&B's own; and the numbers."""
+def _media(study: Study, out: Path, studies: int) -> dict[str, Any]:
+    """The plots of the report, all arms in one native W&B plot, and the tables."""
     import wandb
 
     directory = out / study.data if studies > 1 else out
@@ -117,12 +117,12 @@ def _shown(study: Study, out: Path, studies: int) -> dict[str, Any]:
     points = [of_arm for of_arm in points if of_arm]
     found["error_rate_by_length"] = wandb.plot.line_series(
         xs=[[point.region.mean_length for point in of_arm] for of_arm in points],
-        ys=[[point.metrics[ERROR_RATE].value for point in of_arm] for of_arm in points],
+        ys=[[point.metrics[ERROR_RATE.name].value for point in of_arm] for of_arm in points],
         keys=[of_arm[0].arm for of_arm in points],
         title=f"Error rate by source length, {study.data}",
         xname="source tokens",
     )
-    found["curve"] = wandb.Table(dataframe=tables.points_frame(study.curve))
+    found["curve"] = wandb.Table(dataframe=csv_files.points_frame(study.curve))
     for name, table in (
         ("differences", tables.differences(study)),
         ("spans", tables.spans(study)),

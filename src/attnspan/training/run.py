@@ -85,7 +85,7 @@ def _lead(prepared: Prepared, report: Callable[[Status], None]) -> dict[str, Any
             return read_json(directory / SUMMARY)
         stack.enter_context(_final_status(report_and_write, log))
         stack.enter_context(prepared.stop.listening())
-        tracker = stack.enter_context(wandb_run(config, directory, command=prepared.command, say=log))
+        tracker = stack.enter_context(wandb_run(config, directory, command=prepared.command, log=log))
         summary = write(test(fit(prepared, tracker=tracker, report=report_and_write)))
         if tracker:  # the run is finished, whatever happens in W&B
             tracker.log_results(directory)

@@ -14,7 +14,7 @@ from attnspan.analysis.bins import Bins, make_bins
 from attnspan.files import write_text
 from attnspan.runs.layout import CONFIG, TOKENIZERS
 from attnspan.runs.status import PREPARING, Status
-from attnspan.tracking.run_logger import Mirror
+from attnspan.tracking.run_logger import WandbMirror
 from attnspan.training.callbacks.checkpoints import Checkpoints
 from attnspan.training.callbacks.cost import Cost
 from attnspan.training.callbacks.data_check import WholeData
@@ -54,7 +54,7 @@ class Trained:
     recorder: Recorder
 
 
-def fit(prepared: Prepared, *, tracker: Mirror | None, report: Callable[[Status], None]) -> Trained:
+def fit(prepared: Prepared, *, tracker: WandbMirror | None, report: Callable[[Status], None]) -> Trained:
     """Train the run, or what is left of its training.
 
     Args:

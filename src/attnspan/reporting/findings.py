@@ -1,43 +1,26 @@
-"""Numbers and findings in words, the same in the terminal, on the page and in report.md."""
+"""The findings of a study in sentences, the same in the terminal, on the page and in report.md."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 
-from attnspan.analysis.bins import joined
+from attnspan.analysis.bins import EXTRAPOLATION, IN_RANGE, joined
+from attnspan.analysis.comparison import Difference
 from attnspan.analysis.metrics import ERROR_RATE
 from attnspan.analysis.statistics import Estimate
-from attnspan.analysis.study import EXTRAPOLATION, IN_RANGE, Difference, Point, Study
+from attnspan.analysis.study import Point, Study
 from attnspan.reporting.formatting import number, span_interval
-
-METRIC_NAMES = {
-    "error_rate": "Error rate",
-    "exact_match": "Exact match",
-    "token_accuracy": "Token accuracy, teacher-forced",
-    "nll": "Negative log-likelihood per token (nats), teacher-forced",
-    "empty": "Empty output",
-    "truncated": "Output cut at the length limit",
-    "repeating": "Repeating output",
-    "gold_attention": "Teacher-forced attention on the gold source tokens",
-    "attention_entropy": "Entropy of teacher-forced attention (nats)",
-    "alignment_error_rate": "Alignment error rate of teacher-forced attention",
-    "bleu": "Corpus BLEU (0 to 100)",
-    "chrf": "Corpus chrF (0 to 100)",
-    "ter": "Corpus TER (edits in percent of words, less is better)",
-    "perplexity": "Perplexity per token, teacher-forced",
-    "character_perplexity": "Perplexity per character, teacher-forced",
-}
 
 
 def replicates(seeds: int) -> str:
-    """What an interval covers."""
+    """The seeds behind an interval, and what that means for it."""
     return "one seed, so the interval covers the draw of examples only" if seeds == 1 else f"{seeds} seeds"
 
 
 def findings(study: Study) -> list[str]:
-    """What the study found, the main finding first, each in one sentence with its numbers and interval."""
-    sentences = [_at_the_end(study, side) for side in (IN_RANGE, EXTRAPOLATION)]
+    """One sentence per finding, with its numbers and interval; the main finding first."""
+    sentences = [_longest_bin(study, side) for side in (IN_RANGE, EXTRAPOLATION)]
     sentences.insert(1, _growth(study))
     sentences.append(_spans(study))
     return [sentence for sentence in sentences if sentence]
@@ -51,14 +34,15 @@ def _last_bin(study: Study, side: str, points: Iterable[Point | Difference]) -> 
 def _best_at(study: Study, side: str) -> Difference | None:
     """The comparison with the largest advantage in the longest bin of ``side``."""
     last = _last_bin(study, side, study.differences)
-    there = [one for one in study.differences if one.region.label == last and one.region.side == side]
-    return max(there, key=lambda one: one.advantage.value, default=None)
+    in_bin = [one for one in study.differences if one.region.label == last and one.region.side == side]
+    return max(in_bin, key=lambda one: one.advantage.value, default=None)
 
 
-def _at_the_end(study: Study, side: str) -> str:
+def _longest_bin(study: Study, side: str) -> str:
+    """The error rates in the longest bin of ``side``: of the best arm and its baseline, or of the only arm."""
     which = "the longest seen in training" if side == IN_RANGE else "longer than any seen in training"
     best = _best_at(study, side)
-    rates = {(p.arm, p.region.label): p.metrics["error_rate"] for p in study.curve if not p.region.total}
+    rates = {(p.arm, p.region.label): p.metrics[ERROR_RATE.name] for p in study.curve if not p.region.total}
     if best is None:
         last = _last_bin(study, side, study.curve)
         if last is None:
@@ -69,18 +53,18 @@ def _at_the_end(study: Study, side: str) -> str:
             f"On sources of {last} tokens, {which}, {arm} makes {number(rate.value)} errors per reference token "
             f"(95% interval {_range(rate)}; {replicates(rate.seeds)})."
         )
-    # Of the seeds that both have: the difference is of these, and must be that of the two numbers beside it.
+    # With the seeds that both have, like the difference, which must be the difference of these two numbers.
     own, its = (
-        float(study.rates(study.arm(label), best.seeds, ERROR_RATE, [best.region]).by_seed.mean())
+        float(study.arm(label).error_rates([best.region], best.seeds).by_seed.mean())
         for label in (best.arm, best.baseline)
     )
     advantage = best.advantage
     several = sum(one.region.label == best.region.label and one.region.side == side for one in study.differences)
-    chosen = f"; it is the best of {several} there, and its interval does not know that" if several > 1 else ""
+    chosen = f"; it is the best of {several} arms there, which its interval ignores" if several > 1 else ""
     size = (
         f"{number(abs(advantage.value))} {'fewer' if advantage.value > 0 else 'more'}" if advantage.value else "as many"
     )
-    verdict = "" if _leaves_zero_out(advantage) else "; the interval includes 0, so this does not tell them apart"
+    verdict = "" if _excludes_zero(advantage) else "; the interval includes 0, so this does not tell them apart"
     return (
         f"On sources of {best.region.label} tokens, {which}, {best.arm} makes {number(own)} errors per reference token "
         f"and {best.baseline} {number(its)}: {size} (95% interval of the difference {_range(advantage)}; "
@@ -94,7 +78,7 @@ def _growth(study: Study) -> str:
     if best is None or trend is None or math.isnan(trend.growth.value):
         return ""
     does = "grows" if trend.growth.value >= 0 else "shrinks"
-    unsure = "" if _leaves_zero_out(trend.growth) else ", which does not exclude that it stays as it is"
+    unsure = "" if _excludes_zero(trend.growth) else ", which includes zero"
     return (
         f"Over the lengths seen in training, the advantage of {trend.arm} over {trend.baseline} {does} by "
         f"{number(abs(trend.growth.value))} errors per reference token with every 10 more source tokens "
@@ -112,11 +96,11 @@ def _spans(study: Study) -> str:
     )
 
 
-def _leaves_zero_out(estimate: Estimate) -> bool:
+def _excludes_zero(estimate: Estimate) -> bool:
     return estimate.low > 0 or estimate.high < 0 or math.isnan(estimate.low)
 
 
 def _range(estimate: Estimate) -> str:
     if math.isnan(estimate.low):
-        return "not known, for nothing varied"
+        return "not known, because nothing varied"
     return f"{number(estimate.low)} to {number(estimate.high)}"

@@ -1,0 +1,99 @@
+"""Arms: the runs of each, its error rates in regions of source length, and which arm is compared to which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attnspan.analysis.bins import Region, members
+from attnspan.analysis.metrics import ERROR_RATE, RecordMetric
+from attnspan.analysis.statistics import Floats, Rates
+from attnspan.errors import InputError, nearest
+from attnspan.runs.finished_run import Run
+
+
+@dataclass(frozen=True)
+class Arm:
+    """All runs of one arm (of one variant of it), one per seed."""
+
+    label: str
+    runs: tuple[Run, ...]
+
+    @property
+    def name(self) -> str:
+        """The arm's config name, without the settings that make a variant."""
+        return self.runs[0].arm
+
+    @property
+    def settings(self) -> str:
+        """The settings that make it a variant, as its label has them; empty where there are none."""
+        return self.label.removeprefix(self.name)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Ascending."""
+        return tuple(run.seed for run in self.runs)
+
+    @property
+    def training_max(self) -> int:
+        """The longest source that every run of the arm saw in training."""
+        return min(run.training_lengths[1] for run in self.runs)
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        """The source length of every test example."""
+        return self.runs[0].records["source_length"].to_numpy()
+
+    def common_seeds(self, other: Arm) -> tuple[int, ...]:
+        """The seeds that both arms have."""
+        return tuple(seed for seed in self.seeds if seed in other.seeds)
+
+    def sums(self, metric: RecordMetric, seeds: Sequence[int] | None = None) -> tuple[Floats, Floats]:
+        """Numerators and denominators [S, N] of every example, with the S ``seeds`` (default: all)."""
+        of_runs = [metric.sums_of(run.records) for run in self.runs if seeds is None or run.seed in seeds]
+        numerators, denominators = zip(*of_runs, strict=True)
+        return np.stack(numerators), np.stack(denominators)
+
+    def error_rates(self, regions: Sequence[Region], seeds: Sequence[int] | None = None) -> Rates:
+        """The error rate in each of ``regions``, with ``seeds`` (default: all)."""
+        return Rates.measure(*self.sums(ERROR_RATE, seeds), members(regions, self.lengths))
+
+    def paired_error_rates(self, other: Arm, regions: Sequence[Region], seeds: Sequence[int]) -> Rates:
+        """The error rates of this arm, then those of ``other``, on the same examples with the same seeds."""
+        return Rates.paired(self.error_rates(regions, seeds), other.error_rates(regions, seeds))
+
+
+def arms_of(runs: Sequence[Run]) -> list[Arm]:
+    """The arms, by label."""
+    labels = sorted({run.label for run in runs}, key=_natural_order)
+    by_seed = sorted(runs, key=lambda run: run.seed)
+    return [Arm(label, tuple(run for run in by_seed if run.label == label)) for label in labels]
+
+
+def _natural_order(label: str) -> list[tuple[int, float, str]]:
+    """Sort ``hidden_size=64`` before ``hidden_size=512``."""
+    words = label.replace("=", " ").split()
+    return [(0, float(word), "") if word.replace(".", "", 1).isdigit() else (1, 0.0, word) for word in words]
+
+
+def baselines(arms: Sequence[Arm], baseline: str) -> dict[str, str]:
+    """The label of every compared arm, with that of its baseline: the variant with equal settings where there is one.
+
+    Raises:
+        InputError: there is no arm or variant ``baseline``.
+    """
+    labels = [arm.label for arm in arms]
+    if baseline in labels:
+        return {label: baseline for label in labels if label != baseline}
+    if baseline not in {arm.name for arm in arms}:
+        raise InputError(f"--baseline {baseline}: no such arm among these runs; {nearest(baseline, labels)}")
+    variants = {arm.settings: arm.label for arm in arms if arm.name == baseline}
+    compared = {arm.label: variants[arm.settings] for arm in arms if arm.name != baseline and arm.settings in variants}
+    if compared:
+        return compared
+    first = next(iter(variants.values()))
+    return {label: first for label in labels if label != first}

@@ -1,0 +1,132 @@
+"""Arms against their baselines: the advantage in every region, and how it changes with source length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attnspan.analysis.arms import Arm
+from attnspan.analysis.bins import SIDES, Region, members
+from attnspan.analysis.statistics import NOTHING, Estimate, Floats, Rates, holm, randomisation
+
+PER = 10
+"""Slopes are per this many source tokens."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """By how much an arm makes fewer errors than its baseline, on the same examples with the same seeds."""
+
+    arm: str
+    baseline: str
+    region: Region
+    seeds: tuple[int, ...]
+    advantage: Estimate
+    """The baseline's error rate minus the arm's: above 0, the arm is better."""
+    by_seed: Floats
+    p: float
+    """The interval's p-value against no advantage."""
+    p_holm: float
+    """``p``, corrected (Holm) for the number of bins of this comparison."""
+    p_models: float
+    """Paired randomisation over examples: do *these trained models* differ? It knows nothing of other seeds."""
+    p_models_holm: float
+
+
+@dataclass(frozen=True)
+class Trend:
+    """How one arm changes with source length, on one side of the longest training length."""
+
+    arm: str
+    side: str
+    bins: int
+    seeds: tuple[int, ...]
+    error_factor: Estimate
+    """The factor of the error rate per 10 more source tokens (from a line through the log error rates)."""
+    relative_drop: Estimate
+    """The share of its quality in the shortest bin that the arm has lost in the longest."""
+    baseline: str | None
+    growth: Estimate
+    """Interaction of arm and length: the growth of the advantage over the baseline per 10 more source tokens."""
+
+
+def differences(arm: Arm, baseline: Arm, regions: Sequence[Region]) -> list[Difference]:
+    """The advantage of an arm over its baseline in every region; none where they have no seed in common."""
+    seeds = arm.common_seeds(baseline)
+    if not seeds:
+        return []
+    rates = baseline.paired_error_rates(arm, regions, seeds)
+    K = len(regions)
+    contrasts = np.concatenate([np.eye(K), -np.eye(K)], axis=1)
+    p = np.array([rates.p_value(contrast) for contrast in contrasts])
+    p_models = _randomised(arm, baseline, seeds, regions)
+    is_bin = np.array([not region.total for region in regions])
+    p_holm = _holm_over(p, is_bin)
+    p_models_holm = _holm_over(p_models, is_bin)
+    return [
+        Difference(
+            arm.label, baseline.label, region, seeds, rates.estimate(contrasts[k]),
+            rates.by_seed[:, k] - rates.by_seed[:, K + k],
+            float(p[k]), float(p_holm[k]), float(p_models[k]), float(p_models_holm[k]),
+        )
+        for k, region in enumerate(regions)
+    ]  # fmt: skip
+
+
+def trends(arm: Arm, baseline: Arm | None, regions: Sequence[Region]) -> list[Trend]:
+    """Slope and drop of an arm on each side that has two bins or more."""
+    found = []
+    for side in SIDES:
+        bins = [region for region in regions if region.side == side and not region.total]
+        if len(bins) < 2:
+            continue
+        own = arm.error_rates(bins)
+        slope = _slope_weights(np.array([region.mean_length for region in bins]))
+        growth = NOTHING
+        if baseline and (seeds := arm.common_seeds(baseline)):
+            growth = baseline.paired_error_rates(arm, bins, seeds).estimate(np.concatenate([slope, -slope]))
+        found.append(
+            Trend(
+                arm.label, side, len(bins), arm.seeds, _error_factor(own, slope), _relative_drop(own),
+                baseline.label if baseline else None, growth,
+            )
+        )  # fmt: skip
+    return found
+
+
+def _randomised(arm: Arm, baseline: Arm, seeds: Sequence[int], regions: Sequence[Region]) -> Floats:
+    edits = [sum(run.records["edits"].to_numpy() for run in one.runs if run.seed in seeds) for one in (baseline, arm)]
+    return randomisation(np.asarray(edits[0] - edits[1], dtype=np.float64), members(regions, arm.lengths))
+
+
+def _holm_over(p_values: Floats, chosen: NDArray[np.bool_]) -> Floats:
+    """Holm's correction over the chosen p-values; the others stay as they are."""
+    corrected = p_values.copy()
+    corrected[chosen] = holm(p_values[chosen].tolist())
+    return corrected
+
+
+def _slope_weights(at: Floats) -> Floats:
+    """Weights that give the slope, per 10 tokens, of the least-squares line through one value a bin."""
+    centred = at - at.mean()
+    return np.asarray(PER * centred / (centred**2).sum())
+
+
+def _error_factor(rates: Rates, slope: Floats) -> Estimate:
+    if not (rates.mean > 0).all():
+        return NOTHING  # an error rate of 0 has no logarithm
+    logarithm = rates.estimate(slope / rates.mean, float(slope @ np.log(rates.mean)))
+    value, low, high = np.exp([logarithm.value, logarithm.low, logarithm.high])
+    return Estimate(float(value), float(low), float(high), rates.seeds)
+
+
+def _relative_drop(rates: Rates) -> Estimate:
+    first, last = 1 - rates.mean[0], max(1 - rates.mean[-1], 0.0)
+    if not first > 0:
+        return NOTHING
+    weights = np.zeros(len(rates.mean))
+    weights[0], weights[-1] = -last / first**2, 1 / first
+    return rates.estimate(weights, float(1 - last / first)).clipped(-np.inf, 1.0)  # quality is not below 0

@@ -1,0 +1,113 @@
+"""What a reader must know before believing the numbers of a study, one sentence each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from attnspan.analysis.arms import Arm
+from attnspan.analysis.collection import differing_keys
+from attnspan.runs.finished_run import Run
+
+
+def notes_on_arms(arms: Sequence[Arm], compared: Mapping[str, str], best: Arm) -> list[str]:
+    """Notes on seeds, baselines and training lengths.
+
+    Args:
+        arms: of the study.
+        compared: the label of every compared arm, with that of its baseline.
+        best: the arm that sets the threshold of spans.
+    """
+    several = len(arms) > 1
+    return [
+        *([] if several else [f"There is one arm only ({arms[0].label}), so there are no differences to show."]),
+        *_notes_on_seeds(arms),
+        *_notes_on_baselines(arms, compared),
+        *_notes_on_few_seeds(arms),
+        *_notes_on_training_lengths(arms),
+        *_notes_on_settings(arms),
+        *(
+            f"{arm.label} has no seed in common with {best.label}, the best arm on the shortest sources, so the "
+            "threshold of its span is taken as known: that interval is too narrow."
+            for arm in arms
+            if not arm.common_seeds(best)
+        ),
+    ]
+
+
+def _notes_on_seeds(arms: Sequence[Arm]) -> Iterable[str]:
+    every_seed = sorted({seed for arm in arms for seed in arm.seeds})
+    for arm in arms:
+        if missing := [seed for seed in every_seed if seed not in arm.seeds]:
+            yield (
+                f"{arm.label} has no run with seed {', '.join(map(str, missing))}; differences to it use the seeds "
+                "that both arms have."
+            )
+
+
+def _notes_on_baselines(arms: Sequence[Arm], compared: Mapping[str, str]) -> Iterable[str]:
+    by_label = {arm.label: arm for arm in arms}
+    for label, baseline in compared.items():
+        if not by_label[label].common_seeds(by_label[baseline]):
+            yield f"{label} and {baseline} have no seed in common, so their difference is not given."
+    uncompared = [arm.label for arm in arms if arm.label not in {*compared, *compared.values()}]
+    if uncompared and len(arms) > 1:
+        yield f"There is no baseline with the same settings for {', '.join(uncompared)}."
+
+
+def _notes_on_few_seeds(arms: Sequence[Arm]) -> Iterable[str]:
+    for arm in arms:
+        if len(arm.seeds) == 1:
+            yield f"{arm.label} has one seed: its intervals cover the draw of test examples only, not of seeds."
+    if max(len(arm.seeds) for arm in arms) == 2:
+        yield "With two seeds an interval rests on one degree of freedom: it is valid, but wide."
+
+
+def _notes_on_training_lengths(arms: Sequence[Arm]) -> Iterable[str]:
+    if len({arm.training_max for arm in arms}) > 1:
+        lengths = ", ".join(f"{arm.label} {arm.training_max}" for arm in arms)
+        yield f"The longest source seen in training differs ({lengths}); each arm is in range up to its own."
+
+
+def _notes_on_settings(arms: Sequence[Arm]) -> Iterable[str]:
+    """A comparison is fair if arms differ in their decoder only."""
+    variants = [[arm.runs[0] for arm in arms if arm.name == name] for name in {arm.name for arm in arms}]
+    own = ("decoder.", *(key for runs in variants for key in differing_keys(runs)))  # a variant's label names them
+    differing = [key for key in differing_keys([arm.runs[0] for arm in arms]) if not key.startswith(own)]
+    if differing:
+        yield f"Besides the decoder, the arms differ in {', '.join(differing)}."
+
+
+def notes_on_origin(runs: Sequence[Run]) -> list[str]:
+    """Where and by which code the runs were made, if not all by the same."""
+    notes = []
+    processors = Counter((run.summary.get("machine") or {}).get("processor") or "unknown" for run in runs)
+    if len(processors) > 1:
+        notes.append(
+            f"The runs were made on several processors ({_counted(processors, 'on')}): a run has the same numbers on "
+            "one machine only, and may differ in the third decimal between two."
+        )
+    states = Counter((_commit(run.summary), run.summary.get("code")) for run in runs)
+    if len({code or commit for commit, code in states}) > 1:
+        by_commit = len({commit for commit, _ in states}) == len(states)
+        names = Counter({commit if by_commit else f"{commit} (code {code})": n for (commit, code), n in states.items()})
+        several = "commits" if by_commit else "states"
+        notes.append(f"The runs were made by several {several} of this code ({_counted(names, 'by')}).")
+    kernels = Counter(run.summary.get("kernels") or "unknown" for run in runs)
+    if len(kernels.keys() - {"unknown"}) > 1:
+        notes.append(
+            f"The runs were made with several kernel implementations ({_counted(kernels, 'with')}), which round "
+            "differently: a run may differ in the third decimal between two."
+        )
+    return notes
+
+
+def _commit(summary: Mapping[str, Any]) -> str:
+    """The commit in 12 digits, with a plus sign if tracked files differed from it."""
+    commit = str(summary.get("git_commit") or "unknown")
+    return commit.removesuffix("+")[:12] + "+" * commit.endswith("+")
+
+
+def _counted(names: Counter[str], preposition: str) -> str:
+    return ", ".join(f"{count} {preposition} {name}" for name, count in names.most_common())

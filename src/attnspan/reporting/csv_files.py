@@ -1,0 +1,115 @@
+"""The numbers of a study as data frames, one per csv file of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from attnspan.analysis.bins import Region
+from attnspan.analysis.study import Point, Study
+
+CURVE = "curve.csv"
+
+
+def csv_files(study: Study) -> dict[str, pd.DataFrame]:
+    """File name -> content; the files on attention and on text only where there is any."""
+    files = {
+        CURVE: points_frame(study.curve),
+        "seeds.csv": _seeds_frame(study.curve),
+        "differences.csv": _differences_frame(study),
+        "spans.csv": _spans_frame(study),
+        "trends.csv": _trends_frame(study),
+    }
+    for name, points in (("attention", study.attention), ("text", study.translation)):
+        if points:
+            files |= {f"{name}.csv": points_frame(points), f"{name}_seeds.csv": _seeds_frame(points)}
+    return files
+
+
+def points_frame(points: Sequence[Point]) -> pd.DataFrame:
+    """curve.csv, attention.csv and text.csv: one row per arm and region."""
+    rows = []
+    for point in points:
+        row = {"arm": point.arm, **_region_columns(point.region), "seeds": len(point.seeds)}
+        for metric, estimate in point.metrics.items():
+            row |= {metric: estimate.value, f"{metric}_low": estimate.low, f"{metric}_high": estimate.high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _seeds_frame(points: Sequence[Point]) -> pd.DataFrame:
+    """seeds.csv, attention_seeds.csv and text_seeds.csv: one row per arm, region and seed, without intervals."""
+    rows = []
+    for point in points:
+        for s, seed in enumerate(point.seeds):
+            values = {metric: by_seed[s] for metric, by_seed in point.by_seed.items()}
+            rows.append({"arm": point.arm, "seed": seed, **_region_columns(point.region), **values})
+    return pd.DataFrame(rows)
+
+
+def _differences_frame(study: Study) -> pd.DataFrame:
+    """differences.csv: one row per compared arm and region."""
+    rows = [
+        {
+            "arm": one.arm,
+            "baseline": one.baseline,
+            **_region_columns(one.region),
+            "seeds": len(one.seeds),
+            "advantage": one.advantage.value,
+            "low": one.advantage.low,
+            "high": one.advantage.high,
+            "p": one.p,
+            "p_holm": one.p_holm,
+            "p_models": one.p_models,
+            "p_models_holm": one.p_models_holm,
+        }
+        for one in study.differences
+    ]
+    columns = ["arm", "baseline", *_REGION, "seeds", "advantage", "low", "high"]
+    return pd.DataFrame(rows, columns=[*columns, "p", "p_holm", "p_models", "p_models_holm"])
+
+
+def _spans_frame(study: Study) -> pd.DataFrame:
+    """spans.csv: one row per arm; a censored length is the limit, with ``>`` or ``<`` in the column next to it."""
+    rows = [
+        {
+            "arm": one.arm,
+            "span": one.span.length.tokens,
+            "span_censored": one.span.length.censored,
+            "low": one.span.low.tokens,
+            "low_censored": one.span.low.censored,
+            "high": one.span.high.tokens,
+            "high_censored": one.span.high.censored,
+            "keep": study.keep,
+            "threshold": one.span.threshold,
+            "threshold_arm": one.best,
+            "seeds": len(one.seeds),
+        }
+        for one in study.spans
+    ]
+    return pd.DataFrame(rows)
+
+
+def _trends_frame(study: Study) -> pd.DataFrame:
+    """trends.csv: one row per arm and side."""
+    rows = []
+    for one in study.trends:
+        row: dict[str, Any] = {"arm": one.arm, "baseline": one.baseline, "side": one.side, "bins": one.bins}
+        row["seeds"] = len(one.seeds)
+        for name in ("error_factor", "relative_drop", "growth"):
+            estimate = getattr(one, name)
+            row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+_REGION = ("lengths", "side", "total", "above", "up_to", "mean_length", "examples")
+
+
+def _region_columns(region: Region) -> dict[str, Any]:
+    values: Sequence[Any] = (
+        region.label, region.side, region.total, region.above, region.up_to, region.mean_length, region.examples,
+    )  # fmt: skip
+    return dict(zip(_REGION, values, strict=True))
