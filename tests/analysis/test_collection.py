@@ -273,6 +273,34 @@ def test_a_class_is_a_variant_by_its_name(tmp_path):
     assert labels(tmp_path) == ["plain Adam", "plain SGD"]
 
 
+FORMER = {
+    "decoder._target_": "attnspan.models.bahdanau.BahdanauDecoder",
+    "data._target_": "attnspan.data.pronunciation.Pronunciation",
+    "search": {"_target_": "attnspan.models.search.Greedy"},
+    "choose_by": "loss",
+}
+TODAY = {
+    "decoder._target_": "attnspan.models.decoders.bahdanau.BahdanauDecoder",
+    "data._target_": "attnspan.data.corpora.pronunciation.Pronunciation",
+    "decoding": {"_target_": "attnspan.models.decoding.greedy.Greedy"},
+    "selection_metric": "loss",
+}
+
+
+def test_runs_of_former_and_of_todays_code_are_one_arm(tmp_path):
+    """The fingerprint of former code depends on the module of the corpus, which has moved."""
+    run(tmp_path, "bahdanau", 0, config=FORMER, data_fingerprint="f" * 64, chosen_by="loss")
+    run(tmp_path, "bahdanau", 1, config=TODAY, code="c" * 12, selection_metric="loss")
+    assert labels(tmp_path) == ["bahdanau", "bahdanau"]
+
+
+def test_other_data_under_one_config_are_refused_in_runs_of_former_and_of_todays_code_too(tmp_path):
+    run(tmp_path, "bahdanau", 0, config=FORMER, data_fingerprint="f" * 64)
+    run(tmp_path, "bahdanau", 1, config=TODAY, code="c" * 12, training_lengths=(5, 61))
+    with pytest.raises(InputError, match="different data under one config"):
+        collect([tmp_path])
+
+
 def test_runs_with_other_seeds_and_another_config_are_variants_too(tmp_path):
     run(tmp_path, seed=0, config={"optimizer.lr": 0.01})
     run(tmp_path, seed=1)

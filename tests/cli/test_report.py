@@ -17,6 +17,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from attnspan.analysis.collection import collect
+from attnspan.analysis.notes import notes_on_origin
 from attnspan.analysis.study import build_study
 from attnspan.cli import report
 from attnspan.reporting import page, plots, report_files
@@ -502,6 +503,34 @@ def test_runs_of_two_machines_and_of_two_commits_are_said_to_be(tmp_path):
     assert any("several commits of this code (2 by aaaaaaaaaaaa, 1 by bbbbbbbbbbbb)" in note for note in notes)
     one_place = build_study(collect([next((tmp_path / "pronunciation" / "plain").iterdir())])).notes
     assert not any("several" in note for note in one_place)
+
+
+@pytest.mark.parametrize(
+    ("summaries", "note"),
+    [
+        ([("aaa", "111"), ("aaa", "222")], "several states of this code (1 by aaa (code 111), 1 by aaa (code 222))"),
+        ([("aaa", "111"), ("aaa+", "222")], "several commits of this code (1 by aaa, 1 by aaa+)"),
+        ([("aaa", None), ("bbb", "222")], "several commits of this code (1 by aaa, 1 by bbb)"),
+        ([("aaa", "111"), ("bbb", "111")], None),
+    ],
+)
+def test_runs_of_several_states_of_the_code_are_said_to_be(tmp_path, summaries, note):
+    """Two commits with the same source files are the same code."""
+    examples = [example(n, 6) for n in range(40)]
+    for seed, (commit, code) in enumerate(summaries):
+        fake_run(tmp_path, "plain", seed, examples, [1] * 40, git_commit=commit, **({"code": code} if code else {}))
+    about_code = [one for one in build_study(collect([tmp_path])).notes if "of this code" in one]
+    assert about_code == ([f"The runs were made by {note}."] if note else [])
+
+
+def test_runs_with_several_kernels_are_said_to_be(tmp_path):
+    examples = [example(n, 6) for n in range(40)]
+    for seed, kernels in enumerate((None, "numba", "numba", "torch")):
+        summary = {"kernels": kernels} if kernels else {}
+        fake_run(tmp_path, "plain", seed, examples, [1] * 40, **summary)
+    runs = collect([tmp_path]).runs
+    assert "(2 with numba, 1 with unknown, 1 with torch)" in " ".join(notes_on_origin(runs))
+    assert notes_on_origin(runs[:3]) == []  # a former run does not say
 
 
 def test_the_share_of_quality_lost_is_one_at_most(tmp_path):

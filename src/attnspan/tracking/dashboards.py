@@ -179,7 +179,7 @@ def report(runs: StudyRuns, *, project: str, entity: str) -> wr.Report:
             wr.P("Error rates with 95% intervals over seeds and test examples, from attnspan-report."),
             grid([wr.MediaBrowser(media_keys=compared, num_columns=2, layout=_wide())], of_study),
             wr.H2("Quality against source length"),
-            wr.P("On the test set, free-running unless called teacher-forced; the band is the standard deviation over seeds."),
+            wr.P("On the test set, free-running unless called teacher-forced. Bands: standard deviation over seeds."),
             grid(_quality(runs.by), of_data, by),
             wr.H2("Curves"),
             grid(_curves(runs.by), of_data, by),
