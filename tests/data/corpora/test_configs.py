@@ -21,9 +21,11 @@ GIVEN = {
 
 
 def load(path: Path) -> DictConfig:
-    """The ``data`` node that a file makes; one that also names its data is written for the whole config."""
+    """The ``data`` node of a file, on top of its defaults; a file that sets ``data_name`` is for the whole config."""
     config = OmegaConf.load(path)
     assert isinstance(config, DictConfig)
+    for name in config.pop("defaults", []):
+        config = OmegaConf.unsafe_merge(load(path.with_name(f"{name}.yaml")), config)
     return config.data if "data_name" in config else config
 
 
@@ -60,7 +62,7 @@ def test_a_published_dataset_is_pinned_and_says_its_licence(path: Path) -> None:
     config = load(path)
     assert re.fullmatch(r"[0-9a-f]{40}", config.revision)
     assert config.source != config.target
-    header = path.read_text().split("_target_:")[0]
+    header = path.read_text().split("\ndefaults:")[0]
     assert "\n# Licence: " in header
     assert config.path in header
     assert "data.path=DIRECTORY" in header.replace("\n# ", " ")
