@@ -17,8 +17,8 @@ from torch.autograd.function import once_differentiable
 
 from attnspan.kernels.backend import uses_numba
 
-CellState = tuple[Float[Tensor, "B H"], ...]
-"""(h,) of a GRU, (h, c) of an LSTM."""
+State = tuple[Tensor, ...]
+"""(h,) of a GRU, (h, c) of an LSTM, each [B, H]; or several such tensors."""
 
 
 class Cell(Protocol):
@@ -34,8 +34,8 @@ class Cell(Protocol):
     def step(
         input_gates: Float[Tensor, "B GH"],
         hidden_gates: Float[Tensor, "B n"],
-        state: CellState,
-        next_state: CellState,
+        state: State,
+        next_state: State,
         activation: Float[Tensor, "B H"],
     ) -> None:
         """Write the next state, and what the backward pass needs.
@@ -50,10 +50,8 @@ class Cell(Protocol):
 
     @staticmethod
     def prepare_backward(
-        hidden_gates: Float[Tensor, "T B n"],
-        states: tuple[Float[Tensor, "T B H"], ...],
-        activation: Float[Tensor, "T B H"],
-    ) -> tuple[Tensor, ...]:
+        hidden_gates: Float[Tensor, "T B n"], states: State, activation: Float[Tensor, "T B H"]
+    ) -> State:
         """What :meth:`backward` needs besides ``hidden_gates``, for all steps at once: tensors [T, B, ...].
 
         Args:
@@ -64,12 +62,12 @@ class Cell(Protocol):
 
     @staticmethod
     def backward(
-        d_state: CellState,
+        d_state: State,
         hidden_gates: Float[Tensor, "B n"],
-        saved: tuple[Tensor, ...],
+        saved: State,
         d_input_gates: Float[Tensor, "B GH"],
         d_hidden_gates: Float[Tensor, "B n"],
-    ) -> CellState:
+    ) -> State:
         """Write d_i, and d_g into the first columns of ``d_hidden_gates``, from the gradients of the next state.
 
         Returns:
@@ -83,9 +81,7 @@ class GRUCell:
     parts = 1
 
     @staticmethod
-    def step(
-        input_gates: Tensor, hidden_gates: Tensor, state: CellState, next_state: CellState, activation: Tensor
-    ) -> None:
+    def step(input_gates: Tensor, hidden_gates: Tensor, state: State, next_state: State, activation: Tensor) -> None:
         """See :class:`Cell`: r, z, g_n stay in ``hidden_gates``."""
         H = activation.size(1)
         gates = hidden_gates[:, : 3 * H]
@@ -95,7 +91,7 @@ class GRUCell:
         torch.lerp(activation, state[0], update, out=next_state[0])
 
     @staticmethod
-    def prepare_backward(hidden_gates: Tensor, states: tuple[Tensor, ...], activation: Tensor) -> tuple[Tensor, ...]:
+    def prepare_backward(hidden_gates: Tensor, states: State, activation: Tensor) -> State:
         """See :class:`Cell`: dh'/dz and dh'/dn before their activations, and d(r g_n)/dr."""
         reset, update, recurrent = hidden_gates[..., : 3 * activation.size(2)].chunk(3, dim=2)
         of_update = (states[0] - activation) * update * (1 - update)
@@ -104,12 +100,8 @@ class GRUCell:
 
     @staticmethod
     def backward(
-        d_state: CellState,
-        hidden_gates: Tensor,
-        saved: tuple[Tensor, ...],
-        d_input_gates: Tensor,
-        d_hidden_gates: Tensor,
-    ) -> CellState:
+        d_state: State, hidden_gates: Tensor, saved: State, d_input_gates: Tensor, d_hidden_gates: Tensor
+    ) -> State:
         """See :class:`Cell`."""
         (slopes,) = saved
         H = d_state[0].size(1)
@@ -129,9 +121,7 @@ class LSTMCell:
     parts = 2
 
     @staticmethod
-    def step(
-        input_gates: Tensor, hidden_gates: Tensor, state: CellState, next_state: CellState, activation: Tensor
-    ) -> None:
+    def step(input_gates: Tensor, hidden_gates: Tensor, state: State, next_state: State, activation: Tensor) -> None:
         """See :class:`Cell`: i, f, g, o stay in ``hidden_gates``."""
         H = activation.size(1)
         gates = hidden_gates[:, : 4 * H]
@@ -145,7 +135,7 @@ class LSTMCell:
         torch.mul(leave, activation, out=next_state[0])
 
     @staticmethod
-    def prepare_backward(hidden_gates: Tensor, states: tuple[Tensor, ...], activation: Tensor) -> tuple[Tensor, ...]:
+    def prepare_backward(hidden_gates: Tensor, states: State, activation: Tensor) -> State:
         """See :class:`Cell`: dc'/di, dc'/df, dc'/dg and dh'/do before their activations, and dh'/dc'."""
         enter, forget, new, leave = hidden_gates[..., : 4 * activation.size(2)].chunk(4, dim=2)
         of_enter = new * enter * (1 - enter)
@@ -156,12 +146,8 @@ class LSTMCell:
 
     @staticmethod
     def backward(
-        d_state: CellState,
-        hidden_gates: Tensor,
-        saved: tuple[Tensor, ...],
-        d_input_gates: Tensor,
-        d_hidden_gates: Tensor,
-    ) -> CellState:
+        d_state: State, hidden_gates: Tensor, saved: State, d_input_gates: Tensor, d_hidden_gates: Tensor
+    ) -> State:
         """See :class:`Cell`."""
         (slopes,) = saved
         d_hidden, d_cell = d_state
@@ -188,7 +174,7 @@ def cell_kernel(cells: nn.GRU | nn.LSTM) -> type[Cell]:
     return LSTMCell if is_lstm else GRUCell
 
 
-def state_buffers(initial: CellState, steps: int) -> tuple[Float[Tensor, "T B H"], ...]:
+def state_buffers(initial: State, steps: int) -> State:
     """Buffers for the states at times 0 ... ``steps``, the first of which is ``initial``."""
     buffers = tuple(part.new_empty(steps + 1, *part.shape) for part in initial)
     for buffer, part in zip(buffers, initial, strict=True):
@@ -196,7 +182,7 @@ def state_buffers(initial: CellState, steps: int) -> tuple[Float[Tensor, "T B H"
     return buffers
 
 
-def at(states: Sequence[Tensor], t: int) -> tuple[Tensor, ...]:
+def at(states: Sequence[Tensor], t: int) -> State:
     """Each of [T, B, ...] at time t."""
     return tuple(part[t] for part in states)
 

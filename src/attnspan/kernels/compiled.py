@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from attnspan.kernels.cells import CellState
+from attnspan.kernels.cells import State
 
 # Numba reads the number of threads when it is loaded. All of them wait for each other at every kernel, busy or not, and
 # where both use OpenMP they are torch's own, whose number numba sets when it starts them. For one it starts none.
@@ -314,25 +314,19 @@ class NumbaGRU:
     parts = 1
 
     @staticmethod
-    def step(
-        input_gates: Tensor, hidden_gates: Tensor, state: CellState, next_state: CellState, activation: Tensor
-    ) -> None:
+    def step(input_gates: Tensor, hidden_gates: Tensor, state: State, next_state: State, activation: Tensor) -> None:
         """See :class:`~attnspan.kernels.cells.Cell`: r, z, g_n stay in ``hidden_gates``."""
         _gru(input_gates, hidden_gates, state[0], next_state[0], activation)
 
     @staticmethod
-    def prepare_backward(hidden_gates: Tensor, states: tuple[Tensor, ...], activation: Tensor) -> tuple[Tensor, ...]:
+    def prepare_backward(hidden_gates: Tensor, states: State, activation: Tensor) -> State:
         """See :class:`~attnspan.kernels.cells.Cell`."""
         return states[0], activation
 
     @staticmethod
     def backward(
-        d_state: CellState,
-        hidden_gates: Tensor,
-        saved: tuple[Tensor, ...],
-        d_input_gates: Tensor,
-        d_hidden_gates: Tensor,
-    ) -> CellState:
+        d_state: State, hidden_gates: Tensor, saved: State, d_input_gates: Tensor, d_hidden_gates: Tensor
+    ) -> State:
         """See :class:`~attnspan.kernels.cells.Cell`."""
         d_hidden = torch.empty_like(d_state[0])
         _gru_backward(d_state[0], hidden_gates, *saved, d_input_gates, d_hidden_gates, d_hidden)
@@ -345,25 +339,19 @@ class NumbaLSTM:
     parts = 2
 
     @staticmethod
-    def step(
-        input_gates: Tensor, hidden_gates: Tensor, state: CellState, next_state: CellState, activation: Tensor
-    ) -> None:
+    def step(input_gates: Tensor, hidden_gates: Tensor, state: State, next_state: State, activation: Tensor) -> None:
         """See :class:`~attnspan.kernels.cells.Cell`: i, f, g, o stay in ``hidden_gates``."""
         _lstm(input_gates, hidden_gates, state[1], *next_state, activation)
 
     @staticmethod
-    def prepare_backward(hidden_gates: Tensor, states: tuple[Tensor, ...], activation: Tensor) -> tuple[Tensor, ...]:
+    def prepare_backward(hidden_gates: Tensor, states: State, activation: Tensor) -> State:
         """See :class:`~attnspan.kernels.cells.Cell`."""
         return states[1], activation
 
     @staticmethod
     def backward(
-        d_state: CellState,
-        hidden_gates: Tensor,
-        saved: tuple[Tensor, ...],
-        d_input_gates: Tensor,
-        d_hidden_gates: Tensor,
-    ) -> CellState:
+        d_state: State, hidden_gates: Tensor, saved: State, d_input_gates: Tensor, d_hidden_gates: Tensor
+    ) -> State:
         """See :class:`~attnspan.kernels.cells.Cell`."""
         d_cell = torch.empty_like(d_state[1])
         _lstm_backward(*d_state, hidden_gates, *saved, d_input_gates, d_hidden_gates, d_cell)
