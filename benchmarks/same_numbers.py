@@ -44,8 +44,9 @@ FORMER = {
 }
 """How overrides of today began when modules lay flat."""
 COUNTS = (
-    "arm", "data", "seed", "parameters", "updates", "best_update", "best_validation_loss", "test", "examples", "dropped",
-    "skipped", "unknown", "overlap", "references_over_limit", "training_lengths", "test_fingerprint", "threads", "devices",
+    "arm", "data", "seed", "parameters", "updates", "best_update", "best_validation_loss", "test", "examples",
+    "dropped", "skipped", "unknown", "overlap", "references_over_limit", "training_lengths", "test_fingerprint",
+    "threads", "devices",
 )  # fmt: skip
 """What is compared of a summary."""
 
@@ -89,7 +90,9 @@ def cases(arms: Sequence[str], inputs: Path) -> dict[str, list[str]]:
         "recall": [*MODEL, "data=recall", "data.train_lengths=[5,9]", "data.test_lengths=[5,12]", *generated],
         "pronunciation": [*MODEL, "data.train_lengths=[3,9]", "data.test_lengths=[3,12]", *generated],
         "csv, words": [*MODEL, *files(inputs, "csv"), *named, *tokens("words").split()],
-        "csv, symbols, links": [*MODEL, *files(inputs, "csv"), *named, *tokens("symbols").split(), "data.alignment=links"],
+        "csv, symbols, links": [
+            *MODEL, *files(inputs, "csv"), *named, *tokens("symbols").split(), "data.alignment=links",
+        ],
         "tsv, characters": [
             *MODEL, *files(inputs, "tsv"), *named, "data.columns=[source,target]", *tokens("characters").split(),
         ],
@@ -97,7 +100,9 @@ def cases(arms: Sequence[str], inputs: Path) -> dict[str, list[str]]:
             *MODEL, *files(inputs, "jsonl"), "data.source=translation.en", "data.target=translation.de",
             "data.vocabulary_size=270",
         ],
-        "parquet, joined rows": [*MODEL, *files(inputs, "parquet"), *named, *tokens("characters").split(), "data.concat=2"],
+        "parquet, joined rows": [
+            *MODEL, *files(inputs, "parquet"), *named, *tokens("characters").split(), "data.concat=2",
+        ],
         "parallel": [
             *MODEL, "data=parallel", *(f"data.{split}={inputs / split}" for split in ("train", "validation", "test")),
             "data.source=de", "data.target=en", *tokens("characters").split(),
@@ -267,7 +272,7 @@ def main() -> int:
         & {path.stem for path in (after.code / "conf/decoder").glob("*.yaml")}
     )
     small = cases(arms, inputs)
-    search = ("hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "optimizer.lr='interval(0.001,0.01)'", "study=tuning")
+    search = ("hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "optimizer.lr=interval(0.001,0.01)", "study=tuning")
     slow = {
         "killed and resumed": [*TINY, "model.dropout=0.3", "trainer.max_steps=60", "checkpoint_interval=0"],
         "two devices": [*TINY, "trainer.devices=2", "trainer.strategy=ddp"],
