@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 
@@ -23,6 +24,14 @@ def test_a_wrong_shape_is_an_error(composed: Compose) -> None:
         model(source, lengths, torch.ones(2, 4))
     with pytest.raises(TypeCheckError, match="mask"):
         Memory(states=torch.ones(2, 3, 4), mask=torch.ones(2, 4, dtype=torch.bool), final_state=())
+
+
+def test_checks_draw_no_random_numbers(composed: Compose) -> None:
+    """Or a run in this process would differ from the same run in its own."""
+    model = small(composed, "plain_every_step", "rnn=lstm")
+    state = random.getstate()
+    model(*pad([[4, 5, 6], [7]]), torch.ones(2, 4, dtype=torch.long))
+    assert random.getstate() == state
 
 
 def test_a_run_checks_no_types() -> None:
