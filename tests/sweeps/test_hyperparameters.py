@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,11 +15,13 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from pathlib import Path
 
 import pytest
+import yaml
 
 from attnspan.cli.train import main
+from attnspan.config.compose import conf_directory
 from attnspan.errors import InputError
 from attnspan.files import read_json
-from attnspan.runs.layout import SUMMARY
+from attnspan.runs.layout import CONFIG, SUMMARY
 from attnspan.sweeps.hyperparameters.space import Choices, NumberRange, Space, corners
 from hydra_plugins.attnspan_sweeps.search_space import read_space
 from tests.conftest import TINY, parsed
@@ -189,11 +192,13 @@ def search(cwd: Path, n_trials: int, *words: str, n_jobs: int | None = 1, fails:
 
 
 @contextmanager
-def searching(cwd: Path, n_trials: int, *, n_jobs: int = 1, seconds: float) -> Iterator[subprocess.Popen[str]]:
+def searching(
+    cwd: Path, n_trials: int, *words: str, n_jobs: int = 1, seconds: float
+) -> Iterator[subprocess.Popen[str]]:
     """Search in a process of its own."""
     more = {"ATTNSPAN_CACHE": str(cwd / "cache"), "PYTHONPATH": str(ROOT), "STUB_SECONDS": str(seconds)}
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.stub_train", *words_of(n_trials, n_jobs)],
+        [sys.executable, "-m", "tests.stub_train", *words_of(n_trials, n_jobs), *words],
         cwd=cwd,
         env=os.environ | more,
         stdout=subprocess.PIPE,
@@ -330,6 +335,26 @@ def test_what_fails_is_told_and_tried_again(tmp_path: Path) -> None:
     assert code == 0, printed + complaint
     assert len(computed(tmp_path)) == 4
     assert sum(computed(tmp_path)) == 4 + len(failed)
+
+
+def test_edits_while_it_searches_change_no_trial(tmp_path: Path) -> None:
+    """Trials are composed when they are asked for, from the config files as they were at launch."""
+    for group in ("optimizer", "decoder"):
+        (tmp_path / "own" / group).mkdir(parents=True)
+    optimizer, decoder = tmp_path / "own" / "optimizer" / "mine.yaml", tmp_path / "own" / "decoder" / "mine.yaml"
+    shutil.copy(conf_directory() / "optimizer" / "adam.yaml", optimizer)
+    shutil.copy(conf_directory() / "decoder" / "plain.yaml", decoder)
+    own = ("--config-dir", "own", "optimizer=mine", "decoder=mine,plain")
+    with searching(tmp_path, 5, *own, seconds=0.5) as process:
+        until(lambda: computed(tmp_path))
+        optimizer.write_text(optimizer.read_text(encoding="utf-8").replace("0.98", "0.5"), encoding="utf-8")
+        decoder.unlink()
+        printed, complaint = process.communicate(timeout=120)
+    assert process.returncode == 0, printed + complaint
+    directories = [tmp_path / line for line in (tmp_path / "runs" / "mine.txt").read_text(encoding="utf-8").split()]
+    configs = [yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8")) for directory in directories]
+    assert [config["optimizer"]["betas"] for config in configs] == [[0.9, 0.98]] * 5
+    assert {config["arm"] for config in configs[1:]} == {"mine", "plain"}
 
 
 BAD = {

@@ -33,7 +33,7 @@ from attnspan.runs.status import (
     read_status,
 )
 from attnspan.sweeps import job_process
-from attnspan.sweeps.job import NOT_STARTED, RUNNING_ELSEWHERE, SKIPPED, Job
+from attnspan.sweeps.job import NOT_STARTED, RUNNING_ELSEWHERE, SKIPPED, Job, read_job
 from attnspan.sweeps.progress import ProgressDisplay
 from attnspan.sweeps.queue import enqueue, resolve_outcomes
 from attnspan.sweeps.slurm import array, commands
@@ -284,6 +284,22 @@ def test_loading_for_long_it_has_a_heartbeat(job: Job, monkeypatch: pytest.Monke
     with pytest.raises(SystemExit):
         slurm_job.RunJob()(job, 1)
     assert len(seen) == 3
+
+
+@pytest.mark.parametrize(("restarts", "finished", "rerun"), [(0, False, True), (1, False, False), (1, True, True)])
+def test_a_rerun_that_was_requeued_is_resumed(
+    job: Job, monkeypatch: pytest.MonkeyPatch, restarts: int, finished: bool, rerun: bool
+) -> None:
+    """From the job's file, which each start writes; a finished run is not known to be this job's work."""
+    monkeypatch.setenv("SLURM_RESTART_COUNT", str(restarts))
+    job.config, job.arguments = {**job.config, "rerun": True}, [sys.executable, "-c", ""]
+    if finished:
+        write_results(job.directory)
+        slurm_job.RunJob()(job, 1)
+    else:
+        with pytest.raises(SystemExit):
+            slurm_job.RunJob()(job, 1)
+    assert read_job(job.directory).config == {**job.config, "rerun": rerun}
 
 
 class TestWhatAnEarlierCommandHasSubmitted:
