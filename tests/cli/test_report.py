@@ -528,7 +528,7 @@ def test_runs_with_several_kernels_are_said_to_be(tmp_path):
     for seed, kernels in enumerate((None, "numba", "numba", "torch")):
         summary = {"kernels": kernels} if kernels else {}
         fake_run(tmp_path, "plain", seed, examples, [1] * 40, **summary)
-    runs = collect([tmp_path]).runs
+    runs = sorted(collect([tmp_path]).runs, key=lambda run: run.seed)
     assert "(2 with numba, 1 with unknown, 1 with torch)" in " ".join(notes_on_origin(runs))
     assert notes_on_origin(runs[:3]) == []  # a former run does not say
 

@@ -1,7 +1,7 @@
-"""``attnspan-dashboard``: the workspace and the report of a study on W&B, as code.
+"""``attnspan-dashboard``: the workspaces and the W&B report of a study, as code.
 
-What they draw is what :mod:`attnspan.tracking.run_logger` and :mod:`attnspan.tracking.study` log. ``--dry-run`` writes
-them as JSON and needs neither key nor network; without it they are saved, and their addresses printed.
+They draw what :mod:`attnspan.tracking.run_logger` and :mod:`attnspan.tracking.study` log. ``--dry-run`` writes them as
+JSON, without key or network; otherwise they are saved on W&B, and their addresses printed.
 """
 
 from __future__ import annotations
@@ -11,18 +11,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from attnspan.cli.console import ListParser
 from attnspan.errors import InputError
 from attnspan.tracking.dashboards import find_study, save, write_json
 
-if TYPE_CHECKING:
-    pass
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command. Returns its exit code: 2 for input that cannot be used, said in one line."""
+    """Run the command and return its exit code; input that cannot be used is a one-line error with code 2."""
     options = _parser().parse_args(sys.argv[1:] if arguments is None else arguments)
     try:
         runs = find_study([Path(run) for run in options.runs])
@@ -42,15 +37,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = ListParser(
         prog="attnspan-dashboard",
         fromfile_prefix_chars="@",
-        description="Build the W&B workspace and report of a study, and save them, or write their JSON.",
+        description="Build the W&B workspaces and the W&B report of a study. Saves them on W&B, or writes them as JSON.",
     )
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="a run directory, a directory above some, or @FILE that lists them"
     )
-    parser.add_argument("--project", help="on W&B (default: $WANDB_PROJECT, else attnspan)")
-    parser.add_argument("--entity", help="whose project (default: $WANDB_ENTITY, else your own)")
-    parser.add_argument("--dry-run", action="store_true", help="write their JSON, and save nothing")
-    parser.add_argument("--out", default=".", metavar="DIR", help="where --dry-run writes (default: here)")
+    parser.add_argument("--project", help="the W&B project (default: $WANDB_PROJECT, else attnspan)")
+    parser.add_argument("--entity", help="the owner of the project (default: $WANDB_ENTITY, else your own)")
+    parser.add_argument("--dry-run", action="store_true", help="write JSON files and save nothing on W&B")
+    parser.add_argument("--out", default=".", metavar="DIR", help="directory of the JSON files (default: the working directory)")
     return parser
 
 

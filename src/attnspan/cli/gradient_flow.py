@@ -1,7 +1,6 @@
-"""``attnspan-gradient-flow``: how far the gradient reaches, before and after training, against the distance it has to
-go.
+"""``attnspan-gradient-flow``: the norm of the gradient against its distance, before and after training.
 
-What is measured stands at the head of :mod:`attnspan.evaluation.gradient_norms`.
+:mod:`attnspan.evaluation.gradient_norms` defines what is measured.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -29,22 +27,18 @@ from attnspan.evaluation.gradient_flow import MAX_OUTPUTS, gold_links, measure_n
 from attnspan.files import write_text
 from attnspan.reporting.formatting import NONE, number
 
-if TYPE_CHECKING:
-    pass
-
-
-GOLD = "the source positions that each output needs are the gold alignment's"
-STAND_IN = (
+GOLD = "the source positions that each output needs are those of the gold alignment"
+SAME_PLACE = (
     "no gold alignment is known: the source position that output t of T needs is taken to be the one at the same "
-    "relative place, floor((t - 1/2) S / T) + 1 of S; true only of what is said in order, and there within a few tokens"
+    "relative place, floor((t - 1/2) S / T) + 1 of S, which holds only for monotonic data, and there within a few tokens"
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command. Returns its exit code: 2 for input that cannot be used, said in one line."""
+    """Run the command and return its exit code; input that cannot be used is a one-line error with code 2."""
     options = _parser().parse_args(arguments)
     try:
-        reach(
+        measure(
             [Path(run) for run in options.runs],
             out=Path(options.out),
             examples=options.examples,
@@ -64,52 +58,52 @@ def _parser() -> argparse.ArgumentParser:
     parser = ListParser(
         prog="attnspan-gradient-flow",
         fromfile_prefix_chars="@",
-        description="How much of the loss of an output token reaches the source token that it needs, in the models of "
-        "finished runs as they were before training and as they are after it: the norm of the gradient against the "
-        "number of recurrent steps between the two in a plain encoder-decoder. Prints a table; writes reach.csv, "
-        "slopes.csv, reach.png and reach.svg.",
+        description="Measure the gradient of the loss of an output token with respect to the source token that it needs, "
+        "in the models of finished runs before and after training: its norm against the number of recurrent steps "
+        "between the two tokens in a plain encoder-decoder. Prints a table; writes gradient_flow.csv, slopes.csv, "
+        "gradient_flow.png and gradient_flow.svg.",
     )
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="a run directory, a directory above some, or @FILE that lists them"
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="where the files go, as in reports/reach")
+    parser.add_argument("--out", required=True, metavar="DIR", help="directory of the files, as in reports/gradient_flow")
     parser.add_argument(
         "--examples",
         type=int,
         default=40,
         metavar="N",
-        help="test examples to look at, the same for every run, spread evenly over the test split by length "
-        "(default: 40)",
+        help="number of test examples, the same for every run, evenly spread over the test split by length (default: "
+        "40)",
     )
     parser.add_argument(
         "--trusted",
         action="append",
         default=[],
         metavar="PACKAGE",
-        help="a further package whose classes a run's config may name, for arms of your own; may be repeated",
+        help="another package whose classes a run's config may name, for arms of your own; may be repeated",
     )
     return parser
 
 
-def reach(paths: Sequence[Path], *, out: Path, examples: int, trusted: Sequence[str]) -> None:
+def measure(paths: Sequence[Path], *, out: Path, examples: int, trusted: Sequence[str]) -> None:
     """Measure, print and write.
 
     Args:
-        paths: of runs of one data set, or of directories above them.
+        paths: run directories of one data set, or directories above them.
         out: directory of the files.
-        examples: how many of the test split's.
-        trusted: packages whose classes the runs' configs may name, besides attnspan.
+        examples: how many examples of the test split to take.
+        trusted: packages whose classes the runs' configs may name, in addition to attnspan.
 
     Raises:
-        InputError: one of them cannot be used; says why.
+        InputError: an argument cannot be used; says why.
     """
     collection = collect(paths)
     for excluded in collection.excluded:
-        print(f"left out: {excluded.directory}: {excluded.reason}", file=sys.stderr)
-    arms = build_study(collection).arms  # in the order, and so in the colours, of the report
+        print(f"excluded: {excluded.directory}: {excluded.reason}", file=sys.stderr)
+    arms = build_study(collection).arms  # in the order and the colours of the report
     records = collection.runs[0].records
     if not 1 <= examples <= len(records):
-        raise InputError(f"--examples {examples}: the test split has 1 to {len(records)} to give")
+        raise InputError(f"--examples {examples}: the test split has {len(records)} examples; give 1 to {len(records)}")
     rows = np.unique(np.linspace(0, len(records) - 1, examples).round().astype(int))  # records are sorted by length
     chosen = records.iloc[rows]
     gold = gold_links(collection.runs[0], chosen["example_id"].tolist(), trusted)
@@ -121,30 +115,29 @@ def reach(paths: Sequence[Path], *, out: Path, examples: int, trusted: Sequence[
             pairs.append(measure_norms(run, chosen, gold, trusted).assign(arm=arm.label, seed=run.seed))
     measured = pd.concat(pairs, ignore_index=True)
     bins, slopes = norms_by_distance(measured), fit_slopes(measured)
-    write_text(out / "reach.csv", bins.to_csv(index=False, float_format="%.6g"))
+    write_text(out / "gradient_flow.csv", bins.to_csv(index=False, float_format="%.6g"))
     write_text(out / "slopes.csv", slopes.to_csv(index=False, float_format="%.6g"))
-    how = GOLD if gold else STAND_IN
-    from attnspan.reporting.gradient_flow_plot import draw, save  # matplotlib, when everything else is done
+    alignment = GOLD if gold else SAME_PLACE
+    from attnspan.reporting.gradient_flow_plot import draw, save  # matplotlib takes a second to import
 
-    figure = draw(
-        measured, slopes, note="j from the gold alignment" if gold else "j at t's relative place (a stand-in)"
-    )
+    note = "j from the gold alignment" if gold else "j at the relative place of t (no alignment is known)"
+    figure = draw(measured, slopes, note=note)
     for suffix in (".png", ".svg"):
-        save(figure, out / f"reach{suffix}")
-    show(measured, slopes, examples=len(chosen), how=how, console=open_console())
-    print(f"files: {out / 'reach.csv'}, slopes.csv, reach.png, reach.svg")
+        save(figure, out / f"gradient_flow{suffix}")
+    show(measured, slopes, examples=len(chosen), alignment=alignment, console=open_console())
+    print(f"files: {out / 'gradient_flow.csv'}, slopes.csv, gradient_flow.png, gradient_flow.svg")
 
 
-def show(measured: pd.DataFrame, slopes: pd.DataFrame, *, examples: int, how: str, console: Console) -> None:
-    """Print how it was measured, and the slopes with the norms at both ends."""
+def show(measured: pd.DataFrame, slopes: pd.DataFrame, *, examples: int, alignment: str, console: Console) -> None:
+    """Print how it was measured, the slopes, and the norms at the shortest and the longest distances."""
     ends = [int(measured["steps"].min()), int(measured["steps"].max())]
     near = ends[0] + PER - 1
     far = max(ends[1] - PER + 1, near + 1)
     console.print(
-        Text(f"|| d loss_t / d e_j ||, {examples} test examples, at most {MAX_OUTPUTS} outputs of each; {how}.")
+        Text(f"|| d loss_t / d e_j ||, {examples} test examples, at most {MAX_OUTPUTS} outputs of each; {alignment}.")
     )
     console.print(Text("Distance: recurrent steps between output t and source token j in a plain encoder-decoder."))
-    console.print(Text("A model that is sure of a token has little gradient left: compare slopes more than heights.\n"))
+    console.print(Text("A model that is certain of a token has a small gradient: compare slopes rather than heights.\n"))
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
     table.add_column("arm")
     columns = ("seeds", "pairs", f"decades lost\nper {PER} steps", f"median,\n{ends[0]}–{near} steps")

@@ -1,4 +1,4 @@
-"""``attnspan-inspect``: what a run makes of some sources, and where it looked while it did."""
+"""``attnspan-inspect``: decode sources with a finished run and draw the attention."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from attnspan.analysis.collection import find_runs
 from attnspan.cli.console import open_console
 from attnspan.errors import InputError
 from attnspan.reporting.heatmap_text import lines
 from attnspan.runs.attention_maps import Heatmap
 from attnspan.runs.finished_run import Run, read_run
+from attnspan.runs.layout import find_runs
 
 if TYPE_CHECKING:
     from attnspan.evaluation.loaded_run import Hypothesis
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A source to look at.
+    """A source to decode.
 
     Attributes:
-        name: of its plots.
+        name: the name of its plots.
         source: its text.
-        reference: what should come out, where that is known.
+        reference: the expected output, where it is known.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Subject:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command. Returns its exit code: 2 for input that cannot be used, said in one line."""
+    """Run the command and return its exit code; input that cannot be used is a one-line error with code 2."""
     options = _parser().parse_intermixed_args(arguments)
     try:
         inspect(
@@ -66,8 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="attnspan-inspect",
-        description="Decode sources with a finished run. Prints each output with a heat map of its attention, and "
-        "writes the map as PNG and SVG. Row t shows the weights that produced output token t; <eos> has no row.",
+        description="Decode sources with a finished run. Prints each output with its attention map, and writes the map "
+        "as PNG and SVG. Row t shows the weights that produced output token t; <eos> has no row.",
     )
     parser.add_argument("run", metavar="RUN", help="a run directory, or a directory above one run")
     parser.add_argument(
@@ -77,20 +77,20 @@ def _parser() -> argparse.ArgumentParser:
         "--examples",
         type=int,
         metavar="N",
-        help="decode N examples of the run's test split instead, with lengths spread evenly from shortest to longest",
+        help="decode N examples of the run's test split instead, evenly spread by length from shortest to longest",
     )
     parser.add_argument(
-        "--beam-size", type=int, metavar="K", help="search with a beam of K (default: the search that the run names)"
+        "--beam-size", type=int, metavar="K", help="decode with a beam of size K (default: the decoding of the run)"
     )
     parser.add_argument(
-        "--out", metavar="DIR", help="where the plots go (default: inspect/<run id> in the working directory)"
+        "--out", metavar="DIR", help="directory of the plots (default: inspect/<run id> in the working directory)"
     )
     parser.add_argument(
         "--trusted",
         action="append",
         default=[],
         metavar="PACKAGE",
-        help="a further package whose classes the run's config may name, for arms of your own; may be repeated",
+        help="another package whose classes the run's config may name, for arms of your own; may be repeated",
     )
     return parser
 
@@ -107,22 +107,22 @@ def inspect(
     """Decode, print and plot.
 
     Args:
-        path: of a run, or of a directory above one run.
-        sources: texts; standard input is read if there are none and no examples are asked for.
-        examples: how many of the test split's to take instead.
-        beam_size: None for the run's own search.
+        path: a run directory, or a directory above one run.
+        sources: texts; standard input is read if there are neither sources nor examples.
+        examples: how many examples of the test split to take instead.
+        beam_size: None for the decoding of the run.
         out: directory of the plots; None for ``inspect/<run id>``.
-        trusted: packages whose classes the run's config may name, besides attnspan.
+        trusted: packages whose classes the run's config may name, in addition to attnspan.
 
     Raises:
-        InputError: one of them cannot be used; says why.
+        InputError: an argument cannot be used; says why.
     """
     if beam_size is not None and beam_size < 1:
         raise InputError(f"--beam-size {beam_size}: must be at least 1")
     run = read_run(_only_run(path))
     subjects = _subjects(run, sources, examples)
     from attnspan.evaluation.loaded_run import (
-        load_run,  # torch takes seconds to start: what is wrong until here is told without it
+        load_run,  # torch takes seconds to import: errors up to here do not need it
     )
 
     loaded = load_run(run.directory, trusted=trusted)
@@ -140,7 +140,7 @@ def inspect(
     for subject, hypothesis in zip(subjects, hypotheses, strict=True):
         print_words(show, subject, hypothesis)
         if not hypothesis.tokens:
-            print_line(show, "the output is empty: there is nothing to draw")
+            print_line(show, "the output is empty: there is no map")
         elif hypothesis.weights is not None:
             heatmap = Heatmap(
                 source=hypothesis.source_tokens, output=hypothesis.tokens, weights=hypothesis.weights.numpy()
@@ -150,16 +150,16 @@ def inspect(
             for plot in _plots(heatmap, (out or Path("inspect", _file_name(run.run_id))) / subject.name, title):
                 print_line(show, f"plot: {plot}")
     if any(hypothesis.tokens and hypothesis.weights is None for hypothesis in hypotheses):
-        print_line(show, f"\n{run.arm} has no attention weights: there is nothing to draw")
+        print_line(show, f"\n{run.arm} has no attention weights: there is no map")
 
 
 def print_line(show: Console, text: str) -> None:
-    """Print ``text`` as it is, however long."""
+    """Print ``text`` unchanged, without wrapping it."""
     show.print(Text(text), soft_wrap=True)
 
 
 def print_words(show: Console, subject: Subject, hypothesis: Hypothesis) -> None:
-    """Print the source, the reference and the output beneath each other."""
+    """Print the source, the reference and the output below each other."""
     print_line(show, f"\nsource     {subject.source}")
     if subject.reference is not None:
         print_line(show, f"reference  {subject.reference}")
@@ -172,7 +172,7 @@ def _only_run(path: Path) -> Path:
     first, *others = find_runs([path])
     if others:
         raise InputError(
-            f"{path}: holds {1 + len(others)} runs, and this is about one; give one of them, as in {first}"
+            f"{path}: has {1 + len(others)} runs; give one of them, as in {first}"
         )
     return first
 
@@ -180,7 +180,7 @@ def _only_run(path: Path) -> Path:
 def _subjects(run: Run, sources: Sequence[str], examples: int | None) -> list[Subject]:
     if examples is not None:
         if sources:
-            raise InputError("give either sources or --examples")
+            raise InputError("give either sources or --examples, not both")
         return list(_examples(run, examples))
     return [
         Subject(name=_file_name(f"{number} {source}"), source=source)
@@ -189,9 +189,9 @@ def _subjects(run: Run, sources: Sequence[str], examples: int | None) -> list[Su
 
 
 def _examples(run: Run, count: int) -> Iterator[Subject]:
-    """Test examples whose lengths are spread evenly from the shortest to the longest, each once, in that order."""
+    """Different test examples, evenly spread by length, from the shortest to the longest."""
     if not 1 <= count <= len(run.records):
-        raise InputError(f"--examples {count}: the test split of {run.directory} has 1 to {len(run.records)} to give")
+        raise InputError(f"--examples {count}: the test split of {run.directory} has {len(run.records)} examples; give 1 to {len(run.records)}")
     records = run.records
     lengths = records["source_length"].to_numpy(dtype=np.float64)  # ascending
     rows = []
@@ -204,27 +204,27 @@ def _examples(run: Run, count: int) -> Iterator[Subject]:
 
 
 def _file_name(text: str) -> str:
-    """The letters and digits of ``text`` that a file's name may have anywhere."""
+    """The letters and digits of ``text`` that are allowed in file names everywhere."""
     return "-".join(re.findall("[A-Za-z0-9]+", text))[:40]
 
 
 def _standard_input() -> list[str]:
-    """Its lines; empty ones are skipped."""
+    """The lines of standard input that are not empty."""
     if sys.stdin.isatty():
-        raise InputError("no source: give some, or --examples N, or one a line on standard input")
+        raise InputError("no source: give sources, or --examples N, or one source per line on standard input")
     try:
         found = [line.rstrip("\r\n") for line in sys.stdin]
     except UnicodeDecodeError as error:
         raise InputError(f"standard input: not UTF-8 ({error.reason})") from error
     sources = [line for line in found if line]
     if not sources:
-        raise InputError("standard input: holds no source")
+        raise InputError("standard input: has no source")
     return sources
 
 
 def _plots(heatmap: Heatmap, stem: Path, title: Sequence[str]) -> Iterator[Path]:
     """Write the map as PNG and SVG."""
-    from attnspan.reporting.heatmap_figure import draw, save  # matplotlib is only for runs that have weights
+    from attnspan.reporting.heatmap_figure import draw, save  # matplotlib is only needed for runs with weights
 
     figure = draw(heatmap, title=title)
     for suffix in (".png", ".svg"):

@@ -1,6 +1,6 @@
-"""``attnspan-report``: run directories in, a table in the terminal and a report directory out.
+"""``attnspan-report``: compare finished runs in the terminal and in a report directory.
 
-Runs of several data sets give a ranking, with a report on each data set beneath it.
+Runs of several data sets give a ranking, with a report on each data set below it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from attnspan.tracking import study as wandb_study
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command. Returns its exit code: 2 for input that cannot be used, said in one line."""
+    """Run the command and return its exit code; input that cannot be used is a one-line error with code 2."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(arguments)
     try:
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings |= {"loss": options.loss, "ter": options.ter}
         studies = with_one_legend([build_study(collection, **settings) for collection in collections])
         for one in excluded:
-            print(f"left out: {one.directory}: {one.reason}", file=sys.stderr)
+            print(f"excluded: {one.directory}: {one.reason}", file=sys.stderr)
         command = shlex.join(["attnspan-report", *arguments])
         if len(studies) == 1:
             write_report(out, lambda directory: write_study(studies[0], directory, out, command))
@@ -64,22 +64,22 @@ def _parser() -> argparse.ArgumentParser:
     parser = ListParser(
         prog="attnspan-report",
         fromfile_prefix_chars="@",
-        description="Compare finished runs: quality by source length, paired differences to a baseline, and spans; "
-        "runs of several data sets are ranked too, above a report on each. Prints tables and writes a page with its "
-        "plots and numbers.",
+        description="Compare finished runs: quality by source length, paired differences to a baseline, and spans. "
+        "Runs of several data sets are also ranked, above a report on each. Prints tables, and writes a page with plots "
+        "and csv files.",
     )
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="a run directory, a directory above some, or @FILE that lists them"
     )
     parser.add_argument(
-        "--out", required=True, metavar="DIR", help="where the report goes, as in reports/long_sequences"
+        "--out", required=True, metavar="DIR", help="directory of the report, as in reports/long_sequences"
     )
-    parser.add_argument("--baseline", metavar="ARM", help="the arm that the others are compared to (default: plain)")
+    parser.add_argument("--baseline", metavar="ARM", help="the arm to which the others are compared (default: plain)")
     parser.add_argument(
         "--bins",
         metavar="EDGES",
-        help="edges of the source length bins, as in 0,10,20,40 (default: about ten even ones, "
-        "with an edge on the longest training length)",
+        help="edges of the source length bins, as in 0,10,20,40 (default: about ten even bins, with an edge on the "
+        "longest training length)",
     )
     parser.add_argument(
         "--keep",
@@ -93,31 +93,31 @@ def _parser() -> argparse.ArgumentParser:
         "--loss",
         type=float,
         metavar="NATS",
-        help="time training to this validation loss (default: the least that every run came down to)",
+        help="time the training up to this validation loss (default: the lowest that every run reached)",
     )
     parser.add_argument(
         "--text",
         action=argparse.BooleanOptionalAction,
-        help="the target is text: give corpus BLEU, chrF and perplexity too (default: where the target is cut into "
-        "subwords, or words and signs)",
+        help="the target is text: give corpus BLEU, chrF and perplexity too (default: if the target is cut into "
+        "subwords, or into words and punctuation)",
     )
     parser.add_argument(
         "--wandb",
         metavar="MODE",
-        help="log the comparison and this report to W&B too, as one run of job type study: offline, online, or as-runs "
+        help="also log the comparison and the report to W&B, as a run of job type study: offline, online, or as-runs "
         "(the mode of the runs)",
     )
-    parser.add_argument("--ter", action="store_true", help="of text, give TER too, which takes minutes")
+    parser.add_argument("--ter", action="store_true", help="for text, give TER too, which takes minutes")
     return parser
 
 
 def show_ranking(studies: Sequence[Study], rankings: Sequence[Ranking], out: Path) -> None:
-    """Print the finding, the standings, what to read with care, and where the pages lie."""
+    """Print the main finding, the standings, the notes and the paths of the pages."""
     console = open_console()
     console.print(Text(ranking_page.ranking_findings(studies, rankings)[0]))
     for standings, _ in ranking_page.ranking_tables(studies, rankings):
         console.print(Text(f"\n{standings.caption}", style="bold"))
-        console.print(_rich(standings))
+        console.print(_rich_table(standings))
     for note in ranking_page.notes(studies):
         console.print(Text(f"note: {note}"))
     for path in (out, *(out / study.data for study in studies)):
@@ -125,19 +125,19 @@ def show_ranking(studies: Sequence[Study], rankings: Sequence[Ranking], out: Pat
 
 
 def show(study: Study, out: Path, console: Console | None = None) -> None:
-    """Print the finding, the tables, what to read with care, and where the page lies."""
+    """Print the main finding, the tables, the notes and the path of the page."""
     console = console or open_console()
     console.print(Text(findings(study)[0]))
     for table in (*tables.degradation_blocks(study), tables.differences(study), tables.spans(study)):
         if table.rows:
             console.print(Text(f"\n{table.caption}", style="bold"))
-            console.print(_rich(table))
+            console.print(_rich_table(table))
     for note in study.notes:
         console.print(Text(f"note: {note}"))
     console.print(Text(f"report: {out / INDEX}"), soft_wrap=True)
 
 
-def _rich(table: tables.Table) -> RichTable:
+def _rich_table(table: tables.Table) -> RichTable:
     rich = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
     for index, column in enumerate(table.columns):
         rich.add_column(column, justify="left" if index < table.labels else "right", overflow="fold")

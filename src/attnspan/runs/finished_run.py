@@ -1,4 +1,4 @@
-"""A finished run, read and checked."""
+"""A finished run: reading it, and checking that it can be trusted."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from attnspan.runs import layout as rundir
 from attnspan.runs.records import read_records
 
 _NEEDED = ("run_id", "arm", "data", "seed", "training_lengths")
-
-
 _NUMBERS = ["source_length", "target_length", "nll", "target_tokens", "tokens_correct", "edits"]
 
 
@@ -29,9 +27,9 @@ class Run:
     summary: dict[str, Any]
     config: dict[str, Any]
     records: pd.DataFrame
-    """One row a test example, sorted by source length, then example id."""
+    """One row per test example, sorted by source length, then example id."""
     label: str = ""
-    """The arm; where runs of one arm differ in config, the arm and the keys that differ."""
+    """The arm, with the settings in which it differs from other runs of that arm."""
 
     @property
     def arm(self) -> str:
@@ -50,7 +48,7 @@ class Run:
 
     @property
     def training_lengths(self) -> tuple[int, int]:
-        """Shortest and longest source, in tokens, that training saw."""
+        """The shortest and the longest source in training, in tokens."""
         shortest, longest = self.summary["training_lengths"]
         return int(shortest), int(longest)
 
@@ -59,11 +57,10 @@ def read_run(directory: Path) -> Run:
     """Read a finished run.
 
     Raises:
-        InputError: it did not finish, or cannot be trusted; says why.
+        InputError: it is not finished, or cannot be trusted; says why.
     """
-    if why := completeness.why_unfinished(
-        directory, needed=rundir.RESULTS
-    ):  # weights are not needed, and are large to share
+    # Weights are not needed: they are large, and may not have been copied with the results.
+    if why := completeness.why_unfinished(directory, needed=rundir.RESULTS):
         raise InputError(f"{directory}: is not finished ({why}{_last_state(directory)})")
     summary = read_json(directory / rundir.SUMMARY)
     for key in _NEEDED:
@@ -71,7 +68,7 @@ def read_run(directory: Path) -> Run:
             raise InputError(f"{directory / rundir.SUMMARY}: key '{key}' is missing")
     lengths = summary["training_lengths"]
     if not (isinstance(lengths, list) and [type(length) for length in lengths] == [int, int]):
-        raise InputError(f"{directory / rundir.SUMMARY}: training_lengths is {lengths!r}, not two whole numbers")
+        raise InputError(f"{directory / rundir.SUMMARY}: training_lengths is {lengths!r}, not two integers")
     records = read_records(directory / rundir.RECORDS)
     _check(records, summary, directory / rundir.RECORDS)
     records = records.sort_values(["source_length", "example_id"], kind="stable", ignore_index=True)
@@ -100,8 +97,8 @@ def _check(records: pd.DataFrame, summary: dict[str, Any], path: Path) -> None:
     for column in ("run_id", "arm", "data", "seed"):
         if (records[column] != summary[column]).any():
             raise InputError(
-                f"{path}: is of another run (column '{column}' is not {summary[column]!r} as in its summary)"
+                f"{path}: is from another run (column '{column}' is not {summary[column]!r} as in the summary)"
             )
     repeated = records["example_id"][records["example_id"].duplicated()]
     if len(repeated):
-        raise InputError(f"{path}: row {repeated.index[0]}, example_id '{repeated.iloc[0]}' is there twice")
+        raise InputError(f"{path}: row {repeated.index[0]}, example_id '{repeated.iloc[0]}' is not unique")
