@@ -129,13 +129,13 @@ def test_records_of_another_run_are_left_out(tmp_path):
     other = run(tmp_path / "other", seed=2)
     (bad / "records.parquet").write_bytes((other / "records.parquet").read_bytes())
     sign(bad)
-    assert "is of another run" in excluded_reason(tmp_path, bad)
+    assert "is from another run" in excluded_reason(tmp_path, bad)
 
 
 def test_an_example_that_is_there_twice(tmp_path):
     run(tmp_path)
     bad = run(tmp_path, seed=1, change_records=lambda records: [*records, records[0]])
-    assert "example_id 'e00000' is there twice" in excluded_reason(tmp_path, bad)
+    assert "example_id 'e00000' is not unique" in excluded_reason(tmp_path, bad)
 
 
 def test_a_summary_without_a_needed_key(tmp_path):
@@ -173,7 +173,7 @@ def test_numbers_that_are_none_are_left_out(tmp_path):
     assert "row 0, column 'edits' is -1, less than 0" in excluded_reason(tmp_path, bad)
     shutil.rmtree(bad)
     bad = run(tmp_path, seed=1, training_lengths=[5])
-    assert "training_lengths is [5], not two whole numbers" in excluded_reason(tmp_path, bad)
+    assert "training_lengths is [5], not two integers" in excluded_reason(tmp_path, bad)
 
 
 def test_where_none_can_be_used_each_is_named(tmp_path):

@@ -169,10 +169,12 @@ def test_one_command(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     out = tmp_path / "out"
     assert gradient_flow.main([str(runs), "--out", str(out), "--examples", "9"]) == 0
     printed = capsys.readouterr().out
-    assert {path.name for path in out.iterdir()} == {"reach.csv", "slopes.csv", "reach.png", "reach.svg"}
-    assert "are the gold alignment's" in " ".join(printed.split())
+    assert {path.name for path in out.iterdir()} == {
+        "gradient_flow.csv", "slopes.csv", "gradient_flow.png", "gradient_flow.svg",
+    }  # fmt: skip
+    assert "are those of the gold alignment" in " ".join(printed.split())
     assert re.search(r"^plain +2 ", printed, re.MULTILINE)
-    table = pd.read_csv(out / "reach.csv")
+    table = pd.read_csv(out / "gradient_flow.csv")
     assert list(table.columns) == ["arm", "seed", "state", "above", "up_to", "median", "mean_log10", "n"]
     initial, trained = (table[table["state"] == state].drop(columns="state") for state in ("initial", "trained"))
     assert len(initial) == 3  # at most 9 steps: what stands far off is said first
@@ -196,7 +198,10 @@ def test_bad_input_is_one_line(runs: Path, tmp_path: Path, capsys: pytest.Captur
     for arguments, words in (
         ([tmp_path / "nowhere", "--out", tmp_path / "out"], "no such directory"),
         ([runs, other, "--out", tmp_path / "out"], "different data sets"),
-        ([runs, "--out", tmp_path / "out", "--examples", "49"], "--examples 49: the test split has 1 to 48 to give"),
+        (
+            [runs, "--out", tmp_path / "out", "--examples", "49"],
+            "the test split has 48 examples; give 1 to 48",
+        ),
         ([runs / "reverse" / "luong_dot", "--out", tmp_path / "file", "--examples", "1"], "cannot be written"),
     ):
         assert gradient_flow.main([str(word) for word in arguments]) == 2

@@ -163,7 +163,7 @@ def test_an_empty_output_has_nothing_to_draw(
     monkeypatch.setattr(Doubling, "__call__", say_nothing)
     assert inspect.main([str(doubling), "ab"]) == 0
     printed = capsys.readouterr().out
-    assert "the output is empty: there is nothing to draw" in printed
+    assert "the output is empty: there is no map" in printed
     assert "has no attention" not in printed
     assert plots(tmp_path) == []
 
@@ -238,7 +238,7 @@ def test_an_arm_without_attention_says_so(
     assert inspect.main([str(trained["plain"]), record["source"], record["source"], "--out", str(tmp_path / "p")]) == 0
     captured = capsys.readouterr()
     assert captured.out.count(f"output     {record['hypothesis']}\n") == 2
-    assert captured.out.endswith("\nplain has no attention weights: there is nothing to draw\n")
+    assert captured.out.endswith("\nplain has no attention weights: there is no map\n")
     assert captured.err == ""
     assert not list(tmp_path.iterdir())
 
@@ -264,13 +264,13 @@ def test_a_run_that_did_not_finish_says_its_state(
     [
         (["nowhere", "a"], "nowhere: no such directory"),
         (["empty", "a"], "empty: holds no run directory"),
-        (["runs", "a"], "runs: holds 2 runs, and this is about one; give one of them, as in runs/"),
+        (["runs", "a"], "runs: has 2 runs; give one of them, as in runs/"),
         (["RUN", "a", "--beam-size", "0"], "--beam-size 0: must be at least 1"),
-        (["RUN", "a", "--examples", "1"], "give either sources or --examples"),
+        (["RUN", "a", "--examples", "1"], "give either sources or --examples, not both"),
         (["RUN", "--examples", "0"], "--examples 0: the test split of"),
-        (["RUN", "--examples", "10"], "has 1 to 9 to give"),
+        (["RUN", "--examples", "10"], "has 9 examples; give 1 to 9"),
         (["RUN", "a", ""], "source 1: '' has no token"),
-        (["RUN"], "standard input: holds no source"),
+        (["RUN"], "standard input: has no source"),
         (["RUN", "a", "--out", "file"], "cannot be written"),
     ],
 )
@@ -303,7 +303,7 @@ def test_nobody_waits_for_a_terminal(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("a\n"))
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
-    assert "no source: give some, or --examples N" in refused(capsys, doubling)
+    assert "no source: give sources, or --examples N" in refused(capsys, doubling)
 
 
 def test_weights_of_another_version(

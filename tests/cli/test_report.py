@@ -212,7 +212,7 @@ def test_bad_runs_are_each_named_in_one_line_and_on_the_page_and_never_averaged_
     for name in ("index.html", "report.md"):
         text = html.unescape((tmp_path / "out" / name).read_text())
         for reason, directory in bad.items():
-            assert any(line.startswith(f"left out: {directory}: ") and reason in line for line in errors)
+            assert any(line.startswith(f"excluded: {directory}: ") and reason in line for line in errors)
             (line,) = (line for line in text.splitlines() if str(directory) in line)
             assert reason in line
         assert "bahdanau has no run with seed 2" in text
@@ -486,7 +486,7 @@ def test_runs_of_two_test_sets_stand_on_the_page_that_leaves_some_out(tmp_path, 
     other = fake_run(tmp_path, "bahdanau", 0, examples[:-2], [1] * 38)
     assert report.main([str(first), str(other), "--out", str(tmp_path / "out")]) == 0
     reason = "another test set than 1 other run"
-    assert f"left out: {other}: {reason}" in capsys.readouterr().err
+    assert f"excluded: {other}: {reason}" in capsys.readouterr().err
     for name in ("report.md", "index.html"):
         text = (tmp_path / "out" / name).read_text(encoding="utf-8")
         assert other.name in text

@@ -16,6 +16,7 @@ from attnspan.cli.console import ListParser
 from attnspan.errors import InputError
 from attnspan.tracking.dashboards import find_study, save, write_json
 
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; input that cannot be used is a one-line error with code 2."""
     options = _parser().parse_args(sys.argv[1:] if arguments is None else arguments)
@@ -37,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = ListParser(
         prog="attnspan-dashboard",
         fromfile_prefix_chars="@",
-        description="Build the W&B workspaces and the W&B report of a study. Saves them on W&B, or writes them as JSON.",
+        description="Build the W&B workspaces and the W&B report of a study, and save them on W&B or as JSON files.",
     )
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="a run directory, a directory above some, or @FILE that lists them"
@@ -45,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--project", help="the W&B project (default: $WANDB_PROJECT, else attnspan)")
     parser.add_argument("--entity", help="the owner of the project (default: $WANDB_ENTITY, else your own)")
     parser.add_argument("--dry-run", action="store_true", help="write JSON files and save nothing on W&B")
-    parser.add_argument("--out", default=".", metavar="DIR", help="directory of the JSON files (default: the working directory)")
+    parser.add_argument("--out", default=".", metavar="DIR", help="directory of the JSON files (default: .)")
     return parser
 
 

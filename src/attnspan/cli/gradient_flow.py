@@ -30,7 +30,8 @@ from attnspan.reporting.formatting import NONE, number
 GOLD = "the source positions that each output needs are those of the gold alignment"
 SAME_PLACE = (
     "no gold alignment is known: the source position that output t of T needs is taken to be the one at the same "
-    "relative place, floor((t - 1/2) S / T) + 1 of S, which holds only for monotonic data, and there within a few tokens"
+    "relative place, floor((t - 1/2) S / T) + 1 of S; this holds only where the order is the same, and there within a "
+    "few tokens"
 )
 
 
@@ -58,15 +59,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = ListParser(
         prog="attnspan-gradient-flow",
         fromfile_prefix_chars="@",
-        description="Measure the gradient of the loss of an output token with respect to the source token that it needs, "
-        "in the models of finished runs before and after training: its norm against the number of recurrent steps "
-        "between the two tokens in a plain encoder-decoder. Prints a table; writes gradient_flow.csv, slopes.csv, "
+        description="Measure the gradient of an output token's loss with respect to the source token that it needs, in "
+        "the models of finished runs before and after training: its norm against the number of recurrent steps between "
+        "the two tokens in a plain encoder-decoder. Prints a table; writes gradient_flow.csv, slopes.csv, "
         "gradient_flow.png and gradient_flow.svg.",
     )
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="a run directory, a directory above some, or @FILE that lists them"
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="directory of the files, as in reports/gradient_flow")
+    parser.add_argument("--out", required=True, metavar="DIR", help="directory of the files")
     parser.add_argument(
         "--examples",
         type=int,
@@ -137,7 +138,7 @@ def show(measured: pd.DataFrame, slopes: pd.DataFrame, *, examples: int, alignme
         Text(f"|| d loss_t / d e_j ||, {examples} test examples, at most {MAX_OUTPUTS} outputs of each; {alignment}.")
     )
     console.print(Text("Distance: recurrent steps between output t and source token j in a plain encoder-decoder."))
-    console.print(Text("A model that is certain of a token has a small gradient: compare slopes rather than heights.\n"))
+    console.print(Text("Where a model is certain of a token its gradient is small: compare slopes, not heights.\n"))
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
     table.add_column("arm")
     columns = ("seeds", "pairs", f"decades lost\nper {PER} steps", f"median,\n{ends[0]}–{near} steps")

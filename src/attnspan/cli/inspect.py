@@ -171,9 +171,7 @@ def print_words(show: Console, subject: Subject, hypothesis: Hypothesis) -> None
 def _only_run(path: Path) -> Path:
     first, *others = find_runs([path])
     if others:
-        raise InputError(
-            f"{path}: has {1 + len(others)} runs; give one of them, as in {first}"
-        )
+        raise InputError(f"{path}: has {1 + len(others)} runs; give one of them, as in {first}")
     return first
 
 
@@ -190,9 +188,11 @@ def _subjects(run: Run, sources: Sequence[str], examples: int | None) -> list[Su
 
 def _examples(run: Run, count: int) -> Iterator[Subject]:
     """Different test examples, evenly spread by length, from the shortest to the longest."""
-    if not 1 <= count <= len(run.records):
-        raise InputError(f"--examples {count}: the test split of {run.directory} has {len(run.records)} examples; give 1 to {len(run.records)}")
     records = run.records
+    if not 1 <= count <= (available := len(records)):
+        raise InputError(
+            f"--examples {count}: the test split of {run.directory} has {available} examples; give 1 to {available}"
+        )
     lengths = records["source_length"].to_numpy(dtype=np.float64)  # ascending
     rows = []
     for length in np.linspace(lengths[0], lengths[-1], count):

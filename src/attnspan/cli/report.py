@@ -65,8 +65,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="attnspan-report",
         fromfile_prefix_chars="@",
         description="Compare finished runs: quality by source length, paired differences to a baseline, and spans. "
-        "Runs of several data sets are also ranked, above a report on each. Prints tables, and writes a page with plots "
-        "and csv files.",
+        "Runs of several data sets are also ranked, above a report on each. Prints tables and writes a page, plots and "
+        "csv files.",
     )
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="a run directory, a directory above some, or @FILE that lists them"
