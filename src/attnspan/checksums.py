@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from attnspan.errors import InputError
+
 Manifest = dict[str, dict[str, Any]]
 
 
@@ -17,9 +19,9 @@ def make_manifest(directory: Path, names: Iterable[str]) -> Manifest:
     """Compute the manifest of the files ``names`` in ``directory``.
 
     Raises:
-        OSError: a file cannot be read.
+        InputError: a file cannot be read.
     """
-    return {name: {"bytes": (path := directory / name).stat().st_size, "sha256": _sha256(path)} for name in names}
+    return {name: {"bytes": (path := directory / name).stat().st_size, "sha256": sha256(path)} for name in names}
 
 
 def find_damage(directory: Path, manifest: Mapping[str, Mapping[str, Any]], *, hashes: bool = True) -> str | None:
@@ -29,6 +31,9 @@ def find_damage(directory: Path, manifest: Mapping[str, Mapping[str, Any]], *, h
         directory: of the files.
         manifest: made when they were written.
         hashes: compare the hashes, which reads the files; otherwise only their sizes.
+
+    Raises:
+        InputError: a file cannot be read, which says nothing about its content.
     """
     for name, expected in manifest.items():
         path = directory / name
@@ -36,15 +41,29 @@ def find_damage(directory: Path, manifest: Mapping[str, Mapping[str, Any]], *, h
             size = path.stat().st_size
             if size != expected["bytes"]:
                 return f"{name} has {size} bytes instead of {expected['bytes']}"
-            if hashes and _sha256(path) != expected["sha256"]:
+            if hashes and sha256(path) != expected["sha256"]:
                 return f"{name} was changed after it was written (its sha256 differs)"
         except FileNotFoundError:
             return f"{name} is missing"
+        except OSError as error:
+            raise _unreadable(path, error) from error
         except (KeyError, TypeError):
             return f"the checksum of {name} is missing"
     return None
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256(path: Path) -> str:
+    """The sha256 of a file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path}: cannot be read ({error.strerror})")

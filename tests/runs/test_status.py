@@ -66,7 +66,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     ("content", "words"),
     [
         ("{", "not readable as JSON"),
-        ("[]", "no JSON object"),
+        ("[]", "not a JSON object"),
         ("{}", "state is None"),
         ('{"state": "bored"}', "state is 'bored'"),
         ('{"state": "running", "pid": "7"}', "pid is '7'"),

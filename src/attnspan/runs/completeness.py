@@ -49,7 +49,4 @@ def why_unfinished(directory: Path, *, needed: Sequence[str] = NEEDED, hashes: b
     if not isinstance(manifest, dict) or (unknown := [name for name in needed if name not in manifest]):
         return f"its {SUMMARY} does not say what {unknown[0] if isinstance(manifest, dict) else 'each file'} was"
     kept = [*needed, *([ATTENTION] if ATTENTION in manifest else [])]
-    try:
-        return find_damage(directory, {name: manifest[name] for name in kept}, hashes=hashes)
-    except OSError as error:
-        raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from error
+    return find_damage(directory, {name: manifest[name] for name in kept}, hashes=hashes)

@@ -65,7 +65,7 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("changes", "words"),
         [
-            ({"lowercase": "yes"}, "data.lowercase: must be true or false, not yes"),
+            ({"lowercase": "yes"}, "data.lowercase: must be true or false, not 'yes'"),
             ({"joint_vocabulary": 1}, "data.joint_vocabulary: must be true or false, not 1"),
             (
                 {"joint_vocabulary": True},

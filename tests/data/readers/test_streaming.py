@@ -139,7 +139,7 @@ def test_bad_rows_are_named_and_counted(tmp_path: Path, ready: Ready) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"streaming": "yes"}, "data.streaming: must be true or false, not yes"),
+        ({"streaming": "yes"}, "data.streaming: must be true or false, not 'yes'"),
         (
             {"test": "train[:3]"},
             "data.test: 'train[:3]' is a part of a split, which cannot be streamed; set data.streaming=false",

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from attnspan.data.tokenizer import SYMBOLS, TOKENIZATIONS, Tokenizer
-from attnspan.errors import BadRowError, InputError, nearest
+from attnspan.errors import BadRowError, InputError, SettingError, check_counts, nearest
 from attnspan.runs.stable_name import stable_name
 
 if TYPE_CHECKING:
@@ -117,11 +117,17 @@ class Corpus(ABC):
         Raises:
             InputError: names the key.
         """
+        try:
+            self._check()
+        except SettingError as error:
+            raise InputError(f"data.{error}") from None
+
+    def _check(self) -> None:
         for side, tokenization in self.tokenizations().items():
             if tokenization not in TOKENIZATIONS:
                 hint = nearest(str(tokenization), TOKENIZATIONS)
                 raise InputError(f"data.{side}_tokens: unknown tokenization '{tokenization}'; {hint}")
-        check_positive("vocabulary_size", self.vocabulary_size)
+        check_counts(vocabulary_size=self.vocabulary_size)
         for part in ("train", "evaluation"):
             for side in ("source", "target"):
                 limits = self.limits.get(part)
@@ -130,7 +136,7 @@ class Corpus(ABC):
                         f"data.limits.{part}.{side}: is missing (a number of tokens, or null for no limit)"
                     )
                 if limits[side] is not None:
-                    check_positive(f"limits.{part}.{side}", limits[side])
+                    check_counts(**{f"limits.{part}.{side}": limits[side]})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +171,8 @@ class GeneratedCorpus(Corpus):
 
     def size(self, split: str) -> int:
         """Number of examples in ``split``."""
-        return int(getattr(self, f"{split}_size"))
+        size: int = getattr(self, f"{split}_size")
+        return size
 
     def rows(self, split: str) -> Iterator[dict[str, Any]]:
         """The examples of ``split`` with their ids."""
@@ -175,21 +182,15 @@ class GeneratedCorpus(Corpus):
         for row, example in enumerate(self.examples(split, lengths)):
             yield {"id": make_example_id(split, row)} | example
 
-    def check(self) -> None:
-        """Validate sizes and lengths.
-
-        Raises:
-            InputError: names the key.
-        """
-        super().check()
-        for split in SPLITS:
-            check_positive(f"{split}_size", self.size(split))
+    def _check(self) -> None:
+        super()._check()
+        check_counts(**{f"{split}_size": self.size(split) for split in SPLITS})
         for key in ("train_lengths", "test_lengths"):
             value = getattr(self, key)
             if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
                 raise InputError(f"data.{key}: must be [shortest, longest], not {to_jsonable(value)}")
             for length in value:
-                check_positive(key, length)
+                check_counts(**{key: length})
             if value[0] > value[1]:
                 raise InputError(f"data.{key}: the shortest length, {value[0]}, exceeds the longest, {value[1]}")
         if isinstance(self.data_seed, bool) or not isinstance(self.data_seed, int):
@@ -211,16 +212,6 @@ def describe_rows(example_id: str) -> str:
     """The rows of an example for messages, counted from 1: ``row 13``, ``rows 13 to 15``."""
     first, last = row_range(example_id)
     return f"row {first + 1}" if first == last else f"rows {first + 1} to {last + 1}"
-
-
-def check_positive(key: str, value: object) -> None:
-    """Check that a setting is a whole number of at least 1.
-
-    Raises:
-        InputError: it is not; names ``data.<key>``.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InputError(f"data.{key}: must be a whole number of at least 1, not {value!r}")
 
 
 def to_jsonable(value: Any) -> Any:

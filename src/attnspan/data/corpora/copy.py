@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from attnspan.data.alignment import to_pharaoh
-from attnspan.data.corpora.base import GeneratedCorpus, check_positive
+from attnspan.data.corpora.base import GeneratedCorpus
+from attnspan.errors import check_counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +36,6 @@ class Copy(GeneratedCorpus):
             sequence = " ".join(draw.choices(alphabet, k=length))
             yield {"source": sequence, "target": sequence, "alignment": to_pharaoh(range(length))}
 
-    def check(self) -> None:
-        """Validate the number of symbols.
-
-        Raises:
-            InputError: names the key.
-        """
-        super().check()
-        check_positive("symbols", self.symbols)
+    def _check(self) -> None:
+        super()._check()
+        check_counts(symbols=self.symbols)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from attnspan.checksums import sha256
 from attnspan.data.alignment import Gold
 from attnspan.data.corpora.base import ALIGNMENT, SPLITS, TEST, BuildContext, to_jsonable
 from attnspan.data.corpora.text import TextCorpus
@@ -34,13 +34,8 @@ class Files(TextCorpus):
     alignment: str | None = None
     """Column of the test file with gold links in Pharaoh format (:mod:`attnspan.data.alignment`)."""
 
-    def check(self) -> None:
-        """Validate the fields and open each file.
-
-        Raises:
-            InputError: names the key and the file.
-        """
-        super().check()
+    def _check(self) -> None:
+        super()._check()
         for split in SPLITS:
             if not getattr(self, split):
                 raise InputError(f"data.{split}: is empty; give the path of a file")
@@ -90,16 +85,3 @@ class Files(TextCorpus):
         """The columns of source and target, and for test that of the gold links if there is one."""
         links = {ALIGNMENT: self.alignment} if split == TEST and self.alignment is not None else {}
         return super().columns_of(split) | links
-
-
-def sha256(path: Path) -> str:
-    """The hash of a file.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error

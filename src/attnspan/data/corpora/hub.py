@@ -14,13 +14,13 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attnspan.checksums import sha256
 from attnspan.data.corpora.base import SPLITS, BuildContext, option
-from attnspan.data.corpora.files import sha256
 from attnspan.data.corpora.text import TextCorpus
 from attnspan.data.readers.columns import top_level_columns
 from attnspan.data.readers.streaming import fetched_rows, read_stream
 from attnspan.data.readers.table import ENDINGS, Row, check_file, read_table
-from attnspan.errors import InputError, nearest
+from attnspan.errors import InputError, check_switches, nearest
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -60,17 +60,11 @@ class Hub(TextCorpus):
     The examples are the same, so it is not part of the identity.
     """
 
-    def check(self) -> None:
-        """Validate the fields.
-
-        Raises:
-            InputError: names the key.
-        """
-        super().check()
+    def _check(self) -> None:
+        super()._check()
         if not self._is_local and not _HUB_NAME.fullmatch(str(self.path)):
             raise InputError(f"data.path: {self.path}: no such directory, and not a valid name of a hub dataset")
-        if not isinstance(self.streaming, bool):
-            raise InputError(f"data.streaming: must be true or false, not {self.streaming}")
+        check_switches(streaming=self.streaming)
         for split in SPLITS:
             if self.streaming and "[" in getattr(self, split):
                 raise InputError(

@@ -8,8 +8,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from attnspan.checksums import sha256
 from attnspan.data.corpora.base import SPLITS, BuildContext
-from attnspan.data.corpora.files import sha256
 from attnspan.data.corpora.text import TextCorpus
 from attnspan.data.readers.lines import read_lines
 from attnspan.data.readers.table import Row
@@ -25,13 +25,8 @@ class Parallel(TextCorpus):
     test: str
     """Paths without the language: ``corpus/train`` stands for ``corpus/train.de`` and ``corpus/train.en``."""
 
-    def check(self) -> None:
-        """Validate the fields and check that all files exist.
-
-        Raises:
-            InputError: names the key, and the languages that exist.
-        """
-        super().check()
+    def _check(self) -> None:
+        super()._check()
         if self.source == self.target:
             raise InputError(f"data.target: must differ from data.source, '{self.source}'")
         for split in SPLITS:

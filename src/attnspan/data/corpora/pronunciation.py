@@ -44,13 +44,8 @@ class Pronunciation(GeneratedCorpus):
             words = phrases.draw(length, draw)
             yield {"source": " ".join(words), "target": " ".join(sounds[word] for word in words)}
 
-    def check(self) -> None:
-        """Validate the lengths.
-
-        Raises:
-            InputError: names the key.
-        """
-        super().check()
+    def _check(self) -> None:
+        super()._check()
         for key in ("train_lengths", "test_lengths"):
             if getattr(self, key)[0] < Phrases.SHORTEST:
                 raise InputError(f"data.{key}: must be at least {Phrases.SHORTEST} letters")

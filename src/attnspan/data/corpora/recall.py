@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from attnspan.data.alignment import to_pharaoh
-from attnspan.data.corpora.base import GeneratedCorpus, check_positive
-from attnspan.errors import InputError
+from attnspan.data.corpora.base import GeneratedCorpus
+from attnspan.errors import InputError, check_counts
 
 SHORTEST = 5
 """Source tokens: two pairs and one key. Four tokens leave no room for a key, and three leave no choice."""
@@ -50,14 +50,9 @@ class Recall(GeneratedCorpus):
                 "alignment": to_pharaoh(2 * pair + 1 for pair in queries),
             }
 
-    def check(self) -> None:
-        """Validate the number of symbols and the lengths.
-
-        Raises:
-            InputError: names the key.
-        """
-        super().check()
-        check_positive("symbols", self.symbols)
+    def _check(self) -> None:
+        super()._check()
+        check_counts(symbols=self.symbols)
         for key in ("train_lengths", "test_lengths"):
             shortest, longest = getattr(self, key)
             if shortest < SHORTEST:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from attnspan.data.alignment import to_pharaoh
-from attnspan.data.corpora.base import GeneratedCorpus, check_positive
+from attnspan.data.corpora.base import GeneratedCorpus
+from attnspan.errors import check_counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +40,6 @@ class Reverse(GeneratedCorpus):
                 "alignment": to_pharaoh(reversed(range(length))),
             }
 
-    def check(self) -> None:
-        """Validate the number of symbols.
-
-        Raises:
-            InputError: names the key.
-        """
-        super().check()
-        check_positive("symbols", self.symbols)
+    def _check(self) -> None:
+        super()._check()
+        check_counts(symbols=self.symbols)

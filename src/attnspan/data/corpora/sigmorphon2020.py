@@ -26,12 +26,7 @@ class Sigmorphon2020(Files):
     language: str | None
     """The folder of the language, such as ``fre``."""
 
-    def check(self) -> None:
-        """Validate the fields and check that the language exists.
-
-        Raises:
-            InputError: names the key, and the languages that exist.
-        """
+    def _check(self) -> None:
         root = Path(self.root)
         if not root.is_dir():
             raise InputError(f"data.root: {root}: no such directory")
@@ -41,7 +36,7 @@ class Sigmorphon2020(Files):
         if self.language not in known:
             what = f"{root} has no language '{self.language}'" if self.language else "no language is given"
             raise InputError(f"data.language: {what}; {nearest(str(self.language), known)}")
-        super().check()
+        super()._check()
 
     def identity(self) -> dict[str, Any]:
         """That of the files; the directory does not matter."""

@@ -13,14 +13,13 @@ from attnspan.data.corpora.base import (
     SPLITS,
     BuildContext,
     Corpus,
-    check_positive,
     make_example_id,
     option,
 )
 from attnspan.data.readers.columns import text_cell
 from attnspan.data.readers.table import Row
 from attnspan.data.tokenizer import NORMALIZATIONS, WORDS, Normalizer, Tokenizer
-from attnspan.errors import BadRowError, InputError, nearest
+from attnspan.errors import BadRowError, InputError, check_counts, check_switches, nearest
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -57,18 +56,10 @@ class TextCorpus(Corpus):
     Skipped rows are counted.
     """
 
-    def check(self) -> None:
-        """Validate the fields.
-
-        Raises:
-            InputError: names the key.
-        """
-        super().check()
-        for key in ("lowercase", "joint_vocabulary"):
-            if not isinstance(getattr(self, key), bool):
-                raise InputError(f"data.{key}: must be true or false, not {getattr(self, key)}")
-        for key in ("minimum_count", "concat"):
-            check_positive(key, getattr(self, key))
+    def _check(self) -> None:
+        super()._check()
+        check_switches(lowercase=self.lowercase, joint_vocabulary=self.joint_vocabulary)
+        check_counts(minimum_count=self.minimum_count, concat=self.concat)
         if self.normalization is not None and self.normalization not in NORMALIZATIONS:
             form = str(self.normalization)
             raise InputError(f"data.normalization: unknown normal form '{form}'; {nearest(form, NORMALIZATIONS)}")

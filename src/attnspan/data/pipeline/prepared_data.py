@@ -144,20 +144,13 @@ def verify_cache(directory: Path) -> Future[str | None]:
         manifest: Manifest = read_json(directory / FACTS).get(FILES, {FACTS: {}})
     except InputError:
         return completed(f"{FACTS} is missing or damaged")
-
-    def find(*, hashes: bool) -> str | None:
-        try:
-            return find_damage(directory, manifest, hashes=hashes)
-        except OSError as error:
-            raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from error
-
-    if damage := find(hashes=False):
+    if damage := find_damage(directory, manifest, hashes=False):
         return completed(damage)
     result: Future[str | None] = Future()
 
     def read_all() -> None:
         try:
-            result.set_result(find(hashes=True))
+            result.set_result(find_damage(directory, manifest))
         except BaseException as error:
             result.set_exception(error)
 
