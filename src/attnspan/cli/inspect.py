@@ -188,8 +188,8 @@ def _subjects(run: Run, sources: Sequence[str], examples: int | None) -> list[Su
 
 def _examples(run: Run, count: int) -> Iterator[Subject]:
     """Different test examples, evenly spread by length, from the shortest to the longest."""
-    records = run.records
-    if not 1 <= count <= (available := len(records)):
+    records, available = run.records, len(run.records)
+    if not 1 <= count <= available:
         raise InputError(
             f"--examples {count}: the test split of {run.directory} has {available} examples; give 1 to {available}"
         )
