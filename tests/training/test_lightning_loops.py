@@ -62,7 +62,7 @@ class Watch(L.Callback):
         self.path, self.save_at = path, save_at
         self.announced: list[int] = []
         self.validated: list[int] = []
-        self.checkpoint: dict[str, Any] = {}
+        self.logged_steps = 0
 
     def on_train_batch_start(self, trainer: L.Trainer, *arguments: Any) -> None:
         if is_followed_by_validation(trainer):
@@ -72,6 +72,9 @@ class Watch(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.validated.append(trainer.global_step)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.logged_steps = trainer.fit_loop.epoch_loop._batches_that_stepped  # the step that loggers get
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         rewind_fetched_batch(trainer, checkpoint)
@@ -119,6 +122,7 @@ def test_a_run_resumes_with_the_batch_that_was_fetched(
     resumed = fit(again, checkpoint=tmp_path / "a.ckpt")
     assert resumed.batches == module.batches[update:]
     assert again.validated == [one for one in watch.validated if one > update]
+    assert again.logged_steps == watch.logged_steps == 9
 
 
 def test_the_pin_is_the_version_that_was_tested() -> None:
