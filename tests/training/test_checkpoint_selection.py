@@ -36,13 +36,8 @@ def validate(
     directory: Path, values: list[tuple[float, float]], *, selection_metric: str, patience: int | None = None
 ) -> tuple[Checkpoints, int]:
     """Go through validations with these (sequence error rates, losses), one an update; says when training ended."""
-    checkpoints = Checkpoints(
-        directory=directory,
-        selection_metric=selection_metric,
-        patience=patience,
-        interval=60,
-        stop=Stop(),
-    )
+    config = {"selection_metric": selection_metric, "patience": patience, "checkpoint_interval": 60}
+    checkpoints = Checkpoints(directory=directory, config=config, stop=Stop())
     trainer: Any = SimpleNamespace(should_stop=False, is_global_zero=True)
     module: Any = SimpleNamespace(state_dict=lambda: {"update": torch.tensor(trainer.global_step)})
     for update, (rate, loss) in enumerate(values, start=1):
@@ -121,7 +116,7 @@ def test_an_unknown_symbol_is_an_edit() -> None:
     rows = {"id": ["a", "b"], "source": ["x", "x"], "source_ids": [[4], [4]], "target": ["t new", "t k"]}
     test = Dataset.from_dict(rows | {"target_ids": [[4, 3], [4, 5]]})
     prepared: Any = SimpleNamespace(test=test, target_tokenizer=SimpleNamespace(decode=str))
-    recorder = Recorder(prepared=prepared, run_id="r", arm="plain", data="d", seed=1)
+    recorder = Recorder(prepared=prepared, config={"arm": "plain", "data_name": "d", "seed": 1}, run_id="r")
     found = hypotheses(torch.tensor([[4, 3], [4, 3]]))
     exact = is_exact(found, torch.tensor([[4, 3, 2], [4, 5, 2]]))
     tested = lit.TestOutput(nll=torch.ones(2), correct=torch.ones(2), weights=None, exact=exact, hypotheses=found)

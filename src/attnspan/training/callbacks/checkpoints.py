@@ -37,20 +37,16 @@ class Checkpoints(Checkpoint):
 
     Args:
         directory: of the run.
-        selection_metric: ``loss``, or another validation metric of which less is better.
-        patience: ends training after this many validations without a better checkpoint; None for never.
-        interval: seconds after which ``last.ckpt`` is written again. It is also written after every validation, and
-            before the update that a validation follows.
+        config: of the run. ``selection_metric`` is a validation metric of which less is better; ``patience`` ends
+            training after so many validations without a better checkpoint; ``last.ckpt`` is written again after
+            ``checkpoint_interval`` seconds, after every validation, and before the update that a validation follows.
         stop: says whether the run is asked to stop.
     """
 
-    def __init__(
-        self, *, directory: Path, selection_metric: str, patience: int | None, interval: float, stop: Stop
-    ) -> None:
+    def __init__(self, *, directory: Path, config: dict[str, Any], stop: Stop) -> None:
         self._directory = directory
-        self._metrics = (f"validation/{selection_metric}", "validation/loss")
-        self._patience = patience
-        self._interval = interval
+        self._metrics = (f"validation/{config['selection_metric']}", "validation/loss")
+        self._patience, self._interval = config["patience"], config["checkpoint_interval"]
         self._stop = stop
         self.complete = False
         """Whether training is over, so that only the test is left."""
@@ -85,7 +81,7 @@ class Checkpoints(Checkpoint):
         self._validations_without_better = state_dict["validations_without_better"]
         self._random_state = dict(enumerate(state_dict["random_states"])).get(rank())
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
         """Start the clock."""
         self._saved_update, self._saved_at = trainer.global_step, time.monotonic()
         self._stop.listen()
@@ -112,9 +108,7 @@ class Checkpoints(Checkpoint):
         if number is not None:
             raise Interrupted(number)
 
-    def on_validation_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
+    def on_validation_batch_start(self, *_: Any) -> None:
         """Stop in the middle of a validation, however long; the run resumes before the update that led to it.
 
         Raises:
@@ -122,7 +116,7 @@ class Checkpoints(Checkpoint):
         """
         self._stop.check()
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Keep the weights if none were better; end training if none have been for too long."""
         self._validated = True
         value, loss = (_number(trainer.callback_metrics[name]) for name in self._metrics)
@@ -136,7 +130,7 @@ class Checkpoints(Checkpoint):
             write_whole(self._directory / BEST, content)
             self._best_file = torch.frombuffer(content, dtype=torch.uint8)
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Save that only the test is left to do."""
         self.complete = True
         self._save(trainer)

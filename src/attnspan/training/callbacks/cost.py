@@ -47,44 +47,36 @@ class Cost(L.Callback):
         self.validation_seconds = state["validation_seconds"]
         self._began -= state["wall_seconds"]
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, *_: Any) -> None:
         """Start the clock, where it was stopped."""
         self._start = time.monotonic() - self.train_seconds - self.validation_seconds
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, *_: Any
     ) -> None:
         """Count the batch."""
         self.train_tokens += batch.whole_tokens
 
-    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_start(self, *_: Any) -> None:
         """Start the clock."""
         self._validation_start = time.monotonic()
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_end(self, *_: Any) -> None:
         """Stop the clock."""
         self.validation_seconds += time.monotonic() - self._validation_start
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_end(self, *_: Any) -> None:
         """Stop the clock."""
         self._look_at_the_clock()
 
     def _look_at_the_clock(self) -> None:
         self.train_seconds = time.monotonic() - self._start - self.validation_seconds  # validation is not training
 
-    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_test_start(self, *_: Any) -> None:
         """Start the clock, where it was stopped."""
         self._start = time.monotonic() - self.test_seconds
 
-    def on_test_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_test_batch_end(self, *_: Any) -> None:
         """Look at the clock."""
         self.test_seconds = time.monotonic() - self._start
 

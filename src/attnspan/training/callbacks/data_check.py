@@ -6,7 +6,6 @@ from typing import Any
 
 import lightning as L
 
-from attnspan.data.pipeline.batches import Batch
 from attnspan.data.pipeline.prepared_data import PreparedData
 
 
@@ -20,9 +19,7 @@ class WholeData(L.Callback):
     def __init__(self, prepared: PreparedData) -> None:
         self._prepared = prepared
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, *_: Any) -> None:
         """See whether that is done.
 
         Raises:
@@ -30,14 +27,14 @@ class WholeData(L.Callback):
         """
         self._prepared.check_integrity(wait=False)
 
-    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_start(self, *_: Any) -> None:
         """Wait until it is done."""
         self._prepared.check_integrity(wait=True)
 
-    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, *_: Any) -> None:
         """Wait until it is done."""
         self._prepared.check_integrity(wait=True)
 
-    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_test_start(self, *_: Any) -> None:
         """Wait until it is done."""
         self._prepared.check_integrity(wait=True)

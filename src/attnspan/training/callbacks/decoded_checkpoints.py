@@ -7,51 +7,41 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import lightning as L
 
-from attnspan.data.pipeline.batches import Batch
 from attnspan.files import write_whole
 from attnspan.runs.checkpoint_file import DamagedError, checkpoint_bytes, read_checkpoint
 from attnspan.runs.layout import decoded_file
 from attnspan.training.callbacks.cost import Cost
 from attnspan.training.callbacks.recorder import Recorder
 from attnspan.training.distributed import rank
-from attnspan.training.signals import Stop
+from attnspan.training.steps.prepare import Prepared
 
 
 class DecodedCheckpoints(L.Callback):
     """Writes the records of the test so far, and stops the run between two batches when it is asked to.
 
     Args:
-        directory: of the run.
-        interval: seconds after which the file is written again.
+        prepared: the run.
         recorder: has the records.
         cost: has the seconds that they took.
-        stop: says whether the run is asked to stop.
-        ranks: processes of the run.
     """
 
-    def __init__(
-        self, *, directory: Path, interval: float, recorder: Recorder, cost: Cost, stop: Stop, ranks: int
-    ) -> None:
-        self._directory = directory
-        self._interval = interval
+    def __init__(self, *, prepared: Prepared, recorder: Recorder, cost: Cost) -> None:
+        self._directory, self._ranks, self._stop = prepared.directory, prepared.ranks, prepared.stop
+        self._interval = prepared.config["checkpoint_interval"]
         self._recorder = recorder
         self._cost = cost
-        self._stop = stop
-        self._ranks = ranks
         self._saved_at = 0.0
 
-    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_test_start(self, *_: Any) -> None:
         """Listen for signals again, and start the clock."""
         self._stop.listen()
         self._saved_at = time.monotonic()
 
-    def on_test_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
+    def on_test_batch_start(self, *_: Any) -> None:
         """Save what is decoded if it is due; each of several processes saves its part.
 
         Raises:

@@ -33,7 +33,7 @@ class TrainingMonitor(L.Callback):
         self._tokens = 0
         self._since = 0.0
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, *_: Any) -> None:
         """Start the clock."""
         self._tokens, self._since = 0, time.monotonic()
 
@@ -47,7 +47,7 @@ class TrainingMonitor(L.Callback):
         pl_module.log("train/learning_rate", optimizer.param_groups[0]["lr"])
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, *_: Any
     ) -> None:
         """Log what belongs to the machine, since the last time."""
         self._tokens += batch.whole_tokens
@@ -62,6 +62,6 @@ class TrainingMonitor(L.Callback):
             tracker.log_metrics(measured, step=trainer.global_step - 1)  # as Lightning counts
         self._tokens, self._since = 0, now
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_end(self, *_: Any) -> None:
         """Validation is not training: start the clock anew."""
         self._tokens, self._since = 0, time.monotonic()

@@ -34,13 +34,11 @@ class ProgressReporter(L.Callback):
         self._start = 0.0
         self._before = 0
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
         """Start the clock that estimates the time left."""
         self._start, self._before = time.monotonic(), trainer.global_step
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Report the update and its loss.
 
         Raises:
@@ -57,30 +55,18 @@ class ProgressReporter(L.Callback):
         self._tell(trainer, TRAINING, trainer.global_step, trainer.max_steps, since=self._start, loss=loss)
 
     def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int, *_: Any
     ) -> None:
         """Say that the run is validating."""
         if self._due(trainer):
             self._tell(trainer, VALIDATING, batch_idx + 1, int(sum(trainer.num_val_batches)), since=None)
 
-    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_test_start(self, *_: Any) -> None:
         """Start the clock anew."""
         self._start, self._before, self._last = time.monotonic(), 0, -math.inf
 
     def on_test_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int, *_: Any
     ) -> None:
         """Report the test batches done."""
         if self._due(trainer):

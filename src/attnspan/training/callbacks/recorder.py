@@ -28,15 +28,13 @@ class Recorder(L.Callback):
 
     Args:
         prepared: the corpus, for texts and tokens.
+        config: of the run.
         run_id: of the run.
-        arm: of the run.
-        data: name of the data.
-        seed: of the run.
     """
 
-    def __init__(self, *, prepared: PreparedData, run_id: str, arm: str, data: str, seed: int) -> None:
+    def __init__(self, *, prepared: PreparedData, config: dict[str, Any], run_id: str) -> None:
         self._prepared = prepared
-        self._run: dict[str, Any] = {"run_id": run_id, "arm": arm, "data": data, "seed": seed}
+        self._run = {"run_id": run_id, "arm": config["arm"], "data": config["data_name"], "seed": config["seed"]}
         self._records: dict[int, Record] = {}
         self.decoded_tokens = 0
 
@@ -64,13 +62,7 @@ class Recorder(L.Callback):
         return bool(self._records)
 
     def on_test_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, *_: Any
     ) -> None:
         """Turn the batch's tensors into records."""
         assert isinstance(outputs, TestOutput)
@@ -116,7 +108,7 @@ class Recorder(L.Callback):
                 **seen,
             )
 
-    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_test_end(self, *_: Any) -> None:
         """Bring together what several processes have recorded.
 
         Raises:

@@ -28,19 +28,13 @@ class ValidationByLength(L.Callback):
         self._edges = torch.tensor(bins.edges[1:-1])
         self._sums = torch.empty(0)
 
-    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Begin at zero: [3, bins] of loss, tokens that were right, tokens."""
         self._edges = self._edges.to(pl_module.device)
         self._sums = torch.zeros(3, len(self._labels), dtype=torch.float64, device=pl_module.device)
 
     def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, *_: Any
     ) -> None:
         """Add the batch."""
         assert isinstance(outputs, ValidationOutput)
@@ -48,7 +42,7 @@ class ValidationByLength(L.Callback):
         into = torch.bucketize(batch.source_lengths.to(self._edges.device), self._edges)  # (edge, next edge]
         self._sums.index_add_(1, into, torch.stack([outputs.nll, outputs.correct.double(), tokens.double()]))
 
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Log the sums of all processes; a bin without examples is left out."""
         sums: Tensor = trainer.strategy.reduce(self._sums, reduce_op="sum").cpu()
         for label, (loss, correct, tokens) in zip(self._labels, sums.T.tolist(), strict=True):

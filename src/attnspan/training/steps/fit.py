@@ -67,35 +67,19 @@ def fit(prepared: Prepared, *, tracker: WandbMirror | None, report: Callable[[St
         NotFiniteError: training diverged.
         Interrupted: the run was asked to stop.
     """
-    config, directory = prepared.config, prepared.directory
+    config, directory, log = prepared.config, prepared.directory, prepared.log
     may_resume = (directory / CONFIG).exists() and not config["rerun"]
-    resume_point = find_resume_point(directory, prepared.log) if may_resume else None
+    resume_point = find_resume_point(directory, log) if may_resume else None
     if prepared.rank == 0:
         _begin_directory(prepared, resume_point, report)
     if tracker and resume_point:
         tracker.catch_up(resume_point.metrics_csv)
 
-    metrics_csv = MetricsCsv(directory)
+    metrics_csv, cost, stop = MetricsCsv(directory), Cost(began=prepared.began), prepared.stop
+    recorder = Recorder(prepared=prepared.data, config=config, run_id=directory.name)
     metrics_csv_checkpoint = MetricsCsvCheckpoint(metrics_csv)
-    cost = Cost(began=prepared.began)
-    recorder = Recorder(
-        prepared=prepared.data,
-        run_id=directory.name,
-        arm=config["arm"],
-        data=config["data_name"],
-        seed=config["seed"],
-    )
-    interval, stop = config["checkpoint_interval"], prepared.stop
-    decoded_checkpoints = DecodedCheckpoints(
-        directory=directory, interval=interval, recorder=recorder, cost=cost, stop=stop, ranks=prepared.ranks
-    )
-    checkpoints = Checkpoints(
-        directory=directory,
-        selection_metric=config["selection_metric"],
-        patience=config["patience"],
-        interval=interval,
-        stop=stop,
-    )
+    decoded_checkpoints = DecodedCheckpoints(prepared=prepared, recorder=recorder, cost=cost)
+    checkpoints = Checkpoints(directory=directory, config=config, stop=stop)
     trackers = [tracker] if tracker else []
     trainer = make_trainer(
         config,
@@ -113,22 +97,20 @@ def fit(prepared: Prepared, *, tracker: WandbMirror | None, report: Callable[[St
         ],
     )
     if resume_point and resume_point.is_trained:
-        prepared.log(f"resumes after update {resume_point.update}, the last: only the test is left")
+        log(f"resumes after update {resume_point.update}, the last: only the test is left")
         for callback in (cost, metrics_csv_checkpoint, checkpoints):
             callback.load_state_dict(resume_point.state_of(type(callback)))
-        prepared.loaders.skip_decoded(decoded_checkpoints.resume(prepared.log))
-        updates = resume_point.update
+        prepared.loaders.skip_decoded(decoded_checkpoints.resume(log))
     else:
         if resume_point:
-            prepared.log(f"resumes from update {resume_point.update}")
+            log(f"resumes from update {resume_point.update}")
         path = resume_point.path if resume_point else None
         with ending_together(trainer):
             trainer.fit(prepared.module, datamodule=prepared.loaders, ckpt_path=path, weights_only=True)
-        updates = trainer.global_step
     return Trained(
         prepared=prepared,
         trainer=trainer,
-        updates=updates,
+        updates=trainer.global_step or (resume_point.update if resume_point else 0),
         checkpoints=checkpoints,
         metrics_csv=metrics_csv,
         cost=cost,
