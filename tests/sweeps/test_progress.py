@@ -23,8 +23,8 @@ def test_a_line_each_state_and_not_each_update() -> None:
     shown, out = display(None)
     with shown:
         for done in range(1, 50):
-            shown.show("plain seed 1", training(done, done, 100 - done))
-        shown.show("plain seed 1", Status(phase=TESTING, done=1, total=4, remaining=3.0))
+            shown.update("plain seed 1", training(done, done, 100 - done))
+        shown.update("plain seed 1", Status(phase=TESTING, done=1, total=4, remaining=3.0))
     assert out.getvalue().splitlines() == [
         "plain seed 1: training update 1/100, loss 1.250, 01:39 left",
         "plain seed 1: testing 1/4, 00:03 left",
@@ -34,20 +34,20 @@ def test_a_line_each_state_and_not_each_update() -> None:
 def test_the_sweeps_time_left() -> None:
     """Four runs, two at a time: a has 30 s left of 100, b 60 s of 120, two wait for 110 s each: (30+60+2*110)/2."""
     shown, out = display(5, n_jobs=2)
-    shown.end("skipped", "finished before")
-    shown.show("a", training(70, 70, 30))
-    shown.show("b", training(50, 60, 60))
+    shown.finish("skipped", "finished before")
+    shown.update("a", training(70, 70, 30))
+    shown.update("b", training(50, 60, 60))
     assert shown._estimate() == (30 + 60 + 2 * 110) / 2
-    shown.show("a", Status(phase=TESTING, done=1, total=4, seconds=80))
+    shown.update("a", Status(phase=TESTING, done=1, total=4, seconds=80))
     assert shown._estimate() == (20 + 60 + 2 * 110) / 2
-    shown.end("a", "finished", seconds=104.0)
+    shown.finish("a", "finished", seconds=104.0)
     assert "a: finished in 01:44 (2 of 5 runs, about" in out.getvalue()
 
 
 def test_the_last_runs_bound_the_estimate() -> None:
     """Nothing waits: what is left is what the slowest has left, however many could run beside it."""
     shown, _ = display(1, n_jobs=4)
-    shown.show("a", training(50, 50, 50))
+    shown.update("a", training(50, 50, 50))
     assert shown._estimate() == 50
 
 

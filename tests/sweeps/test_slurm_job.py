@@ -152,13 +152,13 @@ def test_out_of_time_too_often_is_one_line(job: Job, told: Callable[[int], None]
 def test_the_same_request_twice_waits_for_the_update() -> None:
     """SLURM tells every process, and ours passes it on: two signals at once. What comes later is impatience."""
     stop = Stop()
-    stop._note(signal.SIGTERM, None)
-    stop._note(signal.SIGTERM, None)
+    stop._record(signal.SIGTERM, None)
+    stop._record(signal.SIGTERM, None)
     with pytest.raises(Interrupted):
         stop.check()
     stop._first -= 3
     with pytest.raises(Interrupted):
-        stop._note(signal.SIGTERM, None)
+        stop._record(signal.SIGTERM, None)
 
 
 class Answers:

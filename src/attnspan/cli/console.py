@@ -1,4 +1,4 @@
-"""The console that commands print to."""
+"""Output and argument parsing that the commands share."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _WIDE = 10_000
 
 
 def open_console(*, wide: bool = False) -> Console:
-    """A console on standard output, as wide as the terminal; ``COLUMNS`` says how wide where there is none.
+    """A console on standard output, as wide as the terminal; ``COLUMNS`` overrides the width of other outputs.
 
-    What the output's encoding lacks is escaped.
+    Characters that the output's encoding lacks are escaped.
 
     Args:
-        wide: where there is no terminal a line may be as long as it takes: a path that is cut in two is none.
+        wide: do not wrap lines where there is no terminal: a path must stay in one piece.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -31,8 +31,8 @@ def open_console(*, wide: bool = False) -> Console:
     return Console(highlight=False, width=None if sys.stdout.isatty() else width)
 
 
-class _Lasting(io.FileIO):
-    """Takes what is written where nobody reads it any more."""
+class _IgnoresBrokenPipe(io.FileIO):
+    """Discards what is written to a pipe that has no reader any more."""
 
     def write(self, content: Any, /) -> int:
         try:
@@ -43,30 +43,30 @@ class _Lasting(io.FileIO):
 
 @contextmanager
 def unbreakable(stream: TextIO) -> Iterator[TextIO]:
-    """A stream to where ``stream`` goes, whose reader may go away (``| head``): what is written then is lost."""
+    """A stream to the same file as ``stream``, whose reader may end (``| head``): later output is discarded."""
     try:
         number = stream.fileno()
-    except (OSError, ValueError):  # it is no file
+    except (OSError, ValueError):  # not backed by a file
         yield stream
         return
     stream.flush()
-    lasting = io.TextIOWrapper(
-        io.BufferedWriter(_Lasting(number, "w", closefd=False)),
+    unbroken = io.TextIOWrapper(
+        io.BufferedWriter(_IgnoresBrokenPipe(number, "w", closefd=False)),
         encoding=stream.encoding,
         errors=stream.errors,
         line_buffering=stream.isatty(),
         write_through=stream is sys.stderr,
     )
     try:
-        yield lasting
+        yield unbroken
     finally:
-        lasting.flush()
+        unbroken.flush()
 
 
 class ListParser(argparse.ArgumentParser):
-    """Reads ``@file`` as one argument a line; empty lines and lines that begin with # are skipped."""
+    """Reads ``@file`` as one argument per line; empty lines and lines that start with # are skipped."""
 
     def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
-        """Read a line of such a file."""
+        """Read one line of such a file."""
         line = arg_line.strip()
         return [line] if line and not line.startswith("#") else []

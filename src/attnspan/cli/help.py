@@ -1,4 +1,4 @@
-"""What ``attnspan-train --help`` prints. The words are the first comment line of each config file."""
+"""What ``attnspan-train --help`` prints. A choice is described by the first comment line of its config file."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from rich.table import Table
 
 GROUPS = {
     "decoder": "the arm",
-    "encoder": "what reads the source",
-    "data": "what is learned",
+    "encoder": "how the source is encoded",
+    "data": "the data set",
     "decoding": "how hypotheses are found",
     "optimizer": "how weights are updated",
     "trainer": "how long, and on what",
-    "logger": "where curves go, besides metrics.csv",
-    "sweep": "many runs at once; starts a multirun by itself",
+    "logger": "where metrics are logged, besides metrics.csv",
+    "sweep": "many runs; no -m needed",
 }
 
 _USAGE = """\
@@ -24,12 +24,12 @@ attnspan-train trains and tests one arm, or every run of a sweep.
 
   attnspan-train decoder=bahdanau data=pronunciation seed=1    one run
   attnspan-train sweep=long_sequences                          a study: all its arms and seeds
-  attnspan-train -m decoder=plain,bahdanau seed=1,2,3          a sweep of your own
+  attnspan-train -m decoder=plain,bahdanau seed=1,2,3          your own sweep
   attnspan-train data=files data.train=a.csv data.validation=b.csv data.test=c.csv
-  attnspan-train --config-dir my_conf decoder=my_arm           with configs of your own beside these
+  attnspan-train --config-dir my_conf decoder=my_arm           with your own config files in addition
 
 Options: --help, --cfg job (print the config of a run), --config-dir DIR, -m (sweep over comma-separated values),
---hydra-help (what Hydra itself can do). Any key of the config can be set as key=value; --cfg job shows them all.
+--hydra-help (options of Hydra). Any key of the config can be set as key=value; --cfg job shows them all.
 """
 
 
@@ -37,8 +37,8 @@ def print_help(console: Console, directories: list[Path]) -> None:
     """Print the usage, and each group with its choices.
 
     Args:
-        console: where to.
-        directories: that hold groups, ours first.
+        console: to print to.
+        directories: that contain groups, the package's first.
     """
     console.print(_USAGE, highlight=False, markup=False, soft_wrap=True)
     for group, words in GROUPS.items():
@@ -52,7 +52,7 @@ def print_help(console: Console, directories: list[Path]) -> None:
 
 
 def describe_config(path: Path) -> str:
-    """Read the first comment line of a config file that says something."""
+    """The first comment line of a config file, without package directives."""
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
             break

@@ -18,14 +18,14 @@ def main() -> None:
 
 
 def _run(directory: Path) -> None:
-    if not (directory / JOB).exists() and is_finished(directory):
+    job = read_job(directory) if (directory / JOB).exists() or not is_finished(directory) else None
+    if job is not None and (job.config["rerun"] or not is_finished(directory)):
+        now = code_state()
+        if now["code"] != job.code.get("code"):
+            print(f"the code changed since this sweep was launched: from {_words(job.code)} to {_words(now)}")
+        run(job.config, job.command)
+    else:  # another sweep's process has finished the run
         print(f"{directory}: finished before, skipped")
-        return
-    job = read_job(directory)
-    now = code_state()
-    if now["code"] != job.code.get("code"):
-        print(f"the code changed since this sweep was launched: from {_words(job.code)} to {_words(now)}")
-    run(job.config, job.command)
     if is_finished(directory):
         remove_job(directory)
 

@@ -104,8 +104,8 @@ def _train(config: dict[str, Any], prepared: Any, directory: Path, command: str,
                 data=prepared,
                 directory=directory,
                 command=command,
-                report=lambda status: display.show(label, status),
-                log=lambda line: display.say(f"{label}: {line}"),
+                report=lambda status: display.update(label, status),
+                log=lambda line: display.log(f"{label}: {line}"),
             )
         except NotFiniteError as error:
             raise InputError(str(error)) from error

@@ -21,14 +21,14 @@ def show_skipped(jobs: Sequence[Job], display: ProgressDisplay) -> list[Job]:
     """Show the jobs that are done already, and return the others."""
     for job in jobs:
         if job.outcome:
-            display.end(job.label, f"{job.outcome}, skipped")
+            display.finish(job.label, f"{job.outcome}, skipped")
     return [job for job in jobs if not job.outcome]
 
 
 def show_outcome(job: Job, display: ProgressDisplay) -> None:
     """Show how a job ended."""
     why = ", skipped" if job.outcome == SKIPPED else f" ({job.reason})" if job.reason else ""
-    display.end(job.label, f"{job.outcome}{why}", seconds=None if job.outcome == SKIPPED else job.seconds)
+    display.finish(job.label, f"{job.outcome}{why}", seconds=None if job.outcome == SKIPPED else job.seconds)
 
 
 def print_outcomes(console: Console, jobs: Sequence[Job]) -> None:

@@ -1,7 +1,8 @@
-"""Do the runs of a sweep fit together: sizes, optimizer, batches, trainer, disk? Asked in a process of its own.
+"""Checks before a sweep starts that its runs can be built: sizes, optimizer, batches, trainer, disk space.
 
-Building models takes torch, and with it seconds and memory that whoever waits for the sweep need not keep:
-``python -m attnspan.sweeps.preflight`` reads a JSON list of configs and writes a JSON list of complaints.
+Building models loads torch, which takes seconds and memory that the sweep's own process does not need. The checks
+therefore have their own process: ``python -m attnspan.sweeps.preflight`` reads a JSON list of configs and writes a JSON
+list of complaints.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from attnspan.config.identity import CHANGES_NOTHING
 from attnspan.errors import InputError
 from attnspan.files import free_bytes, size
 
-_KEPT = 4 * 4
-"""Bytes a parameter that a finished run keeps: the best weights, and the last with Adam's two moments, float32."""
+_BYTES_KEPT = 4 * 4
+"""Bytes per parameter that a finished run keeps: best weights, and last weights with Adam's two moments, float32."""
 
-_FREE = {"seed", *CHANGES_NOTHING} - {"data"}
-"""Keys over which configs may differ and still fit or not fit alike."""
+_IGNORED = {"seed", *CHANGES_NOTHING} - {"data"}
+"""Keys that do not affect the checks."""
 
-_LIGHTNING_KNOWS = {
+_KNOWN_TO_LIGHTNING = {
     "_target_",
     "max_steps",
     "val_check_interval",
@@ -39,23 +40,23 @@ _LIGHTNING_KNOWS = {
 
 
 def refuse_unfit(configs: Sequence[dict[str, Any]]) -> None:
-    """Build what every config describes, without training it; the data must be prepared.
+    """Build what every config describes, without training it. The data must be prepared.
 
     Args:
-        configs: of the runs that are to start.
+        configs: of the runs to start.
 
     Raises:
-        InputError: one line with all that does not fit.
+        InputError: one line with everything that is wrong.
     """
     groups: dict[str, list[dict[str, Any]]] = {}
     for config in configs:
-        groups.setdefault(repr({key: value for key, value in config.items() if key not in _FREE}), []).append(config)
-    asked = [{"config": same[0], "runs": len(same)} for same in groups.values()]
-    if not asked:
+        groups.setdefault(repr({key: value for key, value in config.items() if key not in _IGNORED}), []).append(config)
+    requests = [{"config": same[0], "runs": len(same)} for same in groups.values()]
+    if not requests:
         return
     done = subprocess.run(
         [sys.executable, "-m", "attnspan.sweeps.preflight"],
-        input=json.dumps(asked),
+        input=json.dumps(requests),
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -72,10 +73,10 @@ def check(config: dict[str, Any]) -> int:
     """Build all parts of a run.
 
     Returns:
-        The model's number of parameters.
+        The number of parameters of the model.
 
     Raises:
-        InputError: something does not fit.
+        InputError: a part cannot be built.
     """
     import torch
 
@@ -98,29 +99,29 @@ def check(config: dict[str, Any]) -> int:
         raise InputError(f"the model is too large for this machine's memory ({error})") from error
     check_optimizer(config, model.parameters())
     build(config, "decoding")
-    if set(config["trainer"]) - _LIGHTNING_KNOWS or config["trainer"]["accelerator"] not in ("auto", "cpu"):
-        from attnspan.training.trainer import check_trainer  # this takes seconds more
+    if set(config["trainer"]) - _KNOWN_TO_LIGHTNING or config["trainer"]["accelerator"] not in ("auto", "cpu"):
+        from attnspan.training.trainer import check_trainer  # takes seconds to import
 
         check_trainer(config)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def main() -> None:
-    """Read configs, write complaints."""
+    """Read configs and write complaints."""
     complaints: list[str] = []
     need: dict[str, int] = {}
-    for asked in json.load(sys.stdin):
-        config = asked["config"]
+    for request in json.load(sys.stdin):
+        config = request["config"]
         try:
             parameters = check(config)
         except InputError as error:
             complaints.append(str(error))
         else:
-            need[config["runs_dir"]] = need.get(config["runs_dir"], 0) + asked["runs"] * parameters * _KEPT
+            need[config["runs_dir"]] = need.get(config["runs_dir"], 0) + request["runs"] * parameters * _BYTES_KEPT
     for directory, count in need.items():
         free = free_bytes(Path(directory))
         if count > free:
-            complaints.append(f"{directory}: the runs need about {size(count)}, and {size(free)} are free on that disk")
+            complaints.append(f"{directory}: the runs need about {size(count)}, and only {size(free)} are free")
     print(json.dumps(list(dict.fromkeys(complaints))))
 
 

@@ -15,7 +15,7 @@ from attnspan.sweeps.job_process import conclude, renew_start_heartbeat, start, 
 from attnspan.sweeps.outcomes import show_outcome, show_skipped
 from attnspan.sweeps.progress import ProgressDisplay
 from attnspan.sweeps.queue import is_running, release
-from attnspan.training.signals import interrupt_on_end
+from attnspan.training.signals import interrupt_on_termination
 
 _POLL_INTERVAL = 0.2  # seconds
 
@@ -52,20 +52,20 @@ def run_jobs(
     """
     with ProgressDisplay(console=console, jobs=len(jobs) + expected, n_jobs=n_jobs) as display:
         pool = _Pool(show_skipped(jobs, display), display, n_jobs, threads, rerun, next_job, on_end)
-        stop_interrupting = interrupt_on_end()
+        restore_handlers = interrupt_on_termination()
         try:
             while pool.start_jobs():
                 time.sleep(_POLL_INTERVAL)
                 pool.poll()
                 if fail_fast and pool.has_failed:
-                    display.say("fail_fast=true: the running jobs are stopped, no other is started")
+                    display.log("fail_fast=true: the running jobs are stopped, no other is started")
                     stop(pool.running)
                     break
         except BaseException:  # no job may outlive its sweep
             stop(pool.running)
             raise
         finally:
-            stop_interrupting()
+            restore_handlers()
             release(pool.elsewhere, RUNNING_ELSEWHERE)
             release(pool.waiting, NOT_STARTED)
 
@@ -113,7 +113,7 @@ class _Pool:
                 self._end(job, SKIPPED)
             elif start(job, self._threads):
                 self.running.append(job)
-                self._display.show(job.label, job.status(RUNNING, phase=STARTING))
+                self._display.update(job.label, job.status(RUNNING, phase=STARTING))
             else:
                 self._end(job, FAILED)
         return bool(self.running or self.elsewhere)
@@ -144,7 +144,7 @@ class _Pool:
         status = read_status(job.directory)
         where = f" in process {status.pid} on {status.host}" if status else ""
         if not job.reason:
-            self._display.say(f"{job.label}: {RUNNING_ELSEWHERE}{where}; this sweep waits for it")
+            self._display.log(f"{job.label}: {RUNNING_ELSEWHERE}{where}; this sweep waits for it")
         job.reason = f"running{where}"
         return True
 
@@ -155,7 +155,7 @@ class _Pool:
             return False
         status = read_status(job.directory)
         if status is not None and status.pid == job.process.pid and status.state == RUNNING:
-            self._display.show(job.label, status)
+            self._display.update(job.label, status)
             renew_start_heartbeat(job)
         return True
 

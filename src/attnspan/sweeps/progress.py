@@ -1,4 +1,4 @@
-"""Progress for people: bars in a terminal, plain lines where there is none. The same for one run and for a sweep."""
+"""Progress of one run or of a sweep: bars in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from rich.text import Text
 
 from attnspan.runs.status import TRAINING, Status
 
-PLAIN_EVERY = 10.0
+LINE_INTERVAL = 10.0
 """Seconds between two plain lines about the same run."""
 
 
 class ProgressDisplay:
-    """A line for each run, and with ``jobs`` one for the whole sweep with the time left.
+    """A line for each run, and with ``jobs`` one for the whole sweep with its remaining time.
 
     Args:
-        console: where to print.
+        console: to print to.
         jobs: number of runs in the sweep; None for a single run.
-        n_jobs: how many of them run side by side.
+        n_jobs: runs at once.
     """
 
     def __init__(self, *, console: Console, jobs: int | None = None, n_jobs: int = 1) -> None:
         self._console = console
         self._jobs = jobs
-        self._at_a_time = n_jobs
+        self._n_jobs = n_jobs
         self._live = console.is_terminal
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             TextColumn("{task.fields[what]}"),
-            _Left(),
+            _RemainingTime(),
             console=console,
             expand=True,
         )
         self._tasks: dict[str, TaskID] = {}
         self._printed: dict[str, tuple[float, str, str]] = {}
         self._running: dict[str, Status] = {}
-        self._expected: dict[str, float] = {}  # seconds that a run under way will take in all
-        self._took: list[float] = []
+        self._expected: dict[str, float] = {}  # estimated seconds of each running run, in all
+        self._durations: list[float] = []
         self._total = self._bars.add_task("sweep", total=jobs, what=f"0 of {jobs} runs", left=None) if jobs else None
 
     def __enter__(self) -> Self:
@@ -57,8 +57,8 @@ class ProgressDisplay:
         if self._live:
             self._bars.stop()
 
-    def show(self, name: str, status: Status) -> None:
-        """Show how the run ``name`` is getting on."""
+    def update(self, name: str, status: Status) -> None:
+        """Show the progress of the run ``name``."""
         self._running[name] = status
         if status.phase == TRAINING and status.remaining is not None:
             self._expected[name] = status.seconds + status.remaining
@@ -70,26 +70,26 @@ class ProgressDisplay:
             self._bars.update(self._tasks[name], completed=status.done, total=total, what=what, left=status.remaining)
             self._show_sweep()
             return
-        before, phase, said = self._printed.get(name, (0.0, "", ""))
-        if status.phase != phase or (what != said and time.monotonic() - before >= PLAIN_EVERY):
+        before, phase, last = self._printed.get(name, (0.0, "", ""))
+        if status.phase != phase or (what != last and time.monotonic() - before >= LINE_INTERVAL):
             self._printed[name] = (time.monotonic(), status.phase, what)
             left = f", {duration(status.remaining)} left" if status.remaining is not None else ""
-            self.say(f"{name}: {what}{left}")
+            self.log(f"{name}: {what}{left}")
 
-    def end(self, name: str, outcome: str, *, seconds: float | None = None) -> None:
-        """Say how the run ``name`` ended; ``seconds`` if it was run just now, None if it was skipped."""
+    def finish(self, name: str, outcome: str, *, seconds: float | None = None) -> None:
+        """Show how the run ``name`` ended. ``seconds`` is how long it took, None if it was skipped."""
         self._running.pop(name, None)
         self._expected.pop(name, None)
         if seconds is not None:
-            self._took.append(seconds)
+            self._durations.append(seconds)
         if name in self._tasks:
             self._bars.remove_task(self._tasks.pop(name))
         if self._total is not None:
             self._bars.advance(self._total)
         took = f" in {duration(seconds)}" if seconds is not None else ""
-        self.say(f"{name}: {outcome}{took}{self._sweep_left()}")
+        self.log(f"{name}: {outcome}{took}{self._sweep_left()}")
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Print a line above the bars."""
         self._console.print(line, highlight=False, markup=False, soft_wrap=not self._live)
 
@@ -101,15 +101,15 @@ class ProgressDisplay:
         return 0 if self._total is None else int(self._bars.tasks[0].completed)
 
     def _estimate(self) -> float | None:
-        """Seconds to the end of the sweep, from what finished runs took and what the running ones have left."""
+        """Seconds to the end of the sweep, from the times of finished runs and the remaining times of running ones."""
         assert self._jobs is not None
-        known = self._took + list(self._expected.values())
+        known = self._durations + list(self._expected.values())
         if not known:
             return None
         typical = sum(known) / len(known)
         left = [max(0.0, self._expected.get(name, typical) - status.seconds) for name, status in self._running.items()]
         waiting = self._jobs - self._done() - len(self._running)
-        return max(max(left, default=0.0), (sum(left) + waiting * typical) / self._at_a_time)
+        return max(max(left, default=0.0), (sum(left) + waiting * typical) / self._n_jobs)
 
     def _sweep_left(self) -> str:
         if not self._jobs:
@@ -119,8 +119,8 @@ class ProgressDisplay:
         return f" ({self._done()} of {self._jobs} runs{left})"
 
 
-class _Left(ProgressColumn):
-    """The time left, as the run itself estimates it."""
+class _RemainingTime(ProgressColumn):
+    """The remaining time, as the run itself estimates it."""
 
     def render(self, task: Task) -> Text:
         left = task.fields["left"]
@@ -128,7 +128,7 @@ class _Left(ProgressColumn):
 
 
 def describe(status: Status) -> str:
-    """Say in a few words what a run is doing."""
+    """What a run is doing, in a few words."""
     words = status.phase or status.state
     if status.total:
         unit = "update " if status.phase == TRAINING else ""
@@ -139,7 +139,7 @@ def describe(status: Status) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Write seconds as h:mm:ss or m:ss."""
+    """Format seconds as h:mm:ss or mm:ss."""
     if seconds is None:
         return "?"
     text = str(timedelta(seconds=round(seconds)))

@@ -1,4 +1,4 @@
-"""How a run is asked to stop, and stops between two updates; and how a sweep is, which stops its runs."""
+"""Signals that ask a run to stop, which it does between two updates, or a sweep, which then stops its runs."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from attnspan.errors import Interrupted
 
 
 class Stop:
-    """Remembers that SIGINT, SIGTERM or SIGHUP came, so that the run can stop between two updates.
+    """Records SIGINT, SIGTERM or SIGHUP, so that the run can stop between two updates.
 
-    The second stops at once. What was ignored when the run began stays so: ``nohup`` means it.
+    A second signal stops it at once. A signal that was ignored when the run started, as ``nohup`` does, stays ignored.
 
-    Of a cluster's job every process gets the signal, and the one that started us passes it on: what comes within
-    ``ONE_REQUEST`` seconds is the first one again.
+    On a cluster every process of a job gets the signal, and the parent process forwards it as well. A signal within
+    ``ONE_REQUEST`` seconds of the first one therefore counts as the same request.
 
     Args:
-        follows: this process stops when rank 0 says so, not by itself.
+        follows: this process stops when rank 0 tells it to, not on signals.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -34,12 +34,12 @@ class Stop:
         self._first = math.inf
         self._follows = follows
         self._pid = os.getpid()
-        self._heard = [number for number in self.SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        self._handled = [number for number in self.SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Listen for the signals, and let those listen afterwards who did before."""
-        before = [(number, signal.getsignal(number)) for number in self._heard]
+        """Install the signal handlers, and restore the previous ones afterwards."""
+        before = [(number, signal.getsignal(number)) for number in self._handled]
         self.listen()
         try:
             yield
@@ -49,22 +49,22 @@ class Stop:
                     signal.signal(number, handler)
 
     def listen(self) -> None:
-        """Listen again: Lightning puts its own listeners in place when it begins to train or to test."""
+        """Install the signal handlers again: Lightning installs its own when it starts to train or to test."""
         if threading.current_thread() is threading.main_thread():
-            for number in self._heard:
-                signal.signal(number, self._note)
+            for number in self._handled:
+                signal.signal(number, self._record)
 
     def check(self) -> None:
-        """Stop here if a signal came.
+        """Stop here if a signal has come.
 
         Raises:
-            Interrupted: it did.
+            Interrupted: one has.
         """
         if self.number is not None:
             raise Interrupted(self.number)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._follows or os.getpid() != self._pid:  # the latter in a worker of a loader: the run itself stops it
+    def _record(self, number: int, frame: FrameType | None) -> None:
+        if self._follows or os.getpid() != self._pid:  # a loader worker, which the run itself stops
             return
         if self.number is None:
             self._first = time.monotonic()
@@ -73,19 +73,19 @@ class Stop:
             raise Interrupted(number)
 
 
-def interrupt_on_end() -> Callable[[], None]:
-    """Have SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does, but for one that is ignored.
+def interrupt_on_termination() -> Callable[[], None]:
+    """Make SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does, unless they are ignored.
 
     Returns:
-        What has them do again what they did before.
+        A function that restores the previous handlers.
     """
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    heard = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
-    for number in heard:
+    handled = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
+    for number in handled:
         signal.signal(number, signal.default_int_handler)
 
-    def undo() -> None:
-        for number, handler in heard.items():
+    def restore() -> None:
+        for number, handler in handled.items():
             signal.signal(number, handler)
 
-    return undo
+    return restore

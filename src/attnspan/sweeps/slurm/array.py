@@ -39,7 +39,7 @@ from attnspan.sweeps.queue import is_running, resolve_outcomes
 from attnspan.sweeps.slurm import commands
 from attnspan.sweeps.slurm.commands import NO_REASON, QueueEntry
 from attnspan.sweeps.slurm.job import RunJob
-from attnspan.training.signals import interrupt_on_end
+from attnspan.training.signals import interrupt_on_termination
 
 if TYPE_CHECKING:
     import submitit
@@ -106,7 +106,7 @@ def run_array(
         waiting = show_skipped(jobs, display)
         if not waiting:
             return
-        stop_interrupting = interrupt_on_end()
+        restore_handlers = interrupt_on_termination()
         array = _Array(display)
         try:
             if own := array.leave_to_others(waiting):
@@ -115,14 +115,14 @@ def run_array(
             while array.submitted or array.elsewhere:
                 time.sleep(_POLL_INTERVAL)
                 if FAILED in array.poll() and fail_fast:
-                    display.say("fail_fast=true: the other jobs are cancelled")
+                    display.log("fail_fast=true: the other jobs are cancelled")
                     array.cancel()
                     break
         except BaseException:
             array.cancel()
             raise
         finally:
-            stop_interrupting()
+            restore_handlers()
             for job in array.elsewhere:
                 job.outcome = RUNNING_ELSEWHERE
 
@@ -189,7 +189,7 @@ class _Array:
         status = read_status(job.directory) or Status(host="", pid=0)
         job.slurm_job = status.slurm_job
         job.reason = f"SLURM job {status.slurm_job}" if status.slurm_job else f"process {status.pid} on {status.host}"
-        self._display.say(f"{job.label}: {RUNNING_ELSEWHERE}, {job.reason}; this sweep waits for it")
+        self._display.log(f"{job.label}: {RUNNING_ELSEWHERE}, {job.reason}; this sweep waits for it")
         self.elsewhere.append(job)
 
     def submit(self, executor: submitit.AutoExecutor, jobs: Sequence[Job], threads: int) -> None:
@@ -211,7 +211,7 @@ class _Array:
             # Not if the job has started already.
             update_status(job.directory, lambda status, name=name: _with_slurm_job(status, name))  # type: ignore[misc]
         arrays = sorted({name.partition("_")[0] for name in self.submitted})  # what scancel takes
-        self._display.say(f"submitted to SLURM: {', '.join(arrays)}")
+        self._display.log(f"submitted to SLURM: {', '.join(arrays)}")
 
     def poll(self) -> set[str]:
         """Show progress, fill in how the jobs ended that are gone, and return the outcomes of these."""
@@ -231,7 +231,7 @@ class _Array:
                 show_outcome(job, self._display)
                 outcomes.add(job.outcome)
             elif status is not None and status.state == RUNNING:
-                self._display.show(job.label, status)
+                self._display.update(job.label, status)
         return outcomes
 
     def _poll_submitted(self, queue: Mapping[str, QueueEntry]) -> set[str]:
@@ -243,9 +243,9 @@ class _Array:
             elif name not in queue or status is None:
                 continue
             elif status.state == RUNNING and queue[name].state == "RUNNING":
-                self._display.show(job.label, status)
+                self._display.update(job.label, status)
             elif queue[name].state == "PENDING" and _mark_requeued(job, name):
-                self._display.say(f"{job.label}: requeued by SLURM at update {status.update}")
+                self._display.log(f"{job.label}: requeued by SLURM at update {status.update}")
         return outcomes
 
     def _is_gone(self, name: str, *, is_present: bool) -> bool:
@@ -258,7 +258,7 @@ class _Array:
         pending = [queue[name] for name in names if name in queue and queue[name].state == "PENDING"]
         reasons = sorted({entry.reason for entry in pending} - {*NO_REASON})
         if reasons and reasons != self._pending_reasons:
-            self._display.say(f"{len(pending)} of {len(names)} jobs wait in SLURM's queue: {', '.join(reasons)}")
+            self._display.log(f"{len(pending)} of {len(names)} jobs wait in SLURM's queue: {', '.join(reasons)}")
             self._pending_reasons = reasons
 
     def cancel(self) -> None:
