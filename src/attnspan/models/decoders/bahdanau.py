@@ -61,6 +61,9 @@ class BahdanauDecoder(RecurrentDecoder):
     s_t is the top layer's. The output is s_t, or with ``deep_output`` the paper's t_t. The state is that of the cells
     and of the attention.
 
+    TensorFlow's ``AttentionWrapper`` and OpenNMT-py use the new state as the query also with Bahdanau's score: that is
+    :class:`~attnspan.models.decoders.luong.LuongDecoder` with :class:`~attnspan.models.attention.scores.AdditiveScore`.
+
     Args:
         embedding_size: E.
         hidden_size: H.

@@ -37,6 +37,8 @@ class BuildRecurrence(Protocol):
 class Recurrence(nn.Module):
     """One or more layers of cells over a sequence, with dropout between the layers.
 
+    torch's GRU applies the reset gate to W_hn h + b_hn, as cuDNN and Keras do; Cho et al. 2014 apply it to h.
+
     Args:
         cell: ``torch.nn.GRU`` or ``torch.nn.LSTM``.
         input_size: features of an input.
