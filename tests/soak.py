@@ -75,7 +75,7 @@ def launch(runs: Path) -> subprocess.Popen[bytes]:
 
 
 def at_work(directories: Sequence[Path]) -> list[int]:
-    """Processes of the runs that are under way."""
+    """Processes of the running runs."""
     found = []
     for directory in directories:
         status = read_status(directory)

@@ -1,4 +1,4 @@
-"""A run without a model, as its own process: it holds the lock, tells its status, and ends as it is told to.
+"""A run without a model, in its own process: it holds the lock, writes its status, and ends as it is told to.
 
 ``python -m tests.stub_run DIRECTORY WHAT [SECONDS [LOSS]]``
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from attnspan.checksums import make_manifest
-from attnspan.errors import UnderWayError
+from attnspan.errors import AlreadyRunningError
 from attnspan.files import write_json, write_text
 from attnspan.runs.completeness import is_finished
 from attnspan.runs.layout import CONFIG, FILES, LOCK, NEEDED, SUMMARY
@@ -55,7 +55,7 @@ def main() -> None:
         lock = FileLock(directory / LOCK, timeout=1)
         lock.acquire()
     except Timeout:
-        sys.exit(UnderWayError.EXIT_CODE)
+        sys.exit(AlreadyRunningError.EXIT_CODE)
     if what == "once" and is_finished(directory):
         return
     with (directory.parent / f"{directory.name}.computed").open("a") as file:

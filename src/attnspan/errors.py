@@ -20,8 +20,8 @@ class BadRowError(InputError):
     """One row of the user's data cannot be used, whatever may be with the others."""
 
 
-class UnderWayError(InputError):
-    """Another process is at work on the run. Commands exit with code 75, the system's word for "try again later"."""
+class AlreadyRunningError(InputError):
+    """Another process works on the run. Commands then exit with code 75, EX_TEMPFAIL of sysexits.h."""
 
     EXIT_CODE = 75
 

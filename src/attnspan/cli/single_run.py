@@ -16,7 +16,7 @@ from rich.console import Console
 from attnspan.cli.console import unbreakable
 from attnspan.config.compose import explain
 from attnspan.config.threads import thread_environment
-from attnspan.errors import InputError, NotFiniteError, UnderWayError, is_out_of_memory, reason_of
+from attnspan.errors import AlreadyRunningError, InputError, NotFiniteError, is_out_of_memory, reason_of
 from attnspan.training.distributed import rank
 
 
@@ -52,7 +52,7 @@ def print_error(error: Exception) -> int:
     else:
         message = str(error)
     print(f"attnspan-train: {message}", file=sys.stderr)
-    return UnderWayError.EXIT_CODE if isinstance(error, UnderWayError) else 2
+    return AlreadyRunningError.EXIT_CODE if isinstance(error, AlreadyRunningError) else 2
 
 
 def run(config: dict[str, Any], command: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from attnspan.config.threads import thread_environment
-from attnspan.errors import InputError, UnderWayError
+from attnspan.errors import AlreadyRunningError, InputError
 from attnspan.files import cannot_write, free_bytes, size
 from attnspan.runs.completeness import is_finished
 from attnspan.runs.layout import LOG
@@ -126,7 +126,7 @@ def conclude(job: Job) -> None:
     status = read_status(job.directory)
     own = status if status is not None and status.pid == job.process.pid else None
     job.seconds = time.monotonic() - job.started
-    if code == UnderWayError.EXIT_CODE:
+    if code == AlreadyRunningError.EXIT_CODE:
         job.outcome, job.seconds = RUNNING_ELSEWHERE, None
         return
     if (code == 0 or (own and own.state == FINISHED)) and is_finished(job.directory):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from attnspan.errors import UnderWayError
+from attnspan.errors import AlreadyRunningError
 from attnspan.files import cannot_write
 from attnspan.runs.layout import (
     ATTENTION,
@@ -35,7 +35,7 @@ def exclusive_access(directory: Path) -> Iterator[None]:
     """Hold the lock of a run's directory; the system releases it when the process ends, however it ends.
 
     Raises:
-        UnderWayError: another process computes the run.
+        AlreadyRunningError: another process computes the run.
         InputError: the directory cannot be written.
     """
     try:
@@ -45,7 +45,7 @@ def exclusive_access(directory: Path) -> Iterator[None]:
     except Timeout as error:
         status = read_status(directory)
         process = f" in process {status.pid} on {status.host}" if status else ""
-        raise UnderWayError(f"{directory}: this run is being computed{process}") from error
+        raise AlreadyRunningError(f"{directory}: this run is being computed{process}") from error
     except OSError as error:
         raise cannot_write(directory, error) from error
     try:

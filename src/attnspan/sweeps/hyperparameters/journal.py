@@ -31,7 +31,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
-from attnspan.errors import InputError, UnderWayError
+from attnspan.errors import AlreadyRunningError, InputError
 from attnspan.files import cannot_write
 from attnspan.sweeps.hyperparameters.space import Choices, NumberRange, Space
 
@@ -72,7 +72,7 @@ class Journal:
         restart: remove the trials in it.
 
     Raises:
-        UnderWayError: another process has it open.
+        AlreadyRunningError: another process has it open.
         InputError: it cannot be read or written.
     """
 
@@ -96,7 +96,7 @@ class Journal:
             try:
                 self._lock.acquire()
             except Timeout as error:
-                raise UnderWayError(f"{path}: this search is running in another process") from error
+                raise AlreadyRunningError(f"{path}: this search is running in another process") from error
             if restart:
                 path.unlink(missing_ok=True)
             _drop_incomplete_line(path)

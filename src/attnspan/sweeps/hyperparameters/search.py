@@ -1,4 +1,4 @@
-"""Hyper-parameter search: its trials run side by side, each in its own process."""
+"""Hyper-parameter search: its trials run in processes, several at once."""
 
 from __future__ import annotations
 

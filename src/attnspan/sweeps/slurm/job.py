@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from attnspan.errors import UnderWayError
+from attnspan.errors import AlreadyRunningError
 from attnspan.runs.completeness import is_finished
 from attnspan.runs.status import FINISHED, INTERRUPTED, read_status
 from attnspan.sweeps.job import RUNNING_ELSEWHERE, Job
@@ -46,7 +46,7 @@ class RunJob:
         received: list[int] = []
         if not int(os.environ.get("SLURM_RESTART_COUNT", 0)):
             if is_running(job):  # in another process, whose status must stay
-                sys.exit(UnderWayError.EXIT_CODE)
+                sys.exit(AlreadyRunningError.EXIT_CODE)
         elif not is_finished(job.directory):
             # A rerun was begun before the requeue, and is resumed now.
             job.config = {**job.config, "rerun": False}
@@ -68,7 +68,7 @@ class RunJob:
         else:
             wait(job)
         if job.outcome != FINISHED and not is_finished(job.directory):
-            sys.exit(UnderWayError.EXIT_CODE if job.outcome == RUNNING_ELSEWHERE else 1)
+            sys.exit(AlreadyRunningError.EXIT_CODE if job.outcome == RUNNING_ELSEWHERE else 1)
 
     def checkpoint(self, *arguments: Any) -> Any:
         """What submitit starts after a requeue: the same call, since the run's checkpoint is in its directory."""
