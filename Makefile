@@ -1,20 +1,22 @@
 # make study                  the long-sequence study, from nothing to reports/long_sequences/index.html
 # make study SWEEP=smoke      any other file in sweeps/
-# make test                   the tests
+# make test                   all tests, in under 8 minutes on two cores
+# make test-fast              those that start no processes, in under 90 seconds
 # make soak                   kill runs and sweeps for half an hour and compare them with untouched ones
 # make cluster-test           the tests that need a cluster, on a SLURM that it starts here (Debian, root)
 # make bench                  measure a step of each arm, to benchmarks/bench.txt, on an otherwise idle machine
 # make bench-peers            the same and JoeyNMT, which is installed into .bench from the package index
 # make bench-opennmt          training steps of ours and of OpenNMT-py, installed likewise
 # make bench-yoyodyne DATA=D  whole runs of ours and of Yoyodyne, on D/fre/*.tsv of SIGMORPHON 2020
-# make check                  lint, formatting and types
+# make check                  lint, formatting, types, and the order and size of packages, files and functions
 # make results                copy the report of a study to results/, for RESULTS.md to quote
 
 PYTHON ?= python3
 SWEEP ?= long_sequences
 BIN = .venv/bin
+TWO_CORES = --numprocesses 2 --dist loadfile --no-loadscope-reorder  # the runs of a test file are made once
 
-.PHONY: study test soak cluster-test bench bench-peers bench-opennmt bench-yoyodyne check results clean
+.PHONY: study test test-fast soak cluster-test bench bench-peers bench-opennmt bench-yoyodyne check results clean
 
 study: .venv/installed
 	@status=0; $(BIN)/attnspan-train sweep=$(SWEEP) || status=$$?; \
@@ -22,7 +24,10 @@ study: .venv/installed
 	exit $$status
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder  # a test file's runs are made once
+	$(BIN)/python -m pytest $(TWO_CORES)
+
+test-fast: .venv/installed-dev
+	$(BIN)/python -m pytest $(TWO_CORES) -m "not slow"
 
 soak: .venv/installed-dev
 	$(BIN)/python -m tests.soak > benchmarks/soak.txt.new
@@ -72,6 +77,7 @@ check: .venv/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_house.py
 
 results: reports/$(SWEEP)/report.md
 	cd reports && for at in $$(dirname $$(find $(SWEEP) -name report.md)); do \

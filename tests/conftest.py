@@ -52,24 +52,38 @@ TINY = (
 )
 """A run of a second or two."""
 
-LONGEST = (
-    "test_wandb",
-    "test_train",
-    "test_resume",
-    "test_collisions",
-    "test_report",
-    "test_ddp",
-    "test_mutants",
-    "test_kills",
-    "test_wandb_study",
-    "test_decoding",
+SLOW = (
+    "training/test_resume.py",
+    "test_mutants.py",
+    "cli/test_train.py",
+    "tracking/test_run_logger.py",
+    "sweeps/test_collisions.py",
+    "training/test_ddp.py",
+    "sweeps/test_hyperparameters.py",
+    "runs/test_full_disk.py",
+    "cli/test_report.py",
+    "training/test_kills.py",
+    "tracking/test_study.py",
+    "training/test_run.py",
+    "config/test_threads.py",
+    "sweeps/test_processes.py",
+    "sweeps/test_frozen_jobs.py",
+    "tracking/test_sweeps.py",
+    "sweeps/test_overview.py",
+    "test_wheel.py",
 )
-"""Files of more than twenty seconds, the longest first."""
+"""Files that start processes or train many runs, the longest first; ``-m "not slow"`` leaves them out."""
+
+TESTS = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes long comes first, so that processes which share the files are done at about the same time."""
-    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+    """Long files come first, so that the processes that share the files are done at about the same time."""
+    places = {TESTS / name: number for number, name in enumerate(SLOW)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+    for item in items:
+        if item.path in places:
+            item.add_marker(pytest.mark.slow)
 
 
 Compose = Callable[..., dict[str, Any]]

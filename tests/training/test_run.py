@@ -32,6 +32,7 @@ from attnspan.runs.completeness import is_finished
 from attnspan.runs.layout import BEST, LOCK
 from attnspan.runs.records import SCHEMA, edit_distance, read_records
 from attnspan.runs.status import FAILED, read_status
+from attnspan.runs.summary import Summary
 from attnspan.training.callbacks.cost import Cost
 from attnspan.training.run import execute
 from tests.conftest import TINY, Compose
@@ -366,3 +367,9 @@ class _Bomb:
 
     def __reduce__(self) -> tuple[Any, tuple[str, str]]:
         return open, (self.path, "w")
+
+
+def test_a_summary_has_the_keys_that_it_says(finished: dict[str, Path]) -> None:
+    for directory in finished.values():
+        keys = set(read_json(directory / "summary.json"))
+        assert keys == set(Summary.__annotations__) | {"best_validation_loss"}

@@ -16,7 +16,8 @@ from attnspan.files import write_json
 from attnspan.kernels.backend import backend_of
 from attnspan.runs.attention_maps import write_attended
 from attnspan.runs.layout import ATTENTION, FILES, NEEDED, RECORDS, SUMMARY
-from attnspan.runs.records import Record, write_records
+from attnspan.runs.records import write_records
+from attnspan.runs.summary import total_scores
 from attnspan.training.callbacks.cost import parameter_count, peak_memory_mb
 from attnspan.training.machine import describe_machine
 from attnspan.training.run_files import remove_spare_checkpoints
@@ -61,7 +62,7 @@ def _write_attention(prepared: Prepared) -> None:
 
 
 def _summary(tested: Tested) -> dict[str, Any]:
-    """What the run came to; :mod:`attnspan.runs.layout` says where each key is read."""
+    """The summary; :class:`attnspan.runs.summary.Summary` explains its keys."""
     trained = tested.trained
     prepared, cost, config = trained.prepared, trained.cost, trained.prepared.config
     value, loss = trained.checkpoints.best
@@ -79,7 +80,7 @@ def _summary(tested: Tested) -> dict[str, Any]:
         "selection_metric": config["selection_metric"],
         "best_validation_loss": loss,
         f"best_validation_{config['selection_metric']}": value,
-        "test": _scores(tested.records),
+        "test": total_scores(tested.records),
         "references_over_limit": prepared.unreachable_references,
         **_data_facts(prepared.data),
         "wall_seconds": round(cost.wall_seconds, 2),
@@ -109,16 +110,4 @@ def _data_facts(data: PreparedData) -> dict[str, Any]:
         "training_lengths": list(data.training_lengths),
         "data_fingerprint": data.fingerprint,
         "test_fingerprint": data.test_fingerprint,
-    }
-
-
-def _scores(records: list[Record]) -> dict[str, float]:
-    """Scores over the whole test split, for a first look; the study computes its own from the records."""
-    references = sum(record.target_length for record in records)
-    tokens = sum(record.target_tokens for record in records)
-    return {
-        "error_rate": sum(record.edits for record in records) / references,
-        "exact_match": sum(record.exact_match for record in records) / len(records),
-        "teacher_forced_nll": sum(record.nll for record in records) / tokens,
-        "teacher_forced_accuracy": sum(record.tokens_correct for record in records) / tokens,
     }

@@ -1,0 +1,64 @@
+"""``summary.json``: what a run came to. It is written last; a run without one is not finished."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+from attnspan.runs.records import Record
+
+
+class Summary(TypedDict):
+    """The keys of the file, but for ``best_validation_<selection metric>``. Seconds cover all attempts of the run."""
+
+    run_id: str
+    arm: str
+    data: str
+    seed: int
+    study: str | None
+    finished: bool
+    command: str  # that reproduces the run
+    parameters: int
+    updates: int
+    best_update: int  # of the checkpoint that was tested
+    selection_metric: str  # that chose it
+    best_validation_loss: float
+    test: dict[str, float]  # scores over the whole test split, see total_scores
+    references_over_limit: int  # test references longer than a hypothesis may become
+    dropped: dict[str, int]  # split -> pairs longer than data.limits
+    skipped: dict[str, int]  # split -> unusable rows
+    unknown: dict[str, dict[str, float]]  # split -> side -> share of tokens that the vocabulary lacks
+    overlap: int  # test pairs that training has, too
+    examples: dict[str, int]  # split -> examples
+    training_lengths: list[int]  # shortest and longest source in training, in tokens
+    data_fingerprint: str
+    test_fingerprint: str
+    wall_seconds: float
+    train_seconds: float  # without validation
+    validation_seconds: float
+    test_seconds: float
+    tokens_per_second: float  # target tokens, in training
+    decode_tokens_per_second: float
+    peak_memory_mb: float
+    threads: int
+    device: str
+    devices: int  # processes of the run
+    kernels: str  # numba or torch
+    machine: dict[str, Any]  # processor, cores, platform
+    versions: dict[str, str]  # of Python and the packages
+    git_commit: str | None  # with + if files differed from it
+    code: str | None  # hash of the source files
+    finished_at: str
+    files: dict[str, dict[str, Any]]  # size and sha256 of each result
+
+
+def total_scores(records: Sequence[Record]) -> dict[str, float]:
+    """Scores over the whole test split, for a first look; a study computes its own from the records."""
+    references = sum(record.target_length for record in records)
+    tokens = sum(record.target_tokens for record in records)
+    return {
+        "error_rate": sum(record.edits for record in records) / references,
+        "exact_match": sum(record.exact_match for record in records) / len(records),
+        "teacher_forced_nll": sum(record.nll for record in records) / tokens,
+        "teacher_forced_accuracy": sum(record.tokens_correct for record in records) / tokens,
+    }
