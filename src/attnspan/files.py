@@ -14,7 +14,7 @@ from typing import Any
 from attnspan.errors import InputError
 
 
-def write_whole(
+def write_atomically(
     path: Path, content: bytes | memoryview, *, keep_old_as: Path | None = None, durable: bool = True
 ) -> None:
     """Write a file atomically: to a temporary file in the same directory, which is then renamed.
@@ -94,8 +94,8 @@ def size(count: int) -> str:
 
 
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
-    """Write ``text`` as UTF-8, atomically (:func:`write_whole`)."""
-    write_whole(path, text.encode(), durable=durable)
+    """Write ``text`` as UTF-8, atomically (:func:`write_atomically`)."""
+    write_atomically(path, text.encode(), durable=durable)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from attnspan import load_run
 from attnspan.analysis.alignment import alignment_errors, attention_columns, entropy, gold_attention, links
 from attnspan.config.identity import run_directory
 from attnspan.config.instantiate import build_corpus
-from attnspan.data.alignment import Gold, to_pharaoh
+from attnspan.data.alignment import GoldAlignment, to_pharaoh
 from attnspan.data.pipeline.prepare import prepare
 from attnspan.errors import InputError
 from attnspan.evaluation.loaded_run import LoadedRun
@@ -37,11 +37,11 @@ WEIGHTS = np.array(
 )
 
 
-def gold(text: str, source: int = 3, target: int = 4) -> Gold:
-    return Gold.read(text, where="here", source_length=source, target_length=target)
+def gold(text: str, source: int = 3, target: int = 4) -> GoldAlignment:
+    return GoldAlignment.parse(text, location="here", source_length=source, target_length=target)
 
 
-def aer(made: set[tuple[int, int]], right: Gold) -> float:
+def aer(made: set[tuple[int, int]], right: GoldAlignment) -> float:
     wrong, out_of = alignment_errors(
         links=len(made),
         gold_links=len(right.sure),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from attnspan.errors import InputError
-from attnspan.files import cannot_write, write_whole
+from attnspan.files import cannot_write, write_atomically
 from attnspan.training.metrics_csv import MetricsCsv
 from tests.conftest import TINY
 
@@ -33,11 +33,11 @@ def small(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_leaves_what_was_whole(small: Path) -> None:
     path = small / "a.ckpt"
-    write_whole(path, b"x" * 100_000)
+    write_atomically(path, b"x" * 100_000)
     with pytest.raises(
         InputError, match=r"a\.ckpt: cannot be written \(No space left on device; .* are free, it needs 0\.. MB"
     ):
-        write_whole(path, b"y" * 150_000, keep_old_as=small / "old.ckpt")
+        write_atomically(path, b"y" * 150_000, keep_old_as=small / "old.ckpt")
     assert path.read_bytes() == b"x" * 100_000
     assert [one.name for one in small.iterdir()] == ["a.ckpt"]  # nothing half-written stays
 
@@ -64,14 +64,14 @@ def test_a_read_only_disk_is_named(small: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
     for path in (small / "a.txt", small / "new" / "b.txt"):
         with pytest.raises(InputError, match=rf"{path}: cannot be written \(Read-only file system\)"):
-            write_whole(path, b"after")
+            write_atomically(path, b"after")
     assert (small / "a.txt").read_text(encoding="utf-8") == "before"
 
 
 def test_a_power_cut_leaves_the_old_file_or_the_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The system may write names before contents: the new content is on the disk before its name, and then that too."""
     path, old = tmp_path / "a.ckpt", tmp_path / "old.ckpt"
-    write_whole(path, b"before")
+    write_atomically(path, b"before")
     done: list[str] = []
     fsync, replace = os.fsync, Path.replace
 
@@ -86,10 +86,10 @@ def test_a_power_cut_leaves_the_old_file_or_the_new(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(os, "fsync", note_sync)
     monkeypatch.setattr(Path, "replace", note_replace)
-    write_whole(path, b"after", keep_old_as=old)
+    write_atomically(path, b"after", keep_old_as=old)
     assert done == ["sync after", "rename to old.ckpt", "rename to a.ckpt", "sync directory"]
     done.clear()
-    write_whole(path, b"status", durable=False)
+    write_atomically(path, b"status", durable=False)
     assert done == ["rename to a.ckpt"]
 
 
@@ -98,9 +98,9 @@ def test_a_file_that_may_not_grow(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("before", encoding="utf-8")
     code = (
-        "import resource, sys; from pathlib import Path; from attnspan.files import write_whole\n"
+        "import resource, sys; from pathlib import Path; from attnspan.files import write_atomically\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        "write_whole(Path(sys.argv[1]), b'x' * 5000)"
+        "write_atomically(Path(sys.argv[1]), b'x' * 5000)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
     assert f"InputError: {path}: cannot be written (File too large)" in done.stderr.splitlines()[-1]

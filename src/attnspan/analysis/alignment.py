@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from attnspan.data.alignment import Gold, Link
+from attnspan.data.alignment import GoldAlignment, Link
 
 Floats = NDArray[np.float64]
 _Count = TypeVar("_Count", int, Floats)
@@ -30,7 +30,7 @@ def entropy(weights: Floats) -> Floats:
     return (p * surprise).sum(axis=1) + 0.0  # no -0.0
 
 
-def gold_attention(weights: Floats, gold: Gold) -> Floats:
+def gold_attention(weights: Floats, gold: GoldAlignment) -> Floats:
     """The attention mass on the gold source positions of each target token, that is, those with a sure link to it.
 
     Args:
@@ -74,7 +74,7 @@ def alignment_errors(
     return out_of - links_in_sure - links_in_possible, out_of
 
 
-def attention_columns(weights: Floats | None, gold: Gold | None) -> dict[str, Any]:
+def attention_columns(weights: Floats | None, gold: GoldAlignment | None) -> dict[str, Any]:
     """The columns of :class:`attnspan.runs.records.Record` that describe teacher-forced attention on one example.
 
     Args:

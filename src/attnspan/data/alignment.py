@@ -26,7 +26,7 @@ _LINK = re.compile(r"(\d+)([-p])(\d+)", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Gold:
+class GoldAlignment:
     """The gold links of one example."""
 
     sure: frozenset[Link]
@@ -35,12 +35,12 @@ class Gold:
     """P, a superset of S."""
 
     @classmethod
-    def read(cls, text: str, *, where: str, source_length: int, target_length: int) -> Gold:
+    def parse(cls, text: str, *, location: str, source_length: int, target_length: int) -> GoldAlignment:
         """Parse links such as ``0-0 1p1``.
 
         Args:
             text: links separated by white space.
-            where: location of the text, for error messages.
+            location: of the text, for error messages.
             source_length: number of source tokens.
             target_length: number of target tokens.
 
@@ -51,16 +51,16 @@ class Gold:
         for word in text.split():
             match = _LINK.fullmatch(word)
             if match is None:
-                raise InputError(f"{where}: '{word}' is not a link; write 3-4 if it is sure and 3p4 if possible")
+                raise InputError(f"{location}: '{word}' is not a link; write 3-4 if it is sure and 3p4 if possible")
             i, mark, j = int(match[1]), match[2], int(match[3])
             for position, side, length in ((i, "source", source_length), (j, "target", target_length)):
                 if position >= length:
                     raise InputError(
-                        f"{where}: link {word} refers to {side} token {position} (from 0), "
+                        f"{location}: link {word} refers to {side} token {position} (from 0), "
                         f"but the {side} has {length} tokens"
                     )
             if (i, j) in marks:
-                raise InputError(f"{where}: source token {i} and target token {j} are linked twice")
+                raise InputError(f"{location}: source token {i} and target token {j} are linked twice")
             marks[i, j] = mark
         return cls(frozenset(link for link, mark in marks.items() if mark == "-"), frozenset(marks))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from attnspan.analysis.gradient_flow import INITIAL, TRAINED
-from attnspan.data.alignment import Gold, Link
+from attnspan.data.alignment import GoldAlignment, Link
 from attnspan.errors import InputError
 from attnspan.runs.finished_run import Run
 
@@ -43,7 +43,9 @@ def gold_links(run: Run, ids: Sequence[str], trusted: Sequence[str]) -> dict[str
     for name in ids:
         example = prepared.test[rows[name]]
         S, T = len(example["source_ids"]), len(example["target_ids"])
-        found[name] = sorted(Gold.read(example[ALIGNMENT], where=name, source_length=S, target_length=T).sure)
+        found[name] = sorted(
+            GoldAlignment.parse(example[ALIGNMENT], location=name, source_length=S, target_length=T).sure
+        )
     return found
 
 

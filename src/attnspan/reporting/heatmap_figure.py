@@ -15,7 +15,7 @@ from matplotlib.font_manager import FontEntry, fontManager, get_font
 from PIL import Image
 from rich.cells import cell_len
 
-from attnspan.files import write_whole
+from attnspan.files import write_atomically
 from attnspan.reporting.plots import INK, RC
 from attnspan.reporting.token_labels import escaped, visible
 from attnspan.runs.attention_maps import Heatmap
@@ -92,7 +92,7 @@ def save(figure: Figure, path: Path) -> None:
         InputError: the file cannot be written.
     """
     dpi = min(300.0, _MOST_PIXELS / max(figure.get_size_inches()))
-    write_whole(path, _content(figure, path.suffix.removeprefix("."), dpi).getbuffer())
+    write_atomically(path, _content(figure, path.suffix.removeprefix("."), dpi).getbuffer())
 
 
 def small_png(figure: Figure) -> tuple[bytes, int, int]:

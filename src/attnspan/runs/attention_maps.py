@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from attnspan.errors import InputError
-from attnspan.files import write_whole
+from attnspan.files import write_atomically
 from attnspan.runs.layout import ATTENTION
 
 _SCHEMA = pa.schema(
@@ -53,7 +53,7 @@ def write_attended(directory: Path, heatmaps: Mapping[str, Heatmap]) -> None:
     ]
     content = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), content, compression="zstd")
-    write_whole(directory / ATTENTION, memoryview(content.getvalue()))
+    write_atomically(directory / ATTENTION, memoryview(content.getvalue()))
 
 
 def read_attended(directory: Path) -> dict[str, Heatmap] | None:

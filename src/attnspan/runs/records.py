@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from rapidfuzz.distance import Levenshtein
 
 from attnspan.errors import InputError
-from attnspan.files import write_whole
+from attnspan.files import write_atomically
 
 Tokens = Sequence[Hashable]
 
@@ -144,7 +144,7 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
     table = pa.Table.from_pylist([asdict(record) for record in records], schema=SCHEMA)
     content = pa.BufferOutputStream()
     pq.write_table(table, content, compression="zstd")
-    write_whole(path, memoryview(content.getvalue()))
+    write_atomically(path, memoryview(content.getvalue()))
 
 
 def read_records(path: Path) -> pd.DataFrame:

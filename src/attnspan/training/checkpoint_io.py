@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch.plugins import TorchCheckpointIO
 
-from attnspan.files import write_whole
+from attnspan.files import write_atomically
 from attnspan.runs.checkpoint_file import checkpoint_bytes
 from attnspan.runs.layout import PREVIOUS
 
@@ -22,4 +22,4 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
             InputError: the directory cannot be written (read-only, full).
         """
         last = Path(path)
-        write_whole(last, checkpoint_bytes(checkpoint), keep_old_as=last.with_name(Path(PREVIOUS).name))
+        write_atomically(last, checkpoint_bytes(checkpoint), keep_old_as=last.with_name(Path(PREVIOUS).name))

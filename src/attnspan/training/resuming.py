@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from attnspan.errors import InputError
-from attnspan.files import write_whole
+from attnspan.files import write_atomically
 from attnspan.runs.checkpoint_file import DamagedError, read_checkpoint
 from attnspan.runs.layout import BEST, LAST, PREVIOUS, UNUSABLE
 from attnspan.training.callbacks.checkpoints import Checkpoints
@@ -52,7 +52,7 @@ class ResumePoint:
             read_checkpoint(path)
         except InputError as error:
             log(f"{error}; it is restored")
-        write_whole(path, content)
+        write_atomically(path, content)
 
 
 def find_resume_point(directory: Path, log: Callable[[str], None]) -> ResumePoint | None:

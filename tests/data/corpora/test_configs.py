@@ -43,7 +43,7 @@ def test_every_config_names_all_keys_of_its_corpus_and_no_other(path: Path) -> N
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_makes_a_corpus(path: Path) -> None:
-    corpus = instantiate(OmegaConf.merge(load(path), GIVEN.get(path.stem, {})))
+    corpus = instantiate(OmegaConf.merge(load(path), GIVEN.get(path.stem, {})), _convert_="all")
     assert isinstance(corpus, Corpus)
     if path.stem in GIVEN:
         with pytest.raises(InputError, match=r"^data\.\w+: "):

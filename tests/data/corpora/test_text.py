@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
-from attnspan.data.corpora.base import Corpus, row_range
+from attnspan.data.corpora.base import Corpus, describe_rows
 from attnspan.data.corpora.files import Files
 from attnspan.data.pipeline.prepare import fingerprint_of
 from attnspan.data.pipeline.prepared_data import PreparedData
@@ -182,7 +182,7 @@ class TestConcat:
         assert prepared.test["source"][:] == ["Der Hund ein ﬁsch", "Ärger vier", "fünf"]
         assert prepared.test["target"][:] == ["The dog a ﬁsh", "Trouble four", "five"]
         assert prepared.test["id"][:] == ["test-00000-00001", "test-00002-00003", "test-00004"]
-        assert [row_range(name) for name in prepared.test["id"][:]] == [(0, 1), (2, 3), (4, 4)]
+        assert [describe_rows(name) for name in prepared.test["id"][:]] == ["rows 1 to 2", "rows 3 to 4", "row 5"]
         assert (prepared.train.num_rows, prepared.validation.num_rows) == (3, 3)
 
     def test_limits_hold_for_what_was_joined_and_errors_say_which_rows(self, files: Make, ready: Ready) -> None:

@@ -85,7 +85,7 @@ class Corpus(ABC):
     def identity(self) -> dict[str, Any]:
         """Everything that determines the examples and tokens, as JSON. Corpora of equal identity share a cache."""
         return {"corpus": stable_name(f"{type(self).__module__}.{type(self).__qualname__}")} | {
-            one.name: to_jsonable(value)
+            one.name: value
             for one in fields(self)
             if (value := getattr(self, one.name)) != one.default or not one.metadata.get("option")
         }
@@ -169,26 +169,21 @@ class GeneratedCorpus(Corpus):
         columns = {split: [*COLUMNS, *(links if split == TEST else [])] for split in SPLITS}
         return {split: write_dataset(context.scratch / split, columns[split], self.rows(split)) for split in SPLITS}
 
-    def size(self, split: str) -> int:
-        """Number of examples in ``split``."""
-        size: int = getattr(self, f"{split}_size")
-        return size
-
     def rows(self, split: str) -> Iterator[dict[str, Any]]:
         """The examples of ``split`` with their ids."""
         shortest, longest = self.test_lengths if split == TEST else self.train_lengths
         # Cycling through the lengths spreads them evenly for any size.
-        lengths = (shortest + row % (longest - shortest + 1) for row in range(self.size(split)))
+        lengths = (shortest + row % (longest - shortest + 1) for row in range(getattr(self, f"{split}_size")))
         for row, example in enumerate(self.examples(split, lengths)):
             yield {"id": make_example_id(split, row)} | example
 
     def _check(self) -> None:
         super()._check()
-        check_counts(**{f"{split}_size": self.size(split) for split in SPLITS})
+        check_counts(train_size=self.train_size, validation_size=self.validation_size, test_size=self.test_size)
         for key in ("train_lengths", "test_lengths"):
             value = getattr(self, key)
             if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
-                raise InputError(f"data.{key}: must be [shortest, longest], not {to_jsonable(value)}")
+                raise InputError(f"data.{key}: must be [shortest, longest], not {value}")
             for length in value:
                 check_counts(**{key: length})
             if value[0] > value[1]:
@@ -202,22 +197,7 @@ def make_example_id(split: str, row: int, last: int | None = None) -> str:
     return f"{split}-{row:05d}" if last in (None, row) else f"{split}-{row:05d}-{last:05d}"
 
 
-def row_range(example_id: str) -> tuple[int, int]:
-    """The first and last row (from 0) of an example, from its id."""
-    first, *last = example_id.split("-")[1:]
-    return int(first), int(last[0] if last else first)
-
-
 def describe_rows(example_id: str) -> str:
     """The rows of an example for messages, counted from 1: ``row 13``, ``rows 13 to 15``."""
-    first, last = row_range(example_id)
-    return f"row {first + 1}" if first == last else f"rows {first + 1} to {last + 1}"
-
-
-def to_jsonable(value: Any) -> Any:
-    """``value`` with every mapping as a dict and every sequence as a list."""
-    if isinstance(value, Mapping):
-        return {str(key): to_jsonable(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [to_jsonable(item) for item in value]
-    return value
+    first, *last = (int(row) + 1 for row in example_id.split("-")[1:])
+    return f"rows {first} to {last[0]}" if last else f"row {first}"

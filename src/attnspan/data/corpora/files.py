@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from attnspan.checksums import sha256
-from attnspan.data.alignment import Gold
-from attnspan.data.corpora.base import ALIGNMENT, SPLITS, TEST, BuildContext, to_jsonable
+from attnspan.data.alignment import GoldAlignment
+from attnspan.data.corpora.base import ALIGNMENT, SPLITS, TEST, BuildContext
 from attnspan.data.corpora.text import TextCorpus
 from attnspan.data.readers.table import Row, check_file, read_table
 from attnspan.data.tokenizer import SYMBOLS, count_symbols
@@ -69,7 +69,7 @@ class Files(TextCorpus):
     def raw_rows(self, split: str, context: BuildContext) -> Iterator[Row]:
         """The rows of the file."""
         required = list(self.columns_of(split).values())
-        return read_table(self.file(split), required=required, columns=to_jsonable(self.columns), quotes=self.quotes)
+        return read_table(self.file(split), required=required, columns=self.columns, quotes=self.quotes)
 
     def check_row(self, split: str, texts: dict[str, str], location: str) -> None:
         """Validate the gold links."""
@@ -77,7 +77,7 @@ class Files(TextCorpus):
             return
         lengths = {f"{side}_length": count_symbols(texts[side]) for side in ("source", "target")}
         try:
-            Gold.read(texts[ALIGNMENT], where=f"{location}: column '{self.alignment}'", **lengths)
+            GoldAlignment.parse(texts[ALIGNMENT], location=f"{location}: column '{self.alignment}'", **lengths)
         except InputError as error:
             raise BadRowError(str(error)) from error
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from attnspan.data.pipeline.batches import Batch
 from attnspan.errors import Interrupted
-from attnspan.files import write_whole
+from attnspan.files import write_atomically
 from attnspan.runs.checkpoint_file import checkpoint_bytes
 from attnspan.runs.layout import BEST, LAST
 from attnspan.training.distributed import gather, rank
@@ -127,7 +127,7 @@ class Checkpoints(Checkpoint):
         self.best_update, self.best, self._validations_without_better = trainer.global_step, (value, loss), 0
         if trainer.is_global_zero:
             content = checkpoint_bytes({"state_dict": pl_module.state_dict(), "global_step": self.best_update})
-            write_whole(self._directory / BEST, content)
+            write_atomically(self._directory / BEST, content)
             self._best_file = torch.frombuffer(content, dtype=torch.uint8)
 
     def on_train_end(self, trainer: L.Trainer, *_: Any) -> None:

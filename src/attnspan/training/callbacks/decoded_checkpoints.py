@@ -11,7 +11,7 @@ from typing import Any
 
 import lightning as L
 
-from attnspan.files import write_whole
+from attnspan.files import write_atomically
 from attnspan.runs.checkpoint_file import DamagedError, checkpoint_bytes, read_checkpoint
 from attnspan.runs.layout import decoded_file
 from attnspan.training.callbacks.cost import Cost
@@ -50,7 +50,7 @@ class DecodedCheckpoints(L.Callback):
         due = self._stop.number is not None or time.monotonic() - self._saved_at >= self._interval
         if due and self._recorder.has_records:
             content = {"state_dict": {**self._recorder.decoded(), "test_seconds": self._cost.test_seconds}}
-            write_whole(self._directory / decoded_file(rank(), self._ranks), checkpoint_bytes(content))
+            write_atomically(self._directory / decoded_file(rank(), self._ranks), checkpoint_bytes(content))
             self._saved_at = time.monotonic()
         self._stop.check()
 

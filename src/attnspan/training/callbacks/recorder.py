@@ -10,7 +10,7 @@ import lightning as L
 from torch import Tensor
 
 from attnspan.analysis.alignment import attention_columns
-from attnspan.data.alignment import Gold
+from attnspan.data.alignment import GoldAlignment
 from attnspan.data.corpora.base import ALIGNMENT
 from attnspan.data.pipeline.batches import Batch
 from attnspan.data.pipeline.prepared_data import PreparedData
@@ -142,5 +142,5 @@ def _attention(weights: Tensor | None, examples: dict[str, list[Any]]) -> Iterat
     )
     for padded, name, source_ids, target_ids, text in rows:
         S, T = len(source_ids), len(target_ids)
-        gold = None if text is None else Gold.read(text, where=name, source_length=S, target_length=T)
+        gold = None if text is None else GoldAlignment.parse(text, location=name, source_length=S, target_length=T)
         yield attention_columns(padded[:T, :S], gold)
