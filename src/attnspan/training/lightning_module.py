@@ -25,48 +25,43 @@ from attnspan.training.mean_metric import Mean
 
 
 @dataclass(frozen=True, kw_only=True)
-class TestOutput:
-    """What testing finds out about a batch; :class:`attnspan.training.callbacks.recorder.Recorder` makes records of it.
+class ValidationOutput:
+    """What a validation batch came to, teacher-forced.
 
     Attributes:
-        nll: [B] teacher-forced negative log-likelihood in nats, <eos> counted.
-        correct: [B] teacher-forced: reference tokens, <eos> counted, that the model ranks first.
-        weights: [B, T+1, S] teacher-forced attention, the last step for <eos>; None where the arm has none.
-        exact: [B] bool, the hypothesis is the reference, token by token.
-        hypotheses: of the free-running decoding.
+        nll: [B] negative log-likelihood in nats, <eos> counted.
+        correct: [B] reference tokens, <eos> counted, that the model ranks first.
     """
 
     nll: Tensor
     correct: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestOutput(ValidationOutput):
+    """What a test batch came to; :class:`attnspan.training.callbacks.recorder.Recorder` makes records of it.
+
+    Attributes:
+        weights: [B, T+1, S] teacher-forced attention, the last step for <eos>; None where the arm has none.
+        exact: [B] bool, the hypothesis is the reference, token by token.
+        hypotheses: of free-running decoding.
+    """
+
     weights: Tensor | None
     exact: Tensor
     hypotheses: Hypotheses
 
 
-@dataclass(frozen=True, kw_only=True)
-class ValidationOutput:
-    """What validation finds out about a batch; :class:`attnspan.training.callbacks.validation_by_length.ByLength` sums
-    it up by source length.
-
-    Attributes:
-        nll: [B] teacher-forced negative log-likelihood in nats, <eos> counted.
-        correct: [B] teacher-forced: reference tokens, <eos> counted, that the model ranks first.
-    """
-
-    nll: Tensor
-    correct: Tensor
-
-
 class Seq2SeqModule(L.LightningModule):
-    """Trains with teacher forcing, validates on the loss and perhaps by search, tests by free-running decoding.
+    """Trains with teacher forcing, validates on the loss and, if asked, by decoding, and tests by decoding.
 
     Args:
         model: the arm.
         decoding: finds hypotheses.
-        optimizer: builds the optimizer for the parameters.
-        schedule: builds the learning-rate schedule, called after every update.
+        optimizer: builds the optimizer of the parameters.
+        schedule: builds the learning-rate schedule, which advances after every update.
         label_smoothing: share of the target probability that is spread over the vocabulary, in training only.
-        decode_in_validation: also count the hypotheses that are not their reference; costs a search of the split.
+        decode_in_validation: also count the hypotheses that are not their reference; costs decoding the split.
     """
 
     def __init__(
@@ -93,10 +88,8 @@ class Seq2SeqModule(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimizer and its schedule."""
         optimizer = self._build_optimizer(self.parameters())
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self._build_schedule(optimizer), "interval": "step"},
-        }
+        schedule = self._build_schedule(optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def training_step(self, batch: Batch) -> Tensor:
         """Loss in nats per target token of the whole batch; where processes share it, their mean is the loss."""
@@ -127,7 +120,7 @@ class Seq2SeqModule(L.LightningModule):
         return ValidationOutput(nll=nll, correct=correct)
 
     def test_step(self, batch: Batch) -> TestOutput:  # type: ignore[override]
-        """Score the references and search freely."""
+        """Score the references, and decode without them."""
         nll, correct, weights = self._teacher_forced(batch)
         hypotheses = self._decode_freely(batch)
         exact = is_exact(hypotheses, batch.target_output)
@@ -148,29 +141,22 @@ class Seq2SeqModule(L.LightningModule):
 
 
 def is_exact(hypotheses: Hypotheses, target_output: Tensor) -> Tensor:
-    """Whether each hypothesis is its reference [B, T] (with <eos>), token by token, and came to its end by itself.
+    """Whether each hypothesis is its reference [B, T] (with <eos>), token by token, and not truncated: [B] bool.
 
-    A reference with a symbol that training never had is out of reach: the unknown symbol does not equal itself.
-
-    Returns:
-        [B] bool.
+    A reference with a symbol that training never had cannot be matched: the unknown symbol does not equal itself.
     """
     reference = target_output.masked_fill(target_output == EOS, PAD).masked_fill(target_output == UNK, -1)
     width = max(hypotheses.tokens.size(1), reference.size(1))
-    said, wanted = (F.pad(ids, (0, width - ids.size(1)), value=PAD) for ids in (hypotheses.tokens, reference))
-    return (said == wanted).all(dim=1) & ~hypotheses.truncated
+    found, expected = (F.pad(ids, (0, width - ids.size(1)), value=PAD) for ids in (hypotheses.tokens, reference))
+    return (found == expected).all(dim=1) & ~hypotheses.truncated
 
 
 def assemble_module(config: dict[str, Any], prepared: PreparedData) -> Seq2SeqModule:
-    """Make the model inside the module that trains and tests it.
+    """Build the model, and the module that trains and tests it.
 
     Raises:
         InputError: the config's sizes or settings do not fit each other.
     """
-    from attnspan.training.lightning_module import (
-        Seq2SeqModule,  # Lightning takes seconds to start, and who only checks can spare it
-    )
-
     model = assemble_model(
         config,
         source_vocabulary_size=len(prepared.source_tokenizer),

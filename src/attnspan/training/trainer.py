@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from attnspan.errors import InputError
-from attnspan.training.checkpoint_io import WholeFileCheckpointIO
+from attnspan.files import write_atomically
+from attnspan.runs.checkpoint_file import checkpoint_bytes
+from attnspan.runs.layout import PREVIOUS
 
 
 def make_trainer(config: dict[str, Any], **arguments: Any) -> L.Trainer:
@@ -44,3 +48,16 @@ def check_trainer(config: dict[str, Any]) -> None:
         InputError: Lightning refuses an argument.
     """
     make_trainer(config, logger=False)
+
+
+class WholeFileCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint whole or not at all; the one before it stays as ``previous.ckpt``."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write ``checkpoint`` to ``path``.
+
+        Raises:
+            InputError: the directory cannot be written (read-only, full).
+        """
+        last = Path(path)
+        write_atomically(last, checkpoint_bytes(checkpoint), keep_old_as=last.with_name(Path(PREVIOUS).name))
