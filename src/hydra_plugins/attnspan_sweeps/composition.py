@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
-from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import HydraContext
 from omegaconf import DictConfig
@@ -47,17 +46,17 @@ def compose_jobs(
 class FrozenConfigs(CachingConfigRepository):
     """Answers each question about the config files once, and shares the answers with its copies, which Hydra makes."""
 
-    def __init__(self, delegate: IConfigRepository, answers: dict[Any, Any] | None = None) -> None:
+    def __init__(self, delegate: IConfigRepository, answers: dict[tuple[str, str], Any] | None = None) -> None:
         super().__init__(delegate)
-        self._answers: dict[Any, Any] = {} if answers is None else answers
+        self._answers: dict[tuple[str, str], Any] = {} if answers is None else answers
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FrozenConfigs:
         return FrozenConfigs(self.delegate, self._answers)
 
-    def _once(self, ask: Callable[..., Any], *question: Any) -> Any:
-        key = (ask.__name__, *question)
+    def _once(self, ask: Callable[[str], Any], path: str) -> Any:
+        key = (ask.__name__, path)
         if key not in self._answers:
-            self._answers[key] = ask(*question)
+            self._answers[key] = ask(path)
         return copy.deepcopy(self._answers[key])
 
     def load_config(self, config_path: str) -> ConfigResult | None:
@@ -71,10 +70,6 @@ class FrozenConfigs(CachingConfigRepository):
     def config_exists(self, config_path: str) -> bool:
         """Whether there is such a config file."""
         return self._once(self.delegate.config_exists, config_path)
-
-    def get_group_options(self, group_name: str, results_filter: ObjectType | None = ObjectType.CONFIG) -> list[str]:
-        """The choices of a group."""
-        return self._once(self.delegate.get_group_options, group_name, results_filter)
 
 
 def config_directory(config: DictConfig) -> str | None:

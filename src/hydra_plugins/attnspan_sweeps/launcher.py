@@ -32,7 +32,16 @@ class SweepLauncher(Launcher):
         self.hydra_context: HydraContext
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what Hydra passes."""
+        """Keep what Hydra passes.
+
+        Raises:
+            InputError: ``n_jobs`` is not a positive whole number.
+        """
+        from attnspan.errors import InputError
+
+        n_jobs = self.n_jobs
+        if n_jobs is not None and (isinstance(n_jobs, bool) or not isinstance(n_jobs, int) or n_jobs < 1):
+            raise InputError(f"hydra.launcher.n_jobs: must be null or a whole number of at least 1, not {n_jobs!r}")
         self.config = config
         self.hydra_context = hydra_context
 
