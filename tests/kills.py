@@ -145,7 +145,8 @@ def assert_nothing_is_broken(directory: Path) -> str:
         elif path.suffix == ".parquet":
             pq.read_table(path)
         elif path.suffix == ".yaml":
-            assert yaml.safe_load(path.read_text(encoding="utf-8"))["arm"]
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            assert content.get("config", content)["arm"]  # job.yaml holds the config below a key
     status = read_status(directory)
     if status is None:
         return "before its status"
