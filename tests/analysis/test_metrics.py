@@ -83,11 +83,9 @@ class TestANewMetric:
                 metadata=columns.scored_by(lambda said, wanted: max(len(wanted) - len(said), 0))
             )
 
-        added = metrics.RecordMetric(
-            name="missing", title="Missing tokens", columns=("missing_tokens", "target_length"), digits=2
-        )
+        added = metrics.RecordMetric("missing", "Missing tokens", ("missing_tokens", "target_length"), digits=2)
         short = metrics.RecordMetric(
-            name="short", title="Short output", columns=("missing_tokens",), shown=metrics.DEGENERATE, label="short",
+            "short", "Short output", ("missing_tokens",), shown=metrics.DEGENERATE, label="short",
             meaning="tokens are missing",
         )  # fmt: skip
         monkeypatch.setattr(columns, "Record", Record)

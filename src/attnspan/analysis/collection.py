@@ -6,6 +6,7 @@ never averaged in. Sound runs that cannot be told apart, or whose data differ un
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -117,8 +118,8 @@ def _of_one_test_set(runs: Sequence[Run]) -> tuple[list[Run], list[Excluded]]:
     return first, [
         Excluded(
             run.directory,
-            f"another test set than {len(first)} other run{'s' * (len(first) > 1)}: compared with "
-            f"{first[0].directory}, {_difference(first[0].records, run.records)}",
+            f"another test set than {len(first)} other run{'s' * (len(first) > 1)}: {first[0].directory} and this run: "
+            f"{_difference(first[0].records, run.records)}",
         )
         for group in others
         for run in group
@@ -206,22 +207,21 @@ def _difference(first: pd.DataFrame, other: pd.DataFrame) -> str | None:
 
 def _refuse_changed_training_data(runs: Sequence[Run]) -> None:
     """The same data config must have meant the same data."""
-    first: dict[str, Run] = {}
-    for run in runs:
-        data = with_stable_names(run.config.get("data"))
-        twin = first.setdefault(json.dumps(data, sort_keys=True, default=str), run)
-        if not _have_same_data(twin, run):
+    configs = [(with_stable_names(run.config.get("data")), run) for run in runs]
+    for (config, first), (other_config, other) in itertools.combinations(configs, 2):
+        if config == other_config and not _have_same_data(first, other):
+            fingerprints = [run.summary.get("data_fingerprint") for run in (first, other)]
             raise InputError(
-                f"different data under one config: {twin.directory} has data_fingerprint "
-                f"{twin.summary.get('data_fingerprint')}, {run.directory} has {run.summary.get('data_fingerprint')}"
+                f"different data under one config: {first.directory} has data_fingerprint {fingerprints[0]}, "
+                f"{other.directory} has {fingerprints[1]}"
             )
 
 
 def _have_same_data(first: Run, other: Run) -> bool:
     """Whether two runs have the same data.
 
-    Runs without ``code`` in their summary have a fingerprint that depends on the module of the corpus. It says nothing
-    next to a newer one, so there the contents of the test set and the numbers of examples decide.
+    The fingerprint of a run without ``code`` in its summary depends on the module of the corpus, so it cannot be
+    compared with a newer one. There the contents of the test set and the numbers of examples decide.
     """
     same_age = ("code" in first.summary) == ("code" in other.summary)
     keys = ("data_fingerprint",) if same_age else ("test_fingerprint", "examples", "training_lengths")

@@ -6,7 +6,7 @@ A metric is a ratio of two sums over examples, computed from columns of the reco
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import pandas as pd
@@ -22,25 +22,22 @@ ATTENTION = "attention"
 """Shown in ``attention.csv``, as a panel of the attention plot and in a table of its own."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Metric:
-    """A number that is given with its interval for every arm and region.
-
-    Attributes:
-        name: its column in csv files, and its key on W&B.
-        title: its name in captions.
-        label: its short name, on the axis of a plot or within a sentence.
-        digits: decimals in tables.
-        lowest: the least possible value.
-        highest: the greatest possible value.
-    """
+    """A number that is given with its interval for every arm and region."""
 
     name: str
+    """Its column in csv files, and its key on W&B."""
     title: str
+    """Its name in captions."""
+    _: KW_ONLY
     label: str = ""
+    """Its short name, on the axis of a plot or within a sentence."""
     digits: int = 3
+    """Decimals in tables."""
     lowest: float = 0.0
     highest: float = 1.0
+    """The range of possible values."""
 
 
 def ratio(numerator: pd.Series, denominator: pd.Series | None = None) -> tuple[Floats, Floats]:
@@ -63,23 +60,21 @@ def alignment_error_rate(*counts: pd.Series) -> tuple[Floats, Floats]:
     return alignment_errors(**{str(count.name): count.to_numpy(np.float64) for count in counts})
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class RecordMetric(Metric):
-    """A metric that is computed from columns of the records.
-
-    Attributes:
-        columns: the columns of the records that ``sums`` takes.
-        sums: numerator and denominator [N] of each of N examples; both are summed before they are divided.
-        shown: ``QUALITY``, ``DEGENERATE`` or ``ATTENTION``.
-        unit: empty for rates, which may share an axis.
-        meaning: of degenerate output, what is wrong with it.
-    """
+    """A metric that is computed from columns of the records."""
 
     columns: tuple[str, ...]
+    """The columns that ``sums`` takes."""
+    _: KW_ONLY
     sums: Callable[..., tuple[Floats, Floats]] = ratio
+    """Numerator and denominator [N] of each of N examples; both are summed before they are divided."""
     shown: str = QUALITY
+    """``QUALITY``, ``DEGENERATE`` or ``ATTENTION``."""
     unit: str = ""
+    """Empty for rates, which may share an axis."""
     meaning: str = ""
+    """Of degenerate output, what is wrong with it."""
 
     def is_known(self, records: pd.DataFrame) -> bool:
         """Whether the records of a run have all values that the metric needs."""
@@ -91,79 +86,46 @@ class RecordMetric(Metric):
 
 
 ERROR_RATE = RecordMetric(
-    name="error_rate",
-    title="Error rate",
+    "error_rate",
+    "Error rate",
+    ("edits", "target_length"),
     label="error rate (edits / reference tokens)",
-    columns=("edits", "target_length"),
     highest=np.inf,
 )
 GOLD_ATTENTION = RecordMetric(
-    name="gold_attention",
-    title="Teacher-forced attention on the gold source tokens",
-    label="mass on gold tokens",
-    columns=("gold_attention",),
-    sums=mean_over_tokens,
-    shown=ATTENTION,
-)
+    "gold_attention", "Teacher-forced attention on the gold source tokens", ("gold_attention",),
+    sums=mean_over_tokens, shown=ATTENTION, label="mass on gold tokens",
+)  # fmt: skip
 ATTENTION_ENTROPY = RecordMetric(
-    name="attention_entropy",
-    title="Entropy of teacher-forced attention (nats)",
-    label="entropy (nats)",
-    columns=("attention_entropy",),
-    sums=mean_over_tokens,
-    shown=ATTENTION,
-    unit="nats",
-    highest=np.inf,
-)
+    "attention_entropy", "Entropy of teacher-forced attention (nats)", ("attention_entropy",),
+    sums=mean_over_tokens, shown=ATTENTION, label="entropy (nats)", unit="nats", highest=np.inf,
+)  # fmt: skip
 
 METRICS: tuple[RecordMetric, ...] = (
     ERROR_RATE,
-    RecordMetric(name="exact_match", title="Exact match", columns=("exact_match",)),
+    RecordMetric("exact_match", "Exact match", ("exact_match",)),
+    RecordMetric("token_accuracy", "Token accuracy, teacher-forced", ("tokens_correct", "target_tokens")),
     RecordMetric(
-        name="token_accuracy", title="Token accuracy, teacher-forced", columns=("tokens_correct", "target_tokens")
+        "nll", "Negative log-likelihood per token (nats), teacher-forced", ("nll", "target_tokens"),
+        unit="nats", highest=np.inf,
+    ),
+    RecordMetric("empty", "Empty output", ("empty",), shown=DEGENERATE, label="empty", meaning="no token"),
+    RecordMetric(
+        "truncated", "Output cut at the length limit", ("truncated",),
+        shown=DEGENERATE, label="cut at the length limit", meaning="no <eos> within the limit",
     ),
     RecordMetric(
-        name="nll",
-        title="Negative log-likelihood per token (nats), teacher-forced",
-        columns=("nll", "target_tokens"),
-        unit="nats",
-        highest=np.inf,
-    ),
-    RecordMetric(
-        name="empty",
-        title="Empty output",
-        label="empty",
-        columns=("empty",),
-        shown=DEGENERATE,
-        meaning="no token",
-    ),
-    RecordMetric(
-        name="truncated",
-        title="Output cut at the length limit",
-        label="cut at the length limit",
-        columns=("truncated",),
-        shown=DEGENERATE,
-        meaning="no <eos> within the limit",
-    ),
-    RecordMetric(
-        name="repeating",
-        title="Repeating output",
-        label="repeating",
-        columns=("repeating",),
-        shown=DEGENERATE,
-        meaning="loops where the reference does not",
+        "repeating", "Repeating output", ("repeating",),
+        shown=DEGENERATE, label="repeating", meaning="loops where the reference does not",
     ),
     GOLD_ATTENTION,
     ATTENTION_ENTROPY,
     RecordMetric(
-        name="alignment_error_rate",
-        title="Alignment error rate of teacher-forced attention",
-        label="alignment error rate",
-        columns=("links", "gold_links", "links_in_sure", "links_in_possible"),
-        sums=alignment_error_rate,
-        shown=ATTENTION,
+        "alignment_error_rate", "Alignment error rate of teacher-forced attention",
+        ("links", "gold_links", "links_in_sure", "links_in_possible"),
+        sums=alignment_error_rate, shown=ATTENTION, label="alignment error rate",
     ),
-)
+)  # fmt: skip
 """All metrics of the records. To add one, add it here, and any new column that it needs to the records."""
 
 

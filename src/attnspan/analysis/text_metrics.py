@@ -11,7 +11,7 @@ ratio gives exactly the influence that :mod:`attnspan.analysis.statistics` compu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -24,17 +24,15 @@ from attnspan.analysis.statistics import Floats, Rates
 from attnspan.runs.finished_run import Run
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class CorpusScore(Metric):
-    """A corpus score in percent.
-
-    Attributes:
-        scorer: the class of sacrebleu that computes it, with its defaults.
-        on_request: whether it is slow, and so given only on request.
-    """
+    """A corpus score in percent."""
 
     scorer: Callable[[], Any]
+    """The class of sacrebleu that computes it, with its defaults."""
+    _: KW_ONLY
     on_request: bool = False
+    """Whether it is slow, and so given only on request."""
 
     def signature(self) -> str:
         """What sacrebleu says it computed, with its version."""
@@ -73,15 +71,12 @@ class CorpusScore(Metric):
         return Rates(by_seed, influence, members.sum(axis=1))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Perplexity(Metric):
-    """exp of the teacher-forced negative log-likelihood per unit of the reference.
-
-    Attributes:
-        units: how many units the reference of each record has.
-    """
+    """exp of the teacher-forced negative log-likelihood per unit of the reference."""
 
     units: Callable[[pd.DataFrame], pd.Series]
+    """How many units the reference of each record has."""
 
     def rates(self, records: Sequence[pd.DataFrame], members: NDArray[np.bool_]) -> Rates:
         """The perplexities of sets of examples with S seeds; arguments as for :meth:`CorpusScore.rates`."""
@@ -92,36 +87,23 @@ class Perplexity(Metric):
 
 
 CORPUS_SCORES = (
-    CorpusScore(name="bleu", title="Corpus BLEU (0 to 100)", label="BLEU", digits=1, highest=100.0, scorer=BLEU),
-    CorpusScore(name="chrf", title="Corpus chrF (0 to 100)", label="chrF", digits=1, highest=100.0, scorer=CHRF),
+    CorpusScore("bleu", "Corpus BLEU (0 to 100)", BLEU, label="BLEU", digits=1, highest=100.0),
+    CorpusScore("chrf", "Corpus chrF (0 to 100)", CHRF, label="chrF", digits=1, highest=100.0),
     CorpusScore(  # of edits, so it can exceed 100
-        name="ter",
-        title="Corpus TER (edits in percent of words, less is better)",
-        label="TER",
-        digits=1,
-        highest=np.inf,
-        scorer=TER,
-        on_request=True,
+        "ter", "Corpus TER (edits in percent of words, less is better)", TER,
+        label="TER", digits=1, highest=np.inf, on_request=True,
     ),
-)
+)  # fmt: skip
 PERPLEXITIES = (
     Perplexity(
-        name="perplexity",
-        title="Perplexity per token, teacher-forced",
-        digits=2,
-        lowest=1.0,
-        highest=np.inf,
-        units=lambda records: records["target_tokens"],
+        "perplexity", "Perplexity per token, teacher-forced", lambda records: records["target_tokens"],
+        digits=2, lowest=1.0, highest=np.inf,
     ),
     Perplexity(
-        name="character_perplexity",
-        title="Perplexity per character, teacher-forced",
-        digits=2,
-        lowest=1.0,
-        highest=np.inf,
-        units=lambda records: records["reference"].str.len() + 1,
+        "character_perplexity", "Perplexity per character, teacher-forced",
+        lambda records: records["reference"].str.len() + 1, digits=2, lowest=1.0, highest=np.inf,
     ),
-)
+)  # fmt: skip
 """Per token (``<eos>`` included) it depends on the tokenisation. Per character (the end included) it does not, unless
 tokens are unknown: an unknown token is cheap, whatever text it stands for."""
 
