@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from attnspan.analysis.bins import Region
+from attnspan.analysis.statistics import Estimate
 from attnspan.analysis.study import Point, Study
 
 CURVE = "curve.csv"
@@ -34,7 +35,7 @@ def points_frame(points: Sequence[Point]) -> pd.DataFrame:
     for point in points:
         row = {"arm": point.arm, **_region_columns(point.region), "seeds": len(point.seeds)}
         for metric, estimate in point.metrics.items():
-            row |= {metric: estimate.value, f"{metric}_low": estimate.low, f"{metric}_high": estimate.high}
+            row |= _interval(metric, estimate)
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -52,43 +53,26 @@ def _seeds_frame(points: Sequence[Point]) -> pd.DataFrame:
 def _differences_frame(study: Study) -> pd.DataFrame:
     """differences.csv: one row per compared arm and region."""
     rows = [
-        {
-            "arm": one.arm,
-            "baseline": one.baseline,
-            **_region_columns(one.region),
-            "seeds": len(one.seeds),
-            "advantage": one.advantage.value,
-            "low": one.advantage.low,
-            "high": one.advantage.high,
-            "p": one.p,
-            "p_holm": one.p_holm,
-            "p_models": one.p_models,
-            "p_models_holm": one.p_models_holm,
-        }
+        (
+            one.arm, one.baseline, *_region_columns(one.region).values(), len(one.seeds),
+            one.advantage.value, one.advantage.low, one.advantage.high,
+            one.p, one.p_holm, one.p_models, one.p_models_holm,
+        )
         for one in study.differences
-    ]
+    ]  # fmt: skip
     columns = ["arm", "baseline", *_REGION, "seeds", "advantage", "low", "high"]
     return pd.DataFrame(rows, columns=[*columns, "p", "p_holm", "p_models", "p_models_holm"])
 
 
 def _spans_frame(study: Study) -> pd.DataFrame:
     """spans.csv: one row per arm; a censored length is the limit, with ``>`` or ``<`` in the column next to it."""
-    rows = [
-        {
-            "arm": one.arm,
-            "span": one.span.length.tokens,
-            "span_censored": one.span.length.censored,
-            "low": one.span.low.tokens,
-            "low_censored": one.span.low.censored,
-            "high": one.span.high.tokens,
-            "high_censored": one.span.high.censored,
-            "keep": study.keep,
-            "threshold": one.span.threshold,
-            "threshold_arm": one.best,
-            "seeds": len(one.seeds),
-        }
-        for one in study.spans
-    ]
+    rows = []
+    for one in study.spans:
+        row: dict[str, Any] = {"arm": one.arm}
+        for name, length in (("span", one.span.length), ("low", one.span.low), ("high", one.span.high)):
+            row |= {name: length.tokens, f"{name}_censored": length.censored}
+        row |= {"keep": study.keep, "threshold": one.span.threshold, "threshold_arm": one.best}
+        rows.append(row | {"seeds": len(one.seeds)})
     return pd.DataFrame(rows)
 
 
@@ -99,17 +83,17 @@ def _trends_frame(study: Study) -> pd.DataFrame:
         row: dict[str, Any] = {"arm": one.arm, "baseline": one.baseline, "side": one.side, "bins": one.bins}
         row["seeds"] = len(one.seeds)
         for name in ("error_factor", "relative_drop", "growth"):
-            estimate = getattr(one, name)
-            row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+            row |= _interval(name, getattr(one, name))
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _interval(name: str, estimate: Estimate) -> dict[str, float]:
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
 _REGION = ("lengths", "side", "total", "above", "up_to", "mean_length", "examples")
 
 
 def _region_columns(region: Region) -> dict[str, Any]:
-    values: Sequence[Any] = (
-        region.label, region.side, region.total, region.above, region.up_to, region.mean_length, region.examples,
-    )  # fmt: skip
-    return dict(zip(_REGION, values, strict=True))
+    return {name: getattr(region, "label" if name == "lengths" else name) for name in _REGION}

@@ -9,7 +9,6 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from attnspan.analysis.gradient_flow import INITIAL, PER, TRAINED
 from attnspan.files import cannot_write
@@ -43,10 +42,7 @@ def draw(measured: pd.DataFrame, slopes: pd.DataFrame, *, note: str) -> Figure:
             _legend(axes, slopes[slopes["state"] == state], arms)
         panels[0].set_xlim(left=0)
         panels[0].set_ylabel(r"$\|\partial\,\mathrm{loss}_t\,/\,\partial e_j\|_2$")
-        handles = [
-            Line2D([], [], color=style.colour, marker=style.marker, linestyle=style.line, label=arm, markersize=4.5)
-            for arm, style in arms.items()
-        ]
+        handles = [style.handle(arm) for arm, style in arms.items()]
         columns = 2 if max(map(len, arms)) > 30 else 4
         figure.legend(handles=handles, loc="outside upper left", ncols=columns, fontsize=8, handlelength=3.2)
         caption = (

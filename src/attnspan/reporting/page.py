@@ -6,7 +6,6 @@ import base64
 import os
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,23 +27,6 @@ from attnspan.reporting.token_labels import visible
 from attnspan.runs.attention_maps import Heatmap
 from attnspan.runs.finished_run import Run
 from attnspan.runs.layout import CONFIG
-
-
-@dataclass(frozen=True)
-class RunLine:
-    """One run in the table of runs."""
-
-    arm: str
-    seed: int
-    run_id: str
-    directory: str
-    config: str
-    """Relative link."""
-    command: str
-    updates: str
-    loss: str
-    wall: str
-    machine: str
 
 
 def html_page(study: Study, wide: dict[str, Plot], *, out: Path, command: str) -> str:
@@ -165,22 +147,22 @@ def _portable(command: str) -> str:
     return shlex.join(kept) if len(kept) < len(words) else command
 
 
-def _run_line(arm: Arm, run: Run, out: Path) -> RunLine:
+def _run_line(arm: Arm, run: Run, out: Path) -> dict[str, object]:
+    """One run in the table of runs."""
     summary = run.summary
     machine = summary.get("machine") or {}
     config = os.path.relpath((run.directory / CONFIG).resolve(), out.resolve())
-    return RunLine(
-        arm=arm.label,
-        seed=run.seed,
-        run_id=run.run_id,
-        directory=str(run.directory),
-        config=Path(config).as_posix(),
-        command=_portable(str(summary.get("command", ""))),
-        updates=f"{summary['updates']:,}" if summary.get("updates") is not None else NONE,
-        loss=number(summary["best_validation_loss"]) if summary.get("best_validation_loss") is not None else NONE,
-        wall=duration(summary.get("wall_seconds")),
-        machine=str(machine.get("processor") or machine.get("platform") or NONE),
-    )
+    return {
+        "arm": arm.label,
+        "seed": run.seed,
+        "run_id": run.run_id,
+        "config": Path(config).as_posix(),
+        "command": _portable(str(summary.get("command", ""))),
+        "updates": f"{summary['updates']:,}" if summary.get("updates") is not None else NONE,
+        "loss": number(summary["best_validation_loss"]) if summary.get("best_validation_loss") is not None else NONE,
+        "wall": duration(summary.get("wall_seconds")),
+        "machine": str(machine.get("processor") or machine.get("platform") or NONE),
+    }
 
 
 def made_on(runs: Sequence[Run]) -> str:

@@ -15,6 +15,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from attnspan.analysis.metrics import ERROR_RATE, RecordMetric
 from attnspan.analysis.study import Point, Study
@@ -56,6 +57,10 @@ class Style:
     line: Any
     name: str
     """``arm0`` and so on: the class by which the page shows and hides the arm."""
+
+    def handle(self, label: str) -> Line2D:
+        """Its line in a legend."""
+        return Line2D([], [], color=self.colour, marker=self.marker, linestyle=self.line, label=label, markersize=4.5)
 
 
 def styles(labels: Sequence[str]) -> dict[str, Style]:
@@ -290,12 +295,7 @@ def _counts(axes: Axes, study: Study, *, numbers: bool) -> None:
 
 def _legend(figure: Figure, study: Study, narrow: bool, chosen: Sequence[str] | None = None) -> None:
     shown = {label: style for label, style in arm_styles(study).items() if chosen is None or label in chosen}
-    handles = [
-        mpl.lines.Line2D(
-            [], [], color=style.colour, marker=style.marker, linestyle=style.line, label=label, markersize=4.5
-        )
-        for label, style in shown.items()
-    ]
+    handles = [style.handle(label) for label, style in shown.items()]
     inches = 0.6 + 0.067 * max(len(arm.label) for arm in study.arms)  # a handle, and letters of 8 points
     columns = min(max(int(figure.get_figwidth() / inches), 1), 2 if narrow else 4)
     legend = figure.legend(handles=handles, loc="outside upper left", ncols=columns, fontsize=8, handlelength=3.2)

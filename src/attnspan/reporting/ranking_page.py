@@ -136,20 +136,18 @@ def _plot_text(rankings: Sequence[Ranking]) -> str:
 def frames(studies: Sequence[Study], rankings: Sequence[Ranking]) -> dict[str, pd.DataFrame]:
     """The numbers: file name -> content."""
     standings = [
-        {"side": ranking.side, "arm": one.arm, "data_sets": len(ranking.data), "runs": sum(map(len, one.scores)),
-         "iqm": one.iqm.value, "low": one.iqm.low, "high": one.iqm.high}
+        (ranking.side, one.arm, len(ranking.data), sum(map(len, one.scores)), one.iqm.value, one.iqm.low, one.iqm.high)
         for ranking in rankings
         for one in ranking.standings
-    ]  # fmt: skip
+    ]
     improvements = [
-        {"side": ranking.side, "arm": one.arm, "other": one.other, "probability": one.probability.value,
-         "low": one.probability.low, "high": one.probability.high}
+        (ranking.side, one.arm, one.other, one.probability.value, one.probability.low, one.probability.high)
         for ranking in rankings
         for one in ranking.improvements
-    ]  # fmt: skip
+    ]
     seeds = {(study.data, arm.label): arm.seeds for study in studies for arm in study.arms}
     scores = [
-        {"side": ranking.side, "data": data, "arm": one.arm, "seed": seed, "quality": quality}
+        (ranking.side, data, one.arm, seed, quality)
         for ranking in rankings
         for one in ranking.standings
         for data, of_data in zip(ranking.data, one.scores, strict=True)

@@ -49,11 +49,11 @@ class Results:
 
 
 def results_of(directory: Path, *, examples: int) -> Results:
-    """Sum up the finished run in ``directory``.
+    """Compute the results of the finished run in ``directory``.
 
     Args:
         directory: of the run.
-        examples: the most to show.
+        examples: the number of test examples to show, at most.
 
     Raises:
         InputError: it is not finished.
@@ -61,18 +61,11 @@ def results_of(directory: Path, *, examples: int) -> Results:
     study = build_study(collect([directory]))
     (run,) = study.collection.runs
     points = [point for point in study.curve if not point.region.total]
-    looks = {point.region: point for point in study.attention}
+    attention = {point.region: point.metrics for point in study.attention}
+    metrics = [point.metrics | attention.get(point.region, {}) for point in points]
     measured = [
-        {
-            "source_length": point.region.mean_length,
-            **{
-                name: estimate.value
-                for of_region in (point, looks.get(point.region))
-                if of_region
-                for name, estimate in of_region.metrics.items()
-            },
-        }
-        for point in points
+        {"source_length": point.region.mean_length, **{name: estimate.value for name, estimate in estimates.items()}}
+        for point, estimates in zip(points, metrics, strict=True)
     ]
     table = wandb.Table(
         columns=["source tokens", "side", "examples", *measured[0]],
@@ -98,13 +91,13 @@ def results_of(directory: Path, *, examples: int) -> Results:
     return Results(
         updates=run.summary["updates"],
         rows=[{f"{BY_LENGTH}/{name}": value for name, value in values.items()} for values in measured],
-        media={"test/by_length": table, "quality_by_length": plot, **_shown(run, examples)},
+        media={"test/by_length": table, "quality_by_length": plot, **_examples(run, examples)},
         summary=summary,
     )
 
 
-def _shown(run: Run, count: int) -> dict[str, Any]:
-    """The examples of which attention was kept, then others evenly over the lengths; the shortest first."""
+def _examples(run: Run, count: int) -> dict[str, Any]:
+    """Examples, the shortest first: those with attention maps, then others evenly spread by length."""
     if not count:
         return {}
     maps = read_attended(run.directory) or {}
@@ -122,4 +115,4 @@ def _shown(run: Run, count: int) -> dict[str, Any]:
             caption = f"{name}, {record['source_length']} source tokens"
             pictures[f"test/attention_{len(pictures) + 1}"] = wandb.Image(picture, caption=caption)
         table.add_data(*(record[column] for column in columns), image)
-    return {"test/examples": table, **pictures}  # W&B wants all pictures of one key to have one size
+    return {"test/examples": table, **pictures}  # in W&B all images of one key must have one size
