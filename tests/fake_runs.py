@@ -1,4 +1,4 @@
-"""Run directories as training leaves them, made up in a moment."""
+"""Run directories as training writes them, with made-up results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import yaml
 
 from attnspan.checksums import make_manifest
 from attnspan.files import read_json, write_json, write_text
-from attnspan.runs import records as columns
+from attnspan.runs import records as record_columns
 from attnspan.runs.layout import CONFIG, FILES, METRICS, NEEDED, RECORDS, SUMMARY
 from attnspan.runs.records import Record, write_records
 
@@ -29,7 +29,7 @@ CONFIG_BASE: dict[str, Any] = {
 
 
 def example(number: int, length: int, **changes: Any) -> dict[str, Any]:
-    """The columns of one test example that no run can change; as many reference tokens as source tokens."""
+    """The columns of one test example that are the same in every run; as many reference tokens as source tokens."""
     letters = "abcdefghijklmnopqrstuvwxyz "
     source = "".join(letters[(number * 7 + k * 11) % len(letters)] for k in range(length))
     return {
@@ -53,13 +53,24 @@ def fake_run(
     data: str = "pronunciation",
     config: dict[str, Any] | None = None,
     training_lengths: tuple[int, int] = (5, 60),
-    seen: Sequence[dict[str, Any]] | None = None,
+    attention: Sequence[dict[str, Any]] | None = None,
     change_records: Callable[[list[Record]], list[Record]] = lambda records: records,
     **summary: Any,
 ) -> Path:
     """Write one finished run and return its directory.
 
-    ``config`` changes dotted keys, ``seen`` has the columns about attention of each example.
+    Args:
+        root: gets ``<data>/<arm>/<run id>``.
+        arm: of the run.
+        seed: of the run.
+        examples: the columns of each test example that are the same in every run.
+        edits: of each example.
+        data: name of the data set.
+        config: dotted keys of the config to change.
+        training_lengths: shortest and longest source in training.
+        attention: the columns on attention of each example.
+        change_records: applied to the records before they are written.
+        summary: keys of the summary to change.
     """
     resolved: dict[str, Any] = copy.deepcopy(CONFIG_BASE) | {"arm": arm, "seed": seed, "decoder": {"name": arm}}
     for key, value in (config or {}).items():
@@ -72,7 +83,7 @@ def fake_run(
     directory = root / data / arm / run_id
     directory.mkdir(parents=True)
     records = [
-        columns.Record(
+        record_columns.Record(
             run_id=run_id,
             arm=arm,
             data=data,
@@ -86,15 +97,15 @@ def fake_run(
             repeating=False,
             hypothesis=one["reference"],
             **one,
-            **looked,
+            **weights,
         )
-        for one, wrong, looked in zip(examples, edits, seen or [{}] * len(examples), strict=True)
+        for one, wrong, weights in zip(examples, edits, attention or [{}] * len(examples), strict=True)
     ]
     write_records(directory / RECORDS, change_records(records))
     write_text(directory / CONFIG, yaml.safe_dump(resolved))
     write_text(directory / METRICS, "step,loss\n1,2.0\n")
     for name in {*NEEDED} - {RECORDS, CONFIG, METRICS}:
-        write_text(directory / name, "nobody reads it\n")
+        write_text(directory / name, "not read\n")
     content = {
         "run_id": run_id,
         "arm": arm,
@@ -132,7 +143,7 @@ def fake_run(
 
 
 def sign(directory: Path) -> None:
-    """Have the summary say that the files are what the run wrote."""
+    """Update the checksums in the summary."""
     summary = read_json(directory / SUMMARY)
     write_json(directory / SUMMARY, summary | {FILES: make_manifest(directory, NEEDED)})
 
@@ -147,9 +158,9 @@ def fake_study(
     attention: bool = False,
     data: str = "pronunciation",
 ) -> list[Path]:
-    """A study that looks like the real one: the plain arm fails with length, attention beyond the training lengths.
+    """A study like the real one: plain fails as sources get longer, attention fails beyond the training lengths.
 
-    With ``attention``, the records of all arms but plain say where it looks.
+    With ``attention``, the records of all arms but plain have the columns on attention.
     """
     examples = [example(n, int(length)) for n, length in enumerate(np.repeat(list(lengths), per_length))]
     length = np.array([one["target_length"] for one in examples])
@@ -161,14 +172,14 @@ def fake_study(
             rate = 0.72 - 0.5 * np.exp(-length / 25) if arm == "plain" else 0.10 + 0.02 * index + 0.45 * beyond / index
             rate = rate * np.exp(generator.normal(0, 0.06)) * generator.gamma(8, 1 / 8, len(length))
             edits = generator.binomial(length, np.minimum(rate, 0.98))
-            seen = [looked(int(S), min(r, 0.98), generator) for S, r in zip(length, rate, strict=True)]
-            shown = attention and arm != "plain"
-            directories.append(fake_run(root, arm, seed, examples, edits, data=data, seen=seen if shown else None))
+            columns = [attended(int(S), min(r, 0.98), generator) for S, r in zip(length, rate, strict=True)]
+            shown = columns if attention and arm != "plain" else None
+            directories.append(fake_run(root, arm, seed, examples, edits, data=data, attention=shown))
     return directories
 
 
-def looked(length: int, rate: float, generator: np.random.Generator) -> dict[str, Any]:
-    """The columns about attention that misses, over as many target as source tokens, about ``rate`` of its aims."""
+def attended(length: int, rate: float, generator: np.random.Generator) -> dict[str, Any]:
+    """The columns on attention that misses about ``rate`` of its gold tokens; as many target as source tokens."""
     hits = int(generator.binomial(length, 1 - rate))
     mass = generator.beta(10 * (1 - rate), 10 * rate, length)
     return {

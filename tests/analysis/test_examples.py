@@ -13,7 +13,7 @@ from attnspan.runs.layout import ATTENTION
 from tests.fake_runs import example, fake_run
 
 EXAMPLES = [example(n, 4 if n < 30 else 8) for n in range(60)]
-LOOKED = [{"attention_entropy": [0.5] * one["target_length"]} for one in EXAMPLES]
+ENTROPIES = [{"attention_entropy": [0.5] * one["target_length"]} for one in EXAMPLES]
 SHORT = Heatmap(
     source=list("abcd"), output=["A", " "], weights=np.array([[0, 0.75, 0.25, 0], [0, 0, 0, 1]], np.float32)
 )
@@ -35,9 +35,9 @@ def study(tmp_path):
     same = {"examples": EXAMPLES, "edits": [1] * 60, "training_lengths": (1, 4)}
     fake_run(tmp_path, "plain", 0, **same, change_records=marked("repeating", "e00007", "e00031"))
     fake_run(tmp_path, "plain", 1, **same, change_records=marked("repeating", "e00003", "e00007"))
-    fake_run(tmp_path, "bahdanau", 0, **same, seen=LOOKED)
-    kept = fake_run(tmp_path, "bahdanau", 1, **same, seen=LOOKED, change_records=marked("empty", "e00059"))
-    fake_run(tmp_path, "luong_dot", 0, **same, seen=LOOKED)
+    fake_run(tmp_path, "bahdanau", 0, **same, attention=ENTROPIES)
+    kept = fake_run(tmp_path, "bahdanau", 1, **same, attention=ENTROPIES, change_records=marked("empty", "e00059"))
+    fake_run(tmp_path, "luong_dot", 0, **same, attention=ENTROPIES)
     write_attended(kept, {"e00000": SHORT, "e00030": dataclasses.replace(SHORT)})
     return build_study(collect([tmp_path]), edges=[0, 4, 8])
 
@@ -63,7 +63,7 @@ def test_a_map_in_words():
 def test_who_saw_an_example_where_arms_were_trained_differently(tmp_path):
     same = {"examples": EXAMPLES, "edits": [1] * 60}
     fake_run(tmp_path, "plain", 0, **same, training_lengths=(1, 8))
-    kept = fake_run(tmp_path, "bahdanau", 0, **same, seen=LOOKED, training_lengths=(1, 4))
+    kept = fake_run(tmp_path, "bahdanau", 0, **same, attention=ENTROPIES, training_lengths=(1, 4))
     write_attended(kept, {"e00000": SHORT, "e00030": dataclasses.replace(SHORT)})
     short, long = mapped_examples(build_study(collect([tmp_path]), edges=[0, 4, 8]))
     assert short.in_training == "within the lengths seen in training"

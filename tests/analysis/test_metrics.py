@@ -20,9 +20,9 @@ def sums(table, name):
     return metric.sums_of(table)
 
 
-def records(root, seen, **options):
+def records(root, attention, **options):
     examples = [example(0, 3), example(1, 5)]
-    directory = fake_run(root, "bahdanau", 0, examples, [2, 0], seen=seen, **options)
+    directory = fake_run(root, "bahdanau", 0, examples, [2, 0], attention=attention, **options)
     return collect([directory]).runs[0].records
 
 
@@ -36,22 +36,22 @@ def test_every_metric_is_a_sum_over_a_sum(tmp_path):
 
 
 def test_lists_are_summed_over_what_is_known(tmp_path):
-    seen = [
+    attention = [
         {"attention_entropy": [0.5, None, 1.5], "gold_attention": [0.25, 0.5, 0.0]},
         {"attention_entropy": [None] * 5, "gold_attention": [1.0, 1.0, None, None, 0.5]},
     ]
-    table = records(tmp_path, seen)
+    table = records(tmp_path, attention)
     assert [part.tolist() for part in sums(table, "attention_entropy")] == [[2, 0], [2, 0]]
     assert [part.tolist() for part in sums(table, "gold_attention")] == [[0.75, 2.5], [3, 3]]
     assert [metric.is_known(table) for metric in metrics_in(ATTENTION)] == [True, True, False]
 
 
 def test_alignment_errors_are_summed_before_they_are_divided(tmp_path):
-    seen = [
+    attention = [
         {"links": 3, "gold_links": 2, "links_in_sure": 1, "links_in_possible": 2},
         {"links": 5, "gold_links": 5, "links_in_sure": 5, "links_in_possible": 5},
     ]
-    table = records(tmp_path, seen)
+    table = records(tmp_path, attention)
     assert [part.tolist() for part in sums(table, "alignment_error_rate")] == [[2, 0], [5, 10]]
 
 
@@ -59,12 +59,12 @@ def test_a_bin_without_a_gold_link_has_no_number_and_spoils_no_other(tmp_path):
     """30 sources of 4 tokens that no output needs, and 30 of 8, at which one of two seeds never looks."""
     examples = [example(n, 4 if n < 30 else 8) for n in range(60)]
     for seed, mass in ((0, 1.0), (1, 0.0)):
-        seen = [
+        attention = [
             {"attention_entropy": [0.0] * 4, "gold_attention": [None] * 4} if n < 30 else
             {"attention_entropy": [0.0] * 8, "gold_attention": [mass] * 8}
             for n in range(60)
         ]  # fmt: skip
-        fake_run(tmp_path, "bahdanau", seed, examples, [1] * 60, training_lengths=(1, 8), seen=seen)
+        fake_run(tmp_path, "bahdanau", seed, examples, [1] * 60, training_lengths=(1, 8), attention=attention)
     study = build_study(collect([tmp_path]), edges=[0, 4, 8])
     shorter, longer, both = (point.metrics["gold_attention"] for point in study.attention)
     assert math.isnan(shorter.value)

@@ -326,7 +326,7 @@ def test_where_attention_looks_stands_in_every_file(tmp_path):
     # 30 sources of 4 and 30 of 8 tokens; each target token of the longer ones gets half as much attention
     lengths = [4] * 30 + [8] * 30
     examples = [example(n, length) for n, length in enumerate(lengths)]
-    seen = [
+    attention = [
         {
             "gold_attention": [2 / length] * length,
             "attention_entropy": [length / 4] * (length - 1) + [None],
@@ -338,8 +338,8 @@ def test_where_attention_looks_stands_in_every_file(tmp_path):
         for length in lengths
     ]
     for arm in ("plain", "bahdanau"):
-        looked = seen if arm == "bahdanau" else None
-        fake_run(tmp_path / "runs", arm, 0, examples, [1] * 60, training_lengths=(1, 4), seen=looked)
+        shown = attention if arm == "bahdanau" else None
+        fake_run(tmp_path / "runs", arm, 0, examples, [1] * 60, training_lengths=(1, 4), attention=shown)
     out = tmp_path / "out"
     assert report.main([str(tmp_path / "runs"), "--out", str(out), "--bins", "0,4,8"]) == 0
     assert {path.name for path in out.iterdir()} == FILES | FILES_ON_ATTENTION
@@ -365,8 +365,8 @@ def test_where_attention_looks_stands_in_every_file(tmp_path):
 
 def test_without_gold_links_there_is_only_an_entropy(tmp_path):
     examples = [example(n, 5) for n in range(30)]
-    seen = [{"attention_entropy": [0.5] * 5}] * 30
-    fake_run(tmp_path / "runs", "bahdanau", 0, examples, [1] * 30, seen=seen)
+    attention = [{"attention_entropy": [0.5] * 5}] * 30
+    fake_run(tmp_path / "runs", "bahdanau", 0, examples, [1] * 30, attention=attention)
     assert report.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
     assert set(rows(tmp_path / "out" / "attention_seeds.csv")[0]) >= {"arm", "seed", "attention_entropy"}
     for name in ("index.html", "report.md"):
