@@ -1,242 +1,24 @@
+"""A corpus of the user's files: its keys, its limits, its gold links."""
+
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from attnspan.data.corpora.base import Corpus
 from attnspan.data.corpora.files import Files
 from attnspan.data.pipeline.prepared_data import PreparedData
-from attnspan.data.readers.table import read_table
 from attnspan.errors import InputError
 
 Make = Callable[..., Files]
 Ready = Callable[[Corpus], PreparedData]
-REQUIRED = ("source", "target")
 
 
-def parquet(columns: dict[str, Any]) -> bytes:
-    sink = io.BytesIO()
-    pq.write_table(pa.table(columns), sink)
-    return sink.getvalue()
-
-
-def lines(*rows: Any) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-PAIRS = [("ab", "x y"), ("bä", "y ü")]
-
-GOOD: list[tuple[str, str | bytes, dict[str, Any]]] = [
-    ("t.csv", "source,target\nab,x y\nbä,y ü\n", {}),
-    ("t.csv", "id,target,source\n1,x y,ab\n2,y ü,bä", {}),
-    ("t.csv", "\ufeffsource,target\r\nab,x y\r\nbä,y ü\r\n\r\n", {}),
-    ("t.csv", '"source","target"\n"ab","x y"\n"bä","y ü"\n\n\n', {}),
-    ("t.csv", "ab,x y\nbä,y ü\n", {"columns": ["source", "target"]}),
-    ("t.tsv", "source\ttarget\nab\tx y\nbä\ty ü\n", {}),
-    ("t.tsv", "ab\tx y\nbä\ty ü\n", {"columns": ["source", "target"]}),
-    ("t.jsonl", lines({"source": "ab", "target": "x y"}, {"n": 1, "target": "y ü", "source": "bä"}), {}),
-    ("t.jsonl", "\ufeff" + lines(*({"source": s, "target": t} for s, t in PAIRS)).replace("\n", "\r\n") + "\n", {}),
-    (
-        "t.jsonl",
-        lines(*({"translation": {"en": s, "de": t}} for s, t in PAIRS)),
-        {"source": "translation.en", "target": "translation.de"},
-    ),
-    (
-        "t.jsonl",
-        lines(*({"a.b": s, "c": {"d": {"e": t}}} for s, t in PAIRS)),
-        {"source": "a.b", "target": "c.d.e"},
-    ),
-    ("t.parquet", parquet({"source": ["ab", "bä"], "other": [1, 2], "target": ["x y", "y ü"]}), {}),
-    (
-        "t.parquet",
-        parquet({"translation": [{"en": s, "de": t} for s, t in PAIRS]}),
-        {"source": "translation.en", "target": "translation.de"},
-    ),
-]
-
-
-@pytest.mark.parametrize(("name", "content", "changes"), GOOD)
-def test_good_files_are_read(
-    files: Make, ready: Ready, name: str, content: str | bytes, changes: dict[str, Any]
-) -> None:
-    prepared = ready(files(**dict.fromkeys(("train", "validation", "test"), (name, content)), **changes))
-    assert list(zip(prepared.train["source"], prepared.train["target"], strict=True)) == PAIRS
-    assert prepared.test["id"][:] == ["test-00000", "test-00001"]
-
-
-def test_quoted_cells_may_hold_separators_quotes_and_lines(files: Make, ready: Ready) -> None:
-    cells = ['say "hi", twice', "two\nlines", "two\r\nlines", " padded "]
-    text = io.StringIO()
-    csv.writer(text).writerows([REQUIRED, *((cell, "x") for cell in cells)])
-    assert ready(files(train=("t.csv", text.getvalue()))).train["source"][:] == cells
-
-
-def test_without_quoting_a_quote_is_text(files: Make, ready: Ready) -> None:
-    raw = 'source\ttarget\n"ab" he said\tx\n"ab"\tx\n'
-    with pytest.raises(InputError, match=r"t\.tsv line 2: .* set data\.quotes=false$"):
-        ready(files(train=("t.tsv", raw)))
-    assert ready(files(train=("t.tsv", raw), quotes=False)).train["source"][:] == ['"ab" he said', '"ab"']
-
-
-def test_words_that_other_readers_take_for_nothing_are_text(files: Make, ready: Ready) -> None:
-    cells = ["NA", "null", "None", "nan", "1", "1.50", "true", "007"]
-    text = "source,target\n" + "".join(f"{cell},{cell}\n" for cell in cells)
-    assert ready(files(train=("t.csv", text))).train["source"][:] == cells
-
-
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.text(st.characters(exclude_categories=("Cs",)), min_size=1), min_size=1, max_size=5))
-@pytest.mark.parametrize("ending", [".csv", ".tsv", ".jsonl", ".parquet"])
-def test_what_was_written_is_read(tmp_path: Path, ending: str, cells: list[str]) -> None:
-    path = tmp_path / f"t{ending}"
-    if ending == ".jsonl":
-        path.write_text(lines(*({"source": cell} for cell in cells)), encoding="utf-8", newline="")
-    elif ending == ".parquet":
-        path.write_bytes(parquet({"source": cells}))
-    else:
-        with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, delimiter="\t" if ending == ".tsv" else ",", quoting=csv.QUOTE_ALL)
-            writer.writerows([["source"], *([cell] for cell in cells)])
-    rows = read_table(path, required=["source"])
-    assert [row["source"] for _, row in rows] == cells
-
-
-PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 HEAD = "source,target\n"
-
-BAD: list[tuple[str, str | bytes | None, str]] = [
-    # name of the test file, its content, what the error must say after the path
-    ("t.csv", None, "data.test: {}: no such file"),
-    ("t.csv", "", "data.test: {}: the file is empty"),
-    ("t.parquet", "", "data.test: {}: the file is empty"),
-    (
-        "t.txt",
-        "a\tb\n",
-        "data.test: {}: unknown file ending '.txt'; did you mean '.tsv'? known: .csv, .jsonl, .parquet, .tsv",
-    ),
-    ("t.json", "[]", "data.test: {}: unknown file ending '.json'; did you mean '.jsonl'?"),
-    ("t", "a", "data.test: {}: unknown file ending ''; known: .csv"),
-    ("t.csv", PNG, "data.test: {}: the ending is '.csv', but the content is a PNG image"),
-    ("t.jsonl", parquet({"source": ["a"]}), "data.test: {}: the ending is '.jsonl', but the content is a parquet file"),
-    ("t.tsv", "source\ttarget\n".encode("utf-16"), "data.test: {}: the ending is '.tsv', but the content is UTF-16"),
-    ("t.parquet", HEAD + "a,b\n", "data.test: {}: the ending is '.parquet', but the content is not"),
-    ("t.parquet", parquet({"source": ["a"], "target": ["b"]})[:-30], "{}: not a complete parquet file"),
-    ("t.parquet", b"PAR1", "{}: not a complete parquet file"),
-    # columns
-    (
-        "t.csv",
-        "source,targte\na,b\n",
-        "{} line 1, the header: there is no column 'target'; did you mean 'targte'? known: s",
-    ),
-    (
-        "t.csv",
-        "src;trg\na;b\n",
-        "{} line 1, the header: there is no column 'source'; known: src;trg",
-    ),
-    ("t.csv", "source,target,source\na,b,c\n", "{} line 1, the header: column 'source' occurs 2 times"),
-    ("t.csv", lines({"source": "a", "target": "b"}), "{} line 1: looks like JSON; json lines need the ending '.jsonl'"),
-    ("t.tsv", HEAD, "{} line 1, the header: there is no column 'source'"),
-    (
-        "t.jsonl",
-        lines({"source": "a", "goal": {"en": "b"}}),
-        "{} line 1: there is no column 'target'; known: goal.en, source",
-    ),
-    ("t.jsonl", lines({"source": "a", "target": "b"}, {"source": "a"}), "{} line 2: there is no column 'target'"),
-    (
-        "t.parquet",
-        parquet({"source": ["a"], "goal": [{"en": "b"}]}),
-        "{}: there is no column 'target'; known: goal.en, source",
-    ),
-    # rows
-    ("t.csv", HEAD, "{}: the test split is empty"),
-    ("t.jsonl", "\n", "{}: the test split is empty"),
-    (
-        "t.parquet",
-        parquet({"source": pa.array([], pa.string()), "target": pa.array([], pa.string())}),
-        "{}: the test split",
-    ),
-    ("t.csv", HEAD + "a,b\na,b,c\n", "{} row 2 (line 3, the header is line 1): has 3 cells, but there are 2 columns"),
-    ("t.csv", HEAD + '"a\nb",c\na\n', "{} row 2 (line 4, the header is line 1): has 1 cells, but there are 2 columns"),
-    ("t.tsv", "source\ttarget\na\tb\tc\n", "{} row 1 (line 2, the header is line 1): has 3 cells, but there are 2"),
-    ("t.csv", HEAD + "a,b\n\na,b\n", "{} line 3: the line is blank"),
-    ("t.jsonl", lines({"source": "a", "target": "b"}) + "\n" + lines({}), "{} line 2: the line is blank"),
-    ("t.csv", HEAD + 'a,"b\nc,d\n', "{} line 2: unexpected end of data"),
-    ("t.csv", HEAD + 'a,"b"c\n', "{} line 2: ',' expected after '\"'"),
-    ("t.csv", HEAD + 'a,b\n"' + "c" * 200_000 + "\n", "{} line 3: field larger than field limit"),
-    ("t.jsonl", "[" + lines({"source": "a"}), "{} line 1: is a JSON array; json lines have one object per line"),
-    ("t.jsonl", lines({"source": "a", "target": "b"}) + "garbage\n", "{} line 2: not a JSON object (Expecting value"),
-    ("t.jsonl", HEAD + "a,b\n", "{} line 1: not a JSON object"),
-    ("t.jsonl", lines("text"), "{} line 1: not a JSON object; json lines have one object per line"),
-    ("t.jsonl", "{" * 100_000 + "\n", "{} line 1: not a JSON object"),
-    ("t.jsonl", '{"a":' * 100_000 + "\n", "{} line 1: not a JSON object"),
-    # cells
-    ("t.csv", HEAD + "a,b\n,b\n", "{} row 2 (line 3, the header is line 1): column 'source' is empty"),
-    ("t.csv", HEAD + "a,  \n", "{} row 1 (line 2, the header is line 1): column 'target' is empty"),
-    ("t.jsonl", lines({"source": "a", "target": None}), "{} line 1: column 'target' is null"),
-    ("t.jsonl", lines({"source": 12, "target": "b"}), "{} line 1: column 'source' holds a number instead of text: 12"),
-    (
-        "t.jsonl",
-        lines({"source": "a", "target": ["b"]}),
-        "{} line 1: column 'target' holds a list instead of text: ['b']",
-    ),
-    (
-        "t.jsonl",
-        lines({"source": True, "target": "b"}),
-        "{} line 1: column 'source' holds a boolean instead of text: True",
-    ),
-    (
-        "t.jsonl",
-        lines({"source": {"en": "a"}, "target": "b"}),
-        "{} line 1: column 'source' holds an object instead of text",
-    ),
-    ("t.jsonl", '{"source": "\\ud800", "target": "b"}\n', "{} line 1: column 'source' holds an unpaired surrogate"),
-    ("t.parquet", parquet({"source": ["a", None], "target": ["b", "b"]}), "{} row 2: column 'source' is null"),
-    (
-        "t.parquet",
-        parquet({"source": [1], "target": ["b"]}),
-        "{} row 1: column 'source' holds a number instead of text: 1",
-    ),
-    ("t.parquet", parquet({"source": ["a", ""], "target": ["b", "b"]}), "{} row 2: column 'source' is empty"),
-    # bytes
-    ("t.csv", HEAD.encode() + b"a,b\nc,\xff\n", "{} line 3: not valid UTF-8 (byte 3 of the line is 0xff)"),
-    ("t.csv", "source,target\ncafé,b\n".encode("latin-1"), "{} line 2: not valid UTF-8 (byte 4 of the line is 0xe9)"),
-    ("t.jsonl", lines({"source": "a", "target": "b"}).encode() + b'{"\xe9": 1}\n', "{} line 2: not valid UTF-8"),
-]
-
-
-@pytest.mark.parametrize(("name", "content", "words"), BAD)
-def test_bad_files_are_named_in_one_line(
-    files: Make, ready: Ready, tmp_path: Path, name: str, content: str | bytes | None, words: str
-) -> None:
-    with pytest.raises(InputError) as error:
-        ready(files(test=(name, content)))
-    assert words.format(tmp_path / name) in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_a_nested_column_that_is_not_there(files: Make, ready: Ready) -> None:
-    names = {"source": "translation.en", "target": "translation.fr"}
-    rows = [{"translation": {"en": "a", "de": "b"}, "n": 1}]
-    for name, content in (("t.jsonl", lines(*rows)), ("t.parquet", parquet({"translation": [rows[0]["translation"]]}))):
-        with pytest.raises(InputError, match=r"no column 'translation\.fr'; did you mean 'translation\."):
-            ready(files(train=(name, content), **names))
-
-
-def test_a_null_object_is_a_null_cell(files: Make, ready: Ready) -> None:
-    content = lines({"t": {"en": "a", "de": "b"}}, {"t": None})
-    with pytest.raises(InputError, match=r"line 2: column 't\.en' is null"):
-        ready(files(train=("t.jsonl", content), source="t.en", target="t.de"))
 
 
 def test_a_directory_for_a_file(files: Make, ready: Ready, tmp_path: Path) -> None:
