@@ -1,4 +1,4 @@
-"""Prepared corpora, small."""
+"""Small prepared corpora."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def ready(tmp_path: Path) -> Callable[[Corpus], PreparedData]:
 
 @pytest.fixture
 def files(tmp_path: Path) -> Callable[..., Files]:
-    """``files(train=("t.csv", content), ...)``: a corpus of real files; what is not given is a good csv."""
+    """``files(train=("t.csv", content), ...)``: a corpus of real files; the other splits are valid csv files."""
 
     def make(**changes: Any) -> Files:
         given = {split: changes.pop(split, (f"{split}.csv", GOOD_CSV)) for split in ("train", "validation", "test")}

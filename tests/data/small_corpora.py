@@ -1,4 +1,4 @@
-"""Corpora that are quickly made."""
+"""Small corpora for tests."""
 
 from __future__ import annotations
 

@@ -38,11 +38,11 @@ def test_text_is_restored_exactly(kind: str, text: str) -> None:
         ("symbols", "", []),
     ],
 )
-def test_what_the_vocabulary_lacks_is_named(kind: str, text: str, unknown: list[str]) -> None:
+def test_unknown_tokens_are_named(kind: str, text: str, unknown: list[str]) -> None:
     assert Tokenizer.train(kind, ["the cat"]).unknown_tokens(text) == unknown
 
 
-def test_bpe_lacks_nothing() -> None:
+def test_bpe_has_no_unknown_tokens() -> None:
     assert bpe(["the cat"]).unknown_tokens("ü 🙂\u0301") == []
 
 
@@ -54,7 +54,7 @@ def test_bpe_restores_any_text_even_one_never_seen(text: str) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.text(st.characters(exclude_categories=("Cs",)), max_size=40))
-def test_characters_restore_any_text_of_theirs(text: str) -> None:
+def test_characters_restore_any_text_of_known_characters(text: str) -> None:
     tokenizer = Tokenizer.train("characters", [text])
     ids = tokenizer.encode(text)
     assert len(ids) == len(text)
@@ -64,7 +64,7 @@ def test_characters_restore_any_text_of_theirs(text: str) -> None:
 SEEN = bpe(TEXTS * 3)
 
 
-def test_symbols_are_cut_at_white_space_and_joined_by_a_space() -> None:
+def test_symbols_are_split_at_white_space_and_joined_by_a_space() -> None:
     tokenizer = Tokenizer.train("symbols", ["AH B  K", "AH AH\tZ"])
     assert tokenizer.decode(tokenizer.encode("  Z AH\n")) == "Z AH"
     assert tokenizer.tokens(tokenizer.encode("B Z")) == ["B", "Z"]
@@ -86,7 +86,7 @@ def test_vocabulary_is_ordered_by_count_and_then_by_token() -> None:
     assert len(tokenizer) == 8
 
 
-def test_unknown_tokens_become_unk_and_show() -> None:
+def test_unknown_tokens_become_unk() -> None:
     for kind, text, shown in (("characters", "axb", "a<unk>b"), ("symbols", "a x b", "a <unk> b")):
         tokenizer = Tokenizer.train(kind, ["a b"])
         ids = tokenizer.encode(text)
@@ -94,7 +94,7 @@ def test_unknown_tokens_become_unk_and_show() -> None:
         assert tokenizer.decode(ids) == shown
 
 
-def test_decoding_skips_the_other_special_tokens_wherever_they_stand() -> None:
+def test_decoding_skips_the_other_special_tokens() -> None:
     tokenizer = Tokenizer.train("characters", ["ab"])
     a, b = tokenizer.encode("ab")
     assert tokenizer.decode([BOS, a, PAD, EOS, b, EOS]) == "ab"
@@ -107,7 +107,7 @@ def test_batch_and_single_encoding_agree() -> None:
 
 
 @pytest.mark.parametrize("kind", ["characters", "symbols", "bpe"])
-def test_saved_and_loaded_is_the_same(kind: str, tmp_path: Path) -> None:
+def test_a_saved_tokenizer_is_loaded_unchanged(kind: str, tmp_path: Path) -> None:
     tokenizer = Tokenizer.train(kind, TEXTS, 300)
     tokenizer.save(tmp_path / "t.json")
     loaded = Tokenizer.load(tmp_path / "t.json")
@@ -124,7 +124,7 @@ def test_bpe_shows_words_and_not_bytes() -> None:
     assert " cat" in tokenizer.tokens(tokenizer.encode(TEXTS[0]))
 
 
-def test_bpe_has_at_most_the_size_asked_for() -> None:
+def test_bpe_has_at_most_the_requested_size() -> None:
     assert len(bpe(TEXTS * 3, 270)) == 270
 
 

@@ -35,7 +35,7 @@ def test_every_config_names_all_keys_of_its_corpus_and_no_other(path: Path) -> N
     known = {field.name: field for field in fields(get_class(config["_target_"]))}
     assert set(map(str, config)) - {"_target_"} <= set(known)
     unset = set(known) - set(map(str, config))
-    # which say something only where a side is bpe or words, where links are given, and of texts that people write
+    # relevant only for bpe or words, for gold links, and for natural text
     texts = {"lowercase", "normalization", "joint_vocabulary", "minimum_count", "concat", "on_bad_row"}
     assert unset <= {"vocabulary_size", "alignment"} | (texts if path.stem == "sigmorphon2020" else set())
     assert all(known[name].default is not MISSING for name in unset)
@@ -57,8 +57,8 @@ PUBLISHED = [path for path in CONFIGS if load(path)["_target_"].endswith(".Hub")
 
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
-def test_a_published_dataset_is_pinned_and_says_its_licence(path: Path) -> None:
-    """Asked for by its commit it cannot change under its name, and once prepared needs no network."""
+def test_a_published_dataset_is_pinned_and_names_its_licence(path: Path) -> None:
+    """With a commit hash, the data cannot change, and prepared data needs no network."""
     config = load(path)
     assert re.fullmatch(r"[0-9a-f]{40}", config.revision)
     assert config.source != config.target

@@ -21,7 +21,7 @@ Ready = Callable[[Corpus], PreparedData]
 HEAD = "source,target\n"
 
 
-def test_a_directory_for_a_file(files: Make, ready: Ready, tmp_path: Path) -> None:
+def test_a_directory_instead_of_a_file(files: Make, ready: Ready, tmp_path: Path) -> None:
     (tmp_path / "d.csv").mkdir()
     with pytest.raises(InputError, match=r"data\.test: .*d\.csv: cannot be read \(Is a directory\)"):
         ready(files(test=("d.csv", None)))
@@ -33,7 +33,7 @@ def test_a_split_without_a_file(files: Make, ready: Ready) -> None:
         ready(Files(**(vars(corpus) | {"validation": None})))
 
 
-def test_columns_named_by_hand_must_have_those_that_are_read(files: Make, ready: Ready) -> None:
+def test_named_columns_must_include_the_required_ones(files: Make, ready: Ready) -> None:
     with pytest.raises(InputError, match=r"data\.columns: there is no column 'source'; known: target, word"):
         ready(files(columns=["word", "target"]))
 

@@ -68,7 +68,7 @@ def test_copy_and_reverse() -> None:
     assert all(needed(row) == sorted(needed(row), reverse=True) for row in rows(Reverse, "train"))
 
 
-def test_recall_looks_up_keys_that_stand_for_one_pair_each() -> None:
+def test_recall_looks_up_keys_of_one_pair_each() -> None:
     for row in rows(Recall, "test"):
         tokens, answers = row["source"].split(), row["target"].split()
         asked = tokens[-len(answers) :]
@@ -80,7 +80,7 @@ def test_recall_looks_up_keys_that_stand_for_one_pair_each() -> None:
 
 
 @pytest.mark.parametrize("kind", TASKS)
-def test_examples_are_a_function_of_the_seed(kind: type[GeneratedCorpus]) -> None:
+def test_examples_depend_on_the_seed_only(kind: type[GeneratedCorpus]) -> None:
     assert rows(kind, "test") == rows(kind, "test")
     assert rows(kind, "test") != rows(kind, "test", data_seed=2)
     assert rows(kind, "train")[:8] == rows(kind, "train", train_size=8)
@@ -96,7 +96,7 @@ def test_examples_are_a_function_of_the_seed(kind: type[GeneratedCorpus]) -> Non
     ],
 )
 def test_fingerprints_do_not_change(kind: type[GeneratedCorpus], fingerprint: str) -> None:
-    """They name caches and are part of every run id: a change here makes all results of a study stale."""
+    """They name caches and enter every run id, so a change invalidates all results."""
     assert fingerprint_of(task(kind)) == fingerprint
 
 
@@ -109,7 +109,7 @@ def test_identity_does_not_depend_on_the_module_of_a_corpus(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("kind", TASKS)
-def test_alignment_stays_beside_its_example_when_prepared(
+def test_prepared_examples_keep_their_alignment(
     kind: type[GeneratedCorpus], ready: Callable[[Corpus], PreparedData]
 ) -> None:
     prepared = ready(task(kind))
@@ -120,7 +120,7 @@ def test_alignment_stays_beside_its_example_when_prepared(
     assert "alignment" not in prepared.train.column_names
 
 
-def test_there_is_no_alignment_between_other_tokens_than_symbols(ready: Callable[[Corpus], PreparedData]) -> None:
+def test_only_symbols_are_aligned(ready: Callable[[Corpus], PreparedData]) -> None:
     assert "alignment" not in ready(task(Copy, source_tokens="characters")).test.column_names
 
 
@@ -137,7 +137,7 @@ def test_there_is_no_alignment_between_other_tokens_than_symbols(ready: Callable
         (Reverse, {"symbols": "a"}, "data.symbols: must be a whole number of at least 1, not 'a'"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(kind: type[GeneratedCorpus], changes: dict[str, Any], words: str) -> None:
+def test_impossible_settings_are_refused(kind: type[GeneratedCorpus], changes: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError) as error:
         task(kind, **changes).check()
     assert words in str(error.value)

@@ -65,7 +65,7 @@ def test_splits_can_have_other_names_and_be_parts(directory: Path, ready: Ready)
 
 
 def test_a_folder_of_a_directory(tmp_path: Path, ready: Ready) -> None:
-    """Where each pair of languages has its folder, with one more for each split, as the hub's parquet has it."""
+    """One folder per language pair with one folder per split, as in the hub's converted parquet files."""
     root = tmp_path / "corpus"
     for pair, rows in (("de-en", ROWS), ("de-fr", ROWS[:1])):
         for split in ("train", "validation", "test"):
@@ -77,22 +77,22 @@ def test_a_folder_of_a_directory(tmp_path: Path, ready: Ready) -> None:
     assert str(error.value) == f"data.folder: {root} has no folder 'de-es'; did you mean 'de-en'? known: de-en, de-fr"
 
 
-def test_a_folder_that_the_hub_does_not_have(monkeypatch: pytest.MonkeyPatch, ready: Ready) -> None:
+def test_a_missing_folder_on_the_hub(monkeypatch: pytest.MonkeyPatch, ready: Ready) -> None:
     files = [SimpleNamespace(rfilename=name) for name in (".gitattributes", "de-en/train/0000.parquet")]
     monkeypatch.setattr(HfApi, "dataset_info", lambda *_, **__: SimpleNamespace(sha=COMMIT, siblings=files))
     with pytest.raises(InputError, match=r"^data\.folder: owner/name has no folder 'de-xx'; .*known: de-en$"):
         ready(hub("owner/name", revision=COMMIT, folder="de-xx"))
 
 
-def test_changed_content_is_read_anew(directory: Path, ready: Ready) -> None:
+def test_changed_content_is_read_again(directory: Path, ready: Ready) -> None:
     before = ready(hub(directory))
     write(directory, train=ROWS[:2])
     after = ready(hub(directory))
     assert (before.train.num_rows, after.train.num_rows) == (3, 2)
 
 
-def test_a_directory_takes_the_place_of_a_pinned_dataset(directory: Path, ready: Ready) -> None:
-    """``data.path`` alone leads to a copy: its content says what it is, not the revision it was pinned to."""
+def test_a_directory_replaces_a_pinned_dataset(directory: Path, ready: Ready) -> None:
+    """``data.path`` selects a copy, which is identified by its content and not by the pinned revision."""
     assert ready(hub(directory, revision=COMMIT)).fingerprint == ready(hub(directory)).fingerprint
 
 
@@ -150,7 +150,7 @@ def test_neither_a_directory_nor_a_name(ready: Ready) -> None:
 def test_a_name_without_network_fails_at_once(
     monkeypatch: pytest.MonkeyPatch, ready: Ready, revision: str | None
 ) -> None:
-    # An endpoint on this machine where nobody listens: no network, whatever the network.
+    # A local endpoint on which nothing listens, as if there were no network.
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     began = time.perf_counter()
     with pytest.raises(InputError, match=r"^data\.path: owner/name: no such directory, and the hub cannot be reached"):
@@ -180,7 +180,7 @@ def test_a_name_in_offline_mode_fails_at_once(tmp_path: Path) -> None:
     assert [line.startswith("data.path: owner/name: ") for line in said] == [True, True], said
 
 
-def test_a_silent_network_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, ready: Ready) -> None:
+def test_a_silent_network_times_out(monkeypatch: pytest.MonkeyPatch, ready: Ready) -> None:
     monkeypatch.setattr(hub_module, "TIMEOUT", 0.1)
     monkeypatch.setattr(HfApi, "dataset_info", lambda *_, **__: time.sleep(5))
     began = time.perf_counter()
@@ -196,7 +196,7 @@ def test_a_silent_network_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, rea
         (RevisionNotFoundError, "data.revision: owner/name has no revision 'v9' on the hub"),
     ],
 )
-def test_what_the_hub_does_not_know(
+def test_unknown_datasets_and_revisions(
     monkeypatch: pytest.MonkeyPatch, ready: Ready, error: type[Exception], words: str
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
@@ -208,9 +208,9 @@ def test_what_the_hub_does_not_know(
     assert str(caught.value) == words
 
 
-def test_a_branch_stands_for_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_branch_is_identified_by_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     commits = iter([COMMIT, COMMIT, "f" * 40])
     monkeypatch.setattr(HfApi, "dataset_info", lambda *_, **__: type("Info", (), {"sha": next(commits)}))
     first, second, third = (hub("owner/name", revision="main").identity() for _ in range(3))
     assert first == second != third
-    assert hub("owner/name", revision=COMMIT).identity() == first  # and that without asking
+    assert hub("owner/name", revision=COMMIT).identity() == first  # without a request

@@ -1,4 +1,4 @@
-"""Two plain text files a split."""
+"""Two plain text files per split."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_sides_of_different_lengths(root: Path, ready: Ready, side: str, counts:
         ({"test": "nowhere/tst"}, "data.test: nowhere/tst.de: no such file"),
     ],
 )
-def test_what_is_not_there(root: Path, changes: dict[str, Any], words: str) -> None:
+def test_missing_files_and_languages(root: Path, changes: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError) as error:
         corpus(root, **changes).check()
     assert str(error.value) == words.format(root)
@@ -86,7 +86,7 @@ def test_a_bad_line_is_named(root: Path, ready: Ready) -> None:
         ready(corpus(root))
 
 
-def test_content_is_the_identity_and_not_the_place(root: Path, ready: Ready) -> None:
+def test_identity_depends_on_content_and_not_on_paths(root: Path, ready: Ready) -> None:
     before = ready(corpus(root)).fingerprint
     moved = root.rename(root.with_name("moved"))
     assert ready(corpus(moved)).fingerprint == before

@@ -46,13 +46,13 @@ def test_no_word_is_in_two_splits() -> None:
     assert not words["validation"] & words["test"]
 
 
-def test_splits_have_their_shares() -> None:
+def test_splits_have_their_proportions() -> None:
     shares = Counter(map(split_of, pronunciations()))
     total = shares.total()
     assert [round(100 * shares[split] / total) for split in SPLITS] == [90, 5, 5]
 
 
-def test_a_words_split_never_changes() -> None:
+def test_the_split_of_a_word_never_changes() -> None:
     assert [split_of(word) for word in ("attention", "prisoner", "cat", "sandbag")] == [
         "train",
         "test",
@@ -92,7 +92,7 @@ def test_every_length_can_be_drawn_from_every_split() -> None:
             assert len(" ".join(phrases.draw(length, draw))) == length
 
 
-def test_examples_depend_on_the_seed_alone() -> None:
+def test_examples_depend_on_the_seed_only() -> None:
     assert drawn("test", test_size=30) == drawn("test", test_size=30)
     assert drawn("test", test_size=30, data_seed=2) != drawn("test", test_size=30)
     assert [row["id"] for row in drawn("test", test_size=2)] == ["test-00000", "test-00001"]
@@ -108,7 +108,7 @@ def test_examples_do_not_depend_on_the_process() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True, env={"PYTHONHASHSEED": "1"}
     )
-    assert done.stdout.strip() == str(drawn("test", test_size=200))  # here hashes are salted at random, or otherwise
+    assert done.stdout.strip() == str(drawn("test", test_size=200))  # in a process with another hash seed
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_examples_do_not_depend_on_the_process() -> None:
         ({"vocabulary_size": "many"}, "data.vocabulary_size: must be a whole number of at least 1, not 'many'"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(changes: dict[str, Any], words: str) -> None:
+def test_impossible_settings_are_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError) as error:
         corpus(**changes).check()
     assert words in str(error.value)

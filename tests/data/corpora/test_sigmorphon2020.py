@@ -1,4 +1,4 @@
-"""SIGMORPHON's files: one data set a language, read as they were published."""
+"""The files of SIGMORPHON 2020: one dataset per language, read as published."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def corpus(root: Path, language: Any) -> Sigmorphon2020:
     )
 
 
-def test_the_files_are_read_as_they_are(root: Path, ready: Ready) -> None:
-    """No header, a quote is a letter, a space is a character of the word, and phones stand between spaces."""
+def test_published_files_are_read_unchanged(root: Path, ready: Ready) -> None:
+    """No header, quotes and spaces are characters of the word, and spaces separate phones."""
     prepared = ready(corpus(root, "fre"))
     assert prepared.train["source"][:] == ["tandis", 'd"or', "ai cập"]
     assert [len(ids) for ids in prepared.train["source_ids"]] == [6, 4, 6]
@@ -60,8 +60,8 @@ def test_the_files_are_read_as_they_are(root: Path, ready: Ready) -> None:
     assert prepared.test.num_rows == 2
 
 
-def test_what_only_the_test_has_is_unknown(root: Path, ready: Ready) -> None:
-    """The vocabulary is training's; the reference's text keeps the symbol all the same."""
+def test_tokens_that_only_the_test_has_are_unknown(root: Path, ready: Ready) -> None:
+    """The vocabulary is that of training, but the text of the reference keeps the token."""
     prepared = ready(corpus(root, "fre"))
     assert [[i == UNK for i in ids] for ids in prepared.test["target_ids"]] == [
         [False, False, True, True, False],  # k and s
@@ -78,19 +78,19 @@ def test_what_only_the_test_has_is_unknown(root: Path, ready: Ready) -> None:
         (None, "no language is given; known: fre, vie"),
     ],
 )
-def test_a_language_that_is_not_there(root: Path, language: str | None, words: str) -> None:
+def test_a_missing_language(root: Path, language: str | None, words: str) -> None:
     with pytest.raises(InputError, match=r"^data\.language: ") as error:
         corpus(root, language).check()
     assert str(error.value).endswith(words)
     assert "\n" not in str(error.value)
 
 
-def test_a_root_that_is_not_there(root: Path) -> None:
+def test_a_missing_root(root: Path) -> None:
     with pytest.raises(InputError, match=r"^data\.root: .*nowhere: no such directory"):
         corpus(root / "nowhere", "fre").check()
 
 
-def test_a_split_that_is_not_there(root: Path) -> None:
+def test_a_missing_split(root: Path) -> None:
     (root / "fre" / "test.tsv").unlink()
     with pytest.raises(InputError, match=r"^data\.test: .*test\.tsv: no such file"):
         corpus(root, "fre").check()

@@ -1,4 +1,4 @@
-"""What is done to texts that people wrote, between their file and their tokens."""
+"""Processing of text pairs between their file and their tokens."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Make = Callable[..., Files]
 
 
 def table(*rows: Any) -> tuple[str, str]:
-    """A json lines file of (source, target) pairs; what is no pair stands as it is."""
+    """A json lines file of (source, target) pairs; other rows are written unchanged."""
     whole = [{"source": row[0], "target": row[1]} if isinstance(row, tuple) else row for row in rows]
     return "rows.jsonl", "".join(json.dumps(row) + "\n" for row in whole)
 
@@ -45,7 +45,7 @@ class TestOptions:
         {"on_bad_row": "skip"},
     )
 
-    def test_each_is_part_of_the_identity_where_it_is_set(self, files: Make) -> None:
+    def test_each_is_part_of_the_identity_when_set(self, files: Make) -> None:
         base = files()
         names = {fingerprint_of(base)}
         for change in self.CHANGES:
@@ -55,8 +55,8 @@ class TestOptions:
             names.add(changed)
         assert len(names) == 1 + len(self.CHANGES)
 
-    def test_at_its_default_none_is(self, files: Make) -> None:
-        """What was prepared, and run, before there were options keeps its name."""
+    def test_defaults_are_not_part_of_the_identity(self, files: Make) -> None:
+        """So existing caches and runs keep their names when an option is added."""
         assert set(files().identity()) == {
             *("corpus", "source_tokens", "target_tokens", "vocabulary_size", "limits"),
             *("train", "validation", "test", "source", "target", "columns", "quotes", "alignment"),
@@ -86,15 +86,15 @@ class TestOptions:
             ),
         ],
     )
-    def test_what_cannot_be_is_refused(self, files: Make, changes: dict[str, Any], words: str) -> None:
+    def test_invalid_options_are_refused(self, files: Make, changes: dict[str, Any], words: str) -> None:
         with pytest.raises(InputError) as error:
             files(**changes).check()
         assert str(error.value).startswith(words)
         assert "\n" not in str(error.value)
 
 
-class TestChange:
-    def test_lower_case_is_that_of_both_sides_and_of_the_reference(self, files: Make, ready: Ready) -> None:
+class TestNormalisation:
+    def test_both_sides_are_converted_to_lower_case(self, files: Make, ready: Ready) -> None:
         prepared = ready(files(**splits(*PAIRS), lowercase=True))
         assert prepared.test["source"][:] == ["der hund", "ein ﬁsch", "ärger", "vier", "fünf"]
         assert prepared.test["target"][:3] == ["the dog", "a ﬁsh", "trouble"]
@@ -105,12 +105,12 @@ class TestChange:
         assert composed.test["source"][5] == "ä ﬁ"
         assert ready(files(**splits(*PAIRS), normalization="nfkc")).test["source"][1] == "ein fisch"
 
-    def test_without_options_texts_are_left_as_they_are(self, files: Make, ready: Ready) -> None:
+    def test_texts_are_unchanged_without_options(self, files: Make, ready: Ready) -> None:
         assert ready(files(**splits(*PAIRS))).test["source"][:] == [source for source, _ in PAIRS]
 
     @pytest.mark.parametrize("kind", ["characters", "words", "bpe", "symbols"])
-    def test_a_loaded_tokenizer_does_it_too(self, files: Make, ready: Ready, tmp_path: Path, kind: str) -> None:
-        """What is decoded later comes as people write it, and must become what training saw."""
+    def test_a_loaded_tokenizer_normalises_too(self, files: Make, ready: Ready, tmp_path: Path, kind: str) -> None:
+        """Text that is decoded later is not normalised, and must become what training saw."""
         prepared = ready(
             files(**splits(*PAIRS), lowercase=True, normalization="nfkc", source_tokens=kind, vocabulary_size=300)
         )
@@ -120,7 +120,7 @@ class TestChange:
             assert loaded.encode(source) == ids
             assert UNK not in ids
 
-    def test_it_changes_nothing_twice(self) -> None:
+    def test_normalisation_is_idempotent(self) -> None:
         change = Normalizer(normalization="nfkc", lowercase=True)
         for text in ("ﬁN Ａ İ ẞ ǅ", "ΑΣ ½ Å", "plain"):
             assert change(change(text)) == change(text)
@@ -142,14 +142,14 @@ class TestJointVocabulary:
 
 
 class TestWords:
-    def test_words_and_signs_are_cut_apart(self) -> None:
+    def test_words_and_punctuation_are_split(self) -> None:
         tokenizer = Tokenizer.train("words", ["The cat's well-known 3.5 km – (really)!"])
         ids = tokenizer.encode("The cat's well-known 3.5 km – (really)!")
         assert tokenizer.tokens(ids) == ["The", "cat's", "well-known", "3.5", "km", "–", "(", "really", ")", "!"]
         assert tokenizer.decode(ids) == "The cat's well-known 3.5 km – ( really ) !"
         assert tokenizer.unknown_tokens("The dog's (cat)!") == ["dog's", "cat"]
 
-    def test_a_text_and_its_words_are_the_same_to_sacrebleu(self) -> None:
+    def test_sacrebleu_splits_decoded_words_like_the_text(self) -> None:
         cut = Tokenizer13a()
         for text in (
             "Two young, White males are outside near many bushes.",
@@ -177,7 +177,7 @@ class TestWords:
 
 
 class TestConcat:
-    def test_consecutive_rows_are_joined_and_the_last_may_be_fewer(self, files: Make, ready: Ready) -> None:
+    def test_consecutive_rows_are_joined(self, files: Make, ready: Ready) -> None:
         prepared = ready(files(**splits(*PAIRS), concat=2))
         assert prepared.test["source"][:] == ["Der Hund ein ﬁsch", "Ärger vier", "fünf"]
         assert prepared.test["target"][:] == ["The dog a ﬁsh", "Trouble four", "five"]
@@ -185,7 +185,7 @@ class TestConcat:
         assert [describe_rows(name) for name in prepared.test["id"][:]] == ["rows 1 to 2", "rows 3 to 4", "row 5"]
         assert (prepared.train.num_rows, prepared.validation.num_rows) == (3, 3)
 
-    def test_limits_hold_for_what_was_joined_and_errors_say_which_rows(self, files: Make, ready: Ready) -> None:
+    def test_limits_apply_to_joined_rows_and_errors_name_them(self, files: Make, ready: Ready) -> None:
         limits = {"train": {"source": 12, "target": None}, "evaluation": ANY_LENGTH["evaluation"]}
         assert ready(files(**splits(*PAIRS), concat=2, limits=limits)).dropped == {"train": 1}
         limits = {"train": ANY_LENGTH["train"], "evaluation": {"source": 10, "target": None}}
@@ -196,8 +196,8 @@ class TestConcat:
 
 
 class TestUnknown:
-    def test_the_rate_is_told_by_split_and_side(self, files: Make, ready: Ready) -> None:
-        """Training has each word of its own twice but one; the test has one new word of four, twice."""
+    def test_rates_are_reported_by_split_and_side(self, files: Make, ready: Ready) -> None:
+        """Training has one rare word per side; the test has new words."""
         given = splits(("a b", "x"), ("a b", "x"), ("c", "y")) | {
             "test": ("test.jsonl", table(("a b", "x z"), ("a d", "x"))[1])
         }
@@ -209,7 +209,7 @@ class TestUnknown:
             "test: 33.33% of the target tokens are not in the vocabulary",
         ]
 
-    def test_what_else_is_remarked(self, files: Make, ready: Ready) -> None:
+    def test_other_warnings(self, files: Make, ready: Ready) -> None:
         limits = {"train": {"source": 7, "target": None}, "evaluation": ANY_LENGTH["evaluation"]}
         given = splits(*PAIRS) | {"train": ("train.jsonl", table(*PAIRS, (None, "x"))[1])}
         assert ready(files(**given, limits=limits, on_bad_row="skip")).warnings() == [
@@ -243,7 +243,7 @@ class TestBadRows:
         prepared = ready(files(**given, on_bad_row="skip"))
         assert prepared.skipped == {"train": 1, "validation": 1, "test": 1}
         assert prepared.test["source"][:] == [source for source, _ in PAIRS]
-        assert prepared.test["id"][2] == "test-00003"  # ids keep their rows' numbers
+        assert prepared.test["id"][2] == "test-00003"  # ids keep the row numbers
         again = ready(files(**given, on_bad_row="skip"))
         assert again.skipped == prepared.skipped
 
@@ -257,20 +257,20 @@ class TestBadRows:
         prepared = ready(files(**given, limits=limits, on_bad_row="skip"))
         assert (prepared.skipped, prepared.test.num_rows) == ({"test": 1}, 5)
 
-    def test_too_long_for_training_is_dropped_and_no_bad_row(self, files: Make, ready: Ready) -> None:
+    def test_rows_too_long_for_training_are_dropped_and_not_bad(self, files: Make, ready: Ready) -> None:
         given = splits(*PAIRS) | {"train": ("train.jsonl", table(*PAIRS, ("a" * 100_000, "x"))[1])}
         limits = {"train": {"source": 100, "target": None}, "evaluation": ANY_LENGTH["evaluation"]}
         for choice in ("error", "skip"):
             prepared = ready(files(**given, limits=limits, on_bad_row=choice))
             assert (prepared.dropped, prepared.skipped) == ({"train": 1}, {})
 
-    def test_a_column_that_is_not_there_is_never_skipped(self, files: Make, ready: Ready) -> None:
+    def test_a_missing_column_is_never_skipped(self, files: Make, ready: Ready) -> None:
         with pytest.raises(
             InputError, match=r"there is no column 'sorce'; did you mean 'source'\? known: source, target$"
         ):
             ready(files(**splits(*PAIRS), source="sorce", on_bad_row="skip"))
 
-    def test_links_that_lead_nowhere_are_a_bad_row(self, files: Make, ready: Ready) -> None:
+    def test_a_row_with_invalid_links_is_bad(self, files: Make, ready: Ready) -> None:
         rows = [
             {"source": "a b", "target": "x", "links": "0-0"},
             {"source": "a", "target": "x", "links": "7-0"},
@@ -287,6 +287,6 @@ class TestBadRows:
         with pytest.raises(InputError, match=r"test\.jsonl: the test split is empty$"):
             ready(files(**given, on_bad_row="skip"))
 
-    def test_rows_that_stay_are_joined_over_a_skipped_one(self, files: Make, ready: Ready) -> None:
+    def test_rows_are_joined_across_a_skipped_one(self, files: Make, ready: Ready) -> None:
         prepared = ready(files(**splits(PAIRS[0], (None, "x"), PAIRS[1], PAIRS[2]), concat=2, on_bad_row="skip"))
         assert prepared.test["id"][:] == ["test-00000-00002", "test-00003"]

@@ -50,7 +50,7 @@ def test_a_batch_by_hand() -> None:
     assert all(tensor.dtype == torch.int64 and tensor.is_contiguous() for tensor in tensors)
 
 
-def test_a_batch_is_what_the_arrow_file_holds(prepared: PreparedData) -> None:
+def test_a_batch_equals_the_rows_of_the_arrow_file(prepared: PreparedData) -> None:
     encoded = EncodedSplit(prepared.train)
     rows = random.Random(0).sample(range(500), 40)
     batch = encoded[rows]
@@ -63,7 +63,7 @@ def test_a_batch_is_what_the_arrow_file_holds(prepared: PreparedData) -> None:
     assert len(encoded) == 500
 
 
-def test_rows_are_found_in_files_of_many_pieces() -> None:
+def test_rows_are_found_in_files_of_many_chunks() -> None:
     pieces = [
         Dataset.from_dict({"source_ids": [[n, n]], "target_ids": [[n] * (n - 3)]}).cast_column(
             "source_ids", Dataset.from_dict({"x": [[1]]}).features["x"]
@@ -82,7 +82,7 @@ def test_another_process_opens_the_file_itself(prepared: PreparedData) -> None:
     assert same(pickle.loads(sent)[[3, 1]], encoded[[3, 1]])
 
 
-def test_moving_takes_the_tokens_and_leaves_lengths_and_rows_on_the_cpu() -> None:
+def test_moving_a_batch_leaves_lengths_and_rows_on_the_cpu() -> None:
     batch = split(([5, 6], [8]))[[0]].to("meta", non_blocking=True)
     assert {batch.source.device.type, batch.target_input.device.type, batch.target_output.device.type} == {"meta"}
     assert {batch.source_lengths.device.type, batch.index.device.type} == {"cpu"}
@@ -96,7 +96,7 @@ lengths = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1
 
 @settings(deadline=None)
 @given(lengths, st.integers(31, 200), st.integers(0, 5), st.integers(0, 5))
-def test_every_row_once_within_the_budget_and_as_many_batches_in_every_epoch(
+def test_an_epoch_has_every_row_once_within_the_budget(
     lengths: Lengths, batch_tokens: int, seed: int, epoch: int
 ) -> None:
     batches = plan(lengths, batch_tokens)
@@ -105,7 +105,7 @@ def test_every_row_once_within_the_budget_and_as_many_batches_in_every_epoch(
         assert sorted(all_rows(rows)) == list(range(len(longer)))
         assert all(len(batch) * longer[batch].max() <= batch_tokens for batch in rows)
         assert len(rows) == len(batches)
-    # No neighbours could be joined: batches are as large as the budget lets them be.
+    # No two neighbours fit into one batch: each is as large as the budget allows.
     ordered = batches.in_order()
     for one, two in pairwise(ordered):
         assert (len(one) + 1) * longer[two].min() > batch_tokens
@@ -113,7 +113,7 @@ def test_every_row_once_within_the_budget_and_as_many_batches_in_every_epoch(
 
 @settings(deadline=None)
 @given(lengths, st.integers(31, 200))
-def test_batches_are_cut_where_a_plain_loop_cuts_them(lengths: Lengths, batch_tokens: int) -> None:
+def test_batch_boundaries_equal_those_of_a_plain_loop(lengths: Lengths, batch_tokens: int) -> None:
     longer = np.sort(np.maximum(lengths[0], lengths[1] + 1))
     cuts = [0]
     for row, length in enumerate(longer.tolist()):
@@ -125,7 +125,7 @@ def test_batches_are_cut_where_a_plain_loop_cuts_them(lengths: Lengths, batch_to
 
 @settings(deadline=None)
 @given(lengths, st.integers(31, 200))
-def test_evaluation_goes_by_length(lengths: Lengths, batch_tokens: int) -> None:
+def test_evaluation_is_sorted_by_length(lengths: Lengths, batch_tokens: int) -> None:
     rows = all_rows(plan(lengths, batch_tokens).in_order())
     longer = np.maximum(lengths[0], lengths[1] + 1)[rows]
     assert (np.diff(longer) >= 0).all()
@@ -138,7 +138,7 @@ def some_lengths(seed: int = 0, rows: int = 2000) -> Lengths:
     return source, np.maximum(1, source * 8 // 10 + draw.integers(-4, 5, rows))
 
 
-def test_order_is_a_function_of_seed_and_epoch_alone() -> None:
+def test_order_depends_on_seed_and_epoch_only() -> None:
     def order(seed: int, epoch: int) -> list[int]:
         return all_rows(plan(some_lengths(), 2048).shuffled(seed=seed, epoch=epoch))
 
@@ -154,7 +154,7 @@ def test_order_is_a_function_of_seed_and_epoch_alone() -> None:
     np.random.seed(5)
     assert order(1, 0) == first
     assert len({tuple(order(seed, epoch)) for seed in (1, 2) for epoch in (0, 1)}) == 4
-    # Held here, so that a release of numpy that draws otherwise is noticed.
+    # A literal, to notice a release of numpy that draws other numbers.
     assert first[:6] == [289, 743, 1478, 799, 589, 511]
 
 
@@ -164,7 +164,7 @@ def test_epochs_differ_in_which_rows_share_a_batch() -> None:
     assert len(one & two) < len(one) / 2
 
 
-def test_little_is_padding() -> None:
+def test_there_is_little_padding() -> None:
     source, target = some_lengths(rows=20_000)
     for rows in (plan((source, target), 2048).shuffled(seed=1, epoch=0), plan((source, target), 8192).in_order()):
         positions = sum(len(b) * (int(source[b].max()) + int(target[b].max()) + 1) for b in rows)
@@ -192,7 +192,7 @@ def rows_of(batches: list[Batch]) -> list[list[int]]:
 
 
 def take(source: TrainingLoader, count: int) -> list[list[int]]:
-    """The next ``count`` batches, over the ends of epochs."""
+    """The next ``count`` batches, across epochs."""
     taken: list[list[int]] = []
     while True:
         before = len(taken)
@@ -204,7 +204,7 @@ def take(source: TrainingLoader, count: int) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_goes_on_with_the_next_batch_wherever_it_was_stopped(prepared: PreparedData, workers: int) -> None:
+def test_resumes_with_the_next_batch(prepared: PreparedData, workers: int) -> None:
     whole = training(prepared)
     n = len(whole)
     assert 5 < n < 20
@@ -236,7 +236,7 @@ def test_loading_leaves_the_global_generator_alone(prepared: PreparedData) -> No
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_workers_change_nothing(prepared: PreparedData) -> None:
+def test_batches_do_not_depend_on_workers(prepared: PreparedData) -> None:
     one, two = list(training(prepared)), list(training(prepared, 2))
     assert len(one) == len(two)
     assert all(map(same, one, two))

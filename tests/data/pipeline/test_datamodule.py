@@ -23,7 +23,7 @@ def module(prepared: PreparedData, **changes: Any) -> DataModule:
 
 
 class Witness(lightning.LightningModule):
-    """Learns nothing and writes down which rows it was shown."""
+    """Learns nothing and records the rows that it was given."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Witness(lightning.LightningModule):
 
 
 def fit(prepared: PreparedData, steps: int, directory: Path, *, resume: bool = False, **changes: Any) -> Witness:
-    """Train until ``steps`` updates in all have been made, and leave a checkpoint."""
+    """Train to ``steps`` updates in total and save a checkpoint."""
     witness = Witness()
     trainer = lightning.Trainer(
         max_steps=steps,
@@ -64,7 +64,7 @@ def fit(prepared: PreparedData, steps: int, directory: Path, *, resume: bool = F
     return witness
 
 
-def test_each_split_is_shown_whole(prepared: PreparedData) -> None:
+def test_each_split_is_loaded_completely(prepared: PreparedData) -> None:
     data = module(prepared)
     for loader, rows in (
         (data.train_dataloader(), prepared.train.num_rows),
@@ -106,9 +106,7 @@ def test_order_depends_on_the_seed_only(prepared: PreparedData) -> None:
 
 
 @pytest.mark.parametrize("checks", [{}, {"val_check_interval": 1.0, "check_val_every_n_epoch": 1}])
-def test_lightning_goes_on_with_the_next_batch_wherever_it_was_stopped(
-    prepared: PreparedData, tmp_path: Path, checks: dict[str, Any]
-) -> None:
+def test_lightning_resumes_with_the_next_batch(prepared: PreparedData, tmp_path: Path, checks: dict[str, Any]) -> None:
     n = len(module(prepared).train_dataloader())
     steps = 2 * n + 3
     whole = fit(prepared, steps, tmp_path, **checks)

@@ -29,13 +29,13 @@ Ready = Callable[[Corpus], PreparedData]
 
 
 def built(cache: Path) -> list[str]:
-    """Whole caches in ``cache``; anything else but locks must not be left."""
+    """The caches in ``cache``; nothing else but locks may be left."""
     names = sorted(path.name for path in cache.iterdir() if not path.name.endswith(".lock"))
     assert all(len(name) == 64 for name in names), names
     return names
 
 
-def test_ids_are_what_the_tokenizers_make_of_the_texts(prepared: PreparedData) -> None:
+def test_ids_are_those_of_the_tokenizers(prepared: PreparedData) -> None:
     assert prepared.train.column_names[:3] == ["id", "source", "target"]
     assert (prepared.train.num_rows, prepared.validation.num_rows, prepared.test.num_rows) == (500, 40, 60)
     for row in prepared.test:
@@ -47,7 +47,7 @@ def test_ids_are_what_the_tokenizers_make_of_the_texts(prepared: PreparedData) -
 
 def test_a_second_call_reads_the_cache_and_is_fast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = prepare(reverse(), cache_dir=tmp_path)
-    monkeypatch.setattr(prepare_module, "_fill", None)  # would fail if it were called
+    monkeypatch.setattr(prepare_module, "_fill", None)  # fails if called
     began = time.perf_counter()
     second = prepare(reverse(), cache_dir=tmp_path)
     assert time.perf_counter() - began < 0.5
@@ -69,21 +69,21 @@ def test_any_change_of_the_corpus_makes_a_new_cache(tmp_path: Path) -> None:
     assert len(prints) == len(changes)
 
 
-def test_fingerprint_of_the_test_set_is_of_its_content_alone(ready: Ready) -> None:
+def test_fingerprint_of_the_test_set_depends_on_its_content_only(ready: Ready) -> None:
     base = ready(reverse())
     assert ready(reverse(target_tokens="characters", train_size=400)).test_fingerprint == base.test_fingerprint
     assert ready(reverse(data_seed=2)).test_fingerprint != base.test_fingerprint
-    # Held here in full, so that another machine or release that draws other examples is noticed.
+    # A literal, to notice a machine or release that draws other examples.
     assert base.test_fingerprint == "c10171ebbde5b96328759aaa2bfbf5b0f8ca19fd77879638813292d79a80f27a"
 
 
-def test_a_changed_file_is_read_anew(files: Callable[..., Files], ready: Ready) -> None:
+def test_a_changed_file_is_read_again(files: Callable[..., Files], ready: Ready) -> None:
     corpus = files()
     before = ready(corpus)
     path = Path(corpus.train)
     stat = path.stat()
     path.write_text(path.read_text().replace("ba,y x", "bb,y y"))
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # neither size nor time tells
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # same size and time
     after = ready(corpus)
     assert after.train["source"][1] == "bb"
     assert after.fingerprint != before.fingerprint
@@ -116,7 +116,7 @@ def test_four_processes_at_once(tmp_path: Path) -> None:
     assert len(built(tmp_path / "new" / "cache")) == 1
 
 
-def test_what_a_killed_process_left_is_replaced(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_process_are_replaced(tmp_path: Path) -> None:
     fingerprint = prepare(reverse(), cache_dir=tmp_path).fingerprint
     (tmp_path / fingerprint / "prepared.json").unlink()
     (tmp_path / f".{fingerprint}.incomplete" / "scratch").mkdir(parents=True)
@@ -138,10 +138,8 @@ def test_a_failure_leaves_nothing(tmp_path: Path, files: Callable[..., Files]) -
         ("prepared.json", "gone"),
     ],
 )
-def test_a_damaged_cache_is_made_anew(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, damage: str
-) -> None:
-    """And said so: a flipped bit in the data would change a run's numbers, and not its id."""
+def test_a_damaged_cache_is_rebuilt(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, damage: str) -> None:
+    """And reported, because a flipped bit would change the results of a run but not its id."""
     whole = prepare(reverse(), cache_dir=tmp_path)
     path = tmp_path / whole.fingerprint / name
     rows, content = whole.train[:], path.read_bytes()
@@ -163,8 +161,8 @@ def test_a_damaged_cache_is_made_anew(
     assert not capsys.readouterr().err
 
 
-def test_a_large_cache_is_opened_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Damage that turns up later is told, and the next call makes the cache anew."""
+def test_a_large_cache_is_opened_before_it_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Damage that is found later is reported, and the next call rebuilds the cache."""
     whole = prepare(reverse(), cache_dir=tmp_path)
     whole.check_integrity(wait=True)
     path = tmp_path / whole.fingerprint / "train.arrow"
@@ -198,7 +196,7 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         prepare(reverse(), cache_dir=tmp_path / "file" / "cache")
 
 
-def test_a_full_disk_is_named_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -210,13 +208,13 @@ def test_a_full_disk_is_named_and_nothing_is_left(tmp_path: Path, monkeypatch: p
     assert built(tmp_path / "cache") == []
 
 
-def test_longer_pairs_are_left_out_of_training_and_counted(ready: Ready) -> None:
+def test_longer_pairs_are_dropped_from_training_and_counted(ready: Ready) -> None:
     limits = {"train": {"source": 10, "target": 9}, "evaluation": {"source": None, "target": None}}
     prepared = ready(reverse(limits=limits))
     assert prepared.dropped == {"train": 150}
     assert prepared.train.num_rows == 350
     assert prepared.training_lengths == (3, 9)
-    assert "train-00007" not in prepared.train["id"]  # ids keep their rows' numbers
+    assert "train-00007" not in prepared.train["id"]  # ids keep the row numbers
     assert prepared.validation.num_rows == 40
 
 
@@ -234,14 +232,14 @@ def test_limits_that_leave_no_training_pair(ready: Ready) -> None:
         ready(reverse(limits=limits))
 
 
-def test_vocabulary_is_of_the_training_split_alone(files: Callable[..., Files], ready: Ready) -> None:
+def test_vocabulary_is_of_the_training_split_only(files: Callable[..., Files], ready: Ready) -> None:
     prepared = ready(files(test=("test.csv", "source,target\naqb,x NEW\n")))
     assert prepared.test["source_ids"][0][1] == UNK
     assert prepared.test["target_ids"][0][1] == UNK
     assert "q" not in prepared.source_tokenizer.tokens(range(len(prepared.source_tokenizer)))
 
 
-def test_bpe_prepares_too(files: Callable[..., Files], ready: Ready) -> None:
+def test_bpe_can_be_prepared(files: Callable[..., Files], ready: Ready) -> None:
     prepared = ready(files(source_tokens="bpe", target_tokens="bpe", vocabulary_size=262))
     assert len(prepared.source_tokenizer) <= 262
     assert prepared.source_tokenizer.decode(prepared.test["source_ids"][2]) == "abc"
@@ -254,7 +252,7 @@ def test_pairs_of_training_in_test_are_counted(files: Callable[..., Files], read
     assert ready(reverse()).overlap == 0
 
 
-def test_the_cache_says_what_it_holds(prepared: PreparedData) -> None:
+def test_the_cache_describes_its_content(prepared: PreparedData) -> None:
     directory = Path(prepared.train.cache_files[0]["filename"]).parent
     assert sorted(path.name for path in directory.iterdir()) == [
         "prepared.json",

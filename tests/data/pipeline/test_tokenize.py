@@ -40,8 +40,8 @@ def task(tmp_path: Path) -> TokenizeTask:
 
 
 @pytest.mark.parametrize("processes", [2, 3, 8])
-def test_processes_change_nothing(task: TokenizeTask, tmp_path: Path, processes: int) -> None:
-    """Six pieces of a thousand rows: more than there are processes, and fewer."""
+def test_result_does_not_depend_on_the_number_of_processes(task: TokenizeTask, tmp_path: Path, processes: int) -> None:
+    """Six batches of up to a thousand rows: more than there are processes, or fewer."""
     work = tmp_path / "work"
     work.mkdir()
     alone = list(tokenize(task, work, processes=1))
@@ -53,7 +53,7 @@ def test_processes_change_nothing(task: TokenizeTask, tmp_path: Path, processes:
     assert list(work.iterdir()) == []
 
 
-def test_what_is_left_out_is_told(task: TokenizeTask, tmp_path: Path) -> None:
+def test_dropped_and_bad_rows_are_reported(task: TokenizeTask, tmp_path: Path) -> None:
     found = list(tokenize(task, tmp_path, processes=1))
     assert [bad for one in found for bad in one.bad] == [
         ("test-00017", "the source has no tokens"),
@@ -68,7 +68,7 @@ def test_what_is_left_out_is_told(task: TokenizeTask, tmp_path: Path) -> None:
     assert (name, wrong) == ("test-00006", "the source has 14 tokens, more than data.limits.evaluation.source=12")
 
 
-def test_a_large_corpus_is_shared_and_the_cache_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_processes_make_the_same_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
     start = tokenize_module._start
     monkeypatch.setattr(tokenize_module, "_start", lambda *args: started.append(args[1]) or start(*args))
@@ -77,25 +77,25 @@ def test_a_large_corpus_is_shared_and_the_cache_is_the_same(tmp_path: Path, monk
     assert started == []
     monkeypatch.setattr(tokenize_module, "ROWS_PER_PROCESS", 1000)
     shared = prepare(reverse(train_size=2500), cache_dir=tmp_path / "two")
-    assert started == [0, 1]  # of training alone: the other splits have a few rows
+    assert started == [0, 1]  # for training only, because the other splits are small
     assert shared.train.to_list() == alone.train.to_list()
     assert shared.test_fingerprint == alone.test_fingerprint
 
 
-def test_one_that_fails_is_told_in_one_line(task: TokenizeTask, tmp_path: Path) -> None:
+def test_a_failed_process_is_reported_in_one_line(task: TokenizeTask, tmp_path: Path) -> None:
     (tmp_path / "target.json").write_text("{}")
     with pytest.raises(InputError, match=r"tokenization process 1 of 2 failed \(.*target\.json: not"):
         list(tokenize(task, tmp_path, processes=2))
 
 
-def test_none_is_left_when_the_program_is_killed(task: TokenizeTask, tmp_path: Path) -> None:
+def test_processes_end_when_the_program_is_killed(task: TokenizeTask, tmp_path: Path) -> None:
     code = (
         "import sys, json, time; from attnspan.data.pipeline import tokenize as e; from pathlib import Path\n"
         "one = e._start(e.TokenizeTask(**json.loads(sys.argv[1])), 0, 2, Path(sys.argv[2]))\n"
         "print(one.pid, flush=True)\n"
         "time.sleep(60)"
     )
-    os.mkfifo(tmp_path / "never")  # opening it to read waits for someone who writes
+    os.mkfifo(tmp_path / "never")  # opening it for reading blocks until it is opened for writing
     waits = json.dumps(vars(task) | {"rows": str(tmp_path / "never")})
     program = subprocess.Popen([sys.executable, "-c", code, waits, str(tmp_path / "out")], stdout=subprocess.PIPE)
     assert program.stdout is not None

@@ -1,4 +1,4 @@
-"""Rows that come from the hub one after the other, and a place to go on from."""
+"""Streams of rows from the hub, and resuming them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def write_jsonl(directory: Path, splits: dict[str, list[Any]] = SPLITS) -> Path:
 
 
 def write_parquet(directory: Path) -> Path:
-    """Several files a split, several row groups a file."""
+    """Several files per split, several row groups per file."""
     directory.mkdir()
     for split, rows in SPLITS.items():
         for part, first in enumerate(range(0, len(rows), 9)):
@@ -61,7 +61,7 @@ def hub(path: Path, **changes: Any) -> Hub:
 
 
 class Cable:
-    """Hands out a stream's rows, counts them, and tears after ``length`` of them."""
+    """Passes on the rows of a stream, counts them, and fails after ``length`` of them."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.length = 10**9
@@ -102,7 +102,7 @@ def test_examples_and_identity_are_those_of_a_copy(
 
 @pytest.mark.parametrize("write", [write_jsonl, write_parquet])
 @pytest.mark.parametrize("tear", [0, 3, 4, 11, 24, 27, 42])
-def test_a_torn_stream_goes_on_where_the_last_part_ended(
+def test_an_interrupted_stream_resumes_after_the_last_part(
     tmp_path: Path,
     ready: Ready,
     cable: Cable,
@@ -110,7 +110,7 @@ def test_a_torn_stream_goes_on_where_the_last_part_ended(
     write: Callable[[Path], Path],
     tear: int,
 ) -> None:
-    """43 rows in three splits: what came in whole parts does not come again, and nothing is there twice."""
+    """43 rows in three splits: complete parts are not fetched again, and no row occurs twice."""
     monkeypatch.setattr(streaming, "PART_ROWS", 4)
     path = write(tmp_path / "corpus")
     cable.length = tear

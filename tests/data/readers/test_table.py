@@ -1,4 +1,4 @@
-"""What the readers make of good and bad files, as a corpus of files sees it."""
+"""Valid and invalid tables, read through a corpus of files."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_good_files_are_read(
     assert prepared.test["id"][:] == ["test-00000", "test-00001"]
 
 
-def test_quoted_cells_may_hold_separators_quotes_and_lines(files: Make, ready: Ready) -> None:
+def test_quoted_cells_may_contain_separators_quotes_and_line_ends(files: Make, ready: Ready) -> None:
     cells = ['say "hi", twice', "two\nlines", "two\r\nlines", " padded "]
     text = io.StringIO()
     csv.writer(text).writerows([REQUIRED, *((cell, "x") for cell in cells)])
@@ -90,7 +90,7 @@ def test_without_quoting_a_quote_is_text(files: Make, ready: Ready) -> None:
     assert ready(files(train=("t.tsv", raw), quotes=False)).train["source"][:] == ['"ab" he said', '"ab"']
 
 
-def test_words_that_other_readers_take_for_nothing_are_text(files: Make, ready: Ready) -> None:
+def test_null_words_and_numbers_are_text(files: Make, ready: Ready) -> None:
     cells = ["NA", "null", "None", "nan", "1", "1.50", "true", "007"]
     text = "source,target\n" + "".join(f"{cell},{cell}\n" for cell in cells)
     assert ready(files(train=("t.csv", text))).train["source"][:] == cells
@@ -99,7 +99,7 @@ def test_words_that_other_readers_take_for_nothing_are_text(files: Make, ready: 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.text(st.characters(exclude_categories=("Cs",)), min_size=1), min_size=1, max_size=5))
 @pytest.mark.parametrize("ending", [".csv", ".tsv", ".jsonl", ".parquet"])
-def test_what_was_written_is_read(tmp_path: Path, ending: str, cells: list[str]) -> None:
+def test_any_text_is_read_as_written(tmp_path: Path, ending: str, cells: list[str]) -> None:
     path = tmp_path / f"t{ending}"
     if ending == ".jsonl":
         path.write_text(lines(*({"source": cell} for cell in cells)), encoding="utf-8", newline="")
@@ -117,7 +117,7 @@ PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 HEAD = "source,target\n"
 
 BAD: list[tuple[str, str | bytes | None, str]] = [
-    # name of the test file, its content, what the error must say after the path
+    # name and content of the test file, and the expected error
     ("t.csv", None, "data.test: {}: no such file"),
     ("t.csv", "", "data.test: {}: the file is empty"),
     ("t.parquet", "", "data.test: {}: the file is empty"),
@@ -226,7 +226,7 @@ def test_bad_files_are_named_in_one_line(
     assert "\n" not in str(error.value)
 
 
-def test_a_nested_column_that_is_not_there(files: Make, ready: Ready) -> None:
+def test_a_missing_nested_column(files: Make, ready: Ready) -> None:
     names = {"source": "translation.en", "target": "translation.fr"}
     rows = [{"translation": {"en": "a", "de": "b"}, "n": 1}]
     for name, content in (("t.jsonl", lines(*rows)), ("t.parquet", parquet({"translation": [rows[0]["translation"]]}))):
