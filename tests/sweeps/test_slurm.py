@@ -216,7 +216,8 @@ def test_what_is_killed_or_cancelled_is_missed(tmp_path: Path, cache: Path) -> N
 
 def test_submitted_again_it_is_waited_for(tmp_path: Path, cache: Path) -> None:
     """Whoever submitted is killed, the array lives: the same command submits nothing, and ends as all runs end."""
-    words = ("-m", "seed=1,2,3", *LONG, *SLURM, "hydra.launcher.array_parallelism=1")
+    longer = ("trainer.max_steps=3000", "trainer.val_check_interval=1000")  # than the second command takes to start
+    words = ("-m", "seed=1,2,3", *LONG, *longer, *SLURM, "hydra.launcher.array_parallelism=1")
     with sweeping(*words, cwd=tmp_path, cache=cache) as sweep:
         sweep.wait_for(1, trains_beyond(0))
         sweep.process.kill()
