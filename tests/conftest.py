@@ -67,6 +67,7 @@ SLOW = (
     "training/test_run.py",
     "config/test_threads.py",
     "sweeps/test_processes.py",
+    "training/test_checkpoint_selection.py",
     "sweeps/test_frozen_jobs.py",
     "tracking/test_sweeps.py",
     "sweeps/test_overview.py",

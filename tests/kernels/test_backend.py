@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from attnspan.kernels.backend import backend_of
@@ -51,6 +52,7 @@ def train(file: Path, backend: str) -> tuple[list[torch.Tensor], str]:
     return torch.load(file), done.stderr
 
 
+@pytest.mark.slow
 def test_arms_train_without_numba(tmp_path: Path) -> None:
     compiled, silence = train(tmp_path / "numba.pt", "numba")
     plain, hint = train(tmp_path / "torch.pt", "torch")

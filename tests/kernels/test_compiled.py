@@ -42,6 +42,7 @@ torch.save(found, sys.argv[2])
 """
 
 
+@pytest.mark.slow
 def test_number_of_threads_changes_last_digits_at_most(tmp_path: Path) -> None:
     """And there are no more than torch has been told to use."""
     files = {threads: tmp_path / f"{threads}.pt" for threads in (1, 2)}
@@ -65,6 +66,7 @@ print(float(result))
 """
 
 
+@pytest.mark.slow
 def test_compiled_all_the_same(tmp_path: Path) -> None:
     """Where nothing can be kept, as in a container that is read-only; and where what was kept is damaged."""
 

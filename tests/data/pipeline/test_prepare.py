@@ -96,6 +96,7 @@ def test_a_moved_file_is_the_same_data(files: Callable[..., Files], ready: Ready
     assert ready(replace(corpus, train=str(moved))).fingerprint == before.fingerprint
 
 
+@pytest.mark.slow
 def test_four_processes_at_once(tmp_path: Path) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"

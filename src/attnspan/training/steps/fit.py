@@ -55,11 +55,11 @@ class Trained:
 
 
 def fit(prepared: Prepared, *, tracker: WandbMirror | None, report: Callable[[Status], None]) -> Trained:
-    """Train the run, or what is left of its training.
+    """Train the run, whose directory this process has locked, or what is left of its training.
 
     Args:
-        prepared: the run; its directory is locked by this process.
-        tracker: W&B's logger; None where W&B is disabled, and in processes other than the first.
+        prepared: the run.
+        tracker: W&B's logger, where it is enabled, in the first process.
         report: takes the status of the run.
 
     Raises:
@@ -68,13 +68,12 @@ def fit(prepared: Prepared, *, tracker: WandbMirror | None, report: Callable[[St
         Interrupted: the run was asked to stop.
     """
     config, directory, log = prepared.config, prepared.directory, prepared.log
-    may_resume = (directory / CONFIG).exists() and not config["rerun"]
-    resume_point = find_resume_point(directory, log) if may_resume else None
+    resumes = (directory / CONFIG).exists() and not config["rerun"]
+    resume_point = find_resume_point(directory, log) if resumes else None
     if prepared.rank == 0:
         _begin_directory(prepared, resume_point, report)
-    if tracker and resume_point:
-        tracker.catch_up(resume_point.metrics_csv)
-
+        if tracker and resume_point:
+            tracker.catch_up(resume_point.metrics_csv)
     metrics_csv, cost, stop = MetricsCsv(directory), Cost(began=prepared.began), prepared.stop
     recorder = Recorder(prepared=prepared.data, config=config, run_id=directory.name)
     metrics_csv_checkpoint = MetricsCsvCheckpoint(metrics_csv)
@@ -102,9 +101,9 @@ def fit(prepared: Prepared, *, tracker: WandbMirror | None, report: Callable[[St
             callback.load_state_dict(resume_point.state_of(type(callback)))
         prepared.loaders.skip_decoded(decoded_checkpoints.resume(log))
     else:
+        path = resume_point.path if resume_point else None
         if resume_point:
             log(f"resumes from update {resume_point.update}")
-        path = resume_point.path if resume_point else None
         with ending_together(trainer):
             trainer.fit(prepared.module, datamodule=prepared.loaders, ckpt_path=path, weights_only=True)
     return Trained(
