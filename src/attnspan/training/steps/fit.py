@@ -59,8 +59,8 @@ def fit(prepared: Prepared, *, tracker: WandbMirror | None, report: Callable[[St
 
     Args:
         prepared: the run.
-        tracker: W&B's logger, where it is enabled, in the first process.
-        report: takes the status of the run.
+        tracker: W&B's logger, if it is enabled, in the first process.
+        report: takes the status.
 
     Raises:
         InputError: a file cannot be read or written, or the data turns out to be damaged.
@@ -68,17 +68,18 @@ def fit(prepared: Prepared, *, tracker: WandbMirror | None, report: Callable[[St
         Interrupted: the run was asked to stop.
     """
     config, directory, log = prepared.config, prepared.directory, prepared.log
-    resumes = (directory / CONFIG).exists() and not config["rerun"]
-    resume_point = find_resume_point(directory, log) if resumes else None
+    resume_point = None
+    if (directory / CONFIG).exists() and not config["rerun"]:
+        resume_point = find_resume_point(directory, log)
     if prepared.rank == 0:
         _begin_directory(prepared, resume_point, report)
         if tracker and resume_point:
             tracker.catch_up(resume_point.metrics_csv)
-    metrics_csv, cost, stop = MetricsCsv(directory), Cost(began=prepared.began), prepared.stop
+    metrics_csv, cost = MetricsCsv(directory), Cost(began=prepared.began)
     recorder = Recorder(prepared=prepared.data, config=config, run_id=directory.name)
     metrics_csv_checkpoint = MetricsCsvCheckpoint(metrics_csv)
     decoded_checkpoints = DecodedCheckpoints(prepared=prepared, recorder=recorder, cost=cost)
-    checkpoints = Checkpoints(directory=directory, config=config, stop=stop)
+    checkpoints = Checkpoints(directory=directory, config=config, stop=prepared.stop)
     trackers = [tracker] if tracker else []
     trainer = make_trainer(
         config,
@@ -101,11 +102,7 @@ def fit(prepared: Prepared, *, tracker: WandbMirror | None, report: Callable[[St
             callback.load_state_dict(resume_point.state_of(type(callback)))
         prepared.loaders.skip_decoded(decoded_checkpoints.resume(log))
     else:
-        path = resume_point.path if resume_point else None
-        if resume_point:
-            log(f"resumes from update {resume_point.update}")
-        with ending_together(trainer):
-            trainer.fit(prepared.module, datamodule=prepared.loaders, ckpt_path=path, weights_only=True)
+        _train(prepared, trainer, resume_point)
     return Trained(
         prepared=prepared,
         trainer=trainer,
@@ -115,6 +112,14 @@ def fit(prepared: Prepared, *, tracker: WandbMirror | None, report: Callable[[St
         cost=cost,
         recorder=recorder,
     )
+
+
+def _train(prepared: Prepared, trainer: L.Trainer, resume_point: ResumePoint | None) -> None:
+    if resume_point:
+        prepared.log(f"resumes from update {resume_point.update}")
+    path = resume_point and resume_point.path
+    with ending_together(trainer):
+        trainer.fit(prepared.module, datamodule=prepared.loaders, ckpt_path=path, weights_only=True)
 
 
 def _begin_directory(prepared: Prepared, resume_point: ResumePoint | None, report: Callable[[Status], None]) -> None:
