@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from attnspan.kernels.cells import Cell, GRUCell, LSTMCell, cell_kernel
-from attnspan.kernels.compiled import NumbaGRU, NumbaLSTM
+from attnspan.kernels.compiled import NUMBA_GRU, NUMBA_LSTM
 
-GATES: dict[type[Cell], int] = {GRUCell: 3, NumbaGRU: 3, LSTMCell: 4, NumbaLSTM: 4}
+GATES: dict[Cell, int] = {GRUCell(): 3, NUMBA_GRU: 3, LSTMCell(): 4, NUMBA_LSTM: 4}
 
 
 @pytest.mark.parametrize("scale", [1.0, 100.0])

@@ -13,14 +13,14 @@ import torch
 
 from attnspan.kernels.additive import TorchAttention, additive_attention
 from attnspan.kernels.cells import Cell
-from attnspan.kernels.compiled import NumbaAttention, NumbaGRU, NumbaLSTM
+from attnspan.kernels.compiled import NUMBA_GRU, NUMBA_LSTM, NumbaAttention
 from tests.kernels.test_additive import memory_of
 from tests.kernels.test_cells import GATES
 
 THREADS = """
 import sys, torch
 torch.set_num_threads(int(sys.argv[1]))
-from attnspan.kernels.compiled import NumbaAttention, NumbaGRU, NumbaLSTM, numba
+from attnspan.kernels.compiled import NumbaAttention, NUMBA_GRU, NUMBA_LSTM, numba
 assert numba.get_num_threads() == torch.get_num_threads() == int(sys.argv[1])
 torch.manual_seed(1)
 keys, query, energy = torch.randn(3, 40, 33), torch.randn(3, 33), torch.randn(33)
@@ -30,7 +30,7 @@ weights, context, d_query = torch.empty(3, 40), torch.empty(3, 33), torch.empty(
 attention.forward(query, weights, context)
 attention.backward(query, weights, context, weights, d_query)
 found = [weights, context, d_query, *attention.sums()]
-for cell, gates in ((NumbaGRU, 3), (NumbaLSTM, 4)):
+for cell, gates in ((NUMBA_GRU, 3), (NUMBA_LSTM, 4)):
     input_gates, hidden_gates, d_input_gates, d_hidden_gates = torch.randn(4, 3, 13 * gates)
     state, next_state, d_state = torch.randn(3, cell.parts, 3, 13)
     activation = torch.empty(3, 13)
@@ -61,7 +61,7 @@ if "nowhere" in sys.argv:
 from attnspan.kernels import compiled
 one, result = torch.ones(1, 1), torch.empty(1, 1)
 for _ in range(2):
-    compiled.NumbaGRU.step(torch.zeros(1, 3), torch.zeros(1, 3), (one,), (result,), torch.empty(1, 1))
+    compiled.NUMBA_GRU.step(torch.zeros(1, 3), torch.zeros(1, 3), (one,), (result,), torch.empty(1, 1))
 print(float(result))
 """
 
@@ -100,8 +100,8 @@ def test_what_is_not_a_number_stays_so() -> None:
     assert type(additive_attention(keys, states, mask, energy)) is TorchAttention
 
 
-@pytest.mark.parametrize("cell", [NumbaGRU, NumbaLSTM])
-def test_gates_that_are_not_numbers_stay_so(cell: type[Cell]) -> None:
+@pytest.mark.parametrize("cell", [NUMBA_GRU, NUMBA_LSTM])
+def test_gates_that_are_not_numbers_stay_so(cell: Cell) -> None:
     for gate in range(GATES[cell]):
         input_gates, hidden_gates = torch.zeros(2, 5 * GATES[cell]), torch.zeros(2, 5 * GATES[cell])
         input_gates[0, 5 * gate + 1] = math.nan

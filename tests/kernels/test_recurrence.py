@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from attnspan.kernels.recurrence import UnrolledRecurrence
 from attnspan.models.attention.scores import AdditiveScore
 from attnspan.models.decoders.bahdanau import BahdanauDecoder
+from attnspan.models.decoders.base import Sizes
 from attnspan.models.recurrence.fused import FusedRecurrence
 from attnspan.models.recurrence.recurrence import BuildCell, Recurrence
 
@@ -67,10 +68,7 @@ def test_cells_of_another_kind_are_not_fused(cell: BuildCell, monkeypatch: pytes
     assert not fused
     outputs.sum().backward()
     decoder = BahdanauDecoder(
-        embedding_size=3,
-        hidden_size=5,
-        memory_size=4,
-        final_size=4,
+        sizes=Sizes(embedding=3, hidden=5, memory=4, final=4),
         rnn=functools.partial(FusedRecurrence, cell=cell, layers=1, dropout=0.0),
         score=functools.partial(AdditiveScore, attention_size=7),
         fused=True,

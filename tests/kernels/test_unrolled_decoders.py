@@ -58,7 +58,7 @@ def test_float32(backend: None, composed: Compose, wiring: tuple[str, ...]) -> N
         torch.testing.assert_close(fused, steps, atol=1e-5 * float(steps.detach().abs().max()), rtol=0)
 
 
-def arguments(cell: type[Cell], wiring: str) -> tuple[list[Tensor], list[Tensor]]:
+def arguments(cell: Cell, wiring: str) -> tuple[list[Tensor], list[Tensor]]:
     """What goes before and behind the mask of a tiny fused decoder, S = 4, with everything of another size."""
     torch.manual_seed(1)
     B, T, H, A, M, gates = 2, 3, 5, 7 if wiring == "bahdanau" else 5, 6, GATES[cell]
@@ -73,7 +73,7 @@ def arguments(cell: type[Cell], wiring: str) -> tuple[list[Tensor], list[Tensor]
 
 @pytest.mark.parametrize("cell", GATES)
 @pytest.mark.parametrize("wiring", ["bahdanau", "luong"])
-def test_gradients_are_derivatives(float64: None, backend: None, cell: type[Cell], wiring: str) -> None:
+def test_gradients_are_derivatives(float64: None, backend: None, cell: Cell, wiring: str) -> None:
     """Against differences of the function itself, for every output and every argument."""
     before, behind = arguments(cell, wiring)
     function = FusedBahdanau if wiring == "bahdanau" else FusedLuong
@@ -88,7 +88,7 @@ def test_gradients_are_derivatives(float64: None, backend: None, cell: type[Cell
 
 @pytest.mark.parametrize("cell", GATES)
 @pytest.mark.parametrize("wiring", ["bahdanau", "luong"])
-def test_any_output_may_be_left_unused(float64: None, backend: None, cell: type[Cell], wiring: str) -> None:
+def test_any_output_may_be_left_unused(float64: None, backend: None, cell: Cell, wiring: str) -> None:
     """The gradients of the outputs' sum are the sum of the gradients of each output alone."""
     before, behind = arguments(cell, wiring)
     function = FusedBahdanau if wiring == "bahdanau" else FusedLuong

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,14 +19,30 @@ from attnspan.kernels.backend import uses_numba
 from attnspan.kernels.cells import softmax_backward
 
 
-class AdditiveAttention(Protocol):
-    """alpha_s = softmax_s(v^T tanh(q + k_s)), c = sum_s alpha_s h_s over the real positions s."""
+class AdditiveAttention(ABC):
+    """alpha_s = softmax_s(v^T tanh(q + k_s)), c = sum_s alpha_s h_s over the real positions s.
 
+    Args:
+        keys: k.
+        energy: v.
+    """
+
+    def __init__(self, keys: Float[Tensor, "B S A"], energy: Float[Tensor, " A"]) -> None:
+        self._keys, self._energy = keys, energy
+
+    @functools.cached_property
+    def _sums(self) -> tuple[Tensor, Tensor]:
+        """Of the gradients: of k [B, S, A] without 4 v, of v [B, 1, A] without 2. The forward pass needs neither."""
+        B, S, A = self._keys.shape
+        return self._keys.new_zeros(B, S, A), self._keys.new_zeros(B, 1, A)
+
+    @abstractmethod
     def forward(
         self, projected: Float[Tensor, "B n"], weights: Float[Tensor, "B S"], context: Float[Tensor, "B M"]
     ) -> None:
         """Write weights and context."""
 
+    @abstractmethod
     def backward(
         self,
         projected: Float[Tensor, "B n"],
@@ -35,18 +51,15 @@ class AdditiveAttention(Protocol):
         d_weights: Float[Tensor, "B S"],
         d_projected: Float[Tensor, "B n"],
     ) -> None:
-        """Write the query's gradient, and add those of keys and v to the sums.
+        """Write the query's gradient, the last A columns of ``d_projected``, and add those of keys and v to the sums.
 
-        Args:
-            projected: of the forward pass.
-            weights: of the forward pass.
-            d_context: gradient in the context.
-            d_weights: gradient in the weights that does not come through the context.
-            d_projected: its last A columns are written.
+        ``projected`` and ``weights`` are those of the forward pass; ``d_weights`` does not come through the context.
         """
 
     def sums(self) -> tuple[Float[Tensor, "B S A"], Float[Tensor, " A"]]:
         """The gradients of keys and v, summed over all calls of :meth:`backward`."""
+        d_keys, d_energy = self._sums
+        return d_keys * (4 * self._energy), 2 * d_energy.sum(dim=(0, 1))
 
 
 def additive_attention(
@@ -55,14 +68,7 @@ def additive_attention(
     mask: Bool[Tensor, "B S"],
     energy: Float[Tensor, " A"],
 ) -> AdditiveAttention:
-    """The fastest form for these tensors.
-
-    Args:
-        keys: k.
-        states: h, 0 in padding.
-        mask: True at real positions.
-        energy: v.
-    """
+    """The fastest form for k, h, which is 0 in padding, the mask, True at real positions, and v."""
     # The compiled form takes exp(-2q - 2k) as exp(-2q) exp(-2k). If |2k| is at most two thirds of the largest
     # exponent, the sigmoid is 1 or 0 in all of its digits wherever exp(-2q) overflows.
     if uses_numba(keys) and float(keys.abs().max()) < math.log(torch.finfo(keys.dtype).max) / 3:
@@ -72,19 +78,13 @@ def additive_attention(
     return TorchAttention(keys, states, mask, energy)
 
 
-class TorchAttention:
-    """See :class:`AdditiveAttention`: torch's operations, on any device and for any numbers."""
+class TorchAttention(AdditiveAttention):
+    """Torch's operations, on any device and for any numbers."""
 
     def __init__(self, keys: Tensor, states: Tensor, mask: Tensor, energy: Tensor) -> None:
+        super().__init__(keys, energy)
         self._twice_keys, self._states, self._padding = 2 * keys, states, ~mask
-        self._energy = energy
         self._buffer = torch.empty_like(keys)
-
-    @functools.cached_property
-    def _sums(self) -> tuple[Tensor, Tensor]:
-        """Of keys [B, S, A] and v [B, 1, A]. The forward pass does not need them."""
-        keys = self._twice_keys
-        return torch.zeros_like(keys), keys.new_zeros(keys.size(0), 1, keys.size(2))
 
     def forward(self, projected: Tensor, weights: Tensor, context: Tensor) -> None:
         """See :class:`AdditiveAttention`."""
@@ -107,11 +107,6 @@ class TorchAttention:
         d_query = torch.bmm(d_scores.unsqueeze(1), slope).squeeze(1)
         torch.mul(d_query, 4 * self._energy, out=self._query(d_projected))
         d_keys.addcmul_(d_scores.unsqueeze(2), slope)
-
-    def sums(self) -> tuple[Tensor, Tensor]:
-        """See :class:`AdditiveAttention`."""
-        d_keys, d_energy = self._sums
-        return d_keys * (4 * self._energy), 2 * d_energy.sum(dim=(0, 1))
 
     def _sigmoid(self, projected: Tensor) -> Tensor:
         """sigmoid(2q + 2k), in the buffer."""

@@ -45,21 +45,9 @@ class FusedBahdanau(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        cell: type[Cell],
-        inputs: Tensor,
-        keys: Tensor,
-        states: Tensor,
-        mask: Tensor,
-        context_weight: Tensor,
-        hidden_weight: Tensor,
-        hidden_bias: Tensor,
-        query_weight: Tensor,
-        energy: Tensor,
-        *initial: Tensor,
-    ) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, cell: Cell, inputs: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
         """Unroll."""
+        keys, states, mask, context_weight, hidden_weight, hidden_bias, query_weight, energy, *initial = given
         B, T, gates = inputs.shape
         A = energy.size(0)
         joint_weight = torch.cat([hidden_weight, query_weight]).t().contiguous()  # a fifth faster with one thread
@@ -78,8 +66,8 @@ class FusedBahdanau(torch.autograd.Function):
             cell.step(input_gates, projected[t], at(cell_states, t), at(cell_states, t + 1), activation[t])
         ctx.cell = cell
         ctx.set_materialize_grads(False)
-        given = (keys, states, mask, query_weight, energy, context_weight, hidden_weight)
-        ctx.save_for_backward(*given, projected, activation, contexts, weights, *cell_states)
+        computed = (projected, activation, contexts, weights, *cell_states)
+        ctx.save_for_backward(keys, states, mask, query_weight, energy, context_weight, hidden_weight, *computed)
         return hidden[1:].transpose(0, 1), weights.transpose(0, 1), *(part[-1] for part in cell_states[1:])
 
     @staticmethod

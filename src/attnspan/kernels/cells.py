@@ -22,16 +22,14 @@ State = tuple[Tensor, ...]
 
 
 class Cell(Protocol):
-    """A cell without weights.
+    """A cell without weights."""
 
-    Attributes:
-        parts: tensors of a state.
-    """
+    @property
+    def parts(self) -> int:
+        """Tensors of a state."""
 
-    parts: int
-
-    @staticmethod
     def step(
+        self,
         input_gates: Float[Tensor, "B GH"],
         hidden_gates: Float[Tensor, "B n"],
         state: State,
@@ -48,20 +46,16 @@ class Cell(Protocol):
             activation: is written: n of a GRU, tanh(c') of an LSTM.
         """
 
-    @staticmethod
     def prepare_backward(
-        hidden_gates: Float[Tensor, "T B n"], states: State, activation: Float[Tensor, "T B H"]
+        self, hidden_gates: Float[Tensor, "T B n"], states: State, activation: Float[Tensor, "T B H"]
     ) -> State:
         """What :meth:`backward` needs besides ``hidden_gates``, for all steps at once: tensors [T, B, ...].
 
-        Args:
-            hidden_gates: as the steps left it.
-            states: before each step.
-            activation: as the steps left it.
+        ``states`` are those before each step, the others as the steps left them.
         """
 
-    @staticmethod
     def backward(
+        self,
         d_state: State,
         hidden_gates: Float[Tensor, "B n"],
         saved: State,
@@ -70,8 +64,7 @@ class Cell(Protocol):
     ) -> State:
         """Write d_i, and d_g into the first columns of ``d_hidden_gates``, from the gradients of the next state.
 
-        Returns:
-            the gradients of the state before the step, without what comes through g.
+        Returned are the gradients of the state before the step, without what comes through g.
         """
 
 
@@ -80,8 +73,9 @@ class GRUCell:
 
     parts = 1
 
-    @staticmethod
-    def step(input_gates: Tensor, hidden_gates: Tensor, state: State, next_state: State, activation: Tensor) -> None:
+    def step(
+        self, input_gates: Tensor, hidden_gates: Tensor, state: State, next_state: State, activation: Tensor
+    ) -> None:
         """See :class:`Cell`: r, z, g_n stay in ``hidden_gates``."""
         H = activation.size(1)
         gates = hidden_gates[:, : 3 * H]
@@ -90,17 +84,15 @@ class GRUCell:
         torch.addcmul(input_gates[:, 2 * H :], reset, recurrent, out=activation).tanh_()
         torch.lerp(activation, state[0], update, out=next_state[0])
 
-    @staticmethod
-    def prepare_backward(hidden_gates: Tensor, states: State, activation: Tensor) -> State:
+    def prepare_backward(self, hidden_gates: Tensor, states: State, activation: Tensor) -> State:
         """See :class:`Cell`: dh'/dz and dh'/dn before their activations, and d(r g_n)/dr."""
         reset, update, recurrent = hidden_gates[..., : 3 * activation.size(2)].chunk(3, dim=2)
         of_update = (states[0] - activation) * update * (1 - update)
         of_new = (1 - update) * (1 - activation * activation)
         return (torch.cat([of_update, of_new, recurrent * reset * (1 - reset)], dim=2),)
 
-    @staticmethod
     def backward(
-        d_state: State, hidden_gates: Tensor, saved: State, d_input_gates: Tensor, d_hidden_gates: Tensor
+        self, d_state: State, hidden_gates: Tensor, saved: State, d_input_gates: Tensor, d_hidden_gates: Tensor
     ) -> State:
         """See :class:`Cell`."""
         (slopes,) = saved
@@ -120,8 +112,9 @@ class LSTMCell:
 
     parts = 2
 
-    @staticmethod
-    def step(input_gates: Tensor, hidden_gates: Tensor, state: State, next_state: State, activation: Tensor) -> None:
+    def step(
+        self, input_gates: Tensor, hidden_gates: Tensor, state: State, next_state: State, activation: Tensor
+    ) -> None:
         """See :class:`Cell`: i, f, g, o stay in ``hidden_gates``."""
         H = activation.size(1)
         gates = hidden_gates[:, : 4 * H]
@@ -134,8 +127,7 @@ class LSTMCell:
         torch.tanh(next_state[1], out=activation)
         torch.mul(leave, activation, out=next_state[0])
 
-    @staticmethod
-    def prepare_backward(hidden_gates: Tensor, states: State, activation: Tensor) -> State:
+    def prepare_backward(self, hidden_gates: Tensor, states: State, activation: Tensor) -> State:
         """See :class:`Cell`: dc'/di, dc'/df, dc'/dg and dh'/do before their activations, and dh'/dc'."""
         enter, forget, new, leave = hidden_gates[..., : 4 * activation.size(2)].chunk(4, dim=2)
         of_enter = new * enter * (1 - enter)
@@ -144,9 +136,8 @@ class LSTMCell:
         of_leave = activation * leave * (1 - leave)
         return (torch.cat([of_enter, of_forget, of_new, of_leave, leave * (1 - activation * activation)], dim=2),)
 
-    @staticmethod
     def backward(
-        d_state: State, hidden_gates: Tensor, saved: State, d_input_gates: Tensor, d_hidden_gates: Tensor
+        self, d_state: State, hidden_gates: Tensor, saved: State, d_input_gates: Tensor, d_hidden_gates: Tensor
     ) -> State:
         """See :class:`Cell`."""
         (slopes,) = saved
@@ -164,17 +155,17 @@ def is_supported(cells: nn.Module) -> bool:
     return type(cells) in (nn.GRU, nn.LSTM) and bool(cells.bias) and not cells.proj_size
 
 
-def cell_kernel(cells: nn.GRU | nn.LSTM) -> type[Cell]:
+def cell_kernel(cells: nn.GRU | nn.LSTM) -> Cell:
     """The fastest :class:`Cell` for torch's cells; they are :func:`is_supported`."""
     is_lstm = isinstance(cells, nn.LSTM)
     if uses_numba(cells.all_weights[0][0]):
-        from attnspan.kernels.compiled import NumbaGRU, NumbaLSTM
+        from attnspan.kernels.compiled import NUMBA_GRU, NUMBA_LSTM
 
-        return NumbaLSTM if is_lstm else NumbaGRU
-    return LSTMCell if is_lstm else GRUCell
+        return NUMBA_LSTM if is_lstm else NUMBA_GRU
+    return LSTMCell() if is_lstm else GRUCell()
 
 
-def state_buffers(initial: State, steps: int) -> State:
+def state_buffers(initial: Sequence[Tensor], steps: int) -> State:
     """Buffers for the states at times 0 ... ``steps``, the first of which is ``initial``."""
     buffers = tuple(part.new_empty(steps + 1, *part.shape) for part in initial)
     for buffer, part in zip(buffers, initial, strict=True):

@@ -12,12 +12,12 @@ and the query in its last.
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import sys
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from attnspan.kernels.additive import AdditiveAttention
 from attnspan.kernels.cells import State
 
 # Numba reads the number of threads when it is loaded. All of them wait for each other at every kernel, busy or not, and
@@ -222,11 +223,8 @@ def _gru_backward(
             d_reset = d_new * hidden_gates[b, 2 * H + i] * reset * (one - reset)
             d_update = d_next[b, i] * (hidden[b, i] - new[b, i]) * update * (one - update)
             d_input_gates[b, i], d_input_gates[b, H + i], d_input_gates[b, 2 * H + i] = d_reset, d_update, d_new
-            d_hidden_gates[b, i], d_hidden_gates[b, H + i], d_hidden_gates[b, 2 * H + i] = (
-                d_reset,
-                d_update,
-                d_new * reset,
-            )
+            d_hidden_gates[b, i], d_hidden_gates[b, H + i] = d_reset, d_update
+            d_hidden_gates[b, 2 * H + i] = d_new * reset
             d_hidden[b, i] = d_next[b, i] * update
 
 
@@ -278,19 +276,12 @@ def _lstm_backward(
             d_hidden_gates[b, i] = d_input_gates[b, i]
 
 
-class NumbaAttention:
-    """See :class:`~attnspan.kernels.additive.AdditiveAttention`."""
+class NumbaAttention(AdditiveAttention):
+    """For keys whose exponentials do not overflow."""
 
     def __init__(self, keys: Tensor, states: Tensor, mask: Tensor, energy: Tensor) -> None:
-        self._energy = energy
-        factors = torch.exp(-2 * keys)
-        self._tensors = [part.detach().contiguous() for part in (factors, states, mask, energy)]
-
-    @functools.cached_property
-    def _sums(self) -> tuple[Tensor, Tensor]:
-        """Of keys [B, S, A] and v [B, A]. The forward pass does not need them."""
-        factors = self._tensors[0]
-        return torch.zeros_like(factors), factors.new_zeros(factors.size(0), factors.size(2))
+        super().__init__(keys, energy)
+        self._tensors = [part.detach().contiguous() for part in (torch.exp(-2 * keys), states, mask, energy)]
 
     def forward(self, projected: Tensor, weights: Tensor, context: Tensor) -> None:
         """See :class:`~attnspan.kernels.additive.AdditiveAttention`."""
@@ -300,59 +291,40 @@ class NumbaAttention:
         self, projected: Tensor, weights: Tensor, d_context: Tensor, d_weights: Tensor, d_projected: Tensor
     ) -> None:
         """See :class:`~attnspan.kernels.additive.AdditiveAttention`."""
-        _attend_backward(*self._tensors, projected, weights, d_context, d_weights, d_projected, *self._sums)
-
-    def sums(self) -> tuple[Tensor, Tensor]:
-        """See :class:`~attnspan.kernels.additive.AdditiveAttention`."""
         d_keys, d_energy = self._sums
-        return d_keys * (4 * self._energy), 2 * d_energy.sum(dim=0)
+        given = (*self._tensors, projected, weights, d_context, d_weights)
+        _attend_backward(*given, d_projected, d_keys, d_energy.squeeze(1))
 
 
-class NumbaGRU:
-    """See :class:`~attnspan.kernels.cells.GRUCell`."""
+@dataclass(frozen=True)
+class NumbaCell:
+    """A :class:`~attnspan.kernels.cells.Cell` whose activated gates stay in ``hidden_gates``; of a GRU also g_n.
 
-    parts = 1
+    Of the state before a step, both cells need only the last part: h of a GRU, c of an LSTM.
+    """
 
-    @staticmethod
-    def step(input_gates: Tensor, hidden_gates: Tensor, state: State, next_state: State, activation: Tensor) -> None:
-        """See :class:`~attnspan.kernels.cells.Cell`: r, z, g_n stay in ``hidden_gates``."""
-        _gru(input_gates, hidden_gates, state[0], next_state[0], activation)
+    parts: int
+    kernel: Callable[..., None]
+    backward_kernel: Callable[..., None]
 
-    @staticmethod
-    def prepare_backward(hidden_gates: Tensor, states: State, activation: Tensor) -> State:
+    def step(
+        self, input_gates: Tensor, hidden_gates: Tensor, state: State, next_state: State, activation: Tensor
+    ) -> None:
         """See :class:`~attnspan.kernels.cells.Cell`."""
-        return states[0], activation
+        self.kernel(input_gates, hidden_gates, state[-1], *next_state, activation)
 
-    @staticmethod
+    def prepare_backward(self, hidden_gates: Tensor, states: State, activation: Tensor) -> State:
+        """See :class:`~attnspan.kernels.cells.Cell`."""
+        return states[-1], activation
+
     def backward(
-        d_state: State, hidden_gates: Tensor, saved: State, d_input_gates: Tensor, d_hidden_gates: Tensor
+        self, d_state: State, hidden_gates: Tensor, saved: State, d_input_gates: Tensor, d_hidden_gates: Tensor
     ) -> State:
         """See :class:`~attnspan.kernels.cells.Cell`."""
-        d_hidden = torch.empty_like(d_state[0])
-        _gru_backward(d_state[0], hidden_gates, *saved, d_input_gates, d_hidden_gates, d_hidden)
-        return (d_hidden,)
+        d_last = torch.empty_like(d_state[-1])
+        self.backward_kernel(*d_state, hidden_gates, *saved, d_input_gates, d_hidden_gates, d_last)
+        return *(torch.zeros_like(part) for part in d_state[:-1]), d_last
 
 
-class NumbaLSTM:
-    """See :class:`~attnspan.kernels.cells.LSTMCell`."""
-
-    parts = 2
-
-    @staticmethod
-    def step(input_gates: Tensor, hidden_gates: Tensor, state: State, next_state: State, activation: Tensor) -> None:
-        """See :class:`~attnspan.kernels.cells.Cell`: i, f, g, o stay in ``hidden_gates``."""
-        _lstm(input_gates, hidden_gates, state[1], *next_state, activation)
-
-    @staticmethod
-    def prepare_backward(hidden_gates: Tensor, states: State, activation: Tensor) -> State:
-        """See :class:`~attnspan.kernels.cells.Cell`."""
-        return states[1], activation
-
-    @staticmethod
-    def backward(
-        d_state: State, hidden_gates: Tensor, saved: State, d_input_gates: Tensor, d_hidden_gates: Tensor
-    ) -> State:
-        """See :class:`~attnspan.kernels.cells.Cell`."""
-        d_cell = torch.empty_like(d_state[1])
-        _lstm_backward(*d_state, hidden_gates, *saved, d_input_gates, d_hidden_gates, d_cell)
-        return torch.zeros_like(d_state[0]), d_cell
+NUMBA_GRU = NumbaCell(1, _gru, _gru_backward)
+NUMBA_LSTM = NumbaCell(2, _lstm, _lstm_backward)

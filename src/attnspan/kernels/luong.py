@@ -40,20 +40,9 @@ class FusedLuong(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        cell: type[Cell],
-        inputs: Tensor,
-        keys: Tensor,
-        states: Tensor,
-        mask: Tensor,
-        fed_weight: Tensor,
-        hidden_weight: Tensor,
-        hidden_bias: Tensor,
-        combine_weight: Tensor,
-        *initial: Tensor,
-    ) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, cell: Cell, inputs: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
         """Unroll."""
+        keys, states, mask, fed_weight, hidden_weight, hidden_bias, combine_weight, *initial = given
         B, T, _ = inputs.shape
         M, padding = states.size(2), ~mask
         cell_states = state_buffers(initial, T)
@@ -74,8 +63,8 @@ class FusedLuong(torch.autograd.Function):
             torch.tanh(combined[t] @ combine_weight.t(), out=outputs[t])
         ctx.cell = cell
         ctx.set_materialize_grads(False)
-        given = (keys, states, fed_weight, hidden_weight, combine_weight)
-        ctx.save_for_backward(*given, hidden_gates, activation, weights, combined, outputs, *cell_states)
+        computed = (hidden_gates, activation, weights, combined, outputs, *cell_states)
+        ctx.save_for_backward(keys, states, fed_weight, hidden_weight, combine_weight, *computed)
         return outputs.transpose(0, 1), weights.transpose(0, 1), *(part[-1] for part in cell_states)
 
     @staticmethod

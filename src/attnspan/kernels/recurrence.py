@@ -20,20 +20,12 @@ class UnrolledRecurrence(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, cell: type[Cell], inputs: Tensor, hidden_weight: Tensor, hidden_bias: Tensor, *initial: Tensor
+        ctx: Any, cell: Cell, inputs: Tensor, hidden_weight: Tensor, hidden_bias: Tensor, *initial: Tensor
     ) -> tuple[Tensor, ...]:
         """Unroll.
 
-        Args:
-            ctx: autograd's.
-            cell: which recurrence, of G gates.
-            inputs: [B, T, GH] W x_t + b.
-            hidden_weight: [GH, H] of the previous state.
-            hidden_bias: [GH].
-            initial: each part [B, H].
-
-        Returns:
-            hidden [B, T, H], and the final c [B, H] if the cell has one.
+        For G gates, the inputs W x_t + b are [B, T, GH], weight and bias of the previous state [GH, H] and [GH], and
+        each part of the initial state [B, H]. It returns hidden [B, T, H], and the final c [B, H] if the cell has one.
         """
         input_gates = inputs.transpose(0, 1).contiguous()
         states = state_buffers(initial, len(input_gates))

@@ -13,19 +13,14 @@ class BuildBridge(Protocol):
     """A bridge class (``_partial_: true`` in the config)."""
 
     def __call__(self, *, final_size: int, hidden_size: int, layers: int, parts: int) -> nn.Module:
-        """Build the bridge to an initial state of ``parts`` tensors [B, layers, hidden_size]."""
+        """Build the bridge from F = ``final_size`` features to ``parts`` tensors [B, layers, hidden_size]: h, c."""
 
 
 class Bridge(nn.Module):
     """s_0 = tanh(W_s f), where f is the encoder's final state (Bahdanau et al. 2015, A.2.2).
 
-    An LSTM's c_0 has a projection of its own, of the encoder's final c if it has one, else of f.
-
-    Args:
-        final_size: F, features of f.
-        hidden_size: H.
-        layers: L of the decoder; each layer has its own initial state.
-        parts: 1 for GRU (h), 2 for LSTM (h, c).
+    Each layer of the decoder has its own initial state. An LSTM's c_0 has a projection of its own, of the encoder's
+    final c if it has one, else of f.
     """
 
     def __init__(self, *, final_size: int, hidden_size: int, layers: int, parts: int) -> None:
@@ -42,12 +37,6 @@ class Bridge(nn.Module):
 
 class CopyBridge(nn.Module):
     """s_0 = f: each layer of the decoder starts from the encoder's (Sutskever et al. 2014; Luong et al. 2015).
-
-    Args:
-        final_size: F.
-        hidden_size: H.
-        layers: L.
-        parts: 1 for GRU (h), 2 for LSTM (h, c).
 
     Raises:
         ValueError: the final state does not have the size of the decoder's state.

@@ -13,7 +13,7 @@ A mask is True where a real token stands.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -21,20 +21,16 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """One source as the decoder sees it: h_1 ... h_S, and where they are real.
-
-    Attributes:
-        states: exactly 0 in padding, whatever the encoder left there.
-        mask: True at real positions. Every row has at least one.
-        final_state: the input of the bridge: the encoder's final h, all layers concatenated, and where the encoder
-            has one its final c.
-        keys: what the queries are compared with. None until an attention has prepared the memory.
-    """
+    """One source as the decoder sees it: h_1 ... h_S, and where they are real."""
 
     states: Float[Tensor, "B S M"]
+    """Exactly 0 in padding, whatever the encoder left there."""
     mask: Bool[Tensor, "B S"]
+    """True at real positions. Every row has at least one."""
     final_state: tuple[Float[Tensor, "B F"], ...]
+    """The input of the bridge: the encoder's final h, all layers concatenated, and where it has one its final c."""
     keys: Float[Tensor, "B S A"] | None = None
+    """What the queries are compared with. None until an attention has prepared the memory."""
 
     @classmethod
     def of(
@@ -42,10 +38,6 @@ class Memory:
     ) -> Memory:
         """Build a memory and set its padding to 0, so that not even a NaN there can reach a context vector."""
         return cls(states=states.masked_fill(~mask.unsqueeze(-1), 0.0), mask=mask, final_state=final_state)
-
-    def with_keys(self, keys: Float[Tensor, "B S A"]) -> Memory:
-        """Return the same memory with ``keys``."""
-        return replace(self, keys=keys)
 
     def select(self, rows: Int[Tensor, " N"]) -> Memory:
         """Return the memory of the examples ``rows`` (indices, repeats allowed)."""

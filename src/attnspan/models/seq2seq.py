@@ -6,7 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from attnspan.errors import SettingError, check_switches
-from attnspan.models.decoders.base import BuildDecoder, DecoderOutput
+from attnspan.models.decoders.base import BuildDecoder, DecoderOutput, Sizes
 from attnspan.models.encoders.base import BuildEncoder
 from attnspan.models.memory import Memory
 from attnspan.models.recurrence.recurrence import BuildRecurrence, State
@@ -48,13 +48,9 @@ class Seq2Seq(nn.Module):
         self.source_embedding = nn.Embedding(source_vocabulary_size, embedding_size)
         self.target_embedding = nn.Embedding(target_vocabulary_size, embedding_size)
         self.encoder = encoder(embedding_size=embedding_size, rnn=rnn)
-        self.decoder = decoder(
-            embedding_size=embedding_size,
-            hidden_size=hidden_size,
-            memory_size=self.encoder.memory_size,
-            final_size=self.encoder.final_size,
-            rnn=rnn,
-        )
+        memory, final = self.encoder.memory_size, self.encoder.final_size
+        sizes = Sizes(embedding=embedding_size, hidden=hidden_size, memory=memory, final=final)
+        self.decoder = decoder(sizes=sizes, rnn=rnn)
         self.dropout = nn.Dropout(dropout)
         self.readout = nn.Linear(self.decoder.output_size, target_vocabulary_size)
         if tied_target_embeddings:
@@ -81,15 +77,9 @@ class Seq2Seq(nn.Module):
     def forward(
         self, source: Int[Tensor, "B S"], lengths: Int[Tensor, " B"], target_input: Int[Tensor, "B T"]
     ) -> tuple[Float[Tensor, "B T V"], Float[Tensor, "B T S"] | None]:
-        """Read a known target (teacher forcing).
+        """Read a known target (teacher forcing): logits, and attention weights, or None where the wiring has none.
 
-        Args:
-            source: token ids.
-            lengths: of the sources, on the CPU.
-            target_input: <bos> and the target without its last token.
-
-        Returns:
-            logits, and attention weights, or None where the wiring has none.
+        ``lengths`` are on the CPU; ``target_input`` is <bos> and the target without its last token.
         """
         memory = self.encode(source, lengths)
         decoded = self.decoder.unroll(self.dropout(self.target_embedding(target_input)), memory)

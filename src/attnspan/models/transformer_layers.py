@@ -47,6 +47,53 @@ class Positions(nn.Module):
         return self.project(embedded) + encoding.to(embedded.dtype)
 
 
+class Stack(nn.Module):
+    """Positions, layers and, with ``norm_first``, one more norm: what encoder and decoder share.
+
+    Args:
+        layer: class of the layers.
+        embedding_size: E.
+        hidden_size: H.
+        layers: L.
+        heads: of each attention. They share H equally.
+        feedforward_size: features inside the feed-forward sublayers.
+        dropout: probability, on attention weights, inside the feed-forward sublayers and on a sublayer's output.
+        norm_first: normalise the input of each sublayer, and the last layer's output once more; if false, normalise
+            the sum of a sublayer's input and output, as in the paper.
+
+    Raises:
+        SettingError: one of them cannot be used.
+    """
+
+    def __init__(
+        self,
+        layer: type[EncoderLayer | DecoderLayer],
+        embedding_size: int,
+        hidden_size: int,
+        layers: int,
+        heads: int,
+        feedforward_size: int,
+        dropout: float,
+        norm_first: bool,
+    ) -> None:
+        super().__init__()
+        check_counts(hidden_size=hidden_size, layers=layers, heads=heads, feedforward_size=feedforward_size)
+        check_numbers(dropout=dropout, below=1)
+        check_switches(norm_first=norm_first)
+        if hidden_size % heads:
+            problem = f"must divide the hidden size {hidden_size} into equal parts, and {heads} does not"
+            raise SettingError("heads", problem)
+        self.positions = Positions(embedding_size=embedding_size, hidden_size=hidden_size)
+        self.layers = nn.ModuleList(
+            layer(hidden_size, heads, feedforward_size, dropout, batch_first=True, norm_first=norm_first)
+            for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(hidden_size) if norm_first else nn.Identity()
+        for parameter in self.parameters():  # as ``torch.nn.Transformer`` draws them (Glorot and Bengio 2010)
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+
+
 class EncoderLayer(nn.TransformerEncoderLayer):
     """torch's layer: self-attention, then feed-forward."""
 
@@ -146,25 +193,3 @@ def _norm_before(layer: Layer, norm: nn.LayerNorm, x: Tensor) -> Tensor:
 def _norm_after(layer: Layer, norm: nn.LayerNorm, x: Tensor) -> Tensor:
     """From the sum of a sublayer's input and output to the next sublayer."""
     return x if layer.norm_first else norm(x)
-
-
-def initialise_matrices(part: nn.Module) -> None:
-    """Draw the matrices as ``torch.nn.Transformer`` does (Glorot and Bengio 2010)."""
-    for parameter in part.parameters():
-        if parameter.dim() > 1:
-            nn.init.xavier_uniform_(parameter)
-
-
-def check_layers(
-    hidden_size: int, layers: int, heads: int, feedforward_size: int, dropout: float, norm_first: bool
-) -> None:
-    """Check the arguments that encoder and decoder share.
-
-    Raises:
-        SettingError: one of them cannot be used.
-    """
-    check_counts(hidden_size=hidden_size, layers=layers, heads=heads, feedforward_size=feedforward_size)
-    check_numbers(dropout=dropout, below=1)
-    check_switches(norm_first=norm_first)
-    if hidden_size % heads:
-        raise SettingError("heads", f"must divide the hidden size {hidden_size} into equal parts, and {heads} does not")

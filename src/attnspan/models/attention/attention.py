@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -17,12 +19,6 @@ class Attention(nn.Module):
     """alpha_ij = window(e_ij), c_i = sum_j alpha_ij h_j  (Bahdanau et al. 2015, eq. 5 and 6).
 
     Its state is the number of steps taken, [B], and the state of the score.
-
-    Args:
-        score: builds the score.
-        window: builds the window.
-        query_size: Q, features of a query.
-        memory_size: M.
 
     Raises:
         SettingError: the window could hide every position that the score knows.
@@ -41,7 +37,7 @@ class Attention(nn.Module):
 
     def prepare(self, memory: Memory) -> Memory:
         """Compute the keys once for all decoding steps."""
-        return memory.with_keys(self.score.keys(memory.states))
+        return replace(memory, keys=self.score.keys(memory.states))
 
     def start(self, memory: Memory) -> State:
         """The state before the first step."""
@@ -50,15 +46,9 @@ class Attention(nn.Module):
     def forward(
         self, query: Float[Tensor, "B T Q"], memory: Memory, state: State
     ) -> tuple[Float[Tensor, "B T M"], Float[Tensor, "B T S"], State]:
-        """Attend.
+        """Contexts, weights, which are exactly 0 in padding, and the state after the last of the T steps.
 
-        Args:
-            query: of T steps; one step if the score remembers.
-            memory: prepared by :meth:`prepare`.
-            state: from :meth:`start` or the step before.
-
-        Returns:
-            contexts, weights, which are exactly 0 in padding, and the state after the last of the T steps.
+        There is one step if the score remembers. ``state`` is from :meth:`start` or the step before.
         """
         steps_taken, *score_state = state
         T = query.size(1)

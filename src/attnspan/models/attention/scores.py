@@ -1,8 +1,8 @@
 """Scores: how well does a query fit each memory position?
 
 A score is a module with ``keys(states)``, computed once a source, and ``forward(query, keys)``. Its parent passes the
-sizes ``query_size`` and ``memory_size``. To add one, write a class here (or in a file of your own) and a yaml in
-``conf/decoder/``. A score that remembers earlier steps also has ``start`` and ``remember``.
+sizes ``query_size``, Q, features of a query, and ``memory_size``, M. To add one, write a class here (or in a file of
+your own) and a yaml in ``conf/decoder/``. A score that remembers earlier steps also has ``start`` and ``remember``.
 """
 
 from __future__ import annotations
@@ -20,25 +20,22 @@ from attnspan.models.recurrence.recurrence import State
 
 
 class Score(nn.Module, ABC):
-    """How well each query fits each memory position.
-
-    Attributes:
-        is_content: the score depends on the memory's states, so that a window may hide any position from it.
-        remembers: earlier weights enter later scores, so that each step waits for the one before.
-    """
+    """How well each query fits each memory position."""
 
     is_content = True
+    """The score depends on the memory's states, so that a window may hide any position from it."""
     remembers = False
+    """Earlier weights enter later scores, so that each step waits for the one before."""
 
     @abstractmethod
     def keys(self, states: Float[Tensor, "B S M"]) -> Float[Tensor, "B S A"]:
         """Project the memory, once a source."""
 
-    @abstractmethod
     def forward(
         self, query: Float[Tensor, "B T Q"], keys: Float[Tensor, "B S A"], *state: Tensor
     ) -> Float[Tensor, "B T S"]:
-        """Compare queries with keys; ``state`` is from :meth:`start` or :meth:`remember`."""
+        """Compare queries with keys: by default their inner products. ``state``: see :meth:`start`."""
+        return query @ keys.transpose(1, 2)
 
     def start(self, keys: Float[Tensor, "B S A"]) -> State:
         """The state before the first step, each tensor [B, ...]; empty for a score that does not remember."""
@@ -61,9 +58,7 @@ class AdditiveScore(Score):
 
     It is also Luong's "concat", v_a^T tanh(W_a [h_t; h_s]), whose W_a is Bahdanau's [W_a, U_a] in one piece.
 
-    Args:
-        query_size: features of a query.
-        memory_size: M.
+    Args, besides the sizes:
         attention_size: A, features inside the tanh.
     """
 
@@ -91,11 +86,6 @@ class CoverageScore(AdditiveScore):
     """e_ij = v_a^T tanh(W_a s_{i-1} + U_a h_j + V_a C_{i-1,j})  (Tu et al. 2016, section 3.1, "linguistic coverage").
 
     C_{i,j} = C_{i-1,j} + alpha_ij is the sum of the weights of position j so far; every token has fertility 1.
-
-    Args:
-        query_size: features of a query.
-        memory_size: M.
-        attention_size: A, features inside the tanh.
     """
 
     remembers = True
@@ -123,10 +113,6 @@ class CoverageScore(AdditiveScore):
 class DotScore(Score):
     """score(h_t, h_s) = h_t^T h_s  (Luong et al. 2015, section 3.1, "dot").
 
-    Args:
-        query_size: features of a query.
-        memory_size: M.
-
     Raises:
         ValueError: the two sizes differ.
     """
@@ -143,12 +129,6 @@ class DotScore(Score):
         """The states h_s themselves."""
         return states
 
-    def forward(
-        self, query: Float[Tensor, "B T A"], keys: Float[Tensor, "B S A"], *state: Tensor
-    ) -> Float[Tensor, "B T S"]:
-        """Inner products of queries and keys."""
-        return query @ keys.transpose(1, 2)
-
 
 class ScaledDotScore(DotScore):
     """h_t^T h_s / sqrt(Q): the inner product keeps its size when the states grow (Vaswani et al. 2017, eq. 1)."""
@@ -159,12 +139,7 @@ class ScaledDotScore(DotScore):
 
 
 class GeneralScore(Score):
-    """score(h_t, h_s) = h_t^T W_a h_s  (Luong et al. 2015, section 3.1, "general").
-
-    Args:
-        query_size: features of a query.
-        memory_size: M.
-    """
+    """score(h_t, h_s) = h_t^T W_a h_s  (Luong et al. 2015, section 3.1, "general")."""
 
     def __init__(self, *, query_size: int, memory_size: int) -> None:
         super().__init__()
@@ -174,12 +149,6 @@ class GeneralScore(Score):
         """W_a h_s for all s."""
         return self.key(states)
 
-    def forward(
-        self, query: Float[Tensor, "B T Q"], keys: Float[Tensor, "B S Q"], *state: Tensor
-    ) -> Float[Tensor, "B T S"]:
-        """Inner products of queries and keys."""
-        return query @ keys.transpose(1, 2)
-
 
 class LocationScore(Score):
     """a_t = softmax(W_a h_t)  (Luong et al. 2015, eq. 8, "location"): a function of the target state alone.
@@ -187,9 +156,7 @@ class LocationScore(Score):
     W_a has one row for each source position. As in the paper, short sentences use the top rows only (and the softmax
     is taken over those), and in long sentences the positions without a row get weight exactly 0.
 
-    Args:
-        query_size: features of a query.
-        memory_size: M; not used.
+    Args, besides the sizes:
         max_length: number of positions that have a row.
     """
 

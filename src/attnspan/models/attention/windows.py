@@ -40,14 +40,13 @@ class BuildWindow(Protocol):
     """A window class with its own settings filled in (``_partial_: true`` in the config)."""
 
     def __call__(self, *, query_size: int) -> Window:
-        """Build the window for this size."""
+        """Build the window for queries of ``query_size``, Q, features."""
 
 
 class GlobalWindow(Window):
     """alpha_ts = softmax_s(e_ts) over all real positions (Bahdanau et al. 2015, eq. 6; Luong et al. 2015, section 3.1).
 
-    Args:
-        query_size: Q; not used.
+    The weights sum to 1.
     """
 
     def __init__(self, *, query_size: int) -> None:
@@ -64,21 +63,25 @@ class GlobalWindow(Window):
         return _masked_softmax(scores, mask.unsqueeze(1))
 
 
-class LocalMonotonicWindow(Window):
-    """Only positions within [p_t - D, p_t + D], p_t = t  (Luong et al. 2015, section 3.2, "local-m").
+class LocalWindow(Window):
+    """Only positions within [p_t - D, p_t + D]  (Luong et al. 2015, section 3.2), cut at the ends of the sentence.
 
-    A window that extends beyond the sentence is cut. The paper does not say what happens when the target is longer
-    than the source: here p_t stays at the last position, so that the weights always sum to 1.
-
-    Args:
-        query_size: Q; not used.
-        half_width: D.
+    Args, besides the size:
+        half_width: D. Below 1, a window could fall between two positions.
     """
 
     def __init__(self, *, query_size: int, half_width: int) -> None:
         super().__init__()
         check_counts(half_width=half_width)
         self.half_width = half_width
+
+
+class LocalMonotonicWindow(LocalWindow):
+    """p_t = t  (Luong et al. 2015, section 3.2, "local-m").
+
+    The paper does not say what happens when the target is longer than the source: here p_t stays at the last position,
+    so that the weights always sum to 1.
+    """
 
     def forward(
         self,
@@ -93,21 +96,15 @@ class LocalMonotonicWindow(Window):
         return _masked_softmax(scores, mask.unsqueeze(1) & (offset.abs() <= self.half_width))
 
 
-class LocalPredictiveWindow(Window):
-    """A window around a predicted p_t = S sigmoid(v_p^T tanh(W_p h_t))  (Luong et al. 2015, eq. 9, "local-p").
+class LocalPredictiveWindow(LocalWindow):
+    """The centre is predicted, p_t = S sigmoid(v_p^T tanh(W_p h_t))  (Luong et al. 2015, eq. 9, "local-p").
 
-    a_t(s) = softmax_s(e_ts) exp(-(s - p_t)^2 / (2 sigma^2)) within [p_t - D, p_t + D], with sigma = D/2  (eq. 10). The
-    softmax is taken inside the window, and as in the paper the products are not normalised again.
-
-    Args:
-        query_size: Q.
-        half_width: D. Below 1, a window could fall between two positions.
+    a_t(s) = softmax_s(e_ts) exp(-(s - p_t)^2 / (2 sigma^2)), with sigma = D/2  (eq. 10). The softmax is taken inside
+    the window, and as in the paper the products are not normalised again.
     """
 
     def __init__(self, *, query_size: int, half_width: int) -> None:
-        super().__init__()
-        check_counts(half_width=half_width)
-        self.half_width = half_width
+        super().__init__(query_size=query_size, half_width=half_width)
         self.hidden = nn.Linear(query_size, query_size, bias=False)  # W_p
         self.position = nn.Linear(query_size, 1, bias=False)  # v_p
 

@@ -8,14 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attnspan.errors import check_counts, check_switches
+from attnspan.errors import check_counts
 from attnspan.kernels.bahdanau import FusedBahdanau
-from attnspan.models.attention.attention import Attention
 from attnspan.models.attention.scores import AdditiveScore, BuildScore
 from attnspan.models.attention.windows import BuildWindow, GlobalWindow
 from attnspan.models.bridge import Bridge, BuildBridge
-from attnspan.models.decoders.base import DecoderOutput, RecurrentDecoder
-from attnspan.models.decoders.fused import can_fuse, unroll_fused
+from attnspan.models.decoders.base import DecoderOutput, Sizes
+from attnspan.models.decoders.with_attention import AttentionDecoder
 from attnspan.models.memory import Memory
 from attnspan.models.recurrence.recurrence import BuildRecurrence, State
 
@@ -24,18 +23,16 @@ class Maxout(nn.Module):
     """t_i = max over pairs of t~_i, t~_i = U_o s_{i-1} + V_o y_{i-1} + C_o c_i  (Bahdanau et al. 2015, A.2.2).
 
     Args:
-        hidden_size: H.
-        embedding_size: E.
-        memory_size: M.
+        sizes: of the decoder.
         features: l, numbers of t_i, each the larger one of a pair.
     """
 
-    def __init__(self, *, hidden_size: int, embedding_size: int, memory_size: int, features: int) -> None:
+    def __init__(self, *, sizes: Sizes, features: int) -> None:
         super().__init__()
         check_counts(features=features)
-        self.state = nn.Linear(hidden_size, 2 * features, bias=False)  # U_o
-        self.token = nn.Linear(embedding_size, 2 * features, bias=False)  # V_o
-        self.context = nn.Linear(memory_size, 2 * features, bias=False)  # C_o
+        self.state = nn.Linear(sizes.hidden, 2 * features, bias=False)  # U_o
+        self.token = nn.Linear(sizes.embedding, 2 * features, bias=False)  # V_o
+        self.context = nn.Linear(sizes.memory, 2 * features, bias=False)  # C_o
         self.features = features
 
     def forward(
@@ -49,42 +46,31 @@ class Maxout(nn.Module):
 class BuildDeepOutput(Protocol):
     """:class:`Maxout` with its own settings filled in (``_partial_: true`` in the config)."""
 
-    def __call__(self, *, hidden_size: int, embedding_size: int, memory_size: int) -> Maxout:
+    def __call__(self, *, sizes: Sizes) -> Maxout:
         """Build it for these sizes."""
 
 
-class BahdanauDecoder(RecurrentDecoder):
+class BahdanauDecoder(AttentionDecoder):
     """Bahdanau et al. 2015, section 3.1.
 
     c_t = attend(query = s_{t-1});  s_t = RNN([y_{t-1}; c_t], s_{t-1})
 
-    s_t is the top layer's. The output is s_t, or with ``deep_output`` the paper's t_t. The state is that of the cells
-    and of the attention.
+    s_t is the top layer's. The output is s_t, or with ``deep_output`` the paper's t_t.
 
     TensorFlow's ``AttentionWrapper`` and OpenNMT-py use the new state as the query also with Bahdanau's score: that is
     :class:`~attnspan.models.decoders.luong.LuongDecoder` with :class:`~attnspan.models.attention.scores.AdditiveScore`.
 
-    Args:
-        embedding_size: E.
-        hidden_size: H.
-        memory_size: M.
-        final_size: F, features of the encoder's final state.
-        rnn: builds the cells.
-        score: compares s_{t-1} with the memory.
-        window: which positions a step may attend to.
-        bridge: builds the map from the encoder's final state to the initial state.
+    Args, besides those of :class:`~attnspan.models.decoders.with_attention.AttentionDecoder`:
         deep_output: builds the layer between the state and the readout; None for none.
-        fused: unroll by :mod:`attnspan.kernels.bahdanau` where there is one layer, the additive score and no window:
-            the same numbers in less time.
     """
+
+    kernel = FusedBahdanau
+    kernel_scores = (AdditiveScore,)
 
     def __init__(
         self,
         *,
-        embedding_size: int,
-        hidden_size: int,
-        memory_size: int,
-        final_size: int,
+        sizes: Sizes,
         rnn: BuildRecurrence,
         score: BuildScore,
         fused: bool,
@@ -92,30 +78,14 @@ class BahdanauDecoder(RecurrentDecoder):
         bridge: BuildBridge = Bridge,
         deep_output: BuildDeepOutput | None = None,
     ) -> None:
-        check_switches(fused=fused)
+        input_size = sizes.embedding + sizes.memory
         super().__init__(
-            input_size=embedding_size + memory_size,
-            hidden_size=hidden_size,
-            final_size=final_size,
-            rnn=rnn,
-            bridge=bridge,
+            sizes=sizes, rnn=rnn, input_size=input_size, score=score, window=window, bridge=bridge, fused=fused
         )
-        self.attention = Attention(score=score, window=window, query_size=hidden_size, memory_size=memory_size)
         self.deep_output = None
         if deep_output is not None:
-            self.deep_output = deep_output(
-                hidden_size=hidden_size, embedding_size=embedding_size, memory_size=memory_size
-            )
+            self.deep_output = deep_output(sizes=sizes)
             self.output_size = self.deep_output.features
-        self.fused = fused and can_fuse(self.attention, self.rnn, AdditiveScore)
-
-    def prepare(self, memory: Memory) -> Memory:
-        """Compute the keys."""
-        return self.attention.prepare(memory)
-
-    def start(self, memory: Memory) -> State:
-        """s_0 from the bridge, and the attention's state."""
-        return *super().start(memory), *self.attention.start(memory)
 
     def step(self, embedded: Float[Tensor, "B 1 E"], state: State, memory: Memory) -> DecoderOutput:
         """Attend with s_{t-1}, then read the token."""
@@ -126,16 +96,12 @@ class BahdanauDecoder(RecurrentDecoder):
         output = hidden if self.deep_output is None else self.deep_output(previous, embedded, context)
         return DecoderOutput(output=output, state=(*cells, *attention_state), weights=weights)
 
-    def unroll(self, embedded: Float[Tensor, "B T E"], memory: Memory) -> DecoderOutput:
-        """Unroll along a known target, by the kernel if ``fused``."""
-        return self._unroll_fused(embedded, memory) if self.fused else super().unroll(embedded, memory)
-
     def _unroll_fused(self, embedded: Tensor, memory: Memory) -> DecoderOutput:
         *initial, steps_taken = self.start(memory)
         score = self.attention.score
         assert isinstance(score, AdditiveScore)
         own = (score.query.weight, score.energy.weight.squeeze(0))
-        hidden, weights, *cells = unroll_fused(FusedBahdanau, self.rnn, embedded, memory, *own, initial=(*initial,))
+        hidden, weights, *cells = self._call_kernel(embedded, memory, *own, initial=(*initial,))
         output = hidden
         if self.deep_output is not None:
             previous = torch.cat([initial[0], hidden[:, :-1]], dim=1)

@@ -21,37 +21,39 @@ from attnspan.models.recurrence.recurrence import BuildRecurrence, State
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecoderOutput:
-    """One step, or all steps, of a decoder.
+class Sizes:
+    """Features that the model passes to its decoder: E, H, M, and F of :mod:`attnspan.models.memory`."""
 
-    Attributes:
-        output: what the readout turns into logits.
-        state: the state after the last step.
-        weights: attention weights, or None where the wiring has none.
-    """
+    embedding: int
+    hidden: int
+    memory: int
+    final: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderOutput:
+    """One step, or all steps, of a decoder."""
 
     output: Float[Tensor, "B T O"]
+    """What the readout turns into logits."""
     state: State
+    """The state after the last step."""
     weights: Float[Tensor, "B T S"] | None
+    """Attention weights, or None where the wiring has none."""
 
 
 class BuildDecoder(Protocol):
     """A decoder class with its own settings filled in (``_partial_: true`` in the config)."""
 
-    def __call__(
-        self, *, embedding_size: int, hidden_size: int, memory_size: int, final_size: int, rnn: BuildRecurrence
-    ) -> Decoder:
+    def __call__(self, *, sizes: Sizes, rnn: BuildRecurrence) -> Decoder:
         """Build the decoder for these sizes; ``rnn`` builds its cells."""
 
 
 class Decoder(nn.Module, ABC):
-    """Reads target tokens and a memory, and makes what the readout turns into logits.
-
-    Attributes:
-        output_size: O, features of its output.
-    """
+    """Reads target tokens and a memory, and makes what the readout turns into logits."""
 
     output_size: int
+    """O, features of its output."""
 
     def prepare(self, memory: Memory) -> Memory:
         """Compute what all steps share, once a source."""
@@ -63,13 +65,7 @@ class Decoder(nn.Module, ABC):
 
     @abstractmethod
     def step(self, embedded: Float[Tensor, "B 1 E"], state: State, memory: Memory) -> DecoderOutput:
-        """Read one token.
-
-        Args:
-            embedded: the previous token, embedded.
-            state: from :meth:`start` or the step before.
-            memory: from :meth:`prepare`.
-        """
+        """Read the previous token; ``state`` is from :meth:`start` or the step before."""
 
     def unroll(self, embedded: Float[Tensor, "B T E"], memory: Memory) -> DecoderOutput:
         """Read a known target step by step from the start (teacher forcing)."""
@@ -89,22 +85,19 @@ class RecurrentDecoder(Decoder):
     """A decoder with GRU or LSTM cells, whose initial state comes from the encoder's final state.
 
     Args:
-        input_size: features that enter the cells at each step.
-        hidden_size: H.
-        final_size: F, features of the encoder's final state.
+        sizes: from the model.
         rnn: builds the cells.
+        input_size: features that enter the cells at each step.
         bridge: builds the map from the encoder's final state to the initial state.
     """
 
-    def __init__(
-        self, *, input_size: int, hidden_size: int, final_size: int, rnn: BuildRecurrence, bridge: BuildBridge
-    ) -> None:
+    def __init__(self, *, sizes: Sizes, rnn: BuildRecurrence, input_size: int, bridge: BuildBridge) -> None:
         super().__init__()
-        self.rnn = rnn(input_size=input_size, hidden_size=hidden_size)
+        self.rnn = rnn(input_size=input_size, hidden_size=sizes.hidden)
         self.bridge = bridge(
-            final_size=final_size, hidden_size=hidden_size, layers=self.rnn.layers, parts=self.rnn.parts
+            final_size=sizes.final, hidden_size=sizes.hidden, layers=self.rnn.layers, parts=self.rnn.parts
         )
-        self.output_size = hidden_size
+        self.output_size = sizes.hidden
 
     def start(self, memory: Memory) -> State:
         """The cells' initial state, parts [B, L, H]."""

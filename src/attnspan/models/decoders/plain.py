@@ -9,45 +9,21 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attnspan.models.bridge import Bridge, BuildBridge
-from attnspan.models.decoders.base import BuildDecoder, DecoderOutput, RecurrentDecoder
+from attnspan.models.decoders.base import BuildDecoder, DecoderOutput, RecurrentDecoder, Sizes
 from attnspan.models.memory import Memory
 from attnspan.models.recurrence.recurrence import BuildRecurrence, State
 
 
 class PlainDecoder(RecurrentDecoder):
-    """s_t = RNN(y_{t-1}, s_{t-1}): the source enters through the initial state only (Sutskever et al. 2014).
+    """s_t = RNN(y_{t-1}, s_{t-1}): the source enters through the initial state only (Sutskever et al. 2014)."""
 
-    Args:
-        embedding_size: E.
-        hidden_size: H.
-        memory_size: M; not used.
-        final_size: F, features of the encoder's final state.
-        rnn: builds the cells.
-        bridge: builds the map from the encoder's final state to the initial state.
-    """
-
-    def __init__(
-        self,
-        *,
-        embedding_size: int,
-        hidden_size: int,
-        memory_size: int,
-        final_size: int,
-        rnn: BuildRecurrence,
-        bridge: BuildBridge = Bridge,
-    ) -> None:
-        super().__init__(
-            input_size=self.input_size(embedding_size=embedding_size, final_size=final_size),
-            hidden_size=hidden_size,
-            final_size=final_size,
-            rnn=rnn,
-            bridge=bridge,
-        )
+    def __init__(self, *, sizes: Sizes, rnn: BuildRecurrence, bridge: BuildBridge = Bridge) -> None:
+        super().__init__(sizes=sizes, rnn=rnn, input_size=self.input_size(sizes), bridge=bridge)
 
     @staticmethod
-    def input_size(*, embedding_size: int, final_size: int) -> int:
+    def input_size(sizes: Sizes) -> int:
         """Features that enter the cells at each step: those of y_{t-1}."""
-        return embedding_size
+        return sizes.embedding
 
     def step(self, embedded: Float[Tensor, "B T E"], state: State, memory: Memory) -> DecoderOutput:
         """Read one token, or, since no step waits for the output of another, any number of them."""
@@ -63,9 +39,9 @@ class PlainEveryStepDecoder(PlainDecoder):
     """s_t = RNN([y_{t-1}; f], s_{t-1}): the encoder's final state f enters every step (Cho et al. 2014)."""
 
     @staticmethod
-    def input_size(*, embedding_size: int, final_size: int) -> int:
+    def input_size(sizes: Sizes) -> int:
         """[y_{t-1}; f] has E + F features."""
-        return embedding_size + final_size
+        return sizes.embedding + sizes.final
 
     def step(self, embedded: Float[Tensor, "B T E"], state: State, memory: Memory) -> DecoderOutput:
         """Read any number of tokens, each concatenated with f."""
@@ -80,50 +56,30 @@ class PlainWideDecoder(PlainDecoder):
     other decoder's number of parameters, found by counting. All else in the model is the same for both.
 
     Args:
-        embedding_size: E.
-        hidden_size: H.
-        memory_size: M, for the other decoder.
-        final_size: F.
+        sizes: from the model.
         rnn: builds the cells of both.
         as_large_as: builds the other decoder.
     """
 
-    def __init__(
-        self,
-        *,
-        embedding_size: int,
-        hidden_size: int,
-        memory_size: int,
-        final_size: int,
-        rnn: BuildRecurrence,
-        as_large_as: BuildDecoder,
-    ) -> None:
+    def __init__(self, *, sizes: Sizes, rnn: BuildRecurrence, as_large_as: BuildDecoder) -> None:
         def parameters(build: BuildDecoder, width: int) -> int:
             with torch.device("meta"):  # sizes without numbers
-                decoder = build(
-                    embedding_size=embedding_size,
-                    hidden_size=width,
-                    memory_size=memory_size,
-                    final_size=final_size,
-                    rnn=rnn,
-                )
+                decoder = build(sizes=replace(sizes, hidden=width), rnn=rnn)
             return sum(parameter.numel() for parameter in decoder.parameters())
 
         def excess(width: int) -> int:
-            return parameters(PlainDecoder, width) + width * hidden_size - wanted
+            return parameters(PlainDecoder, width) + width * sizes.hidden - wanted
 
-        wanted, low, high = parameters(as_large_as, hidden_size), 0, 1
+        wanted, low, high = parameters(as_large_as, sizes.hidden), 0, 1
         while excess(high) < 0:
             low, high = high, 2 * high
         while high - low > 1:  # too few parameters at low, enough at high
             middle = (low + high) // 2
             low, high = (middle, high) if excess(middle) < 0 else (low, middle)
         width = high if low == 0 or excess(high) <= -excess(low) else low
-        super().__init__(
-            embedding_size=embedding_size, hidden_size=width, memory_size=memory_size, final_size=final_size, rnn=rnn
-        )
-        self.narrow = nn.Linear(width, hidden_size, bias=False)  # P
-        self.output_size = hidden_size
+        super().__init__(sizes=replace(sizes, hidden=width), rnn=rnn)
+        self.narrow = nn.Linear(width, sizes.hidden, bias=False)  # P
+        self.output_size = sizes.hidden
 
     def step(self, embedded: Float[Tensor, "B T E"], state: State, memory: Memory) -> DecoderOutput:
         """Read any number of tokens with the wide state."""

@@ -3,56 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from attnspan.models.decoders.base import Decoder, DecoderOutput
+from attnspan.models.decoders.base import Decoder, DecoderOutput, Sizes
 from attnspan.models.memory import Memory
 from attnspan.models.recurrence.recurrence import BuildRecurrence, State
-from attnspan.models.transformer_layers import (
-    DecoderLayer,
-    Positions,
-    check_layers,
-    initialise_matrices,
-    keys_and_values,
-)
+from attnspan.models.transformer_layers import DecoderLayer, Stack, keys_and_values
 
 
-class TransformerDecoder(Decoder):
+class TransformerDecoder(Stack, Decoder):
     """Layers of self-attention to earlier tokens, cross-attention to the memory, and feed-forward (section 3.1).
 
     The state is the key-value cache: for each layer the keys and values of the t tokens read so far, [B, t, 2H]. A step
     works on the new tokens only. Keys and values of the memory are computed once a source. The weights are the last
     layer's over the memory, averaged over its heads.
 
-    Args:
-        embedding_size: E.
-        hidden_size: H.
-        memory_size: M.
-        final_size: F; not used.
-        rnn: not used.
-        layers: L.
-        heads: of each attention. They share H equally.
-        feedforward_size: features inside the feed-forward sublayers.
-        dropout: probability, on attention weights, inside the feed-forward sublayers and on a sublayer's output.
-        norm_first: normalise the input of each sublayer, and the last layer's output once more; if false, normalise
-            the sum of a sublayer's input and output, as in the paper.
+    Its settings are those of :class:`~attnspan.models.transformer_layers.Stack`; ``rnn`` is not used.
 
     Raises:
         ValueError: M is not H.
     """
 
-    layers: Iterable[DecoderLayer]
+    layers: Iterable[DecoderLayer]  # type: ignore[assignment]
 
     def __init__(
         self,
         *,
-        embedding_size: int,
-        hidden_size: int,
-        memory_size: int,
-        final_size: int,
+        sizes: Sizes,
         rnn: BuildRecurrence,
         layers: int,
         heads: int,
@@ -60,26 +41,19 @@ class TransformerDecoder(Decoder):
         dropout: float,
         norm_first: bool,
     ) -> None:
-        super().__init__()
-        check_layers(hidden_size, layers, heads, feedforward_size, dropout, norm_first)
-        if memory_size != hidden_size:
+        H = sizes.hidden
+        if sizes.memory != H:
             raise ValueError(
-                f"model.hidden_size={hidden_size} and encoder.hidden_size={memory_size} differ, and all sublayers of a "
+                f"model.hidden_size={H} and encoder.hidden_size={sizes.memory} differ, and all sublayers of a "
                 "transformer's decoder have one size"
             )
-        self.positions = Positions(embedding_size=embedding_size, hidden_size=hidden_size)
-        self.layers = nn.ModuleList(  # type: ignore[assignment]  # to torch, any modules
-            DecoderLayer(hidden_size, heads, feedforward_size, dropout, batch_first=True, norm_first=norm_first)
-            for _ in range(layers)
-        )
-        self.norm = nn.LayerNorm(hidden_size) if norm_first else nn.Identity()
-        initialise_matrices(self)
-        self.output_size = hidden_size
+        super().__init__(DecoderLayer, sizes.embedding, H, layers, heads, feedforward_size, dropout, norm_first)
+        self.output_size = H
 
     def prepare(self, memory: Memory) -> Memory:
         """Compute the keys and values of the memory for each layer, concatenated."""
         parts = [keys_and_values(layer.multihead_attn, memory.states) for layer in self.layers]
-        return memory.with_keys(torch.cat(parts, -1))
+        return replace(memory, keys=torch.cat(parts, -1))
 
     def start(self, memory: Memory) -> State:
         """An empty cache."""

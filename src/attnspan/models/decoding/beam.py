@@ -7,14 +7,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from attnspan.errors import check_counts, check_numbers
-from attnspan.models.decoding.strategy import (
-    DecodingStrategy,
-    Hypotheses,
-    LengthLimit,
-    Specials,
-    make_hypotheses,
-    next_log_probs,
-)
+from attnspan.models.decoding.strategy import DecodingStrategy, Hypotheses, LengthLimit, Specials
 from attnspan.models.memory import Memory
 from attnspan.models.seq2seq import Seq2Seq
 
@@ -28,7 +21,6 @@ class Beam(DecodingStrategy):
     first ended hypothesis instead, or normalise otherwise.
 
     Args:
-        limit: how long a hypothesis may become.
         beam_size: slots in the beam.
         length_normalisation: a; 0 compares log p as it is.
     """
@@ -58,7 +50,7 @@ class Beam(DecodingStrategy):
         scores[:, 0] = 0.0
         slots = torch.full((B,), K, device=device)
         for t in range(longest + 1):
-            log_probs, state = next_log_probs(model, previous, state, memory, specials)
+            log_probs, state = self.next_log_probs(model, previous, state, memory, specials)
             V = log_probs.size(-1)
             top, index = (scores.unsqueeze(-1) + log_probs.view(-1, K, V)).flatten(1).topk(K, dim=1)
             parent, token = index // V, index % V
@@ -95,7 +87,7 @@ class Beam(DecodingStrategy):
                     memory, state = memory.select(kept), tuple(part[kept] for part in state)
                     rows, slots, scores = rows[running], slots[running], scores[running]
                     prefixes, previous = prefixes[running], previous[kept]
-        return make_hypotheses(tokens, log_prob, truncated, specials)
+        return self.make_hypotheses(tokens, log_prob, truncated, specials)
 
 
 def _store(

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from attnspan.models.decoding.strategy import DecodingStrategy, Hypotheses, Specials, make_hypotheses, next_log_probs
+from attnspan.models.decoding.strategy import DecodingStrategy, Hypotheses, Specials
 from attnspan.models.memory import Memory
 from attnspan.models.seq2seq import Seq2Seq
 
@@ -28,7 +28,7 @@ class Greedy(DecodingStrategy):
         previous = torch.full((B,), specials.bos, dtype=torch.long, device=device)
         finished = torch.zeros(B, dtype=torch.bool, device=device)
         for t in range(longest + 1):
-            log_probs, state = next_log_probs(model, previous, state, memory, specials)
+            log_probs, state = self.next_log_probs(model, previous, state, memory, specials)
             best, previous = log_probs.max(dim=-1)
             cut = ~finished & (previous != specials.eos) & (limits[rows] <= t)
             truncated[rows] |= cut
@@ -43,4 +43,4 @@ class Greedy(DecodingStrategy):
                 if len(running) < len(rows):
                     rows, previous, finished = rows[running], previous[running], finished[running]
                     memory, state = memory.select(running), tuple(part[running] for part in state)
-        return make_hypotheses(tokens, log_prob, truncated, specials)
+        return self.make_hypotheses(tokens, log_prob, truncated, specials)

@@ -13,15 +13,12 @@ from attnspan.models.recurrence.recurrence import BuildRecurrence
 
 
 class Encoder(nn.Module, ABC):
-    """Turns an embedded source into a memory.
-
-    Attributes:
-        memory_size: M, features of a memory position.
-        final_size: F, features of its final state.
-    """
+    """Turns an embedded source into a memory."""
 
     memory_size: int
+    """M, features of a memory position."""
     final_size: int
+    """F, features of its final state."""
 
     @abstractmethod
     def forward(self, embedded: Float[Tensor, "B S E"], lengths: Int[Tensor, " B"]) -> Memory:
@@ -32,4 +29,4 @@ class BuildEncoder(Protocol):
     """An encoder class with its own settings filled in (``_partial_: true`` in the config)."""
 
     def __call__(self, *, embedding_size: int, rnn: BuildRecurrence) -> Encoder:
-        """Build the encoder for this size; ``rnn`` builds its cells."""
+        """Build the encoder for E = ``embedding_size``; ``rnn`` builds its cells."""

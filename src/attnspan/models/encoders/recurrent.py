@@ -23,10 +23,8 @@ class BidirectionalEncoder(Encoder):
 
     The final state is, layer by layer, [forward h after the last token; backward h after the first token].
 
-    Args:
-        embedding_size: E, features of an embedded source token.
+    Args, besides those of :class:`~attnspan.models.encoders.base.BuildEncoder`:
         hidden_size: M, half of it from each direction.
-        rnn: builds the cells of one direction in one layer.
         layers: number of layers.
         dropout: probability, between layers only.
         final_state: of ``both`` directions, or of ``backward`` only, as in the paper.
@@ -81,10 +79,8 @@ class UnidirectionalEncoder(Encoder):
 
     The source is packed: torch gives an LSTM's c at the end of each source in no other way.
 
-    Args:
-        embedding_size: E, features of an embedded source token.
+    Args, besides those of :class:`~attnspan.models.encoders.base.BuildEncoder`:
         hidden_size: M.
-        rnn: builds the cells.
         layers: number of layers.
         reverse: read each source from its last token to its first. Memory position j is token j all the same.
     """

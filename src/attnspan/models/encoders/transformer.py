@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from attnspan.models.encoders.base import Encoder
 from attnspan.models.memory import Memory
 from attnspan.models.recurrence.recurrence import BuildRecurrence
-from attnspan.models.transformer_layers import EncoderLayer, Positions, check_layers, initialise_matrices
+from attnspan.models.transformer_layers import EncoderLayer, Stack
 
 
-class TransformerEncoder(Encoder):
+class TransformerEncoder(Stack, Encoder):
     """Layers of self-attention and feed-forward (section 3.1). The final state is the mean of its states.
 
-    Args:
-        embedding_size: E, features of an embedded source token.
-        hidden_size: M.
-        rnn: not used.
-        layers: L.
-        heads: of each attention. They share M equally.
-        feedforward_size: features inside the feed-forward sublayers.
-        dropout: probability, on attention weights, inside the feed-forward sublayers and on a sublayer's output.
-        norm_first: normalise the input of each sublayer, and the last layer's states once more; if false, normalise
-            the sum of a sublayer's input and output, as in the paper.
+    Its settings are those of :class:`~attnspan.models.transformer_layers.Stack`, where H is M; ``rnn`` is not used.
     """
 
     def __init__(
@@ -39,17 +30,10 @@ class TransformerEncoder(Encoder):
         dropout: float,
         norm_first: bool,
     ) -> None:
-        super().__init__()
-        check_layers(hidden_size, layers, heads, feedforward_size, dropout, norm_first)
-        self.positions = Positions(embedding_size=embedding_size, hidden_size=hidden_size)
-        self.layers = nn.ModuleList(
-            EncoderLayer(hidden_size, heads, feedforward_size, dropout, batch_first=True, norm_first=norm_first)
-            for _ in range(layers)
+        super().__init__(
+            EncoderLayer, embedding_size, hidden_size, layers, heads, feedforward_size, dropout, norm_first
         )
-        self.norm = nn.LayerNorm(hidden_size) if norm_first else nn.Identity()
-        initialise_matrices(self)
-        self.memory_size = hidden_size
-        self.final_size = hidden_size
+        self.memory_size = self.final_size = hidden_size
 
     def forward(self, embedded: Float[Tensor, "B S E"], lengths: Int[Tensor, " B"]) -> Memory:
         """Read embedded sources of ``lengths``, at least 1."""

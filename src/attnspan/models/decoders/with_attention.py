@@ -1,0 +1,98 @@
+"""What Bahdanau's and Luong's wirings share: an attention, and a kernel that unrolls a whole target.
+
+Such a kernel is an autograd function. Its first arguments are always the cell, the input's share of the gates, keys,
+states and mask, then the weights of what else enters the cell, of the previous state, and the latter's bias. Weights
+of the wiring and the initial state follow. It returns outputs, weights and parts of the final state.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from attnspan.errors import check_switches
+from attnspan.kernels.cells import cell_kernel, is_supported
+from attnspan.models.attention.attention import Attention
+from attnspan.models.attention.scores import BuildScore, Score
+from attnspan.models.attention.windows import BuildWindow, GlobalWindow
+from attnspan.models.bridge import BuildBridge
+from attnspan.models.decoders.base import DecoderOutput, RecurrentDecoder, Sizes
+from attnspan.models.memory import Memory
+from attnspan.models.recurrence.recurrence import BuildRecurrence, CellState, State
+
+
+class AttentionDecoder(RecurrentDecoder):
+    """A recurrent decoder with attention. Its state is that of the cells and of the attention.
+
+    Args:
+        sizes: from the model.
+        rnn: builds the cells.
+        input_size: features that enter the cells at each step.
+        score: compares the query with the memory.
+        window: which positions a step may attend to.
+        bridge: builds the map from the encoder's final state to the initial state.
+        fused: unroll by ``kernel`` where it covers score, window and cells: the same numbers in less time.
+    """
+
+    kernel: type[torch.autograd.Function]
+    kernel_scores: tuple[type[Score], ...]
+    """The scores that the kernel covers, over all positions and with one layer of cells."""
+
+    def __init__(
+        self,
+        *,
+        sizes: Sizes,
+        rnn: BuildRecurrence,
+        input_size: int,
+        score: BuildScore,
+        window: BuildWindow,
+        bridge: BuildBridge,
+        fused: bool,
+    ) -> None:
+        check_switches(fused=fused)
+        super().__init__(sizes=sizes, rnn=rnn, input_size=input_size, bridge=bridge)
+        self.attention = Attention(score=score, window=window, query_size=sizes.hidden, memory_size=sizes.memory)
+        # Exactly these classes, for a subclass may compute something else.
+        is_covered = type(self.attention.score) in self.kernel_scores and type(self.attention.window) is GlobalWindow
+        self.fused = fused and is_covered and self.rnn.layers == 1 and is_supported(self.rnn.cells)
+
+    def prepare(self, memory: Memory) -> Memory:
+        """Compute the keys."""
+        return self.attention.prepare(memory)
+
+    def start(self, memory: Memory) -> State:
+        """The cells' initial state from the bridge, and the attention's."""
+        return *super().start(memory), *self.attention.start(memory)
+
+    def unroll(self, embedded: Float[Tensor, "B T E"], memory: Memory) -> DecoderOutput:
+        """Unroll along a known target, by the kernel if ``fused``."""
+        return self._unroll_fused(embedded, memory) if self.fused else super().unroll(embedded, memory)
+
+    @abstractmethod
+    def _unroll_fused(self, embedded: Tensor, memory: Memory) -> DecoderOutput:
+        """Unroll by :meth:`_call_kernel`."""
+
+    def _call_kernel(
+        self, embedded: Tensor, memory: Memory, *weights: Tensor, initial: CellState
+    ) -> tuple[Tensor, ...]:
+        """What the kernel returns, from the wiring's own weights and the cells' initial state."""
+        assert memory.keys is not None
+        E = embedded.size(-1)
+        input_weight, hidden_weight, input_bias, hidden_bias = self.rnn.cells.all_weights[0]
+        input_gates = F.linear(embedded, input_weight[:, :E], input_bias)
+        with torch.autocast(embedded.device.type, enabled=False):  # the recurrence stays in the weights' precision
+            unrolled: tuple[Tensor, ...] = self.kernel.apply(
+                cell_kernel(self.rnn.cells),
+                *(part.to(hidden_weight.dtype) for part in (input_gates, memory.keys, memory.states)),
+                memory.mask,
+                input_weight[:, E:],
+                hidden_weight,
+                hidden_bias,
+                *weights,
+                *(part[:, 0].to(hidden_weight.dtype) for part in initial),
+            )
+        return unrolled
