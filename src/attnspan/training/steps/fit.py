@@ -117,7 +117,7 @@ def fit(prepared: Prepared, *, tracker: WandbMirror | None, report: Callable[[St
 def _train(prepared: Prepared, trainer: L.Trainer, resume_point: ResumePoint | None) -> None:
     if resume_point:
         prepared.log(f"resumes from update {resume_point.update}")
-    path = resume_point and resume_point.path
+    path = resume_point.path if resume_point else None
     with ending_together(trainer):
         trainer.fit(prepared.module, datamodule=prepared.loaders, ckpt_path=path, weights_only=True)
 
