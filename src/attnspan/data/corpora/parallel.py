@@ -11,8 +11,7 @@ from typing import Any
 from attnspan.checksums import sha256
 from attnspan.data.corpora.base import SPLITS, BuildContext
 from attnspan.data.corpora.text import TextCorpus
-from attnspan.data.readers.lines import read_lines
-from attnspan.data.readers.table import Row
+from attnspan.data.readers.table import Row, read_lines
 from attnspan.errors import InputError, nearest
 
 
