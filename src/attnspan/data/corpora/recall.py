@@ -20,10 +20,7 @@ from typing import Any, ClassVar
 
 from attnspan.data.alignment import to_pharaoh
 from attnspan.data.corpora.base import GeneratedCorpus
-from attnspan.errors import InputError, check_counts
-
-SHORTEST = 5
-"""Source tokens: two pairs and one key. Four tokens leave no room for a key, and three leave no choice."""
+from attnspan.errors import SettingError, check_counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +28,8 @@ class Recall(GeneratedCorpus):
     """A source of S tokens has ceil(S / 3) pairs; queried keys in random order fill the rest."""
 
     aligned: ClassVar[bool] = True
+    minimum_length: ClassVar[tuple[int, str]] = (5, "tokens")
+    """Two pairs and one key. Four tokens leave no room for a key, and three leave no choice."""
 
     symbols: int
     """Number of different keys, written k0, k1 and so on, and of values, written v0, v1 and so on."""
@@ -54,14 +53,10 @@ class Recall(GeneratedCorpus):
         super()._check()
         check_counts(symbols=self.symbols)
         for key in ("train_lengths", "test_lengths"):
-            shortest, longest = getattr(self, key)
-            if shortest < SHORTEST:
-                raise InputError(f"data.{key}: must be at least {SHORTEST} tokens, not {shortest}")
+            longest = getattr(self, key)[1]
+            needed = f"a source of {longest} tokens needs {pairs_in(longest)} different keys"
             if pairs_in(longest) > self.symbols:
-                raise InputError(
-                    f"data.{key}: a source of {longest} tokens needs {pairs_in(longest)} different keys, "
-                    f"but data.symbols={self.symbols}"
-                )
+                raise SettingError(key, f"{needed}, but data.symbols={self.symbols}")
 
 
 def pairs_in(length: int) -> int:

@@ -9,23 +9,16 @@ from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from attnspan.data.corpora.base import (
-    SPLITS,
-    BuildContext,
-    Corpus,
-    make_example_id,
-    option,
-)
+from attnspan.data.corpora.base import SIDES, SPLITS, BuildContext, Corpus, check_choice, make_example_id, option
 from attnspan.data.readers.columns import text_cell
 from attnspan.data.readers.table import Row
 from attnspan.data.tokenizer import NORMALIZATIONS, WORDS, Normalizer, Tokenizer
-from attnspan.errors import BadRowError, InputError, check_counts, check_switches, nearest
+from attnspan.errors import BadRowError, InputError, SettingError, check_counts, check_switches
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 ERROR, SKIP = "error", "skip"
-ON_BAD_ROW = (ERROR, SKIP)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,19 +53,14 @@ class TextCorpus(Corpus):
         super()._check()
         check_switches(lowercase=self.lowercase, joint_vocabulary=self.joint_vocabulary)
         check_counts(minimum_count=self.minimum_count, concat=self.concat)
-        if self.normalization is not None and self.normalization not in NORMALIZATIONS:
-            form = str(self.normalization)
-            raise InputError(f"data.normalization: unknown normal form '{form}'; {nearest(form, NORMALIZATIONS)}")
-        if self.on_bad_row not in ON_BAD_ROW:
-            choice = str(self.on_bad_row)
-            raise InputError(f"data.on_bad_row: unknown value '{choice}'; {nearest(choice, ON_BAD_ROW)}")
-        tokenizations = (self.source_tokens, self.target_tokens)
-        if self.joint_vocabulary and len(set(tokenizations)) > 1:
-            raise InputError(
-                f"data.joint_vocabulary: both sides need the same tokenization, not {tokenizations[0]} and "
-                f"{tokenizations[1]}"
-            )
-        if self.minimum_count > 1 and WORDS not in tokenizations:
+        if self.normalization is not None:
+            check_choice("normalization", "normal form", self.normalization, NORMALIZATIONS)
+        check_choice("on_bad_row", "value", self.on_bad_row, (ERROR, SKIP))
+        source, target = self.source_tokens, self.target_tokens
+        if self.joint_vocabulary and source != target:
+            problem = f"both sides need the same tokenization, not {source} and {target}"
+            raise SettingError("joint_vocabulary", problem)
+        if self.minimum_count > 1 and WORDS not in (source, target):
             raise InputError(f"data.minimum_count={self.minimum_count}: needs a side whose tokenization is {WORDS}")
 
     @abstractmethod
@@ -98,12 +86,9 @@ class TextCorpus(Corpus):
         """Read all rows and build the examples."""
         from attnspan.data.arrow import write_dataset
 
-        return {
-            split: write_dataset(
-                context.scratch / split, ["id", *self.columns_of(split)], self._examples(split, context)
-            )
-            for split in SPLITS
-        }
+        columns = {split: ["id", *self.columns_of(split)] for split in SPLITS}
+        rows = {split: self._examples(split, context) for split in SPLITS}
+        return {split: write_dataset(context.scratch / split, columns[split], rows[split]) for split in SPLITS}
 
     def handle_bad_row(self, split: str, error: BadRowError, context: BuildContext) -> None:
         """Count the row if ``on_bad_row`` is ``skip``; otherwise raise ``error``."""
@@ -125,7 +110,7 @@ class TextCorpus(Corpus):
             texts = [row for _, row in group]
             joined = {
                 side: self._normalizer(" ".join(row[side].strip() if self.concat > 1 else row[side] for row in texts))
-                for side in ("source", "target")
+                for side in SIDES
             }
             yield {**texts[0], **joined, "id": make_example_id(split, group[0][0], group[-1][0])}
 

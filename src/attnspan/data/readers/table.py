@@ -113,8 +113,12 @@ def _read_csv(path: Path, required: Sequence[str], columns: Sequence[str] | None
 
 def _csv_records(path: Path, quotes: bool) -> Iterator[tuple[int, list[str]]]:
     """(first line, cells) of each record."""
-    quoting = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
-    reader = csv.reader(read_lines(path), delimiter=SEPARATORS[path.suffix], quoting=quoting, strict=True)
+    reader = csv.reader(
+        read_lines(path),
+        delimiter=SEPARATORS[path.suffix],
+        quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE,
+        strict=True,
+    )
     line = 1
     try:
         for cells in reader:
