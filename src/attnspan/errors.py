@@ -72,9 +72,14 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"{hint}known: {', '.join(known)}" if known else "none are known"
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message that is not blank."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+
+
 def reason_of(error: BaseException) -> str:
     """Why something failed, in one line."""
-    words = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    words = first_line(error)
     if isinstance(error, SystemExit):
         return f"sys.exit({words})"
     if is_out_of_memory(error):

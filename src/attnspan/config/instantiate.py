@@ -11,14 +11,13 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
 
 from attnspan.data.corpora.base import Corpus
-from attnspan.errors import InputError, SettingError, nearest
+from attnspan.errors import InputError, SettingError, first_line, nearest
 
 if TYPE_CHECKING:  # torch takes seconds to load, and a corpus does not need it
     from torch import Tensor
@@ -57,11 +56,7 @@ class Builder:
                     raise InputError(f"{key}.{name}: there is no such argument; {nearest(name, known)}")
 
     def __call__(self, *args: Any, **arguments: Any) -> Any:
-        """Build the object.
-
-        Raises:
-            InputError: the class refuses an argument.
-        """
+        """Build the object; :class:`InputError` if the class refuses an argument."""
         arguments = {**self._arguments, **arguments}
         try:
             self._signature.bind(*args, **arguments)  # says in plain words which argument is missing
@@ -69,11 +64,11 @@ class Builder:
         except SettingError as error:
             raise InputError(f"{self._key}.{error.name}: {error.problem}") from error
         except (TypeError, ValueError, RuntimeError, ImportError, InstantiationException) as error:
-            raise InputError(f"{self._key}: {_first_line(error)}") from error
+            raise InputError(f"{self._key}: {_cause(error)}") from error
 
 
 def build(config: dict[str, Any], key: str) -> Any:
-    """Make what ``config[key]`` describes: an object, or a :class:`Builder` that its parent builds later.
+    """Make what ``config[key]`` describes: an object, or a :class:`Builder` that its parent calls later.
 
     Raises:
         InputError: it cannot be made; names the key and says why.
@@ -98,27 +93,18 @@ def _build(node: Any, key: str) -> Any:
     try:
         part = Builder(key, instantiate(target, _convert_="all"), arguments)
     except InstantiationException as error:
-        reason = _missing_name(str(node["_target_"])) or _first_line(error.__cause__ or error)
+        reason = _missing_name(str(node["_target_"])) or _cause(error)
         raise InputError(f"{key}._target_: {reason}") from error
     return part if node.get("_partial_") else part()
 
 
 def build_corpus(config: dict[str, Any]) -> Corpus:
-    """Make the corpus; preparing it checks its keys.
-
-    Raises:
-        InputError: ``data`` lacks a key, or has one that is not known.
-    """
+    """Make the corpus; preparing it checks its keys."""
     return build(config, "data")
 
 
 def assemble_model(config: dict[str, Any], *, source_vocabulary_size: int, target_vocabulary_size: int) -> Seq2Seq:
-    """Make the model with freshly drawn weights.
-
-    Args:
-        config: of a run, resolved.
-        source_vocabulary_size: number of source tokens.
-        target_vocabulary_size: V.
+    """Make the model of a run with freshly drawn weights.
 
     Raises:
         InputError: a part refuses an argument, or the parts do not fit each other.
@@ -136,25 +122,17 @@ def assemble_model(config: dict[str, Any], *, source_vocabulary_size: int, targe
 
 
 def check_optimizer(config: dict[str, Any], parameters: Iterable[Tensor]) -> None:
-    """Make the optimizer and its schedule, and throw them away.
-
-    Raises:
-        InputError: they cannot be made.
-    """
+    """Raise :class:`InputError` if the optimizer and its schedule cannot be made."""
     build(config, "schedule")(build(config, "optimizer")(parameters))
 
 
-def refuse_foreign_targets(config: dict[str, Any], trusted: tuple[str, ...]) -> None:
-    """Allow only classes of trusted packages as ``_target_``: a config that came with a run could name any function.
-
-    Args:
-        config: of a run that was perhaps made elsewhere.
-        trusted: names of top-level packages.
+def refuse_foreign_targets(node: Any, trusted: tuple[str, ...]) -> None:
+    """Allow only classes of the packages ``trusted`` as ``_target_``: a config from elsewhere could name any function.
 
     Raises:
         InputError: names the target.
     """
-    for target in _targets(config):
+    for target in _targets(node):
         if target in _CELLS:
             continue
         package = target.partition(".")[0]
@@ -162,7 +140,7 @@ def refuse_foreign_targets(config: dict[str, Any], trusted: tuple[str, ...]) -> 
             try:
                 found = get_class(target)
             except (ImportError, ValueError) as error:
-                raise InputError(f"{target}: there is no such class ({_first_line(error)})") from error
+                raise InputError(f"{target}: there is no such class ({_cause(error)})") from error
             if found.__module__.partition(".")[0] in trusted:
                 continue
         raise InputError(
@@ -187,12 +165,7 @@ def _missing_name(path: str) -> str | None:
         return _missing_name(parent)
     if module is None or hasattr(module, name):
         return None
-    return f"{module.__name__} has no '{name}'; {nearest(name, _offers(module, name))}"
-
-
-def _offers(module: ModuleType, name: str) -> list[str]:
-    """Classes and functions of a module, or else its submodules; of many, those most like ``name``."""
-    offers = [
+    offers = [  # its classes and functions, or else its submodules; of many, those most like the name
         word
         for word, thing in vars(module).items()
         if not word.startswith("_")
@@ -202,10 +175,12 @@ def _offers(module: ModuleType, name: str) -> list[str]:
         and not getattr(thing, "_is_protocol", False)
     ]
     offers = offers or [part.name for part in pkgutil.iter_modules(getattr(module, "__path__", []))]
-    return offers if len(offers) <= 30 else difflib.get_close_matches(name, offers, n=5, cutoff=0.0)
+    offers = offers if len(offers) <= 30 else difflib.get_close_matches(name, offers, n=5, cutoff=0.0)
+    return f"{module.__name__} has no '{name}'; {nearest(name, offers)}"
 
 
-def _first_line(error: BaseException) -> str:
-    while error.__cause__ is not None:  # what went wrong first
+def _cause(error: BaseException) -> str:
+    """What went wrong first, in one line."""
+    while error.__cause__ is not None:
         error = error.__cause__
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return first_line(error) or type(error).__name__

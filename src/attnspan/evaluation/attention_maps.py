@@ -12,12 +12,7 @@ from attnspan.runs.attention_maps import Heatmap
 
 
 def decode_shown_examples(run: LoadedRun, test: Dataset, *, longest_trained: int) -> dict[str, Heatmap]:
-    """Decode the shown examples one by one.
-
-    Args:
-        run: the trained model.
-        test: the test split.
-        longest_trained: source tokens of the longest training example.
+    """Decode the :func:`shown_examples` of the test split one by one.
 
     Returns:
         Example id -> map; nothing for an arm without attention, and for an empty hypothesis.

@@ -29,7 +29,7 @@ def gold_links(run: Run, ids: Sequence[str], trusted: Sequence[str]) -> dict[str
     from attnspan.data.corpora.base import ALIGNMENT
     from attnspan.data.pipeline.prepare import prepare
 
-    refuse_foreign_targets({"data": run.config.get("data", {})}, ("attnspan", *trusted))
+    refuse_foreign_targets(run.config.get("data"), ("attnspan", *trusted))
     corpus = build_corpus(run.config)
     if not (getattr(corpus, "aligned", False) or getattr(corpus, "alignment", None)):
         return None  # without preparing the corpus: the records have its test split

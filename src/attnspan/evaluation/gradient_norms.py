@@ -21,14 +21,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from attnspan.config.instantiate import assemble_model
 from attnspan.data.alignment import Link
 from attnspan.data.tokenizer import BOS, EOS, PAD
-from attnspan.evaluation.loaded_run import LoadedRun
+from attnspan.evaluation.loaded_run import LoadedRun, batches_of_rows, padded
 from attnspan.models.encoders.base import Encoder
 from attnspan.models.encoders.recurrent import BidirectionalEncoder, UnidirectionalEncoder
 from attnspan.models.seq2seq import Seq2Seq
@@ -36,17 +36,14 @@ from attnspan.models.seq2seq import Seq2Seq
 
 @dataclass(frozen=True, kw_only=True)
 class AlignedExample:
-    """One example and the source positions that its outputs are aligned with.
-
-    Attributes:
-        source: its S token ids.
-        target: its T token ids, without <eos>.
-        links: (source position, target position), both from 0.
-    """
+    """One example and the source positions that its outputs are aligned with."""
 
     source: Sequence[int]
+    """S token ids."""
     target: Sequence[int]
+    """T token ids, without <eos>."""
     links: Sequence[Link]
+    """(source position, target position), both from 0."""
 
 
 def steps_between(encoder: Encoder, link: Link, source_length: int) -> int:
@@ -76,7 +73,7 @@ def initial_model(run: LoadedRun) -> Seq2Seq:
 def gradient_norms(
     model: Seq2Seq, examples: Sequence[AlignedExample], *, outputs: int, batch_size: int = 16
 ) -> list[dict[Link, float]]:
-    """|| d loss_t / d e_j || for the links of each example.
+    """|| d loss_t / d e_j || for those links of each example whose outputs are measured.
 
     The model is converted to float64: the square of a norm below 1e-19 is 0 in float32.
 
@@ -85,15 +82,10 @@ def gradient_norms(
         examples: any number.
         outputs: the largest number of outputs measured in an example, spread evenly over its target.
         batch_size: examples in a batch; the norms do not depend on it, but which outputs are measured does.
-
-    Returns:
-        for each example the norms of the links of the measured outputs.
     """
     model.double()
-    order = sorted(range(len(examples)), key=lambda row: len(examples[row].target))  # neighbours of similar length
     norms: dict[int, dict[Link, float]] = {}
-    for first in range(0, len(order), batch_size):
-        rows = order[first : first + batch_size]
+    for rows in batches_of_rows([len(example.target) for example in examples], batch_size):
         norms.update(zip(rows, _batch_norms(model, [examples[row] for row in rows], outputs), strict=True))
     return [norms[row] for row in range(len(examples))]
 
@@ -113,29 +105,15 @@ def _batch_norms(model: Seq2Seq, examples: Sequence[AlignedExample], outputs: in
 
 def _losses(model: Seq2Seq, examples: Sequence[AlignedExample]) -> tuple[Float[Tensor, "B S E"], Float[Tensor, "B T"]]:
     """The embedded sources and, computed from them, loss_t, 0 in padding."""
-    leaves: list[Tensor] = []
-
-    def as_leaf(module: torch.nn.Module, arguments: tuple[Tensor, ...], embedded: Tensor) -> Tensor:
-        """Begin the graph at the embedded tokens, so that each position has a gradient of its own."""
-        leaves.append(embedded.detach().requires_grad_())
-        return leaves[0]
-
-    source = _padded([example.source for example in examples])
-    lengths = torch.tensor([len(example.source) for example in examples])
-    target = _padded([[BOS, *example.target, EOS] for example in examples])
-    hook = model.source_embedding.register_forward_hook(as_leaf)
+    source, lengths = padded(example.source for example in examples)
+    target, _ = padded([BOS, *example.target, EOS] for example in examples)
+    # The graph begins at the embedded tokens, so that each position has a gradient of its own.
+    embedded = model.source_embedding(source).detach().requires_grad_()
+    hook = model.source_embedding.register_forward_hook(lambda *_: embedded)
     try:
         logits, _ = model(source, lengths, target[:, :-1])
     finally:
         hook.remove()
     expected = target[:, 1:]
     loss = F.cross_entropy(logits.flatten(0, 1), expected.flatten(), ignore_index=PAD, reduction="none")
-    return leaves[0], loss.view_as(expected)
-
-
-def _padded(sequences: Sequence[Sequence[int]]) -> Int[Tensor, "B T"]:
-    """As many columns as the longest has ids."""
-    rows = torch.full((len(sequences), max(map(len, sequences))), PAD)
-    for row, ids in enumerate(sequences):
-        rows[row, : len(ids)] = torch.tensor(ids)
-    return rows
+    return embedded, loss.view_as(expected)

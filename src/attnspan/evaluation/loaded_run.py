@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from attnspan.config.instantiate import assemble_model, build, refuse_foreign_targets
 from attnspan.data.tokenizer import BOS, EOS, PAD, Tokenizer
@@ -25,42 +26,32 @@ SPECIALS = Specials(pad=PAD, bos=BOS, eos=EOS)
 
 @dataclass(frozen=True, kw_only=True)
 class Hypothesis:
-    """What a run decodes from one source.
-
-    Attributes:
-        text: the hypothesis as text.
-        tokens: its T tokens, without <eos>.
-        log_prob: log p(hypothesis | source) in nats, <eos> counted unless truncated.
-        truncated: whether it reached the length limit without <eos>.
-        source_tokens: the S tokens of the source.
-        weights: attention weights on the CPU, None where the arm has none.
-    """
+    """What a run decodes from one source."""
 
     text: str
     tokens: list[str]
+    """T, without <eos>."""
     log_prob: float
+    """log p(hypothesis | source) in nats, <eos> counted unless truncated."""
     truncated: bool
+    """Whether it reached the length limit without <eos>."""
     source_tokens: list[str]
+    """S."""
     weights: Float[Tensor, "T S"] | None
+    """Attention weights on the CPU, None where the arm has none."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class LoadedRun:
-    """A finished run: ``config``, ``model`` (in evaluation mode) and :meth:`decode`."""
+    """A finished run."""
 
-    def __init__(
-        self,
-        *,
-        config: dict[str, Any],
-        model: Seq2Seq,
-        decoding: DecodingStrategy,
-        source: Tokenizer,
-        target: Tokenizer,
-    ) -> None:
-        self.config = config
-        self.model = model
-        self.decoding = decoding
-        self.source_tokenizer = source
-        self.target_tokenizer = target
+    config: dict[str, Any]
+    model: Seq2Seq
+    """In evaluation mode."""
+    decoding: DecodingStrategy
+    """What the run was tested with."""
+    source_tokenizer: Tokenizer
+    target_tokenizer: Tokenizer
 
     def decode(self, sources: Sequence[str], *, beam_size: int | None = None, batch_size: int = 64) -> list[Hypothesis]:
         """Decode texts, free-running.
@@ -81,10 +72,8 @@ class LoadedRun:
         if isinstance(sources, str):
             raise InputError("decode takes a list of sources, and this is one text: decode([text])")
         encoded = [self._encode(number, text) for number, text in enumerate(sources)]
-        order = sorted(range(len(encoded)), key=lambda row: len(encoded[row]))  # neighbours of similar length
         hypotheses: dict[int, Hypothesis] = {}
-        for first in range(0, len(order), batch_size):
-            rows = order[first : first + batch_size]
+        for rows in batches_of_rows([len(ids) for ids in encoded], batch_size):
             hypotheses.update(zip(rows, self._decode(decoding, [encoded[row] for row in rows]), strict=True))
         return [hypotheses[row] for row in range(len(encoded))]
 
@@ -96,10 +85,7 @@ class LoadedRun:
         return ids
 
     def _decode(self, decoding: DecodingStrategy, sources: list[list[int]]) -> list[Hypothesis]:
-        lengths = torch.tensor([len(ids) for ids in sources])
-        source = torch.full((len(sources), int(lengths.max())), PAD)
-        for row, ids in enumerate(sources):
-            source[row, : len(ids)] = torch.tensor(ids)
+        source, lengths = padded(sources)
         device = next(self.model.parameters()).device
         batch = decoding(self.model, source.to(device), lengths, specials=SPECIALS, with_weights=True)
         return [self._hypothesis(batch, row, ids) for row, ids in enumerate(sources)]
@@ -115,6 +101,18 @@ class LoadedRun:
             source_tokens=self.source_tokenizer.tokens(source),
             weights=None if batch.weights is None else batch.weights[row, :length, : len(source)].cpu(),
         )
+
+
+def batches_of_rows(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Every row once, in batches of similar length."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    return [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
+
+
+def padded(sequences: Iterable[Sequence[int]]) -> tuple[Int[Tensor, "B S"], Int[Tensor, " B"]]:
+    """Token ids with ``PAD`` to the longest, and their numbers."""
+    rows = [torch.tensor(ids) for ids in sequences]
+    return pad_sequence(rows, batch_first=True, padding_value=PAD), torch.tensor([len(row) for row in rows])
 
 
 def load_run(directory: str | Path, *, trusted: Sequence[str] = ()) -> LoadedRun:
@@ -133,27 +131,22 @@ def load_run(directory: str | Path, *, trusted: Sequence[str] = ()) -> LoadedRun
     """
     directory = Path(directory)
     config = read_config(directory)
-    model_config: dict[str, Any] = {
-        key: config[key] for key in ("rnn", "encoder", "decoder", "decoding") if key in config
-    }
-    if len(model_config) < 4 or "model" not in config:
+    parts = [config[key] for key in ("rnn", "encoder", "decoder", "decoding") if key in config]
+    if len(parts) < 4 or "model" not in config:
         raise InputError(f"{directory}: its config does not have all of rnn, encoder, decoder, decoding and model")
-    refuse_foreign_targets(model_config, ("attnspan", *trusted))
+    refuse_foreign_targets(parts, ("attnspan", *trusted))
     source = Tokenizer.load(directory / TOKENIZERS / "source.json")
     target = Tokenizer.load(directory / TOKENIZERS / "target.json")
     model = assemble_model(config, source_vocabulary_size=len(source), target_vocabulary_size=len(target))
-    weights = _weights(directory / BEST)
+    state = read_checkpoint(directory / BEST)["state_dict"]
+    weights = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise InputError(
             f"{directory / BEST}: does not fit the model that {CONFIG} describes; another version of attnspan wrote it"
         ) from error
+    decoding = build(config, "decoding")
     return LoadedRun(
-        config=config, model=model.eval(), decoding=build(config, "decoding"), source=source, target=target
+        config=config, model=model.eval(), decoding=decoding, source_tokenizer=source, target_tokenizer=target
     )
-
-
-def _weights(path: Path) -> dict[str, Tensor]:
-    state = read_checkpoint(path)["state_dict"]
-    return {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}

@@ -53,8 +53,8 @@ def _write_attention(prepared: Prepared) -> None:
         config=prepared.config,
         model=module.model.eval(),
         decoding=module.decoding,
-        source=data.source_tokenizer,
-        target=data.target_tokenizer,
+        source_tokenizer=data.source_tokenizer,
+        target_tokenizer=data.target_tokenizer,
     )
     maps = decode_shown_examples(run, data.test, longest_trained=data.training_lengths[1])
     if maps:
