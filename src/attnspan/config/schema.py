@@ -187,7 +187,8 @@ def _explain(error: Any) -> str:
     field = section.model_fields[name]
     if error["type"] == "literal_error":
         return f"{key}: there is no {error['input']!r}; {nearest(str(error['input']), get_args(field.annotation))}"
-    return f"{key}: must be {_kind(field, key)}, not {error['input']!r}"
+    hint = "; logger=none switches W&B off" if key == "logger.wandb" else ""
+    return f"{key}: must be {_kind(field)}, not {error['input']!r}{hint}"
 
 
 def _section(parents: list[Any]) -> type[BaseModel]:
@@ -199,7 +200,7 @@ def _section(parents: list[Any]) -> type[BaseModel]:
     return section
 
 
-def _kind(field: FieldInfo, key: str) -> str:
+def _kind(field: FieldInfo) -> str:
     """What a field may hold, in words."""
     if field.description:
         return field.description
@@ -208,8 +209,7 @@ def _kind(field: FieldInfo, key: str) -> str:
     metadata = [*field.metadata, *getattr(inner, "__metadata__", ())]
     inner = getattr(inner, "__origin__", inner)
     if isinstance(inner, type) and issubclass(inner, BaseModel):
-        hint = "; logger=none switches W&B off" if key == "logger.wandb" else ""
-        return f"one of its group's choices, or a mapping{hint}"
+        return "a mapping" if inner is Wandb else "one of its group's choices, or a mapping"
     if inner is bool:
         return f"{null}true or false"
     if inner is str:
