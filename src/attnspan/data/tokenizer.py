@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
@@ -45,15 +47,9 @@ def count_symbols(text: str) -> int:
 
 
 class Normalizer:
-    """Normalises text before tokenisation. It is idempotent."""
+    """Normalises text to a form in :data:`NORMALIZATIONS`, or none, and then perhaps to lower case; idempotent."""
 
     def __init__(self, *, normalization: str | None, lowercase: bool) -> None:
-        """Compose the steps.
-
-        Args:
-            normalization: a key of :data:`NORMALIZATIONS`, or None.
-            lowercase: whether to convert to lower case afterwards.
-        """
         steps = [NORMALIZATIONS[normalization]()] if normalization else []
         steps += [normalizers.Lowercase()] if lowercase else []
         self.backend = normalizers.Sequence(steps) if steps else None
@@ -81,15 +77,15 @@ class Tokenizer:
         minimum_count: int = 1,
         normalizer: Normalizer | None = None,
     ) -> Tokenizer:
-        """Train a tokenizer.
+        """Train a tokenizer on the normalised texts of the training split.
 
         ``characters`` and ``symbols`` contain every token that occurs, by descending frequency and then by code points.
         ``words`` contains, in the same order, those that occur at least ``minimum_count`` times, up to
         ``vocabulary_size`` entries. ``bpe`` contains all 256 bytes and merges up to ``vocabulary_size`` entries.
 
         Args:
-            tokenization: ``characters``, ``symbols``, ``words`` or ``bpe``.
-            texts: the normalised texts of the training split only.
+            tokenization: one of :data:`TOKENIZATIONS`.
+            texts: not those of validation and test.
             vocabulary_size: maximum number of entries, including special tokens; required by ``bpe``.
             minimum_count: minimum count of a word.
             normalizer: applied to every text before it is encoded.
@@ -97,9 +93,21 @@ class Tokenizer:
         Raises:
             InputError: an unknown tokenization, a vocabulary too small for all bytes, or one without any word.
         """
-        if tokenization not in _TRAIN:
+        if tokenization == "bpe":
+            backend = _train_bpe(texts, vocabulary_size)
+        elif tokenization == "characters":
+            backend = _word_level(chain.from_iterable(texts), pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated"))
+            backend.decoder = decoders.Fuse()
+        elif tokenization == SYMBOLS:
+            backend = _word_level((symbol for text in texts for symbol in text.split()), _AT_WHITE_SPACE)
+        elif tokenization == WORDS:
+            words = (word for text in texts for word, _ in _WORD_SPLIT.pre_tokenize_str(text))
+            backend = _word_level(words, _WORD_SPLIT, vocabulary_size, minimum_count)
+            if backend.get_vocab_size() == len(SPECIALS):
+                keys = f"data.minimum_count={minimum_count}, data.vocabulary_size={vocabulary_size}"
+                raise InputError(f"{keys}: no word is left in the vocabulary")
+        else:
             raise InputError(f"unknown tokenization '{tokenization}'; {nearest(tokenization, TOKENIZATIONS)}")
-        backend = _TRAIN[tokenization](texts, vocabulary_size, minimum_count)
         if normalizer is not None and normalizer.backend is not None:
             backend.normalizer = normalizer.backend
         return cls(backend)
@@ -128,7 +136,14 @@ class Tokenizer:
 
     def tokens(self, ids: Iterable[int]) -> list[str]:
         """Each id as a token for display: special tokens by name, an incomplete UTF-8 character as its stored bytes."""
-        return [self._show(i) for i in ids]
+        decoder = self._backend.decoder
+
+        def show(token_id: int) -> str:
+            stored = self._stored[token_id]
+            text = stored if decoder is None or token_id < len(SPECIALS) else str(decoder.decode([stored]))
+            return stored if "\ufffd" in text else text
+
+        return [show(token_id) for token_id in ids]
 
     def __len__(self) -> int:
         """Number of entries in the vocabulary, including special tokens."""
@@ -155,65 +170,31 @@ class Tokenizer:
             raise InputError(f"{path}: not a tokenizer of attnspan (ids 0 to 3 are not the special tokens)")
         return cls(backend)
 
-    def _show(self, token_id: int) -> str:
-        stored = self._stored[token_id]
-        if self._backend.decoder is None or token_id < len(SPECIALS):
-            return stored
-        text = str(self._backend.decoder.decode([stored]))
-        return stored if "\ufffd" in text else text
 
-
-def _train_characters(texts: Iterable[str], vocabulary_size: int | None, minimum_count: int) -> Backend:
-    backend = _word_level(character for text in texts for character in text)
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
-    backend.decoder = decoders.Fuse()
-    return backend
-
-
-def _train_symbols(texts: Iterable[str], vocabulary_size: int | None, minimum_count: int) -> Backend:
-    backend = _word_level(symbol for text in texts for symbol in text.split())
-    backend.pre_tokenizer = _AT_WHITE_SPACE
-    return backend
-
-
-def _train_words(texts: Iterable[str], vocabulary_size: int | None, minimum_count: int) -> Backend:
-    words = (word for text in texts for word, _ in _WORD_SPLIT.pre_tokenize_str(text))
-    backend = _word_level(words, vocabulary_size, minimum_count)
-    if backend.get_vocab_size() == len(SPECIALS):
-        keys = f"data.minimum_count={minimum_count}, data.vocabulary_size={vocabulary_size}"
-        raise InputError(f"{keys}: no word is left in the vocabulary")
-    backend.pre_tokenizer = _WORD_SPLIT
-    return backend
-
-
-def _word_level(tokens: Iterator[str], vocabulary_size: int | None = None, minimum_count: int = 1) -> Backend:
+def _word_level(
+    tokens: Iterable[str], pre_tokenizer: Any, vocabulary_size: int | None = None, minimum_count: int = 1
+) -> Backend:
     counts = Counter(tokens)
     known = sorted((token for token in counts if counts[token] >= minimum_count), key=lambda t: (-counts[t], t))
     if vocabulary_size is not None:
         known = known[: max(vocabulary_size - len(SPECIALS), 0)]
     vocabulary = {token: token_id for token_id, token in enumerate((*_STORED, *known))}
-    return Backend(models.WordLevel(vocabulary, unk_token=_STORED[UNK]))
+    backend = Backend(models.WordLevel(vocabulary, unk_token=_STORED[UNK]))
+    backend.pre_tokenizer = pre_tokenizer
+    return backend
 
 
-def _train_bpe(texts: Iterable[str], vocabulary_size: int | None, minimum_count: int) -> Backend:
+def _train_bpe(texts: Iterable[str], vocabulary_size: int | None) -> Backend:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     smallest = len(SPECIALS) + len(alphabet)
     if vocabulary_size is None or vocabulary_size < smallest:
-        raise InputError(
-            f"data.vocabulary_size: bpe needs at least {smallest} (256 bytes and {len(SPECIALS)} special tokens), "
-            f"not {vocabulary_size}"
-        )
+        needed = f"bpe needs at least {smallest} (256 bytes and {len(SPECIALS)} special tokens)"
+        raise InputError(f"data.vocabulary_size: {needed}, not {vocabulary_size}")
     learner = Backend(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    learner.train_from_iterator(
-        texts,
-        trainers.BpeTrainer(
-            vocab_size=vocabulary_size - len(SPECIALS),
-            initial_alphabet=sorted(alphabet),
-            special_tokens=[],
-            show_progress=False,
-        ),
-    )
+    size = vocabulary_size - len(SPECIALS)
+    trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=sorted(alphabet), show_progress=False)
+    learner.train_from_iterator(texts, trainer)
     learned = json.loads(learner.to_str())["model"]
     # The trainer would match special tokens in the text, so they are added to the vocabulary afterwards.
     vocabulary = {token: token_id for token_id, token in enumerate(_STORED)}
@@ -222,11 +203,3 @@ def _train_bpe(texts: Iterable[str], vocabulary_size: int | None, minimum_count:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     return backend
-
-
-_TRAIN: dict[str, Callable[[Iterable[str], int | None, int], Backend]] = {
-    "characters": _train_characters,
-    SYMBOLS: _train_symbols,
-    WORDS: _train_words,
-    "bpe": _train_bpe,
-}

@@ -9,11 +9,11 @@ from typing import Any
 
 from attnspan.checksums import sha256
 from attnspan.data.alignment import GoldAlignment
-from attnspan.data.corpora.base import ALIGNMENT, SPLITS, TEST, BuildContext
+from attnspan.data.corpora.base import ALIGNMENT, SIDES, SPLITS, TEST, BuildContext
 from attnspan.data.corpora.text import TextCorpus
 from attnspan.data.readers.table import Row, check_file, read_table
 from attnspan.data.tokenizer import SYMBOLS, count_symbols
-from attnspan.errors import BadRowError, InputError
+from attnspan.errors import BadRowError, InputError, SettingError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,20 +38,17 @@ class Files(TextCorpus):
         super()._check()
         for split in SPLITS:
             if not getattr(self, split):
-                raise InputError(f"data.{split}: is empty; give the path of a file")
+                raise SettingError(split, "is empty; give the path of a file")
             check_file(self.file(split), f"data.{split}")
         if self.alignment is None:
             return
         for side, tokenization in self.tokenizations().items():
             if tokenization != SYMBOLS:
-                raise InputError(
-                    f"data.alignment: links count tokens between white space, so data.{side}_tokens must be "
-                    f"'{SYMBOLS}', not '{tokenization}'"
-                )
+                problem = "links count tokens between white space, so"
+                raise SettingError(ALIGNMENT, f"{problem} data.{side}_tokens must be '{SYMBOLS}', not '{tokenization}'")
         if self.concat > 1:
-            raise InputError(
-                f"data.concat={self.concat}: cannot be combined with data.alignment, whose links are per row"
-            )
+            problem = "cannot be combined with data.alignment, whose links are per row"
+            raise InputError(f"data.concat={self.concat}: {problem}")
 
     def identity(self) -> dict[str, Any]:
         """The fields, with the hash of each file in place of its path."""
@@ -71,11 +68,11 @@ class Files(TextCorpus):
         required = list(self.columns_of(split).values())
         return read_table(self.file(split), required=required, columns=self.columns, quotes=self.quotes)
 
-    def check_row(self, split: str, texts: dict[str, str], location: str) -> None:
+    def check_row(self, texts: dict[str, str], location: str) -> None:
         """Validate the gold links."""
         if ALIGNMENT not in texts:
             return
-        lengths = {f"{side}_length": count_symbols(texts[side]) for side in ("source", "target")}
+        lengths = {f"{side}_length": count_symbols(texts[side]) for side in SIDES}
         try:
             GoldAlignment.parse(texts[ALIGNMENT], location=f"{location}: column '{self.alignment}'", **lengths)
         except InputError as error:

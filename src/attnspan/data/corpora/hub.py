@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -15,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnspan.checksums import sha256
+from attnspan.data.background import in_thread
 from attnspan.data.corpora.base import SPLITS, BuildContext, option
 from attnspan.data.corpora.text import TextCorpus
 from attnspan.data.readers.columns import top_level_columns
 from attnspan.data.readers.streaming import fetched_rows, read_stream
 from attnspan.data.readers.table import ENDINGS, Row, check_file, read_table
-from attnspan.errors import InputError, check_switches, nearest
+from attnspan.errors import InputError, SettingError, check_switches, nearest
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -63,21 +62,18 @@ class Hub(TextCorpus):
     def _check(self) -> None:
         super()._check()
         if not self._is_local and not _HUB_NAME.fullmatch(str(self.path)):
-            raise InputError(f"data.path: {self.path}: no such directory, and not a valid name of a hub dataset")
+            raise SettingError("path", f"{self.path}: no such directory, and not a valid name of a hub dataset")
         check_switches(streaming=self.streaming)
         for split in SPLITS:
-            if self.streaming and "[" in getattr(self, split):
-                raise InputError(
-                    f"data.{split}: '{getattr(self, split)}' is a part of a split, which cannot be streamed; "
-                    "set data.streaming=false"
-                )
+            if self.streaming and "[" in (name := getattr(self, split)):
+                problem = f"'{name}' is a part of a split, which cannot be streamed; set data.streaming=false"
+                raise SettingError(split, problem)
         if self._is_local and self.folder is not None:
             self._check_folder(entry.name for entry in Path(self.path).iterdir() if entry.is_dir())
 
     def identity(self) -> dict[str, Any]:
         """The fields, with the hash of a local directory, or the commit to which the revision resolves now."""
-        identity = super().identity()
-        del identity["streaming"]
+        identity = {key: value for key, value in super().identity().items() if key != "streaming"}
         if self._is_local:
             return identity | {"path": _hash_directory(Path(self.path)), "revision": None}
         return identity | {"revision": self._commit()}
@@ -99,9 +95,8 @@ class Hub(TextCorpus):
     def _check_folder(self, known: Iterable[str]) -> None:
         known = {name for name in known if name and not name.startswith(".")}
         if str(self.folder).partition("/")[0] not in known:
-            raise InputError(
-                f"data.folder: {self.path} has no folder '{self.folder}'; {nearest(str(self.folder), known)}"
-            )
+            hint = nearest(str(self.folder), known)
+            raise InputError(f"data.folder: {self.path} has no folder '{self.folder}'; {hint}")
 
     @property
     def _is_local(self) -> bool:
@@ -117,8 +112,10 @@ class Hub(TextCorpus):
         from huggingface_hub import HfApi
         from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
+        # A hanging name server ignores the timeout of the HTTP client.
+        info = in_thread(lambda: HfApi().dataset_info(self.path, revision=self.revision, timeout=TIMEOUT))
         try:
-            return _with_timeout(lambda: HfApi().dataset_info(self.path, revision=self.revision, timeout=TIMEOUT))
+            return info.result(TIMEOUT)
         except GatedRepoError:
             raise InputError(f"data.path: {self.path}: access is restricted; log in to the hub first") from None
         except RevisionNotFoundError:
@@ -126,9 +123,10 @@ class Hub(TextCorpus):
         except RepositoryNotFoundError:
             raise InputError(f"data.path: {self.path}: no such directory, and no such dataset on the hub") from None
         except Exception as error:  # the client's errors have no base class in common
-            raise InputError(
-                f"data.path: {self.path}: no such directory, and the hub cannot be reached ({_one_line(error)})"
-            ) from error
+            timed_out = isinstance(error, TimeoutError)
+            reason = f"no answer within {TIMEOUT:.0f} s" if timed_out else _one_line(error)
+            problem = f"no such directory, and the hub cannot be reached ({reason})"
+            raise InputError(f"data.path: {self.path}: {problem}") from error
 
     def _load_dataset(self, split: str, scratch: Path, *, streaming: bool = False) -> Any:
         import datasets
@@ -208,27 +206,6 @@ def _check_files(directory: Path) -> None:
         check_file(path, "data.path")
         for _ in read_table(path, required=()):
             pass
-
-
-def _with_timeout(call: Callable[[], Any]) -> Any:
-    """The result of ``call``; a hanging name server ignores the timeout of the HTTP client.
-
-    Raises:
-        TimeoutError: after :data:`TIMEOUT` seconds.
-    """
-    result: Future[Any] = Future()
-
-    def run() -> None:
-        try:
-            result.set_result(call())
-        except BaseException as error:
-            result.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    try:
-        return result.result(TIMEOUT)
-    except TimeoutError as error:
-        raise TimeoutError(str(error) or f"no answer within {TIMEOUT:.0f} s") from error
 
 
 def _one_line(error: BaseException) -> str:

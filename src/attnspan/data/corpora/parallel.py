@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import product, zip_longest
 from pathlib import Path
 from typing import Any
 
 from attnspan.checksums import sha256
-from attnspan.data.corpora.base import SPLITS, BuildContext
+from attnspan.data.corpora.base import SIDES, SPLITS, BuildContext
 from attnspan.data.corpora.text import TextCorpus
 from attnspan.data.readers.table import Row, read_lines
-from attnspan.errors import InputError, nearest
+from attnspan.errors import InputError, SettingError, nearest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,20 +27,18 @@ class Parallel(TextCorpus):
     def _check(self) -> None:
         super()._check()
         if self.source == self.target:
-            raise InputError(f"data.target: must differ from data.source, '{self.source}'")
-        for split in SPLITS:
-            for side in ("source", "target"):
-                if not self.file(split, side).is_file():
-                    stem = Path(getattr(self, split))
-                    known = [path.suffix[1:] for path in stem.parent.glob(f"{stem.name}.*") if path.stem == stem.name]
-                    if not known:
-                        raise InputError(f"data.{split}: {self.file(split, side)}: no such file")
-                    language = str(getattr(self, side))
-                    raise InputError(f"data.{side}: there is no {stem}.{language}; {nearest(language, known)}")
+            raise SettingError("target", f"must differ from data.source, '{self.source}'")
+        for split, side in product(SPLITS, SIDES):
+            if not self.file(split, side).is_file():
+                stem, language = Path(getattr(self, split)), str(getattr(self, side))
+                known = [path.suffix[1:] for path in stem.parent.glob(f"{stem.name}.*") if path.stem == stem.name]
+                if not known:
+                    raise SettingError(split, f"{self.file(split, side)}: no such file")
+                raise SettingError(side, f"there is no {stem}.{language}; {nearest(language, known)}")
 
     def identity(self) -> dict[str, Any]:
         """The fields, with the hashes of both files in place of their path."""
-        files = {split: [sha256(self.file(split, side)) for side in ("source", "target")] for split in SPLITS}
+        files = {split: [sha256(self.file(split, side)) for side in SIDES] for split in SPLITS}
         return super().identity() | files
 
     def split_location(self, split: str) -> str:
@@ -53,19 +51,16 @@ class Parallel(TextCorpus):
         Raises:
             InputError: one file has more lines than the other.
         """
-        source, target = (self.file(split, side) for side in ("source", "target"))
+        source, target = (self.file(split, side) for side in SIDES)
         lines = zip_longest(read_lines(source), read_lines(target))
         for number, (one, other) in enumerate(lines, start=1):
             if one is None or other is None:
                 longer, shorter = (target, source) if one is None else (source, target)
                 rest = number + sum(1 for _ in lines)
-                raise InputError(
-                    f"{split}: {longer} has {rest} lines and {shorter} has {number - 1}; both need the same number"
-                )
-            yield (
-                f"{self.split_location(split)} line {number}",
-                {self.source: one.rstrip("\r\n"), self.target: other.rstrip("\r\n")},
-            )
+                counts = f"{longer} has {rest} lines and {shorter} has {number - 1}"
+                raise InputError(f"{split}: {counts}; both need the same number")
+            texts = {self.source: one.rstrip("\r\n"), self.target: other.rstrip("\r\n")}
+            yield f"{self.split_location(split)} line {number}", texts
 
     def file(self, split: str, side: str) -> Path:
         """The file of one ``side`` of ``split``."""

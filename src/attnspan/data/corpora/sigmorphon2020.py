@@ -14,7 +14,7 @@ from typing import Any
 
 from attnspan.data.corpora.base import SPLITS
 from attnspan.data.corpora.files import Files
-from attnspan.errors import InputError, nearest
+from attnspan.errors import SettingError, nearest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,17 +29,13 @@ class Sigmorphon2020(Files):
     def _check(self) -> None:
         root = Path(self.root)
         if not root.is_dir():
-            raise InputError(f"data.root: {root}: no such directory")
-        known = [
-            folder.name for folder in root.iterdir() if any((folder / f"{split}.tsv").is_file() for split in SPLITS)
-        ]
+            raise SettingError("root", f"{root}: no such directory")
+        known = {path.parent.name for split in SPLITS for path in root.glob(f"*/{split}.tsv") if path.is_file()}
         if self.language not in known:
             what = f"{root} has no language '{self.language}'" if self.language else "no language is given"
-            raise InputError(f"data.language: {what}; {nearest(str(self.language), known)}")
+            raise SettingError("language", f"{what}; {nearest(str(self.language), known)}")
         super()._check()
 
     def identity(self) -> dict[str, Any]:
         """That of the files; the directory does not matter."""
-        identity = super().identity()
-        del identity["root"]
-        return identity
+        return {key: value for key, value in super().identity().items() if key != "root"}

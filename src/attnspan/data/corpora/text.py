@@ -75,12 +75,8 @@ class TextCorpus(Corpus):
         """Field of an example (``source``, ``target``, perhaps ``alignment``) to the column that holds it."""
         return {"source": self.source, "target": self.target}
 
-    def check_row(self, split: str, texts: dict[str, str], location: str) -> None:
-        """Validate the texts of one row further; a hook for subclasses.
-
-        Raises:
-            BadRowError: names ``location``.
-        """
+    def check_row(self, texts: dict[str, str], location: str) -> None:
+        """Validate the texts of one row further and raise :class:`BadRowError`; a hook for subclasses."""
 
     def load(self, context: BuildContext) -> dict[str, Dataset]:
         """Read all rows and build the examples."""
@@ -120,7 +116,7 @@ class TextCorpus(Corpus):
         for number, (location, row) in enumerate(self.raw_rows(split, context)):
             try:
                 texts = {field: text_cell(row, column, location) for field, column in columns.items()}
-                self.check_row(split, texts, location)
+                self.check_row(texts, location)
             except BadRowError as error:
                 self.handle_bad_row(split, error, context)
                 continue
