@@ -63,8 +63,8 @@ def doubling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         config={},
         model=nn.Linear(1, 1),  # type: ignore[arg-type]
         decoding=Doubling(),  # type: ignore[arg-type]
-        source=Tokenizer.train("characters", ["abcdefgh "]),
-        target=Tokenizer.train("characters", ["ABCDEFGH "]),
+        source_tokenizer=Tokenizer.train("characters", ["abcdefgh "]),
+        target_tokenizer=Tokenizer.train("characters", ["ABCDEFGH "]),
     )
     monkeypatch.setattr(loaded, "load_run", lambda directory, trusted: found)
     monkeypatch.chdir(tmp_path)
