@@ -10,8 +10,7 @@ import pytest
 
 from attnspan.data.corpora.base import Corpus
 from attnspan.data.corpora.files import Files
-from attnspan.data.pipeline.prepare import prepare
-from attnspan.data.pipeline.prepared_data import PreparedData
+from attnspan.data.pipeline.prepare import PreparedData, prepare
 from tests.data.small_corpora import ANY_LENGTH, GOOD_CSV, reverse
 
 

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from attnspan.config.instantiate import assemble_model, build
 from attnspan.config.schema import SEQUENCE_ERROR_RATE
 from attnspan.data.pipeline.batches import Batch
-from attnspan.data.pipeline.prepared_data import PreparedData
+from attnspan.data.pipeline.prepare import PreparedData
 from attnspan.data.tokenizer import EOS, PAD, UNK
 from attnspan.evaluation.loaded_run import SPECIALS
 from attnspan.models.decoding.strategy import DecodingStrategy, Hypotheses

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from attnspan.data.pipeline.prepared_data import PreparedData
+from attnspan.data.pipeline.prepare import PreparedData
 from attnspan.errors import InputError, Interrupted, reason_of
 from attnspan.files import read_json
 from attnspan.runs.completeness import is_finished

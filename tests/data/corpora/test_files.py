@@ -11,7 +11,7 @@ import pytest
 
 from attnspan.data.corpora.base import Corpus
 from attnspan.data.corpora.files import Files
-from attnspan.data.pipeline.prepared_data import PreparedData
+from attnspan.data.pipeline.prepare import PreparedData
 from attnspan.errors import InputError
 
 Make = Callable[..., Files]

@@ -10,8 +10,7 @@ from attnspan.data.corpora.base import Corpus, GeneratedCorpus
 from attnspan.data.corpora.copy import Copy
 from attnspan.data.corpora.recall import Recall
 from attnspan.data.corpora.reverse import Reverse
-from attnspan.data.pipeline.prepare import fingerprint_of
-from attnspan.data.pipeline.prepared_data import PreparedData
+from attnspan.data.pipeline.prepare import PreparedData, fingerprint_of
 from attnspan.errors import InputError
 from tests.data.small_corpora import ANY_LENGTH
 

@@ -12,8 +12,7 @@ from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
 from attnspan.data.corpora.base import Corpus, describe_rows
 from attnspan.data.corpora.files import Files
-from attnspan.data.pipeline.prepare import fingerprint_of
-from attnspan.data.pipeline.prepared_data import PreparedData
+from attnspan.data.pipeline.prepare import PreparedData, fingerprint_of
 from attnspan.data.tokenizer import UNK, Normalizer, Tokenizer
 from attnspan.errors import InputError
 from tests.data.small_corpora import ANY_LENGTH

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from attnspan.data.pipeline.batches import Batch, EncodedSplit, TokenBudgetBatches, TrainingLoader, make_loader
-from attnspan.data.pipeline.prepared_data import PreparedData
+from attnspan.data.pipeline.prepare import PreparedData
 from attnspan.data.tokenizer import BOS, EOS, PAD
 from attnspan.errors import InputError
 

@@ -10,7 +10,7 @@ import torch
 
 from attnspan.data.pipeline.batches import Batch
 from attnspan.data.pipeline.datamodule import DataModule
-from attnspan.data.pipeline.prepared_data import PreparedData
+from attnspan.data.pipeline.prepare import PreparedData
 from attnspan.errors import InputError
 
 torch.set_num_threads(1)

@@ -18,9 +18,7 @@ import pytest
 from attnspan.data.corpora.base import Corpus
 from attnspan.data.corpora.files import Files
 from attnspan.data.pipeline import prepare as prepare_module
-from attnspan.data.pipeline import prepared_data as prepared_module
-from attnspan.data.pipeline.prepare import prepare
-from attnspan.data.pipeline.prepared_data import PreparedData
+from attnspan.data.pipeline.prepare import PreparedData, prepare
 from attnspan.data.tokenizer import UNK, Tokenizer
 from attnspan.errors import InputError
 from tests.data.small_corpora import ANY_LENGTH, reverse
@@ -169,13 +167,13 @@ def test_a_large_cache_is_opened_before_it_is_verified(tmp_path: Path, monkeypat
     path = tmp_path / whole.fingerprint / "train.arrow"
     content = path.read_bytes()
     path.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
-    read, begin = prepared_module.find_damage, threading.Event()
+    read, begin = prepare_module.find_damage, threading.Event()
 
     def read_slowly(*where: Any, hashes: bool = True) -> str | None:
         assert not hashes or begin.wait(20)
         return read(*where, hashes=hashes)
 
-    monkeypatch.setattr(prepared_module, "find_damage", read_slowly)
+    monkeypatch.setattr(prepare_module, "find_damage", read_slowly)
     monkeypatch.setattr(prepare_module, "VERIFICATION_WAIT", 0.01)
     opened = prepare(reverse(), cache_dir=tmp_path)
     opened.check_integrity(wait=False)

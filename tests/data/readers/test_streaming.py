@@ -14,8 +14,7 @@ import pytest
 
 from attnspan.data.corpora.base import Corpus
 from attnspan.data.corpora.hub import Hub
-from attnspan.data.pipeline.prepare import prepare
-from attnspan.data.pipeline.prepared_data import PreparedData
+from attnspan.data.pipeline.prepare import PreparedData, prepare
 from attnspan.data.readers import streaming
 from attnspan.errors import InputError
 from tests.data.small_corpora import ANY_LENGTH

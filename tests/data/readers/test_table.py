@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from attnspan.data.corpora.base import Corpus
 from attnspan.data.corpora.files import Files
-from attnspan.data.pipeline.prepared_data import PreparedData
+from attnspan.data.pipeline.prepare import PreparedData
 from attnspan.data.readers.table import read_table
 from attnspan.errors import InputError
 

@@ -48,14 +48,16 @@ def option(default: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildContext:
-    """The directories in which a corpus builds its splits, and the count of rows that it skipped."""
+    """The directories in which a corpus builds its splits, and the counts of rows that it left out, by split."""
 
     scratch: Path
     """An empty directory that is deleted when the corpus is tokenised."""
     downloads: Path
     """A directory that may be created. It survives a failed or killed build and goes when the cache is complete."""
     skipped: Counter[str] = field(default_factory=Counter)
-    """Split to the number of rows that were skipped because they are unusable."""
+    """Unusable rows."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Pairs over the limits."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from attnspan.data.pipeline.batches import Batch, EncodedSplit, TrainingLoader, make_loader, plan_batches
-from attnspan.data.pipeline.prepared_data import PreparedData
+from attnspan.data.pipeline.prepare import PreparedData
 
 
 class DataModule(lightning.LightningDataModule):

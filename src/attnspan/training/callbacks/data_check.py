@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning as L
 
-from attnspan.data.pipeline.prepared_data import PreparedData
+from attnspan.data.pipeline.prepare import PreparedData
 
 
 class WholeData(L.Callback):

@@ -13,7 +13,7 @@ from attnspan.analysis.alignment import attention_columns
 from attnspan.data.alignment import GoldAlignment
 from attnspan.data.corpora.base import ALIGNMENT
 from attnspan.data.pipeline.batches import Batch
-from attnspan.data.pipeline.prepared_data import PreparedData
+from attnspan.data.pipeline.prepare import PreparedData
 from attnspan.data.tokenizer import UNK
 from attnspan.runs.records import Record, score_hypothesis
 from attnspan.training.distributed import gather

@@ -15,7 +15,7 @@ import torch
 from attnspan.config.identity import claim
 from attnspan.config.instantiate import check_optimizer
 from attnspan.data.pipeline.datamodule import DataModule
-from attnspan.data.pipeline.prepared_data import PreparedData
+from attnspan.data.pipeline.prepare import PreparedData
 from attnspan.models.decoding.strategy import LengthLimit
 from attnspan.runs.provenance import code_state
 from attnspan.training.lightning_module import Seq2SeqModule, assemble_module

@@ -9,7 +9,7 @@ import torch
 
 from attnspan.checksums import make_manifest
 from attnspan.data.corpora.base import SPLITS
-from attnspan.data.pipeline.prepared_data import PreparedData
+from attnspan.data.pipeline.prepare import PreparedData
 from attnspan.evaluation.attention_maps import decode_shown_examples
 from attnspan.evaluation.loaded_run import LoadedRun
 from attnspan.files import write_json
