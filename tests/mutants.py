@@ -59,8 +59,8 @@ MUTANTS = {
     ),
     "mask dropped": Mutant(
         file="models/attention/windows.py",
-        old="return _masked_softmax(scores, mask.unsqueeze(1))",
-        new="return _masked_softmax(scores, torch.ones_like(mask).unsqueeze(1))",
+        old="return mask.unsqueeze(1), None",
+        new="return torch.ones_like(mask).unsqueeze(1), None",
         test=f"{_CONTRACT}test_weights_are_weights[luong_general]",
     ),
     "padding of the memory not silenced": Mutant(
@@ -76,9 +76,9 @@ MUTANTS = {
         test=f"{_CONTRACT}test_alone_as_in_a_batch[plain]",
     ),
     "softmax over the wrong axis": Mutant(
-        file="models/attention/windows.py",
-        old="torch.softmax(scores.masked_fill(~mask, -torch.inf), dim=-1)",
-        new="torch.softmax(scores.masked_fill(~mask, -1e9), dim=1)",
+        file="models/attention/attention.py",
+        old="torch.softmax(scores.masked_fill(~positions, -torch.inf), dim=-1)",
+        new="torch.softmax(scores.masked_fill(~positions, -1e9), dim=1)",
         test=f"{_CONTRACT}test_weights_are_weights[luong_general]",
     ),
     "Bahdanau's query is the new state": Mutant(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnspan.errors import SettingError, check_counts, check_numbers, check_switches
+from attnspan.models.recurrence.recurrence import BuildRecurrence
 
 
 class Positions(nn.Module):
@@ -24,10 +25,6 @@ class Positions(nn.Module):
 
     The paper multiplies embeddings by sqrt(H) (section 3.4), and its code draws them with variance 1/H. All arms here
     draw them with variance 1, which includes that factor: multiplied again, they would drown the positions.
-
-    Args:
-        embedding_size: E.
-        hidden_size: H.
     """
 
     def __init__(self, *, embedding_size: int, hidden_size: int) -> None:
@@ -51,9 +48,9 @@ class Stack(nn.Module):
     """Positions, layers and, with ``norm_first``, one more norm: what encoder and decoder share.
 
     Args:
-        layer: class of the layers.
         embedding_size: E.
         hidden_size: H.
+        rnn: not used.
         layers: L.
         heads: of each attention. They share H equally.
         feedforward_size: features inside the feed-forward sublayers.
@@ -65,11 +62,13 @@ class Stack(nn.Module):
         SettingError: one of them cannot be used.
     """
 
+    layer: type[EncoderLayer | DecoderLayer]
+
     def __init__(
         self,
-        layer: type[EncoderLayer | DecoderLayer],
         embedding_size: int,
         hidden_size: int,
+        rnn: BuildRecurrence,
         layers: int,
         heads: int,
         feedforward_size: int,
@@ -85,9 +84,10 @@ class Stack(nn.Module):
             raise SettingError("heads", problem)
         self.positions = Positions(embedding_size=embedding_size, hidden_size=hidden_size)
         self.layers = nn.ModuleList(
-            layer(hidden_size, heads, feedforward_size, dropout, batch_first=True, norm_first=norm_first)
+            self.layer(hidden_size, heads, feedforward_size, dropout, batch_first=True, norm_first=norm_first)
             for _ in range(layers)
         )
+        self.memory_size = self.final_size = self.output_size = hidden_size
         self.norm = nn.LayerNorm(hidden_size) if norm_first else nn.Identity()
         for parameter in self.parameters():  # as ``torch.nn.Transformer`` draws them (Glorot and Bengio 2010)
             if parameter.dim() > 1:

@@ -1,4 +1,4 @@
-"""Attention: a score compares queries with keys, a window turns scores into weights, a weighted sum is the context."""
+"""Attention: a score compares queries with keys, a softmax over a window gives weights and so the context."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from attnspan.models.recurrence.recurrence import State
 
 
 class Attention(nn.Module):
-    """alpha_ij = window(e_ij), c_i = sum_j alpha_ij h_j  (Bahdanau et al. 2015, eq. 5 and 6).
+    """alpha_ij = softmax_j(e_ij), c_i = sum_j alpha_ij h_j  (Bahdanau et al. 2015, eq. 5 and 6).
 
     Its state is the number of steps taken, [B], and the state of the score.
 
@@ -54,7 +54,9 @@ class Attention(nn.Module):
         T = query.size(1)
         step = steps_taken.unsqueeze(1) + torch.arange(1, T + 1, device=steps_taken.device)
         scores = self.score(query, _keys(memory), *score_state)
-        weights = self.window(scores, query, step, memory.mask)
+        positions, factors = self.window(query, step, memory.mask)
+        weights = torch.softmax(scores.masked_fill(~positions, -torch.inf), dim=-1)
+        weights = weights if factors is None else weights * factors
         return (
             weights.to(memory.states.dtype) @ memory.states,
             weights,

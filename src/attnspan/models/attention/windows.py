@@ -1,4 +1,4 @@
-"""Windows: which positions may a step attend to? They turn scores into weights, independently of the score.
+"""Windows: which positions may a step attend to? They limit the softmax, independently of the score.
 
 Steps t and positions s count from 1, as in the papers.
 """
@@ -9,30 +9,22 @@ from abc import ABC, abstractmethod
 from typing import Protocol
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from attnspan.errors import check_counts
 
 
 class Window(nn.Module, ABC):
-    """Turns scores into weights that are never negative and are exactly 0 in padding."""
+    """Says over which positions the softmax of a step is taken."""
 
     @abstractmethod
     def forward(
-        self,
-        scores: Float[Tensor, "B T S"],
-        query: Float[Tensor, "B T Q"],
-        step: Int[Tensor, "B T"],
-        mask: Bool[Tensor, "B S"],
-    ) -> Float[Tensor, "B T S"]:
-        """Compute the weights.
+        self, query: Float[Tensor, "B T Q"], step: Int[Tensor, "B T"], mask: Bool[Tensor, "B S"]
+    ) -> tuple[Bool[Tensor, "B _ S"], Float[Tensor, "B T S"] | None]:
+        """The positions, at least one for each query, and factors of their weights after the softmax, or None.
 
-        Args:
-            scores: of each query and position.
-            query: what the scores were made from.
-            step: t of each query.
-            mask: True at real positions.
+        ``step`` is t of each query, ``mask`` True at real positions.
         """
 
 
@@ -53,14 +45,10 @@ class GlobalWindow(Window):
         super().__init__()
 
     def forward(
-        self,
-        scores: Float[Tensor, "B T S"],
-        query: Float[Tensor, "B T Q"],
-        step: Int[Tensor, "B T"],
-        mask: Bool[Tensor, "B S"],
-    ) -> Float[Tensor, "B T S"]:
-        """Weights that sum to 1."""
-        return _masked_softmax(scores, mask.unsqueeze(1))
+        self, query: Float[Tensor, "B T Q"], step: Int[Tensor, "B T"], mask: Bool[Tensor, "B S"]
+    ) -> tuple[Bool[Tensor, "B _ S"], Float[Tensor, "B T S"] | None]:
+        """All real positions."""
+        return mask.unsqueeze(1), None
 
 
 class LocalWindow(Window):
@@ -75,6 +63,10 @@ class LocalWindow(Window):
         check_counts(half_width=half_width)
         self.half_width = half_width
 
+    def within(self, offset: Shaped[Tensor, "B T S"], mask: Bool[Tensor, "B S"]) -> Bool[Tensor, "B T S"]:
+        """The real positions s with |s - p_t| <= D; ``offset`` is s - p_t."""
+        return mask.unsqueeze(1) & (offset.abs() <= self.half_width)
+
 
 class LocalMonotonicWindow(LocalWindow):
     """p_t = t  (Luong et al. 2015, section 3.2, "local-m").
@@ -84,16 +76,11 @@ class LocalMonotonicWindow(LocalWindow):
     """
 
     def forward(
-        self,
-        scores: Float[Tensor, "B T S"],
-        query: Float[Tensor, "B T Q"],
-        step: Int[Tensor, "B T"],
-        mask: Bool[Tensor, "B S"],
-    ) -> Float[Tensor, "B T S"]:
-        """Weights that sum to 1."""
+        self, query: Float[Tensor, "B T Q"], step: Int[Tensor, "B T"], mask: Bool[Tensor, "B S"]
+    ) -> tuple[Bool[Tensor, "B _ S"], Float[Tensor, "B T S"] | None]:
+        """The real positions near t."""
         centre = torch.minimum(step, mask.sum(dim=1, keepdim=True))
-        offset = _positions(mask) - centre.unsqueeze(-1)
-        return _masked_softmax(scores, mask.unsqueeze(1) & (offset.abs() <= self.half_width))
+        return self.within(_positions(mask) - centre.unsqueeze(-1), mask), None
 
 
 class LocalPredictiveWindow(LocalWindow):
@@ -109,26 +96,17 @@ class LocalPredictiveWindow(LocalWindow):
         self.position = nn.Linear(query_size, 1, bias=False)  # v_p
 
     def forward(
-        self,
-        scores: Float[Tensor, "B T S"],
-        query: Float[Tensor, "B T Q"],
-        step: Int[Tensor, "B T"],
-        mask: Bool[Tensor, "B S"],
-    ) -> Float[Tensor, "B T S"]:
-        """Weights that sum to at most 1."""
+        self, query: Float[Tensor, "B T Q"], step: Int[Tensor, "B T"], mask: Bool[Tensor, "B S"]
+    ) -> tuple[Bool[Tensor, "B _ S"], Float[Tensor, "B T S"] | None]:
+        """The real positions near p_t, and the Gaussian."""
         length = mask.sum(dim=1).view(-1, 1, 1)  # S of each example
         # Positions need more digits than bfloat16 has: above 256 it cannot represent every integer.
         logit = self.position(torch.tanh(self.hidden(query))).to(torch.promote_types(query.dtype, torch.float32))
         offset = _positions(mask) - length * torch.sigmoid(logit)
-        weights = _masked_softmax(scores, mask.unsqueeze(1) & (offset.abs() <= self.half_width))
-        return weights * torch.exp(-2 * (offset / self.half_width) ** 2)  # 1 / (2 sigma^2) = 2 / D^2
+        gaussian = torch.exp(-2 * (offset / self.half_width) ** 2)  # 1 / (2 sigma^2) = 2 / D^2
+        return self.within(offset, mask), gaussian
 
 
 def _positions(mask: Tensor) -> Tensor:
     """1 ... S."""
     return torch.arange(1, mask.size(1) + 1, device=mask.device)
-
-
-def _masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
-    """Softmax over the positions in ``mask`` (at least one in each row); exactly 0 elsewhere."""
-    return torch.softmax(scores.masked_fill(~mask, -torch.inf), dim=-1)

@@ -22,12 +22,13 @@ class TransformerDecoder(Stack, Decoder):
     works on the new tokens only. Keys and values of the memory are computed once a source. The weights are the last
     layer's over the memory, averaged over its heads.
 
-    Its settings are those of :class:`~attnspan.models.transformer_layers.Stack`; ``rnn`` is not used.
+    Its settings are those of :class:`~attnspan.models.transformer_layers.Stack`.
 
     Raises:
         ValueError: M is not H.
     """
 
+    layer = DecoderLayer
     layers: Iterable[DecoderLayer]  # type: ignore[assignment]
 
     def __init__(
@@ -47,8 +48,7 @@ class TransformerDecoder(Stack, Decoder):
                 f"model.hidden_size={H} and encoder.hidden_size={sizes.memory} differ, and all sublayers of a "
                 "transformer's decoder have one size"
             )
-        super().__init__(DecoderLayer, sizes.embedding, H, layers, heads, feedforward_size, dropout, norm_first)
-        self.output_size = H
+        super().__init__(sizes.embedding, H, rnn, layers, heads, feedforward_size, dropout, norm_first)
 
     def prepare(self, memory: Memory) -> Memory:
         """Compute the keys and values of the memory for each layer, concatenated."""

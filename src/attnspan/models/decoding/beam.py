@@ -55,26 +55,28 @@ class Beam(DecodingStrategy):
             top, index = (scores.unsqueeze(-1) + log_probs.view(-1, K, V)).flatten(1).topk(K, dim=1)
             parent, token = index // V, index % V
             top = top.masked_fill(torch.arange(K, device=device) >= slots.unsqueeze(1), -torch.inf)
+            before, prefixes = scores.gather(1, parent), prefixes.gather(1, parent.unsqueeze(-1).expand_as(prefixes))
+            at = torch.arange(len(rows), device=device)
             ended, full = token == specials.eos, (limits[rows] <= t).unsqueeze(1)
 
             # The best that ends here, if it beats what ended before.
             value, which = (top / (t + 1) ** self.length_normalisation).masked_fill(~ended, -torch.inf).max(dim=1)
             is_better = value > best[rows]
-            _store(is_better, rows, which, prefixes, parent, top, tokens, log_prob)
+            tokens[rows] = torch.where(is_better.unsqueeze(1), prefixes[at, which], tokens[rows])
+            log_prob[rows] = torch.where(is_better, top[at, which], log_prob[rows])
             best[rows] = torch.where(is_better, value, best[rows])
             # The best that is cut here, only where nothing has ended: the prefix without its next token.
-            before = scores.gather(1, parent)
             value, which = before.masked_fill(ended | ~full | (top == -torch.inf), -torch.inf).max(dim=1)
             is_cut = (value > -torch.inf) & (best[rows] == -torch.inf)
-            _store(is_cut, rows, which, prefixes, parent, before, tokens, log_prob)
+            tokens[rows] = torch.where(is_cut.unsqueeze(1), prefixes[at, which], tokens[rows])
+            log_prob[rows] = torch.where(is_cut, before[at, which], log_prob[rows])
             truncated[rows] |= is_cut
 
             slots = slots - (ended & (top > -torch.inf)).sum(dim=1)
             scores = top.masked_fill(ended | full, -torch.inf)
-            prefixes = prefixes.gather(1, parent.unsqueeze(-1).expand_as(prefixes))
             prefixes[:, :, t] = token
             previous = token.flatten()
-            origin = (torch.arange(len(rows), device=device).unsqueeze(1) * K + parent).flatten()
+            origin = (at.unsqueeze(1) * K + parent).flatten()
             state = tuple(part[origin] for part in state)
             if t % self.CHECK_EVERY == self.CHECK_EVERY - 1:
                 # log p only falls, so this bounds the final score of a running prefix.
@@ -88,21 +90,3 @@ class Beam(DecodingStrategy):
                     rows, slots, scores = rows[running], slots[running], scores[running]
                     prefixes, previous = prefixes[running], previous[kept]
         return self.make_hypotheses(tokens, log_prob, truncated, specials)
-
-
-def _store(
-    condition: Tensor,
-    rows: Tensor,
-    which: Tensor,
-    prefixes: Tensor,
-    parent: Tensor,
-    scores: Tensor,
-    tokens: Tensor,
-    log_prob: Tensor,
-) -> None:
-    """Write the prefix of candidate ``which`` [B'] and its log p to the results, where ``condition``."""
-    which = which.unsqueeze(1)
-    source = parent.gather(1, which).unsqueeze(-1).expand(-1, 1, prefixes.size(-1))
-    prefix = prefixes.gather(1, source).squeeze(1)
-    tokens[rows] = torch.where(condition.unsqueeze(1), prefix, tokens[rows])
-    log_prob[rows] = torch.where(condition, scores.gather(1, which).squeeze(1), log_prob[rows])

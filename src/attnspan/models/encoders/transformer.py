@@ -8,32 +8,16 @@ from torch import Tensor
 
 from attnspan.models.encoders.base import Encoder
 from attnspan.models.memory import Memory
-from attnspan.models.recurrence.recurrence import BuildRecurrence
 from attnspan.models.transformer_layers import EncoderLayer, Stack
 
 
 class TransformerEncoder(Stack, Encoder):
     """Layers of self-attention and feed-forward (section 3.1). The final state is the mean of its states.
 
-    Its settings are those of :class:`~attnspan.models.transformer_layers.Stack`, where H is M; ``rnn`` is not used.
+    Its settings are those of :class:`~attnspan.models.transformer_layers.Stack`, where H is M.
     """
 
-    def __init__(
-        self,
-        *,
-        embedding_size: int,
-        hidden_size: int,
-        rnn: BuildRecurrence,
-        layers: int,
-        heads: int,
-        feedforward_size: int,
-        dropout: float,
-        norm_first: bool,
-    ) -> None:
-        super().__init__(
-            EncoderLayer, embedding_size, hidden_size, layers, heads, feedforward_size, dropout, norm_first
-        )
-        self.memory_size = self.final_size = hidden_size
+    layer = EncoderLayer
 
     def forward(self, embedded: Float[Tensor, "B S E"], lengths: Int[Tensor, " B"]) -> Memory:
         """Read embedded sources of ``lengths``, at least 1."""
