@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+from hydra.utils import get_method
 
 from attnspan.config.instantiate import build
 from attnspan.runs.former_names import with_todays_names
@@ -64,3 +66,46 @@ def test_a_class_of_somebody_else_is_left_as_it_is() -> None:
 def test_reading_translates(tmp_path: Path) -> None:
     (tmp_path / CONFIG).write_text(yaml.safe_dump(FORMER), encoding="utf-8")
     assert read_config(tmp_path) == with_todays_names(FORMER)
+
+
+PATHS = [
+    "attnspan.data.copy.Copy",
+    "attnspan.data.files.Files",
+    "attnspan.data.hub.Hub",
+    "attnspan.data.parallel.Parallel",
+    "attnspan.data.pronunciation.Pronunciation",
+    "attnspan.data.recall.Recall",
+    "attnspan.data.reverse.Reverse",
+    "attnspan.data.sigmorphon2020.Sigmorphon2020",
+    "attnspan.models.bahdanau.BahdanauDecoder",
+    "attnspan.models.bahdanau.Maxout",
+    "attnspan.models.bridge.CopyBridge",
+    "attnspan.models.encoder.BidirectionalEncoder",
+    "attnspan.models.encoder.UnidirectionalEncoder",
+    "attnspan.models.fused_recurrence.FusedRecurrence",
+    "attnspan.models.luong.LuongDecoder",
+    "attnspan.models.plain.PlainDecoder",
+    "attnspan.models.plain.PlainEveryStepDecoder",
+    "attnspan.models.plain.PlainWideDecoder",
+    "attnspan.models.scores.AdditiveScore",
+    "attnspan.models.scores.CoverageScore",
+    "attnspan.models.scores.DotScore",
+    "attnspan.models.scores.GeneralScore",
+    "attnspan.models.scores.LocationScore",
+    "attnspan.models.scores.ScaledDotScore",
+    "attnspan.models.search.Beam",
+    "attnspan.models.search.Greedy",
+    "attnspan.models.search.LengthLimit",
+    "attnspan.models.transformer.TransformerDecoder",
+    "attnspan.models.transformer.TransformerEncoder",
+    "attnspan.models.windows.LocalMonotonicWindow",
+    "attnspan.models.windows.LocalPredictiveWindow",
+    "attnspan.schedule.warmup_decay",
+]
+"""All that configs named in results version 5."""
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_former_path_leads_somewhere(path: str) -> None:
+    config = with_todays_names({"part": {"_target_": path}})
+    assert get_method(config["part"]["_target_"]).__name__ == path.rpartition(".")[2]
