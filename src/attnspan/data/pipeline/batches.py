@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from attnspan.data.background import in_thread
 from attnspan.data.corpora.base import describe_rows
 from attnspan.data.tokenizer import BOS, EOS, PAD
 from attnspan.errors import InputError
@@ -52,32 +52,22 @@ class Batch:
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """The batch with its token tensors on ``device``."""
-        return replace(
-            self,
-            source=self.source.to(device, non_blocking=non_blocking),
-            target_input=self.target_input.to(device, non_blocking=non_blocking),
-            target_output=self.target_output.to(device, non_blocking=non_blocking),
-        )
+        return self._with_tokens(lambda tokens: tokens.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
         """The batch with its token tensors in pinned memory, for asynchronous transfers to the GPU."""
-        return replace(
-            self,
-            source=self.source.pin_memory(),
-            target_input=self.target_input.pin_memory(),
-            target_output=self.target_output.pin_memory(),
-        )
+        return self._with_tokens(Tensor.pin_memory)
+
+    def _with_tokens(self, move: Callable[[Tensor], Tensor]) -> Batch:
+        names = ("source", "target_input", "target_output")
+        moved: dict[str, Any] = {name: move(getattr(self, name)) for name in names}
+        return replace(self, **moved)
 
 
 class EncodedSplit:
-    """A prepared split; indexing it with a list of rows makes their batch, or the share of one process in it.
+    """A prepared split; indexing it with a list of rows makes their batch, or the share of process ``rank`` in it.
 
     Token ids are read from the memory-mapped Arrow file; only those of the batch are copied.
-
-    Args:
-        dataset: the split.
-        rank: of this process, from 0.
-        ranks: number of processes that share every batch.
     """
 
     def __init__(self, dataset: Dataset, *, rank: int = 0, ranks: int = 1) -> None:
@@ -86,16 +76,9 @@ class EncodedSplit:
         self._ranks = ranks
         self._source = _IdColumn(dataset, "source_ids")
         self._target = _IdColumn(dataset, "target_ids")
-
-    @property
-    def source_lengths(self) -> Int32[np.ndarray, " N"]:
-        """Tokens of each source."""
-        return self._source.lengths
-
-    @property
-    def target_lengths(self) -> Int32[np.ndarray, " N"]:
+        self.source_lengths: Int32[np.ndarray, " N"] = self._source.lengths
+        self.target_lengths: Int32[np.ndarray, " N"] = self._target.lengths
         """Tokens of each target, without ``<eos>``."""
-        return self._target.lengths
 
     def row_location(self, row: int) -> str:
         """Split and rows in the user's data from which row ``row`` was made, for error messages."""
@@ -103,7 +86,7 @@ class EncodedSplit:
         return f"{example_id.partition('-')[0]} {describe_rows(example_id)}"
 
     def __len__(self) -> int:
-        return len(self._source.lengths)
+        return len(self.source_lengths)
 
     def __getitem__(self, rows: Sequence[int]) -> Batch:
         """The batch of ``rows`` in order. With several processes, each gets every ``ranks``-th row.
@@ -113,8 +96,7 @@ class EncodedSplit:
         """
         whole = np.asarray(rows, dtype=np.int64)
         index = whole[self._rank :: self._ranks]
-        placeholder = len(index) == 0
-        if placeholder:
+        if placeholder := len(index) == 0:
             index = whole[:1]
         source_lengths, source = self._source.padded(index)
         target_lengths, target = self._target.padded(index)
@@ -131,7 +113,7 @@ class EncodedSplit:
             target_output=torch.from_numpy(target_output),
             index=torch.from_numpy(index),
             target_tokens=0 if placeholder else int(target_lengths.sum()) + len(index),
-            whole_tokens=int(self._target.lengths[whole].sum()) + len(whole),
+            whole_tokens=int(self.target_lengths[whole].sum()) + len(whole),
             ranks=self._ranks,
         )
 
@@ -166,7 +148,7 @@ class _IdColumn:
 
 
 class TokenBudgetBatches:
-    """Batches of rows of similar length, as many as satisfy ``B * max(S, T) <= batch_tokens``.
+    """Batches of rows of similar length, as many as satisfy ``B * max(S, T) <= batch_tokens``, padding included.
 
     Rows are sorted by length and split into batches. For training, rows of equal length are shuffled in each epoch, and
     then the batches. The sorted lengths do not depend on the epoch, so all epochs have the same number of batches.
@@ -180,13 +162,7 @@ class TokenBudgetBatches:
         batch_tokens: int,
         key: str = "batch_tokens",
     ) -> None:
-        """Plan the batches.
-
-        Args:
-            source_lengths: tokens of each source.
-            target_lengths: tokens of each target, without ``<eos>``.
-            batch_tokens: maximum number of positions on either side of a batch, including padding.
-            key: config key of ``batch_tokens``.
+        """Plan the batches. ``target_lengths`` do not count ``<eos>``; ``key`` is the config key of ``batch_tokens``.
 
         Raises:
             InputError: a single example exceeds the budget.
@@ -212,7 +188,7 @@ class TokenBudgetBatches:
         return [batches[i] for i in draw.permutation(len(batches))]
 
     def _split(self, rows: Int64[np.ndarray, " N"]) -> list[NDArray[np.int64]]:
-        return [rows[first:last] for first, last in zip(self._boundaries[:-1], self._boundaries[1:], strict=True)]
+        return [rows[first:last] for first, last in pairwise(self._boundaries)]
 
 
 def _boundaries(lengths: Int[np.ndarray, " N"], batch_tokens: int) -> list[int]:
@@ -240,6 +216,7 @@ def plan_batches(split: EncodedSplit, batch_tokens: int, key: str) -> TokenBudge
         raise InputError(f"{error} ({split.row_location(longest)})") from None
 
 
+@dataclass(kw_only=True, eq=False)
 class TrainingLoader:
     """Training batches, epoch after epoch; it resumes exactly where it stopped.
 
@@ -247,25 +224,22 @@ class TrainingLoader:
     checkpoints. Batches that workers have prefetched do not count.
     """
 
-    def __init__(
-        self, *, split: EncodedSplit, batches: TokenBudgetBatches, seed: int, workers: int, pin_memory: bool
-    ) -> None:
-        self._split = split
-        self._batches = batches
-        self._seed = seed
-        self._workers = workers
-        self._pin_memory = pin_memory
-        self._epoch = 0
-        self._batch = 0
+    split: EncodedSplit
+    batches: TokenBudgetBatches
+    seed: int
+    workers: int
+    pin_memory: bool
+    _epoch: int = field(default=0, init=False)
+    _batch: int = field(default=0, init=False)
 
     def __len__(self) -> int:
         """Batches per epoch."""
-        return len(self._batches)
+        return len(self.batches)
 
     def __iter__(self) -> Iterator[Batch]:
         """The remaining batches of the current epoch."""
-        rows = self._batches.shuffled(seed=self._seed, epoch=self._epoch)
-        for batch in make_loader(self._split, rows[self._batch :], workers=self._workers, pin_memory=self._pin_memory):
+        rows = self.batches.shuffled(seed=self.seed, epoch=self._epoch)
+        for batch in make_loader(self.split, rows[self._batch :], workers=self.workers, pin_memory=self.pin_memory):
             self._batch += 1
             if self._batch == len(rows):
                 self._epoch, self._batch = self._epoch + 1, 0
@@ -288,7 +262,6 @@ def make_loader(
         split,  # type: ignore[arg-type]  # with batch_size=None, it is indexed by lists of rows
         sampler=rows,
         batch_size=None,
-        collate_fn=_identity,
         num_workers=workers,
         pin_memory=pin_memory,
         # Without one of its own, a loader draws from the global generator.
@@ -306,8 +279,4 @@ def _exit_with_parent(worker: int) -> None:
             run.join()
         os._exit(1)
 
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def _identity(batch: Any) -> Any:
-    return batch
+    in_thread(wait)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import lightning
 import torch
 from torch.utils.data import DataLoader
 
+from attnspan.data.corpora.base import SPLITS, TEST, TRAIN, VALIDATION
 from attnspan.data.pipeline.batches import Batch, EncodedSplit, TrainingLoader, make_loader, plan_batches
 from attnspan.data.pipeline.prepare import PreparedData
 
@@ -29,7 +31,6 @@ class DataModule(lightning.LightningDataModule):
         """Plan the batches.
 
         Args:
-            prepared: the corpus.
             seed: determines the order of training batches, together with the epoch.
             batch_tokens: maximum number of positions on either side of a training batch, including padding.
             evaluation_batch_tokens: ``batch_tokens`` of validation and test.
@@ -43,16 +44,11 @@ class DataModule(lightning.LightningDataModule):
         super().__init__()
         self.prepared = prepared
         self._seed = seed
-        self._workers = workers
-        self._pin_memory = torch.cuda.is_available()
-        self._train, self._validation, self._test = (
-            EncodedSplit(split, rank=rank, ranks=ranks)
-            for split in (prepared.train, prepared.validation, prepared.test)
-        )
-        self._train_batches = plan_batches(self._train, batch_tokens, "loader.batch_tokens")
-        key = "loader.evaluation_batch_tokens"
-        self._validation_batches = plan_batches(self._validation, evaluation_batch_tokens, key)
-        self._test_batches = plan_batches(self._test, evaluation_batch_tokens, key)
+        self._loading: dict[str, Any] = {"workers": workers, "pin_memory": torch.cuda.is_available()}
+        self._splits = {name: EncodedSplit(getattr(prepared, name), rank=rank, ranks=ranks) for name in SPLITS}
+        budgets = dict.fromkeys(SPLITS, (evaluation_batch_tokens, "loader.evaluation_batch_tokens"))
+        budgets[TRAIN] = (batch_tokens, "loader.batch_tokens")
+        self._batches = {name: plan_batches(self._splits[name], *budgets[name]) for name in SPLITS}
         self._decoded: Collection[int] = ()
 
     def skip_decoded(self, rows: Collection[int]) -> None:
@@ -61,23 +57,17 @@ class DataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> TrainingLoader:
         """Training batches; resumable."""
-        return TrainingLoader(
-            split=self._train,
-            batches=self._train_batches,
-            seed=self._seed,
-            workers=self._workers,
-            pin_memory=self._pin_memory,
-        )
+        return TrainingLoader(split=self._splits[TRAIN], batches=self._batches[TRAIN], seed=self._seed, **self._loading)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Every validation example once, sorted by length."""
-        batches = self._validation_batches.in_order()
-        return make_loader(self._validation, batches, workers=self._workers, pin_memory=self._pin_memory)
+        return make_loader(self._splits[VALIDATION], self._batches[VALIDATION].in_order(), **self._loading)
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Every test example that is not decoded yet, sorted by length."""
-        batches = [rows for rows in self._test_batches.in_order() if not all(int(row) in self._decoded for row in rows)]
-        return make_loader(self._test, batches, workers=self._workers, pin_memory=self._pin_memory)
+        batches = self._batches[TEST].in_order()
+        left = [rows for rows in batches if not all(int(row) in self._decoded for row in rows)]
+        return make_loader(self._splits[TEST], left, **self._loading)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Transfer a batch asynchronously, which Lightning does for bare tensors only."""

@@ -2,7 +2,7 @@
 
 Each process tokenises every n-th batch of the split's Arrow file and writes the result to a file of its own, so neither
 the order nor the content of the result depends on the number of processes. The processes are commands,
-``python -m attnspan.data.pipeline.tokenize``, that read one line of JSON. Unlike the workers of a process pool, they do
+``python -m attnspan.data.pipeline.tokenize JSON``. Unlike the workers of a process pool, they do
 not import the main program, and they end when it is killed.
 """
 
@@ -12,7 +12,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -22,13 +21,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from attnspan.data.background import in_thread
+from attnspan.data.corpora.base import SIDES
 from attnspan.data.tokenizer import Tokenizer
 from attnspan.errors import InputError
 
 ROWS_PER_PROCESS = 50_000
 """Rows for which another process pays off."""
-
-_SIDES = ("source", "target")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,22 +97,22 @@ def tokenize(task: TokenizeTask, scratch: Path, *, processes: int | None = None)
 
 def _tokenize_share(task: TokenizeTask, number: int, processes: int) -> Iterator[TokenizedBatch]:
     """The batches of process ``number`` (from 0)."""
-    tokenizers = {side: Tokenizer.load(Path(task.tokenizers[side])) for side in _SIDES}
+    tokenizers = {side: Tokenizer.load(Path(task.tokenizers[side])) for side in SIDES}
     with _open_batches(Path(task.rows)) as batches:
         for batch in islice(batches, number, None, processes):
             yield _tokenize_batch(batch, tokenizers, task)
 
 
 def _tokenize_batch(batch: pa.RecordBatch, tokenizers: Mapping[str, Tokenizer], task: TokenizeTask) -> TokenizedBatch:
-    ids = {side: tokenizers[side].encode_batch(batch[side].to_pylist()) for side in _SIDES}
+    ids = {side: tokenizers[side].encode_batch(batch[side].to_pylist()) for side in SIDES}
     for side, lists in ids.items():
         batch = batch.append_column(f"{side}_ids", pa.array(lists, pa.list_(pa.int32())))
     result = TokenizedBatch(rows=batch)
     kept = []
     for row, example_id in enumerate(batch["id"].to_pylist()):
-        lengths = {side: len(ids[side][row]) for side in _SIDES}
-        empty = [side for side in _SIDES if lengths[side] == 0]
-        too_long = [side for side in _SIDES if (limit := task.limits[side]) is not None and lengths[side] > limit]
+        lengths = {side: len(ids[side][row]) for side in SIDES}
+        empty = [side for side in SIDES if lengths[side] == 0]
+        too_long = [side for side in SIDES if (limit := task.limits[side]) is not None and lengths[side] > limit]
         if empty:
             result.bad.append((example_id, f"the {empty[0]} has no tokens"))
         elif too_long and task.too_long_is_bad:
@@ -130,7 +129,6 @@ def _tokenize_batch(batch: pa.RecordBatch, tokenizers: Mapping[str, Tokenizer], 
 
 
 def _available_cores() -> int:
-    """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -142,25 +140,21 @@ def _open_batches(path: Path) -> Iterator[pa.RecordBatchReader]:
 
 
 def _start(task: TokenizeTask, number: int, processes: int, out: Path) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "attnspan.data.pipeline.tokenize"],
-        stdin=subprocess.PIPE,
+    request = {"task": asdict(task), "number": number, "processes": processes, "out": str(out), "parent": os.getpid()}
+    return subprocess.Popen(
+        [sys.executable, "-m", "attnspan.data.pipeline.tokenize", json.dumps(request)],
+        stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"RAYON_NUM_THREADS": "1"},  # one process per core
         start_new_session=True,  # Ctrl-C goes to the main program only, which terminates this process
     )
-    assert process.stdin is not None
-    request = {"task": asdict(task), "number": number, "processes": processes, "out": str(out), "parent": os.getpid()}
-    process.stdin.write(json.dumps(request) + "\n")
-    process.stdin.flush()
-    return process
 
 
 def main() -> None:
     """Run one of the processes."""
-    request = json.loads(sys.stdin.readline())
-    threading.Thread(target=_exit_with, args=(request["parent"],), daemon=True).start()
+    request = json.loads(sys.argv[1])
+    in_thread(lambda: _exit_with(request["parent"]))
     writer = None
     with ExitStack() as stack:
         for batch in _tokenize_share(TokenizeTask(**request["task"]), request["number"], request["processes"]):

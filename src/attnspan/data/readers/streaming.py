@@ -45,7 +45,12 @@ def read_stream(directory: Path, open_stream: Callable[[], IterableDataset]) -> 
 
 def fetched_rows(directory: Path) -> int:
     """Number of rows that are stored already."""
-    return int(read_json(directory / PROGRESS)["rows"]) if (directory / PROGRESS).is_file() else 0
+    return int(_progress(directory)["rows"])
+
+
+def _progress(directory: Path) -> dict[str, Any]:
+    path = directory / PROGRESS
+    return read_json(path) if path.is_file() else {"parts": 0, "rows": 0, "state": None, "ended": False}
 
 
 def _fetch(directory: Path, open_stream: Callable[[], IterableDataset]) -> int:
@@ -53,9 +58,7 @@ def _fetch(directory: Path, open_stream: Callable[[], IterableDataset]) -> int:
     from attnspan.data.arrow import write_dataset
 
     directory.mkdir(parents=True, exist_ok=True)
-    progress: dict[str, Any] = {"parts": 0, "rows": 0, "state": None, "ended": False}
-    if (directory / PROGRESS).is_file():
-        progress = read_json(directory / PROGRESS)
+    progress = _progress(directory)
     if not progress["ended"]:
         stream = open_stream()
         if progress["state"] is not None:
