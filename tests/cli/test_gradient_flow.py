@@ -17,8 +17,15 @@ from attnspan.analysis.gradient_flow import fit_slopes, norms_by_distance
 from attnspan.cli import gradient_flow
 from attnspan.config.instantiate import assemble_model
 from attnspan.data.tokenizer import BOS, EOS
-from attnspan.evaluation.gradient_flow import _aligned, gold_links, proportional_links
-from attnspan.evaluation.gradient_norms import AlignedExample, gradient_norms, initial_model, steps_between
+from attnspan.evaluation.gradient_norms import (
+    AlignedExample,
+    _aligned,
+    gold_links,
+    gradient_norms,
+    initial_model,
+    proportional_links,
+    steps_between,
+)
 from attnspan.models.seq2seq import Seq2Seq
 from attnspan.runs.finished_run import read_run
 from tests.conftest import TINY, Compose

@@ -23,7 +23,6 @@ from attnspan.analysis.gradient_flow import INITIAL, PER, TRAINED, fit_slopes, n
 from attnspan.analysis.study import build_study
 from attnspan.cli.console import ListParser, open_console
 from attnspan.errors import InputError
-from attnspan.evaluation.gradient_flow import MAX_OUTPUTS, gold_links, measure_norms
 from attnspan.files import write_text
 from attnspan.reporting.formatting import NONE, number
 
@@ -107,6 +106,8 @@ def measure(paths: Sequence[Path], *, out: Path, examples: int, trusted: Sequenc
         raise InputError(f"--examples {examples}: the test split has {len(records)} examples; give 1 to {len(records)}")
     rows = np.unique(np.linspace(0, len(records) - 1, examples).round().astype(int))  # records are sorted by length
     chosen = records.iloc[rows]
+    from attnspan.evaluation.gradient_norms import gold_links, measure_norms  # torch takes seconds to import
+
     gold = gold_links(collection.runs[0], chosen["example_id"].tolist(), trusted)
 
     pairs = []
@@ -131,6 +132,8 @@ def measure(paths: Sequence[Path], *, out: Path, examples: int, trusted: Sequenc
 
 def show(measured: pd.DataFrame, slopes: pd.DataFrame, *, examples: int, alignment: str, console: Console) -> None:
     """Print how it was measured, the slopes, and the norms at the shortest and the longest distances."""
+    from attnspan.evaluation.gradient_norms import MAX_OUTPUTS
+
     ends = [int(measured["steps"].min()), int(measured["steps"].max())]
     near = ends[0] + PER - 1
     far = max(ends[1] - PER + 1, near + 1)
