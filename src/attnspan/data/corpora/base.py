@@ -110,12 +110,14 @@ class Corpus(ABC):
 
     def train_tokenizers(self, train: Dataset) -> dict[str, Tokenizer]:
         """Side to its tokenizer, trained on the training split only."""
+        return {side: self.train_tokenizer(kind, train, side) for side, kind in self.tokenizations().items()}
+
+    def train_tokenizer(self, tokenization: str, train: Dataset, *sides: str, **options: Any) -> Tokenizer:
+        """The tokenizer of the texts of ``sides``; ``options`` are those of :meth:`Tokenizer.train`."""
         from attnspan.data.arrow import read_rows
 
-        return {
-            side: Tokenizer.train(tokenization, (row[side] for row in read_rows(train)), self.vocabulary_size)
-            for side, tokenization in self.tokenizations().items()
-        }
+        texts = (row[side] for row in read_rows(train) for side in sides)
+        return Tokenizer.train(tokenization, texts, self.vocabulary_size, **options)
 
     def check(self) -> None:
         """Validate the fields.

@@ -152,15 +152,9 @@ class Hub(TextCorpus):
         except Exception as error:  # builders raise errors of many types
             if self._is_local:
                 _check_files(Path(self.path))
-            raise InputError(f"{self._likely_key(split, error)}: {_one_line(error)}{hint()}") from error
-
-    def _likely_key(self, split: str, error: Exception) -> str:
-        """The config key that most likely caused ``error``."""
-        if "BuilderConfig" in str(error) or "Config name" in str(error):
-            return f"data.name: {self.path}"
-        if "split" in str(error):
-            return f"data.{split}: {self.path}"
-        return f"data.path: {self.path}"
+            likely = {"BuilderConfig": "name", "Config name": "name", "split": split}
+            key = next((key for word, key in likely.items() if word in str(error)), "path")
+            raise InputError(f"data.{key}: {self.path}: {_one_line(error)}{hint()}") from error
 
     def raw_rows(self, split: str, context: BuildContext) -> Iterator[Row]:
         """The rows of the dataset."""

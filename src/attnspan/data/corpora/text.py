@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attnspan.data.corpora.base import SIDES, SPLITS, BuildContext, Corpus, check_choice, make_example_id, option
 from attnspan.data.readers.columns import text_cell
@@ -95,9 +95,13 @@ class TextCorpus(Corpus):
     def train_tokenizers(self, train: Dataset) -> dict[str, Tokenizer]:
         """One tokenizer per side, or the same one for both."""
         if not self.joint_vocabulary:
-            return {side: self._train(kind, train, side) for side, kind in self.tokenizations().items()}
-        joint = self._train(self.source_tokens, train, "source", "target")
-        return {"source": joint, "target": joint}
+            return super().train_tokenizers(train)
+        return dict.fromkeys(SIDES, self.train_tokenizer(self.source_tokens, train, *SIDES))
+
+    def train_tokenizer(self, tokenization: str, train: Dataset, *sides: str, **options: Any) -> Tokenizer:
+        """The tokenizer of the normalised texts of ``sides``."""
+        options |= {"minimum_count": self.minimum_count, "normalizer": self._normalizer}
+        return super().train_tokenizer(tokenization, train, *sides, **options)
 
     def _examples(self, split: str, context: BuildContext) -> Iterator[dict[str, str]]:
         """Examples of ``concat`` valid rows each."""
@@ -121,17 +125,6 @@ class TextCorpus(Corpus):
                 self.handle_bad_row(split, error, context)
                 continue
             yield number, texts
-
-    def _train(self, tokenization: str, train: Dataset, *sides: str) -> Tokenizer:
-        from attnspan.data.arrow import read_rows
-
-        return Tokenizer.train(
-            tokenization,
-            (row[side] for row in read_rows(train) for side in sides),
-            self.vocabulary_size,
-            minimum_count=self.minimum_count,
-            normalizer=self._normalizer,
-        )
 
     @cached_property
     def _normalizer(self) -> Normalizer:

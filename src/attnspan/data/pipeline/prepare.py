@@ -118,19 +118,13 @@ class PreparedData:
 
     def warnings(self) -> list[str]:
         """What limits the validity of results on this data, one line each."""
-        lines = [
-            f"{split}: {count} pairs are longer than data.limits.{split} and were dropped"
-            for split, count in self.dropped.items()
-            if count
-        ]
+        dropped = [(split, count) for split, count in self.dropped.items() if count]
+        lines = [f"{split}: {n} pairs are longer than data.limits.{split} and were dropped" for split, n in dropped]
         lines += [f"{split}: {count} unusable rows were skipped" for split, count in self.skipped.items()]
         if self.overlap:
             lines.append(f"test: {self.overlap} examples also occur in training")
-        rates = self.unknown_token_rates(TEST)
-        lines += [
-            f"test: {rates[side]:.2%} of the {side} tokens are not in the vocabulary" for side in SIDES if rates[side]
-        ]
-        return lines
+        unknown = [(side, rate) for side, rate in self.unknown_token_rates(TEST).items() if rate]
+        return lines + [f"test: {rate:.2%} of the {side} tokens are not in the vocabulary" for side, rate in unknown]
 
 
 def prepare(corpus: Corpus, *, cache_dir: Path) -> PreparedData:
