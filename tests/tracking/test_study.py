@@ -18,6 +18,7 @@ from attnspan.cli import dashboard, report
 from attnspan.errors import InputError
 from attnspan.reporting.csv_files import points_frame
 from attnspan.tracking.run_logger import _variant
+from attnspan.tracking.study import find_study
 from tests.fake_runs import example, fake_run, fake_study
 from tests.mirrors import Mirrored, read_mirrors
 from tests.tracking.test_run_logger import server
@@ -231,7 +232,7 @@ class TestDashboard:
         study_of(tmp_path / "runs" / "a")
         study_of(tmp_path / "runs" / "b", study="other")
         with pytest.raises(InputError, match=r"of several studies .* of mine, .* of other"):
-            dashboard.find_study([tmp_path / "runs"])
+            find_study([tmp_path / "runs"])
 
     def test_with_a_key_it_saves_all_and_says_where(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -7,6 +7,7 @@ import pandas as pd
 from scipy import stats
 
 INITIAL, TRAINED = "initial", "trained"
+TITLES = {INITIAL: "before training", TRAINED: "after training"}
 
 PER = 10
 """The width of a bin, and the unit of slopes, in recurrent steps."""

@@ -6,11 +6,14 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any, TextIO
 
 from rich.console import Console
+
+from attnspan.errors import InputError
 
 _WIDTH_WITHOUT_TERMINAL = 100
 _WIDE = 10_000
@@ -63,8 +66,46 @@ def unbreakable(stream: TextIO) -> Iterator[TextIO]:
         unbroken.flush()
 
 
+def command(name: str) -> Callable[[Callable[[list[str]], None]], Callable[..., int]]:
+    """Make a command of a function that takes the arguments. It returns an exit code: 2 after an error of one line."""
+
+    def decorate(body: Callable[[list[str]], None]) -> Callable[..., int]:
+        @wraps(body)
+        def main(arguments: Sequence[str] | None = None) -> int:
+            try:
+                body(list(sys.argv[1:] if arguments is None else arguments))
+            except InputError as error:
+                if os.environ.get("ATTNSPAN_TRACEBACK"):  # for developers
+                    raise
+                print(f"{name}: {error}", file=sys.stderr)
+                return 2
+            except KeyboardInterrupt:
+                return 130
+            return 0
+
+        return main
+
+    return decorate
+
+
+def add_trusted(parser: argparse.ArgumentParser) -> None:
+    """Add the option ``--trusted``."""
+    parser.add_argument(
+        "--trusted", action="append", default=[], metavar="PACKAGE",
+        help="another package whose classes a run's config may name, for arms of your own; may be repeated",
+    )  # fmt: skip
+
+
 class ListParser(argparse.ArgumentParser):
     """Reads ``@file`` as one argument per line; empty lines and lines that start with # are skipped."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(fromfile_prefix_chars="@", **settings)
+
+    def add_runs(self) -> None:
+        """Add the argument ``runs``."""
+        words = "a run directory, a directory above some, or @FILE that lists them"
+        self.add_argument("runs", nargs="+", metavar="RUN", help=words)
 
     def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
         """Read one line of such a file."""

@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from attnspan.analysis.collection import collect
-from attnspan.analysis.gradient_flow import INITIAL, PER, TRAINED, fit_slopes, norms_by_distance
+from attnspan.analysis.gradient_flow import PER, TITLES, fit_slopes, norms_by_distance
 from attnspan.analysis.study import build_study
-from attnspan.cli.console import ListParser, open_console
+from attnspan.cli.console import ListParser, add_trusted, command, open_console
 from attnspan.errors import InputError
 from attnspan.files import write_text
 from attnspan.reporting.formatting import NONE, number
@@ -34,70 +32,31 @@ SAME_PLACE = (
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code; input that cannot be used is a one-line error with code 2."""
-    options = _parser().parse_args(arguments)
-    try:
-        measure(
-            [Path(run) for run in options.runs],
-            out=Path(options.out),
-            examples=options.examples,
-            trusted=options.trusted,
-        )
-    except InputError as error:
-        if os.environ.get("ATTNSPAN_TRACEBACK"):  # for developers
-            raise
-        print(f"attnspan-gradient-flow: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = ListParser(
         prog="attnspan-gradient-flow",
-        fromfile_prefix_chars="@",
         description="Measure the gradient of an output token's loss with respect to the source token that it needs, in "
         "the models of finished runs before and after training: its norm against the number of recurrent steps between "
         "the two tokens in a plain encoder-decoder. Prints a table; writes gradient_flow.csv, slopes.csv, "
         "gradient_flow.png and gradient_flow.svg.",
     )
-    parser.add_argument(
-        "runs", nargs="+", metavar="RUN", help="a run directory, a directory above some, or @FILE that lists them"
-    )
+    parser.add_runs()
     parser.add_argument("--out", required=True, metavar="DIR", help="directory of the files")
     parser.add_argument(
-        "--examples",
-        type=int,
-        default=40,
-        metavar="N",
+        "--examples", type=int, default=40, metavar="N",
         help="number of test examples, the same for every run, evenly spread over the test split by length (default: "
         "40)",
-    )
-    parser.add_argument(
-        "--trusted",
-        action="append",
-        default=[],
-        metavar="PACKAGE",
-        help="another package whose classes a run's config may name, for arms of your own; may be repeated",
-    )
+    )  # fmt: skip
+    add_trusted(parser)
     return parser
 
 
-def measure(paths: Sequence[Path], *, out: Path, examples: int, trusted: Sequence[str]) -> None:
-    """Measure, print and write.
-
-    Args:
-        paths: run directories of one data set, or directories above them.
-        out: directory of the files.
-        examples: how many examples of the test split to take.
-        trusted: packages whose classes the runs' configs may name, in addition to attnspan.
-
-    Raises:
-        InputError: an argument cannot be used; says why.
-    """
-    collection = collect(paths)
+@command("attnspan-gradient-flow")
+def main(arguments: list[str]) -> None:
+    """Measure, print and write."""
+    options = _parser().parse_args(arguments)
+    out, examples, trusted = Path(options.out), options.examples, options.trusted
+    collection = collect([Path(run) for run in options.runs])
     for excluded in collection.excluded:
         print(f"excluded: {excluded.directory}: {excluded.reason}", file=sys.stderr)
     arms = build_study(collection).arms  # in the order and the colours of the report
@@ -116,17 +75,16 @@ def measure(paths: Sequence[Path], *, out: Path, examples: int, trusted: Sequenc
             print(f"{arm.label}, seed {run.seed} ...", file=sys.stderr, flush=True)
             pairs.append(measure_norms(run, chosen, gold, trusted).assign(arm=arm.label, seed=run.seed))
     measured = pd.concat(pairs, ignore_index=True)
-    bins, slopes = norms_by_distance(measured), fit_slopes(measured)
-    write_text(out / "gradient_flow.csv", bins.to_csv(index=False, float_format="%.6g"))
-    write_text(out / "slopes.csv", slopes.to_csv(index=False, float_format="%.6g"))
-    alignment = GOLD if gold else SAME_PLACE
+    slopes = fit_slopes(measured)
+    for name, frame in (("gradient_flow.csv", norms_by_distance(measured)), ("slopes.csv", slopes)):
+        write_text(out / name, frame.to_csv(index=False, float_format="%.6g"))
     from attnspan.reporting.gradient_flow_plot import draw, save  # matplotlib takes a second to import
 
     note = "j from the gold alignment" if gold else "j at the relative place of t (no alignment is known)"
     figure = draw(measured, slopes, note=note)
     for suffix in (".png", ".svg"):
         save(figure, out / f"gradient_flow{suffix}")
-    show(measured, slopes, examples=len(chosen), alignment=alignment, console=open_console())
+    show(measured, slopes, examples=len(chosen), alignment=GOLD if gold else SAME_PLACE, console=open_console())
     print(f"files: {out / 'gradient_flow.csv'}, slopes.csv, gradient_flow.png, gradient_flow.svg")
 
 
@@ -137,29 +95,25 @@ def show(measured: pd.DataFrame, slopes: pd.DataFrame, *, examples: int, alignme
     ends = [int(measured["steps"].min()), int(measured["steps"].max())]
     near = ends[0] + PER - 1
     far = max(ends[1] - PER + 1, near + 1)
-    console.print(
-        Text(f"|| d loss_t / d e_j ||, {examples} test examples, at most {MAX_OUTPUTS} outputs of each; {alignment}.")
-    )
-    console.print(Text("Distance: recurrent steps between output t and source token j in a plain encoder-decoder."))
-    console.print(Text("Where a model is certain of a token its gradient is small: compare slopes, not heights.\n"))
+    for line in (
+        f"|| d loss_t / d e_j ||, {examples} test examples, at most {MAX_OUTPUTS} outputs of each; {alignment}.",
+        "Distance: recurrent steps between output t and source token j in a plain encoder-decoder.",
+        "Where a model is certain of a token its gradient is small: compare slopes, not heights.\n",
+    ):
+        console.print(Text(line))
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
-    table.add_column("arm")
-    columns = ("seeds", "pairs", f"decades lost\nper {PER} steps", f"median,\n{ends[0]}–{near} steps")
+    columns = ("arm", "seeds", "pairs", f"decades lost\nper {PER} steps", f"median,\n{ends[0]}–{near} steps")
     for column in (*columns, f"median,\n{far} steps and more"):
-        table.add_column(column, justify="right")
-    for state in (INITIAL, TRAINED):
-        table.add_row(Text({INITIAL: "before training", TRAINED: "after training"}[state], style="bold"))
+        table.add_column(column, justify="left" if column == "arm" else "right")
+    for state, title in TITLES.items():
+        table.add_row(Text(title, style="bold"))
         for one in slopes[slopes["state"] == state].to_dict("records"):
             pairs = measured[(measured["arm"] == one["arm"]) & (measured["state"] == state)]
             interval = NONE if np.isnan(one["low"]) else f"[{number(one['low'], 2)}, {number(one['high'], 2)}]"
             medians = [pairs["norm"][at].median() for at in (pairs["steps"] <= near, pairs["steps"] >= far)]
-            table.add_row(
-                Text(one["arm"]),
-                str(one["seeds"]),
-                f"{one['pairs']:,}",
-                Text(f"{number(one['decades'], 2)} {interval}"),
-                *(NONE if np.isnan(median) else f"{median:.1e}" for median in medians),
-            )
+            ends_of_curve = (NONE if np.isnan(median) else f"{median:.1e}" for median in medians)
+            slope = Text(f"{number(one['decades'], 2)} {interval}")
+            table.add_row(Text(one["arm"]), str(one["seeds"]), f"{one['pairs']:,}", slope, *ends_of_curve)
     console.print(table)
     if (slopes["seeds"] > 1).any():
         console.print(Text("In brackets: 95% t interval over seeds."))

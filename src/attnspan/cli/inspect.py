@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from attnspan.cli.console import open_console
+from attnspan.cli.console import add_trusted, command, open_console
 from attnspan.errors import InputError
 from attnspan.reporting.heatmap_text import lines
 from attnspan.runs.attention_maps import Heatmap
@@ -28,39 +27,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A source to decode.
-
-    Attributes:
-        name: the name of its plots.
-        source: its text.
-        reference: the expected output, where it is known.
-    """
+    """A source to decode."""
 
     name: str
+    """The name of its plots."""
     source: str
     reference: str | None = None
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code; input that cannot be used is a one-line error with code 2."""
-    options = _parser().parse_intermixed_args(arguments)
-    try:
-        inspect(
-            Path(options.run),
-            sources=options.sources,
-            examples=options.examples,
-            beam_size=options.beam_size,
-            out=None if options.out is None else Path(options.out),
-            trusted=options.trusted,
-        )
-    except InputError as error:
-        if os.environ.get("ATTNSPAN_TRACEBACK"):  # for developers
-            raise
-        print(f"attnspan-inspect: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    """The expected output, where it is known."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,63 +42,31 @@ def _parser() -> argparse.ArgumentParser:
         description="Decode sources with a finished run. Prints each output with its attention map, and writes the map "
         "as PNG and SVG. Row t shows the weights that produced output token t; <eos> has no row.",
     )
-    parser.add_argument("run", metavar="RUN", help="a run directory, or a directory above one run")
-    parser.add_argument(
-        "sources", nargs="*", metavar="SOURCE", help="a text to decode (default: each line of standard input)"
-    )
-    parser.add_argument(
-        "--examples",
-        type=int,
-        metavar="N",
+    add = parser.add_argument
+    add("run", metavar="RUN", help="a run directory, or a directory above one run")
+    add("sources", nargs="*", metavar="SOURCE", help="a text to decode (default: each line of standard input)")
+    add(
+        "--examples", type=int, metavar="N",
         help="decode N examples of the run's test split instead, evenly spread by length from shortest to longest",
-    )
-    parser.add_argument(
-        "--beam-size", type=int, metavar="K", help="decode with a beam of size K (default: the decoding of the run)"
-    )
-    parser.add_argument(
-        "--out", metavar="DIR", help="directory of the plots (default: inspect/<run id> in the working directory)"
-    )
-    parser.add_argument(
-        "--trusted",
-        action="append",
-        default=[],
-        metavar="PACKAGE",
-        help="another package whose classes the run's config may name, for arms of your own; may be repeated",
-    )
+    )  # fmt: skip
+    add("--beam-size", type=int, metavar="K", help="decode with a beam of size K (default: the decoding of the run)")
+    add("--out", metavar="DIR", help="directory of the plots (default: inspect/<run id> in the working directory)")
+    add_trusted(parser)
     return parser
 
 
-def inspect(
-    path: Path,
-    *,
-    sources: Sequence[str],
-    examples: int | None,
-    beam_size: int | None,
-    out: Path | None,
-    trusted: Sequence[str],
-) -> None:
-    """Decode, print and plot.
-
-    Args:
-        path: a run directory, or a directory above one run.
-        sources: texts; standard input is read if there are neither sources nor examples.
-        examples: how many examples of the test split to take instead.
-        beam_size: None for the decoding of the run.
-        out: directory of the plots; None for ``inspect/<run id>``.
-        trusted: packages whose classes the run's config may name, in addition to attnspan.
-
-    Raises:
-        InputError: an argument cannot be used; says why.
-    """
+@command("attnspan-inspect")
+def main(arguments: list[str]) -> None:
+    """Decode, print and plot."""
+    options = _parser().parse_intermixed_args(arguments)
+    beam_size = options.beam_size
     if beam_size is not None and beam_size < 1:
         raise InputError(f"--beam-size {beam_size}: must be at least 1")
-    run = read_run(_only_run(path))
-    subjects = _subjects(run, sources, examples)
-    from attnspan.evaluation.loaded_run import (
-        load_run,  # torch takes seconds to import: errors up to here do not need it
-    )
+    run = read_run(_only_run(Path(options.run)))
+    subjects = _subjects(run, options.sources, options.examples)
+    from attnspan.evaluation.loaded_run import load_run  # torch takes seconds to import: it is needed from here on
 
-    loaded = load_run(run.directory, trusted=trusted)
+    loaded = load_run(run.directory, trusted=options.trusted)
     for subject in subjects:
         unknown = dict.fromkeys(loaded.source_tokenizer.unknown_tokens(subject.source))
         if unknown:
@@ -133,8 +74,8 @@ def inspect(
     hypotheses = loaded.decode([subject.source for subject in subjects], beam_size=beam_size)
 
     title = [run.arm, str(run.summary["data"]), f"seed {run.seed}", f"run {run.run_id}"]
-    if beam_size is not None:
-        title.append(f"beam {beam_size}")
+    title += [] if beam_size is None else [f"beam {beam_size}"]
+    out = Path(options.out) if options.out is not None else Path("inspect", _file_name(run.run_id))
     show = open_console()
     print_line(show, ", ".join(title))
     for subject, hypothesis in zip(subjects, hypotheses, strict=True):
@@ -142,12 +83,11 @@ def inspect(
         if not hypothesis.tokens:
             print_line(show, "the output is empty: there is no map")
         elif hypothesis.weights is not None:
-            heatmap = Heatmap(
-                source=hypothesis.source_tokens, output=hypothesis.tokens, weights=hypothesis.weights.numpy()
-            )
+            weights = hypothesis.weights.numpy()
+            heatmap = Heatmap(source=hypothesis.source_tokens, output=hypothesis.tokens, weights=weights)
             for line in lines(heatmap, show):
                 show.print(line, soft_wrap=True)
-            for plot in _plots(heatmap, (out or Path("inspect", _file_name(run.run_id))) / subject.name, title):
+            for plot in _plots(heatmap, out / subject.name, title):
                 print_line(show, f"plot: {plot}")
     if any(hypothesis.tokens and hypothesis.weights is None for hypothesis in hypotheses):
         print_line(show, f"\n{run.arm} has no attention weights: there is no map")

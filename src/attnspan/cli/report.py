@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich import box
@@ -20,121 +20,103 @@ from attnspan.analysis.bins import parse_edges
 from attnspan.analysis.collection import collect_each
 from attnspan.analysis.ranking import Ranking, rank
 from attnspan.analysis.study import Study, build_study, with_one_legend
-from attnspan.cli.console import ListParser, open_console
-from attnspan.errors import InputError
+from attnspan.cli.console import ListParser, command, open_console
 from attnspan.reporting import ranking_page, tables
 from attnspan.reporting.findings import findings
 from attnspan.reporting.report_files import INDEX, refuse_foreign, write_ranking, write_report, write_study
 from attnspan.tracking import study as wandb_study
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code; input that cannot be used is a one-line error with code 2."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+@command("attnspan-report")
+def main(arguments: list[str]) -> None:
+    """Compare the runs, write the report, and print the findings."""
     options = _parser().parse_args(arguments)
-    try:
-        edges = parse_edges(options.bins) if options.bins else None
-        out = Path(options.out)
-        refuse_foreign(out)
-        if options.wandb:
-            wandb_study.check_mode(options.wandb)
-        collections, excluded = collect_each([Path(run) for run in options.runs])
-        settings = {"baseline": options.baseline, "edges": edges, "keep": options.keep, "text": options.text}
-        settings |= {"loss": options.loss, "ter": options.ter}
-        studies = with_one_legend([build_study(collection, **settings) for collection in collections])
-        for one in excluded:
-            print(f"excluded: {one.directory}: {one.reason}", file=sys.stderr)
-        command = shlex.join(["attnspan-report", *arguments])
-        if len(studies) == 1:
-            write_report(out, lambda directory: write_study(studies[0], directory, out, command))
-            show(studies[0], out)
-        else:
-            rankings = rank(studies)
-            write_report(out, lambda directory: write_ranking(studies, rankings, excluded, directory, out, command))
-            show_ranking(studies, rankings, out)
-        if options.wandb:
-            wandb_study.mirror_study(studies, out, mode=options.wandb, command=command)
-    except InputError as error:
-        print(f"attnspan-report: {error}", file=sys.stderr)
-        return 2
-    return 0
+    edges = parse_edges(options.bins) if options.bins else None
+    out = Path(options.out)
+    refuse_foreign(out)
+    if options.wandb:
+        wandb_study.check_mode(options.wandb)
+    collections, excluded = collect_each([Path(run) for run in options.runs])
+    settings = {name: getattr(options, name) for name in ("baseline", "keep", "text", "ter", "loss")}
+    studies = with_one_legend([build_study(collection, edges=edges, **settings) for collection in collections])
+    for one in excluded:
+        print(f"excluded: {one.directory}: {one.reason}", file=sys.stderr)
+    this = shlex.join(["attnspan-report", *arguments])
+    if len(studies) == 1:
+        write_report(out, lambda directory: write_study(studies[0], directory, out, this))
+        show(studies[0], out)
+    else:
+        rankings = rank(studies)
+        write_report(out, lambda directory: write_ranking(studies, rankings, excluded, directory, out, this))
+        show_ranking(studies, rankings, out)
+    if options.wandb:
+        wandb_study.mirror_study(studies, out, mode=options.wandb, command=this)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = ListParser(
         prog="attnspan-report",
-        fromfile_prefix_chars="@",
         description="Compare finished runs: quality by source length, paired differences to a baseline, and spans. "
         "Runs of several data sets are also ranked, above a report on each. Prints tables and writes a page, plots and "
         "csv files.",
     )
-    parser.add_argument(
-        "runs", nargs="+", metavar="RUN", help="a run directory, a directory above some, or @FILE that lists them"
-    )
-    parser.add_argument(
-        "--out", required=True, metavar="DIR", help="directory of the report, as in reports/long_sequences"
-    )
-    parser.add_argument("--baseline", metavar="ARM", help="the arm to which the others are compared (default: plain)")
-    parser.add_argument(
-        "--bins",
-        metavar="EDGES",
+    parser.add_runs()
+    add = parser.add_argument
+    add("--out", required=True, metavar="DIR", help="directory of the report, as in reports/long_sequences")
+    add("--baseline", metavar="ARM", help="the arm to which the others are compared (default: plain)")
+    add(
+        "--bins", metavar="EDGES",
         help="edges of the source length bins, as in 0,10,20,40 (default: about ten even bins, with an edge on the "
         "longest training length)",
-    )
-    parser.add_argument(
-        "--keep",
-        type=float,
-        default=0.5,
-        metavar="SHARE",
+    )  # fmt: skip
+    add(
+        "--keep", type=float, default=0.5, metavar="SHARE",
         help="the span ends where less than this share of the best arm's quality on the shortest sources is left "
         "(default: 0.5)",
-    )
-    parser.add_argument(
-        "--loss",
-        type=float,
-        metavar="NATS",
+    )  # fmt: skip
+    add(
+        "--loss", type=float, metavar="NATS",
         help="time the training up to this validation loss (default: the lowest that every run reached)",
-    )
-    parser.add_argument(
-        "--text",
-        action=argparse.BooleanOptionalAction,
+    )  # fmt: skip
+    add(
+        "--text", action=argparse.BooleanOptionalAction,
         help="the target is text: give corpus BLEU, chrF and perplexity too (default: if the target is cut into "
         "subwords, or into words and punctuation)",
-    )
-    parser.add_argument(
-        "--wandb",
-        metavar="MODE",
+    )  # fmt: skip
+    add(
+        "--wandb", metavar="MODE",
         help="also log the comparison and the report to W&B, as a run of job type study: offline, online, or as-runs "
         "(the mode of the runs)",
-    )
-    parser.add_argument("--ter", action="store_true", help="for text, give TER too, which takes minutes")
+    )  # fmt: skip
+    add("--ter", action="store_true", help="for text, give TER too, which takes minutes")
     return parser
 
 
 def show_ranking(studies: Sequence[Study], rankings: Sequence[Ranking], out: Path) -> None:
     """Print the main finding, the standings, the notes and the paths of the pages."""
-    console = open_console()
-    console.print(Text(ranking_page.ranking_findings(studies, rankings)[0]))
-    for standings, _ in ranking_page.ranking_tables(studies, rankings):
-        console.print(Text(f"\n{standings.caption}", style="bold"))
-        console.print(_rich_table(standings))
-    for note in ranking_page.notes(studies):
-        console.print(Text(f"note: {note}"))
-    for path in (out, *(out / study.data for study in studies)):
-        console.print(Text(f"report: {path / INDEX}"), soft_wrap=True)
+    standings = [table for table, _ in ranking_page.ranking_tables(studies, rankings)]
+    finding, notes = ranking_page.ranking_findings(studies, rankings)[0], ranking_page.notes(studies)
+    _show(open_console(), finding, standings, notes, [out, *(out / study.data for study in studies)])
 
 
 def show(study: Study, out: Path, console: Console | None = None) -> None:
     """Print the main finding, the tables, the notes and the path of the page."""
-    console = console or open_console()
-    console.print(Text(findings(study)[0]))
-    for table in (*tables.degradation_blocks(study), tables.differences(study), tables.spans(study)):
+    shown = (*tables.degradation_blocks(study), tables.differences(study), tables.spans(study))
+    _show(console or open_console(), findings(study)[0], shown, study.notes, [out])
+
+
+def _show(
+    console: Console, finding: str, shown: Iterable[tables.Table], notes: Iterable[str], reports: Iterable[Path]
+) -> None:
+    console.print(Text(finding))
+    for table in shown:
         if table.rows:
             console.print(Text(f"\n{table.caption}", style="bold"))
             console.print(_rich_table(table))
-    for note in study.notes:
+    for note in notes:
         console.print(Text(f"note: {note}"))
-    console.print(Text(f"report: {out / INDEX}"), soft_wrap=True)
+    for out in reports:
+        console.print(Text(f"report: {out / INDEX}"), soft_wrap=True)
 
 
 def _rich_table(table: tables.Table) -> RichTable:

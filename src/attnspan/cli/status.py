@@ -122,7 +122,6 @@ def _details(row: Row) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = ListParser(
         prog="attnspan-status",
-        fromfile_prefix_chars="@",
         description="Show how runs are getting on. In a terminal the table refreshes until no run is running or "
         "queued; Ctrl-C ends the display and does not affect the runs.",
     )

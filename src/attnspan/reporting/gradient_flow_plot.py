@@ -10,12 +10,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from attnspan.analysis.gradient_flow import INITIAL, PER, TRAINED
+from attnspan.analysis.gradient_flow import PER, TITLES
 from attnspan.files import cannot_write
 from attnspan.reporting.formatting import number
 from attnspan.reporting.plots import INK, RC, Plot, Style, styles
 
-TITLES = {INITIAL: "before training", TRAINED: "after training"}
 _FEWEST = 5
 """A bin with fewer pairs is not drawn."""
 

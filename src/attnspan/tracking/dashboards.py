@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pandas as pd
+import wandb
+import wandb_workspaces.reports.v2 as wr
+import wandb_workspaces.workspaces as ws
+from wandb_workspaces import expr
 
-from attnspan.analysis.collection import differing_keys
 from attnspan.analysis.metrics import ATTENTION, DEGENERATE, QUALITY, metrics_in
 from attnspan.errors import InputError, reason_of
-from attnspan.files import read_json, write_text
-from attnspan.runs.finished_run import Run
-from attnspan.runs.layout import CONFIG, SUMMARY, find_runs, read_config
-from attnspan.tracking.session import BY_LENGTH, UPDATE, VARIANT
-from attnspan.tracking.study import JOB_TYPE
-
-if TYPE_CHECKING:
-    import wandb_workspaces.reports.v2 as wr
-    import wandb_workspaces.workspaces as ws
-
+from attnspan.files import write_text
+from attnspan.tracking.session import BY_LENGTH, UPDATE
+from attnspan.tracking.study import JOB_TYPE, StudyRuns
 
 REPORT = "report.json"
 
 _MOST_RUNS = 100
 """The most runs that a plot shows."""
+_WIDE = wr.Layout(w=24, h=12)
 
 _CURVES = {
     "train/loss": "training loss (nats per token)",
@@ -46,57 +40,15 @@ _COST = {
 }
 
 
-@dataclass(frozen=True)
-class StudyRuns:
-    """The runs of a study, by the names that W&B has for them."""
-
-    study: str
-    data: tuple[str, ...]
-    by: str
-    """The config key that is the same for all seeds of an arm, and differs between arms."""
-
-
-def find_study(paths: Sequence[Path]) -> StudyRuns:
-    """Find the study of the runs in or below ``paths``.
-
-    Raises:
-        InputError: there is no run, or the runs are of several studies, or of none.
-    """
-    studies = dict[str | None, Path]()
-    arms: dict[tuple[str, str], list[Run]] = {}
-    for directory in find_runs(paths):
-        if not (directory / CONFIG).is_file():
-            continue  # it has not logged anything yet
-        config = read_config(directory)
-        summary = read_json(directory / SUMMARY) if (directory / SUMMARY).is_file() else {}
-        studies.setdefault(config.get("study"), directory)
-        run = Run(directory, summary, config, pd.DataFrame())
-        arms.setdefault((str(config["data_name"]), str(config["arm"])), []).append(run)
-    if not studies:
-        raise InputError(f"{paths[0]}: no run has started yet")
-    if len(studies) > 1:
-        named = ", ".join(f"{directory} of {name or 'none'}" for name, directory in studies.items())
-        raise InputError(f"these runs are of several studies ({named}); give the runs of one")
-    (name,) = studies
-    if not name:
-        raise InputError(f"{studies[None]}: belongs to no study; give runs of a sweep, or runs with study=NAME")
-    if {"'", '"'} & set(name):
-        raise InputError(f"study {name}: W&B cannot search for a name that contains quotes")
-    by = VARIANT if any(differing_keys(runs) for runs in arms.values()) else "arm"
-    return StudyRuns(name, tuple(sorted({data for data, _ in arms})), by)
-
-
 def write_json(directory: Path, runs: StudyRuns, *, project: str, entity: str) -> None:
     """Write the W&B report to ``report.json``, and the workspace of each data set to ``workspace-<data>.json``.
 
     Raises:
         InputError: they cannot be written.
     """
-    found: dict[str, Any] = {
-        f"workspace-{data}.json": workspace(runs, data, project=project, entity=entity) for data in runs.data
-    }
-    for name, one in {**found, REPORT: report(runs, project=project, entity=entity)}.items():
-        text = one._to_model().model_dump_json(by_alias=True, exclude_none=True, indent=2)
+    names = [*(f"workspace-{data}.json" for data in runs.data), REPORT]
+    for name, view in zip(names, _views(runs, project, entity), strict=True):
+        text = view._to_model().model_dump_json(by_alias=True, exclude_none=True, indent=2)
         write_text(directory / name, text + "\n")
         print(directory / name)
 
@@ -109,8 +61,6 @@ def save(runs: StudyRuns, *, project: str, entity: str | None) -> None:
     """
     os.environ["WANDB_SILENT"] = "true"  # otherwise it prompts for a key
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    import wandb
-
     try:
         api = wandb.Api(timeout=10)
         entity = entity or api.default_entity
@@ -124,25 +74,24 @@ def save(runs: StudyRuns, *, project: str, entity: str | None) -> None:
             f"--project {project}: cannot be found on W&B ({reason_of(error)}); --dry-run works without W&B"
         ) from error
     try:
-        views: list[Any] = [workspace(runs, data, project=project, entity=entity) for data in runs.data]
-        for one in (*views, report(runs, project=project, entity=entity)):
-            print(one.save().url)
+        for view in _views(runs, project, entity):
+            print(view.save().url)
     except Exception as error:
         raise InputError(f"--project {entity}/{project}: cannot be saved ({reason_of(error)})") from error
 
 
+def _views(runs: StudyRuns, project: str, entity: str) -> list[Any]:
+    """The workspace of each data set, then the report."""
+    workspaces = [workspace(runs, data, project=project, entity=entity) for data in runs.data]
+    return [*workspaces, report(runs, project=project, entity=entity)]
+
+
 def workspace(runs: StudyRuns, data: str, *, project: str, entity: str) -> ws.Workspace:
     """Quality by length, curves, cost and failures on one data set, with a line per arm and a band for its seeds."""
-    import wandb_workspaces.reports.v2 as wr
-    import wandb_workspaces.workspaces as ws
-    from wandb_workspaces import expr
-
     maps = [f"test/attention_{number}" for number in (1, 2, 3)]
     pictures = wr.MediaBrowser(title="attention maps", media_keys=maps, num_columns=3)
     return ws.Workspace(
-        entity=entity,
-        project=project,
-        name=f"{runs.study}, {data}",
+        entity=entity, project=project, name=f"{runs.study}, {data}",
         sections=[
             ws.Section(name="Quality against source length", panels=_quality(runs.by), is_open=True),
             ws.Section(name="Curves", panels=_curves(runs.by), is_open=True),
@@ -157,13 +106,11 @@ def workspace(runs: StudyRuns, data: str, *, project: str, entity: str) -> ws.Wo
             groupby=[expr.Config(runs.by)],
             pinned_columns=["run:state", "summary:failure", "summary:test/error_rate", "summary:span/tokens"],
         ),
-    )
+    )  # fmt: skip
 
 
 def report(runs: StudyRuns, *, project: str, entity: str) -> wr.Report:
     """The W&B report: the same plots, with the comparison that the run of the study has logged."""
-    import wandb_workspaces.reports.v2 as wr
-    from wandb_workspaces import expr
 
     def grid(panels: list[Any], filters: list[Any], *groupby: str) -> wr.PanelGrid:
         # With both project and entity a run set queries the server; with neither it has those of the report.
@@ -177,7 +124,7 @@ def report(runs: StudyRuns, *, project: str, entity: str) -> wr.Report:
         blocks += [
             wr.H1(data),
             wr.P("Error rates with 95% intervals over seeds and test examples, from attnspan-report."),
-            grid([wr.MediaBrowser(media_keys=compared, num_columns=2, layout=_wide())], of_study),
+            grid([wr.MediaBrowser(media_keys=compared, num_columns=2, layout=_WIDE)], of_study),
             wr.H2("Quality against source length"),
             wr.P("On the test set, free-running unless called teacher-forced. Bands: standard deviation over seeds."),
             grid(_quality(runs.by), of_data, by),
@@ -191,44 +138,29 @@ def report(runs: StudyRuns, *, project: str, entity: str) -> wr.Report:
             grid([_comparer()], [*of_data, expr.Metric("State") != "finished"]),
         ]  # fmt: skip
     return wr.Report(
-        project=project,
-        entity=entity,
+        project=project, entity=entity, blocks=blocks, width="fluid",
         title=f"{runs.study}: how far back each arm looks",
         description=f"Of {', '.join(runs.data)}; made by attnspan-dashboard.",
-        blocks=blocks,
-        width="fluid",
-    )
+    )  # fmt: skip
 
 
 def _of_data(runs: StudyRuns, data: str) -> list[Any]:
     """Filters for the runs of the study on one data set; the run of the study itself has no ``data_name``."""
-    from wandb_workspaces import expr
-
     return [expr.Metric("Group") == runs.study, expr.Config("data_name") == data]
-
-
-def _wide() -> Any:
-    import wandb_workspaces.reports.v2 as wr
-
-    return wr.Layout(w=24, h=12)
 
 
 def _grouped(by: str) -> dict[str, Any]:
     """Grouping of runs in a plot: the mean over seeds, and a band of one standard deviation."""
-    import wandb_workspaces.reports.v2 as wr
-
     return {"groupby": wr.Config(by), "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
 
 
-def _line(by: str, key: str, title: str, axis: str, axis_title: str) -> Any:
-    import wandb_workspaces.reports.v2 as wr
-
-    return wr.LinePlot(title=title, x=axis, y=[key], title_x=axis_title, max_runs_to_show=_MOST_RUNS, **_grouped(by))
+def _line(by: str, title: str, axis: str = UPDATE, axis_title: str = "updates", **what: Any) -> wr.LinePlot:
+    return wr.LinePlot(title=title, x=axis, title_x=axis_title, max_runs_to_show=_MOST_RUNS, **what, **_grouped(by))
 
 
 def _by_length(by: str, *places: str) -> list[Any]:
     return [
-        _line(by, f"{BY_LENGTH}/{metric.name}", metric.title, f"{BY_LENGTH}/source_length", "source tokens")
+        _line(by, metric.title, f"{BY_LENGTH}/source_length", "source tokens", y=[f"{BY_LENGTH}/{metric.name}"])
         for metric in metrics_in(*places)
     ]
 
@@ -238,35 +170,22 @@ def _quality(by: str) -> list[Any]:
 
 
 def _curves(by: str) -> list[Any]:
-    return [_line(by, key, title, UPDATE, "updates") for key, title in _CURVES.items()]
+    return [_line(by, title, y=[key]) for key, title in _CURVES.items()]
 
 
 def _validation_by_length(by: str) -> list[Any]:
     """All bins in one panel, by a pattern: their names are lengths, which depend on the data."""
-    import wandb_workspaces.reports.v2 as wr
-
     return [
-        wr.LinePlot(
-            title=f"validation {name} of each bin (teacher-forced)",
-            x=UPDATE,
-            title_x="updates",
-            metric_regex=f"validation_{name}/.*",
-            max_runs_to_show=_MOST_RUNS,
-            **_grouped(by),
-        )
+        _line(by, f"validation {name} of each bin (teacher-forced)", metric_regex=f"validation_{name}/.*")
         for name in ("loss", "accuracy")
     ]
 
 
 def _cost(by: str) -> list[Any]:
-    import wandb_workspaces.reports.v2 as wr
-
     bars = [wr.BarPlot(title=title, metrics=[wr.SummaryMetric(key)], **_grouped(by)) for key, title in _COST.items()]
-    return [*bars, _line(by, "machine/peak_memory_mb", "peak memory so far (MB)", UPDATE, "updates")]
+    return [*bars, _line(by, "peak memory so far (MB)", y=["machine/peak_memory_mb"])]
 
 
 def _comparer() -> Any:
     """Runs next to each other; ``failure`` has the reason of those that failed."""
-    import wandb_workspaces.reports.v2 as wr
-
-    return wr.RunComparer(diff_only="split", layout=_wide())
+    return wr.RunComparer(diff_only="split", layout=_WIDE)

@@ -49,14 +49,7 @@ class WandbMirror(Logger):
         log: takes lines for people.
     """
 
-    def __init__(
-        self,
-        run: Any,
-        *,
-        logged: Mapping[str, int],
-        examples: int,
-        log: Callable[[str], None],
-    ) -> None:
+    def __init__(self, run: Any, *, logged: Mapping[str, int], examples: int, log: Callable[[str], None]) -> None:
         super().__init__()
         self._run = run
         self._logged = logged
@@ -92,16 +85,11 @@ class WandbMirror(Logger):
         stay incomplete.
         """
         for row in csv.DictReader(io.StringIO(curves)):
-            self._log(
-                {key: float(value) for key, value in row.items() if value and key != "step"}, int(row["step"]) + 1
-            )
+            step = int(row.pop("step"))
+            self._log({key: float(value) for key, value in row.items() if value}, step + 1)
 
     def log_results(self, directory: Path) -> None:
-        """Log the results of the test; an error in it does not fail the run.
-
-        Args:
-            directory: of the finished run.
-        """
+        """Log the results of the test of the run in ``directory``; an error in it does not fail the run."""
         try:
             from attnspan.tracking.run_results import results_of  # it loads matplotlib and W&B
 
@@ -121,11 +109,7 @@ class WandbMirror(Logger):
 
 @contextmanager
 def wandb_run(
-    config: dict[str, Any],
-    directory: Path,
-    *,
-    command: str,
-    log: Callable[[str], None],
+    config: dict[str, Any], directory: Path, *, command: str, log: Callable[[str], None]
 ) -> Iterator[WandbMirror | None]:
     """The run's mirror on W&B, or None where W&B is disabled; the W&B run ends with the exit code of the block.
 
@@ -165,11 +149,11 @@ def wandb_run(
 def _variant(arm: str, command: str) -> str:
     """The arm and the overrides of ``command``, as in ``bahdanau rnn=lstm``; the same for all seeds of a variant."""
     irrelevant = ("hydra", *(key for key in CHANGES_NOTHING if key != "data"))
-    overrides = [word for word in shlex.split(command) if "=" in word]
     relevant = [
         override
-        for override in overrides
-        if (key := override.partition("=")[0].lstrip("+")) not in ("decoder", "data", "seed")
+        for override in shlex.split(command)
+        if "=" in override
+        and (key := override.partition("=")[0].lstrip("+")) not in ("decoder", "data", "seed")
         and not any(key == other or key.startswith((f"{other}.", f"{other}/")) for other in irrelevant)
     ]
     return " ".join([arm, *relevant])

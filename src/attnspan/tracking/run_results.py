@@ -20,20 +20,10 @@ from attnspan.runs.finished_run import Run
 from attnspan.tracking.session import BY_LENGTH
 
 _SUMMARY_KEYS = (
-    "parameters",
-    "updates",
-    "best_update",
-    "best_validation_loss",
-    "wall_seconds",
-    "train_seconds",
-    "validation_seconds",
-    "test_seconds",
-    "tokens_per_second",
-    "decode_tokens_per_second",
-    "peak_memory_mb",
-    "device",
+    "parameters", "updates", "best_update", "best_validation_loss", "wall_seconds", "train_seconds",
+    "validation_seconds", "test_seconds", "tokens_per_second", "decode_tokens_per_second", "peak_memory_mb", "device",
     "git_commit",
-)
+)  # fmt: skip
 """The keys of the run's summary that are logged."""
 
 
@@ -49,11 +39,7 @@ class Results:
 
 
 def results_of(directory: Path, *, examples: int) -> Results:
-    """Compute the results of the finished run in ``directory``.
-
-    Args:
-        directory: of the run.
-        examples: the number of test examples to show, at most.
+    """Compute the results of the run in ``directory``, with ``examples`` test examples at most.
 
     Raises:
         InputError: it is not finished.
@@ -67,12 +53,10 @@ def results_of(directory: Path, *, examples: int) -> Results:
         {"source_length": point.region.mean_length, **{name: estimate.value for name, estimate in estimates.items()}}
         for point, estimates in zip(points, metrics, strict=True)
     ]
+    regions = [(point.region.label, point.region.side, point.region.examples) for point in points]
     table = wandb.Table(
         columns=["source tokens", "side", "examples", *measured[0]],
-        data=[
-            [point.region.label, point.region.side, point.region.examples, *values.values()]
-            for point, values in zip(points, measured, strict=True)
-        ],
+        data=[[*region, *values.values()] for region, values in zip(regions, measured, strict=True)],
     )
     rates = [metric.name for metric in metrics_in(QUALITY) if not metric.unit]
     plot = wandb.plot.line_series(

@@ -72,9 +72,8 @@ def exit_code(error: BaseException) -> int:
         return 130
     if isinstance(error, Interrupted):
         return 128 + error.number
-    return (
-        2 if isinstance(error, (InputError, NotFiniteError)) or is_out_of_memory(error) else 1
-    )  # 2: an error of one line
+    of_one_line = isinstance(error, (InputError, NotFiniteError)) or is_out_of_memory(error)
+    return 2 if of_one_line else 1
 
 
 def logged_until(directory: Path, run_id: str) -> dict[str, int]:
@@ -118,17 +117,13 @@ def _start(directory: Path, *, mode: str, log: Callable[[str], None], **settings
 
     def init(mode: Any) -> Any:
         behaviour = wandb.Settings(
-            silent=True,
-            console="off",
+            silent=True, console="off", x_disable_stats=True,
+            init_timeout=_INIT_TIMEOUT, finish_timeout=_UPLOAD_TIMEOUT,
             disable_git=True,  # runs may lie in an unrelated repository; the summary has the commit of this code
-            init_timeout=_INIT_TIMEOUT,
-            finish_timeout=_UPLOAD_TIMEOUT,
-            x_disable_stats=True,
             x_transaction_log_flush_interval=1,  # seconds of data that are lost if the process is killed
-        )
-        return wandb.init(
-            **settings, mode=mode, dir=str(directory), resume="allow", reinit="create_new", settings=behaviour
-        )
+        )  # fmt: skip
+        settings.update(dir=str(directory), resume="allow", reinit="create_new", settings=behaviour)
+        return wandb.init(mode=mode, **settings)
 
     if mode == ONLINE:
         before = set(directory.glob("wandb/run-*"))

@@ -8,30 +8,71 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from attnspan.analysis.collection import differing_keys
 from attnspan.analysis.metrics import ERROR_RATE
 from attnspan.analysis.study import Study
 from attnspan.config.schema import DISABLED, MODES
 from attnspan.errors import InputError, nearest
+from attnspan.files import read_json
 from attnspan.reporting import csv_files, tables
 from attnspan.reporting.findings import findings
-from attnspan.tracking.session import session
+from attnspan.runs.finished_run import Run
+from attnspan.runs.layout import CONFIG, SUMMARY, find_runs, read_config
+from attnspan.tracking.session import VARIANT, session
 
 AS_RUNS = "as-runs"
 """Use the mode of the first run."""
 JOB_TYPE = "study"
 
 
-def check_mode(mode: str) -> None:
-    """Check a mode.
+@dataclass(frozen=True)
+class StudyRuns:
+    """The runs of a study, by the names that W&B has for them."""
+
+    study: str
+    data: tuple[str, ...]
+    by: str
+    """The config key that is the same for all seeds of an arm, and differs between arms."""
+
+
+def find_study(paths: Sequence[Path]) -> StudyRuns:
+    """Find the study of the runs in or below ``paths``.
 
     Raises:
-        InputError: it does not exist.
+        InputError: there is no run, or the runs are of several studies, or of none.
     """
+    studies = dict[str | None, Path]()
+    arms: dict[tuple[str, str], list[Run]] = {}
+    for directory in find_runs(paths):
+        if not (directory / CONFIG).is_file():
+            continue  # it has not logged anything yet
+        config = read_config(directory)
+        summary = read_json(directory / SUMMARY) if (directory / SUMMARY).is_file() else {}
+        studies.setdefault(config.get("study"), directory)
+        run = Run(directory, summary, config, pd.DataFrame())
+        arms.setdefault((str(config["data_name"]), str(config["arm"])), []).append(run)
+    if not studies:
+        raise InputError(f"{paths[0]}: no run has started yet")
+    if len(studies) > 1:
+        named = ", ".join(f"{directory} of {name or 'none'}" for name, directory in studies.items())
+        raise InputError(f"these runs are of several studies ({named}); give the runs of one")
+    (name,) = studies
+    if not name:
+        raise InputError(f"{studies[None]}: belongs to no study; give runs of a sweep, or runs with study=NAME")
+    if {"'", '"'} & set(name):
+        raise InputError(f"study {name}: W&B cannot search for a name that contains quotes")
+    by = VARIANT if any(differing_keys(runs) for runs in arms.values()) else "arm"
+    return StudyRuns(name, tuple(sorted({data for data, _ in arms})), by)
+
+
+def check_mode(mode: str) -> None:
+    """Raise an InputError for a mode that does not exist."""
     known = (AS_RUNS, *MODES)
     if mode not in known:
         raise InputError(f"--wandb {mode}: there is no such mode; {nearest(mode, known)}")
@@ -47,13 +88,13 @@ def study_name(studies: Sequence[Study], out: Path) -> str:
 def mirror_study(
     studies: Sequence[Study], out: Path, *, mode: str, command: str, log: Callable[[str], None] = print
 ) -> None:
-    """Log a written report. Logging the same study again continues the same W&B run.
+    """Log the report in ``out``. Logging the same study again continues the same W&B run.
 
     Args:
         studies: one per data set.
         out: the report's directory; W&B's files go to its subdirectory ``wandb/``.
         mode: one that :func:`check_mode` accepts.
-        command: the command that made the report.
+        command: that made the report.
         log: takes lines for people.
 
     Raises:
@@ -67,6 +108,7 @@ def mirror_study(
     if mode == DISABLED:
         return
     name, data = study_name(studies, out), [study.data for study in studies]
+    run_ids = [run.run_id for study in studies for run in study.collection.runs]
     files = [path for path in sorted(out.rglob("*")) if path.is_file() and "wandb" not in path.relative_to(out).parts]
     with session(
         out,
@@ -80,13 +122,7 @@ def mirror_study(
         name=f"{name} study",
         tags=[JOB_TYPE],
         notes=command,
-        config={
-            "study": name,
-            "data": data,
-            "arms": list(studies[0].legend),
-            "runs": [run.run_id for study in studies for run in study.collection.runs],
-            "keep": studies[0].keep,
-        },
+        config={"study": name, "data": data, "arms": list(studies[0].legend), "runs": run_ids, "keep": studies[0].keep},
     ) as run:
         import wandb
 
@@ -123,12 +159,8 @@ def _media(study: Study, out: Path, studies: int) -> dict[str, Any]:
         xname="source tokens",
     )
     found["curve"] = wandb.Table(dataframe=csv_files.points_frame(study.curve))
-    for name, table in (
-        ("differences", tables.differences(study)),
-        ("spans", tables.spans(study)),
-        ("cost", tables.cost(study)),
-    ):
-        rows = [list(row.cells) for row in table.rows if row.kind != "heading"]
-        if rows:
-            found[name] = wandb.Table(dataframe=pd.DataFrame(rows, columns=list(table.columns)))
+    for make in (tables.differences, tables.spans, tables.cost):
+        table = make(study)
+        if rows := [list(row.cells) for row in table.rows if row.kind != "heading"]:
+            found[make.__name__] = wandb.Table(dataframe=pd.DataFrame(rows, columns=list(table.columns)))
     return {f"{study.data}/{name}": value for name, value in found.items()}
