@@ -160,7 +160,7 @@ def test_failing_half_way_leaves_the_old_report_and_no_rubbish(runs, tmp_path, m
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(page, "html_page", full)
+    monkeypatch.setattr(page, "pages", full)
     assert report.main([str(runs), "--out", str(out)]) == 2
     assert "cannot be written (No space left on device)" in one_line(capsys)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before

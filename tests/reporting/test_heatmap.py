@@ -18,9 +18,9 @@ from rich.console import Console
 
 from attnspan.errors import InputError
 from attnspan.reporting import heatmap_figure as heatmap_plot
+from attnspan.reporting.formatting import visible
 from attnspan.reporting.heatmap_figure import draw, save
 from attnspan.reporting.heatmap_text import lines
-from attnspan.reporting.token_labels import visible
 from attnspan.runs.attention_maps import Heatmap
 
 TITLE = ("bahdanau", "copy", "seed 1", "run 0123456789ab")

@@ -80,7 +80,7 @@ def _trends_frame(study: Study) -> pd.DataFrame:
     """trends.csv: one row per arm and side."""
     rows = []
     for one in study.trends:
-        row: dict[str, Any] = {"arm": one.arm, "baseline": one.baseline, "side": one.side, "bins": one.bins}
+        row: dict[str, Any] = {name: getattr(one, name) for name in ("arm", "baseline", "side", "bins")}
         row["seeds"] = len(one.seeds)
         for name in ("error_factor", "relative_drop", "growth"):
             row |= _interval(name, getattr(one, name))

@@ -16,8 +16,8 @@ from PIL import Image
 from rich.cells import cell_len
 
 from attnspan.files import write_atomically
+from attnspan.reporting.formatting import escaped, visible
 from attnspan.reporting.plots import INK, RC
-from attnspan.reporting.token_labels import escaped, visible
 from attnspan.runs.attention_maps import Heatmap
 
 _RC = {**RC, "axes.grid": False, "text.parse_math": False}

@@ -13,7 +13,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
-from attnspan.reporting.token_labels import visible
+from attnspan.reporting.formatting import visible
 from attnspan.runs.attention_maps import Heatmap
 
 Paint = Callable[[float, int], tuple[str, str]]

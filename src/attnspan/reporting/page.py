@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +15,23 @@ from attnspan.analysis.arms import Arm
 from attnspan.analysis.bins import joined
 from attnspan.analysis.collection import Excluded
 from attnspan.analysis.examples import ArmMap, degenerate_outputs, mapped_examples
-from attnspan.analysis.metrics import DEGENERATE, ERROR_RATE, GOLD_ATTENTION, QUALITY, metrics_in
+from attnspan.analysis.metrics import DEGENERATE, ERROR_RATE, GOLD_ATTENTION, QUALITY, Metric, metrics_in
 from attnspan.analysis.study import Study
 from attnspan.analysis.text_metrics import PERPLEXITIES
 from attnspan.reporting import tables
 from attnspan.reporting.findings import findings
-from attnspan.reporting.formatting import NONE, duration, number
+from attnspan.reporting.formatting import NONE, duration, number, visible
 from attnspan.reporting.heatmap_figure import draw, small_png
 from attnspan.reporting.plots import Plot, arm_styles, draw_plots
-from attnspan.reporting.token_labels import visible
 from attnspan.runs.attention_maps import Heatmap
 from attnspan.runs.finished_run import Run
 from attnspan.runs.layout import CONFIG
 
+INDEX, MARKDOWN = "index.html", "report.md"
 
-def html_page(study: Study, wide: dict[str, Plot], *, out: Path, command: str) -> str:
-    """One self-contained HTML file.
+
+def pages(study: Study, wide: dict[str, Plot], *, out: Path, command: str) -> dict[str, str]:
+    """File name -> content: the same as one self-contained HTML file, and in Markdown with the plot next to it.
 
     Args:
         study: what to show.
@@ -38,12 +39,13 @@ def html_page(study: Study, wide: dict[str, Plot], *, out: Path, command: str) -
         out: the future directory of the page, for links to configs.
         command: the command that made the page.
     """
+    content = _content(study, out, command)
     narrow = draw_plots(study, narrow=True)
     outputs = degenerate_outputs(study)
     kinds = metrics_in(DEGENERATE)
     by_kind = [(kind, [output for output in outputs if output.metric == kind]) for kind in kinds]
-    return template("report.html.j2").render(
-        _content(study, out, command),
+    html = template("report.html.j2").render(
+        content,
         one_training=len({run.training_lengths for arm in study.arms for run in arm.runs}) == 1,
         styles=[(style.name, label) for label, style in arm_styles(study).items()],
         plots={name: inline(name, wide[name], narrow[name]) for name in wide},
@@ -51,6 +53,7 @@ def html_page(study: Study, wide: dict[str, Plot], *, out: Path, command: str) -
         kinds=kinds,
         degenerate_outputs=[(f"{kind.label.capitalize()}: {kind.meaning}", some) for kind, some in by_kind if some],
     )
+    return {MARKDOWN: template("report.md.j2").render(content), INDEX: html}
 
 
 def inline(name: str, wide: Plot, narrow: Plot) -> dict[str, str]:
@@ -65,15 +68,11 @@ def _picture(one: ArmMap) -> dict[str, object]:
     T, S = one.heatmap.weights.shape
     content, width, height = small_png(draw(one.heatmap, title=[one.arm, f"seed {one.seed}"]))
     return {
-        "arm": one.arm,
-        "seed": one.seed,
+        "arm": one.arm, "seed": one.seed, "width": width, "height": height, "text": _in_words(one.heatmap),
         "output": " ".join(map(visible, one.heatmap.output)),
         "alt": f"Heat map of the attention of {one.arm}, {T} output tokens by {S} source tokens; in words below",
         "src": f"data:image/png;base64,{base64.b64encode(content).decode()}",
-        "width": width,
-        "height": height,
-        "text": _in_words(one.heatmap),
-    }
+    }  # fmt: skip
 
 
 def _in_words(heatmap: Heatmap) -> str:
@@ -85,51 +84,46 @@ def _in_words(heatmap: Heatmap) -> str:
     )
 
 
-def markdown_page(study: Study, *, out: Path, command: str) -> str:
-    """The same in Markdown, with the plot as a file next to it."""
-    return template("report.md.j2").render(_content(study, out, command))
-
-
 def template(name: str) -> jinja2.Template:
     """A file of templates/; one that makes HTML escapes its values."""
-    environment = jinja2.Environment(
+    return jinja2.Environment(
         loader=jinja2.PackageLoader("attnspan.reporting"), autoescape=".html" in name,
         trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
-    return environment.get_template(name)
+    ).get_template(name)  # fmt: skip
 
 
 def shared_content(runs: Sequence[Run], data: str, excluded: Sequence[Excluded], command: str) -> dict[str, Any]:
     """The values that every page has."""
     studies = sorted({str(run.summary["study"]) for run in runs if run.summary.get("study")})
-    return {
-        "title": f"{joined(studies)} ({data})" if studies else data,
-        "excluded": excluded,
-        "command": command,
-        "made_on": made_on(runs),
-    }
+    title = f"{joined(studies)} ({data})" if studies else data
+    return {"title": title, "excluded": excluded, "command": command, "made_on": made_on(runs)}
+
+
+_TABLES = (
+    tables.differences, tables.spans, tables.trends, tables.degenerate, tables.cost, tables.training_time
+)  # fmt: skip
+"""By their names in the templates."""
 
 
 def _content(study: Study, out: Path, command: str) -> dict[str, Any]:
     runs = study.collection.runs
+
+    def by_length(metrics: Iterable[Metric]) -> list[tables.Table]:
+        return [tables.by_length(study, metric) for metric in metrics]
+
     return shared_content(runs, study.data, study.collection.excluded, command) | {
         "study": study,
         "findings": findings(study),
         "notes": study.notes,
         "quality": tables.by_length(study, ERROR_RATE),
-        "others": [tables.by_length(study, metric) for metric in metrics_in(QUALITY) if metric != ERROR_RATE],
-        "text_tables": [tables.by_length(study, score) for score in study.corpus_scores],
+        "others": by_length(metric for metric in metrics_in(QUALITY) if metric != ERROR_RATE),
+        "text_tables": by_length(study.corpus_scores),
         "texts_named": joined(score.label for score in study.corpus_scores) if study.text else "",
         "signatures": [score.signature() for score in study.corpus_scores],
-        "perplexities": [tables.by_length(study, metric) for metric in PERPLEXITIES] if study.text else [],
-        "attention_tables": [tables.by_length(study, metric) for metric in study.attention_metrics],
+        "perplexities": by_length(PERPLEXITIES) if study.text else [],
+        "attention_tables": by_length(study.attention_metrics),
         "gold_known": GOLD_ATTENTION in study.attention_metrics,
-        "differences": tables.differences(study),
-        "spans": tables.spans(study),
-        "trends": tables.trends(study),
-        "degenerate": tables.degenerate(study),
-        "cost": tables.cost(study),
-        "training_time": tables.training_time(study),
+        **{table.__name__: table(study) for table in _TABLES},
         "runs": [_run_line(arm, run, out) for arm in study.arms for run in arm.runs],
         "test_examples": len(study.lengths),
         "lengths": (int(study.lengths.min()), int(study.lengths.max())),
@@ -152,17 +146,15 @@ def _run_line(arm: Arm, run: Run, out: Path) -> dict[str, object]:
     summary = run.summary
     machine = summary.get("machine") or {}
     config = os.path.relpath((run.directory / CONFIG).resolve(), out.resolve())
+    loss = summary.get("best_validation_loss")
     return {
-        "arm": arm.label,
-        "seed": run.seed,
-        "run_id": run.run_id,
-        "config": Path(config).as_posix(),
+        "arm": arm.label, "seed": run.seed, "run_id": run.run_id, "config": Path(config).as_posix(),
         "command": _portable(str(summary.get("command", ""))),
         "updates": f"{summary['updates']:,}" if summary.get("updates") is not None else NONE,
-        "loss": number(summary["best_validation_loss"]) if summary.get("best_validation_loss") is not None else NONE,
+        "loss": NONE if loss is None else number(loss),
         "wall": duration(summary.get("wall_seconds")),
         "machine": str(machine.get("processor") or machine.get("platform") or NONE),
-    }
+    }  # fmt: skip
 
 
 def made_on(runs: Sequence[Run]) -> str:
@@ -171,22 +163,19 @@ def made_on(runs: Sequence[Run]) -> str:
     def all_of(read: Callable[[dict[str, Any]], Any]) -> str:
         return " or ".join(sorted({str(read(run.summary)) for run in runs}))
 
+    def machine(summary: dict[str, Any]) -> str:
+        known = summary.get("machine") or {}
+        return f"{known.get('processor', NONE)}, {known.get('cores', NONE)} cores, {known.get('platform', NONE)}"
+
     return "; ".join(
         [
             f"finished {all_of(lambda s: str(s.get('finished_at', NONE))[:10])}",
             f"commit {all_of(lambda s: s.get('git_commit') or 'unknown')}",
-            all_of(lambda s: "{processor}, {cores} cores, {platform}".format_map(_Known(s.get("machine") or {}))),
+            all_of(machine),
             f"{all_of(lambda s: s.get('device', NONE))}, {all_of(lambda s: s.get('threads', NONE))} thread(s) a run",
             all_of(lambda s: ", ".join(f"{name} {number}" for name, number in (s.get("versions") or {}).items())),
         ]
     )
-
-
-class _Known(dict[str, Any]):
-    """A mapping for ``format_map`` in which missing values are dashes."""
-
-    def __missing__(self, key: str) -> str:
-        return NONE
 
 
 def _dropped(arms: Sequence[Arm]) -> list[str]:

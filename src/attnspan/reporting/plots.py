@@ -17,29 +17,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from attnspan.analysis.bins import Region
+from attnspan.analysis.comparison import Difference
 from attnspan.analysis.metrics import ERROR_RATE, RecordMetric
+from attnspan.analysis.statistics import Estimate
 from attnspan.analysis.study import Point, Study
 from attnspan.reporting.formatting import number, with_interval
 
 INK, GRID, SHADE = "#222222", "#d9d9d9", "#eceff3"
 RC: Any = {
-    "font.size": 9,
-    "font.family": "sans-serif",
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "svg.hashsalt": "attnspan",
-}
+    "font.size": 9, "font.family": "sans-serif", "legend.frameon": False, "svg.hashsalt": "attnspan",
+    "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
+    "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "axes.grid.axis": "y", "axes.axisbelow": True, "grid.color": GRID, "grid.linewidth": 0.6,
+}  # fmt: skip
 """The style of every figure."""
 
 # Okabe and Ito (2008), safe for colour-blind readers; without black and yellow, which vanish on dark and on light.
@@ -98,13 +89,9 @@ class Plot:
         stream = io.StringIO()
         with mpl.rc_context({**RC, "svg.fonttype": "none"}):
             self.figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
-        svg = stream.getvalue()
-        svg = re.sub(r"\A.*?(?=<svg)", "", svg, flags=re.DOTALL)
-        svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-        svg = re.sub(r'<svg ([^>]*?)width="[^"]*" height="[^"]*"', r"<svg \1", svg, count=1)
-        svg = re.sub(
-            r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img" aria-label="{html.escape(self.text)}">', svg
-        )
+        svg = re.sub(r"\A.*?(?=<svg)|<metadata>.*?</metadata>", "", stream.getvalue(), flags=re.DOTALL)
+        head = rf'<svg \1 role="img" aria-label="{html.escape(self.text)}">'
+        svg = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', head, svg, count=1)
         svg = re.sub(r'<g id="arm(\d+)-tip(\d+)">', self._tip, svg)
         svg = re.sub(r'<g id="(arm\d+)">', r'<g class="\1">', svg)
         svg = re.sub(r' id="(?!m[0-9a-f]{10}"|p[0-9a-f]{10}")[^"]*"', "", svg)
@@ -161,6 +148,12 @@ def attention(study: Study, *, narrow: bool = False) -> Plot:
         return Plot(_laid_out(figure), text, tuple(tips))
 
 
+def tip(axes: Axes, tips: list[str], name: str, at: tuple[float, float], text: str, **how: Any) -> None:
+    """Add an invisible point with a tooltip, of the arm whose style has ``name``."""
+    tips.append(text)
+    axes.plot(*at, "o", markersize=12, alpha=0, gid=f"{name}-tip{len(tips) - 1}", **how)
+
+
 def _curves(axes: Axes, study: Study, metric: RecordMetric, tips: list[str]) -> None:
     """One metric of every arm that has it; the tooltips of the points are appended to ``tips``."""
     top = 0.0
@@ -172,34 +165,36 @@ def _curves(axes: Axes, study: Study, metric: RecordMetric, tips: list[str]) -> 
         values = np.array([one.value for one in estimates])
         low = np.array([np.nan_to_num(one.low, nan=one.value) for one in estimates])
         high = np.array([np.nan_to_num(one.high, nan=one.value) for one in estimates])
-        gid = style.name
+        looks: Any = {"color": style.colour, "gid": style.name}
         bands.append((style, at, high))
-        axes.fill_between(at, low, high, color=style.colour, alpha=0.16, linewidth=0, gid=gid)
-        axes.plot(at, values, style.line, color=style.colour, linewidth=1.6, gid=gid)
-        axes.plot(at, values, style.marker, color=style.colour, markersize=4.5, gid=gid)
-        for point, x in zip(points, at, strict=True):
+        axes.fill_between(at, low, high, alpha=0.16, linewidth=0, **looks)
+        _line(axes, at, values, style, linewidth=1.6)
+        for point, one, x in zip(points, estimates, at, strict=True):
             dots = point.by_seed[metric.name]
-            axes.plot([x] * len(dots), dots, ".", color=style.colour, markersize=2.5, alpha=0.7, gid=gid)
-            one = point.metrics[metric.name]
-            tips.append(f"{label}, {point.region.label} tokens: {with_interval(one)}")
-            axes.plot(x, one.value, "o", color=style.colour, markersize=12, alpha=0, gid=f"{gid}-tip{len(tips) - 1}")
+            axes.plot([x] * len(dots), dots, ".", markersize=2.5, alpha=0.7, **looks)
+            text = f"{label}, {point.region.label} tokens: {with_interval(one)}"
+            tip(axes, tips, style.name, (x, one.value), text, color=style.colour)
             top = max(top, one.value, *dots, min(np.nan_to_num(one.high), max(1.0, 1.25 * one.value)))
     axes.set_ylim(0, max(top * 1.04, 0.05))
     for style, at, high in bands:
         _mark_cut(axes, style, at, high)
 
 
+def _line(axes: Axes, at: np.ndarray, values: np.ndarray, style: Style, **how: Any) -> None:
+    axes.plot(at, values, style.line, color=style.colour, gid=style.name, **how)
+    axes.plot(at, values, style.marker, color=style.colour, gid=style.name, markersize=4.5)
+
+
 def _mark_cut(axes: Axes, style: Style, at: np.ndarray, ends: np.ndarray) -> None:
     """Draw a triangle on the edge wherever an interval extends beyond it; ``ends`` are the ends on one side."""
     bottom, top = axes.get_ylim()
     for edge, beyond, marker in ((top, ends > top, "^"), (bottom, ends < bottom, "v")):
-        if not beyond.any():
-            continue
-        (drawn,) = axes.plot(
-            at[beyond], np.full(beyond.sum(), edge), marker, color=style.colour, markersize=4.5, clip_on=False,
-            markeredgecolor="white", markeredgewidth=0.4, zorder=5, gid=style.name,
-        )  # fmt: skip
-        drawn.set_in_layout(False)
+        if beyond.any():
+            (drawn,) = axes.plot(
+                at[beyond], np.full(beyond.sum(), edge), marker, color=style.colour, markersize=4.5, clip_on=False,
+                markeredgecolor="white", markeredgewidth=0.4, zorder=5, gid=style.name,
+            )  # fmt: skip
+            drawn.set_in_layout(False)
 
 
 def _known(study: Study, label: str, metric: RecordMetric) -> list[Point]:
@@ -226,21 +221,20 @@ def advantage(study: Study, *, narrow: bool = False) -> Plot:
         extremes = [0.0]
         bars: list[tuple[Style, np.ndarray, np.ndarray, np.ndarray]] = []
         for order, label in enumerate(compared):
-            ones = [one for one in study.differences if one.arm == label and not one.region.total]
+            ones = _bins_of(study, label)
             aside = (order - (len(compared) - 1) / 2) * 0.5 * width / max(len(compared), 1)
             style = shown[label]
-            gid = style.name
             at = np.array([one.region.mean_length + aside for one in ones])
             values = np.array([one.advantage.value for one in ones])
             halves = np.array([np.nan_to_num(one.advantage.high - one.advantage.value) for one in ones])
             bars.append((style, at, values - halves, values + halves))
-            axes.vlines(at, values - halves, values + halves, color=style.colour, linewidth=1.3, gid=gid)
-            axes.plot(at, values, style.line, color=style.colour, linewidth=0.9, alpha=0.8, gid=gid)
-            axes.plot(at, values, style.marker, color=style.colour, markersize=4.5, gid=gid)
+            axes.vlines(at, values - halves, values + halves, color=style.colour, linewidth=1.3, gid=style.name)
+            _line(axes, at, values, style, linewidth=0.9, alpha=0.8)
             for one, x in zip(ones, at, strict=True):
-                tips.append(f"{label} over {one.baseline}, {one.region.label} tokens: {with_interval(one.advantage)}")
-                axes.plot(x, one.advantage.value, "o", markersize=12, alpha=0, gid=f"{gid}-tip{len(tips) - 1}")
-            extremes += [*values, *(values + np.minimum(halves, 0.5)), *(values - np.minimum(halves, 0.5))]
+                text = f"{label} over {one.baseline}, {one.region.label} tokens: {with_interval(one.advantage)}"
+                tip(axes, tips, style.name, (x, one.advantage.value), text)
+            shown_halves = np.minimum(halves, 0.5)
+            extremes += [*values, *(values + shown_halves), *(values - shown_halves)]
         axes.axhline(0, color=INK, linewidth=0.8)
         axes.margins(y=0.08)
         room = 0.06 * (max(extremes) - min(extremes) or 0.1)
@@ -280,16 +274,16 @@ def _lengths(axes: Axes, study: Study, *, labels: bool, words: bool = True) -> N
 def _counts(axes: Axes, study: Study, *, numbers: bool) -> None:
     """Test examples in each bin."""
     edges = np.array(study.bins.edges)
+    middles = (edges[:-1] + edges[1:]) / 2
     counts = study.bins.members(study.lengths).sum(axis=1)
-    axes.bar((edges[:-1] + edges[1:]) / 2, counts, 0.92 * np.diff(edges), color=GRID, linewidth=0)
+    axes.bar(middles, counts, 0.92 * np.diff(edges), color=GRID, linewidth=0)
     axes.set_ylim(0, counts.max() * 1.6)
     axes.set_yticks([])
     axes.grid(visible=False)
     axes.spines["left"].set_visible(False)
     axes.set_ylabel("examples", rotation=0, ha="right", va="center", fontsize=7.5)
-    for middle, count in zip((edges[:-1] + edges[1:]) / 2, counts, strict=True):
-        size = 7 if numbers else 5.5
-        axes.text(middle, count, f"{count}", ha="center", va="bottom", fontsize=size)
+    for middle, count in zip(middles, counts, strict=True):
+        axes.text(middle, count, f"{count}", ha="center", va="bottom", fontsize=7 if numbers else 5.5)
     axes.set_xlabel("source length (tokens)")
 
 
@@ -312,10 +306,14 @@ def _laid_out(figure: Figure) -> Figure:
     return figure
 
 
+def _bins_of(study: Study, label: str) -> list[Difference]:
+    """The differences of one arm to its baseline, bin by bin."""
+    return [one for one in study.differences if one.arm == label and not one.region.total]
+
+
 def _curves_text(study: Study, metric: RecordMetric) -> str:
     return f"{metric.title} against source length: " + "; ".join(
-        f"{arm.label} from {number(points[0].metrics[metric.name].value)} at {points[0].region.label} tokens to "
-        f"{number(points[-1].metrics[metric.name].value)} at {points[-1].region.label} tokens"
+        f"{arm.label} from {_from_to([(point.region, point.metrics[metric.name]) for point in points])}"
         for arm in study.arms
         if (points := _known(study, arm.label, metric))
     )
@@ -323,9 +321,11 @@ def _curves_text(study: Study, metric: RecordMetric) -> str:
 
 def _advantage_text(study: Study) -> str:
     return "Advantage in error rate against source length: " + "; ".join(
-        f"{label} over {ones[0].baseline} from {number(ones[0].advantage.value)} at {ones[0].region.label} tokens to "
-        f"{number(ones[-1].advantage.value)} at {ones[-1].region.label} tokens"
+        f"{label} over {ones[0].baseline} from {_from_to([(one.region, one.advantage) for one in ones])}"
         for label in study.compared
-        for ones in [[one for one in study.differences if one.arm == label and not one.region.total]]
-        if ones
+        if (ones := _bins_of(study, label))
     )
+
+
+def _from_to(curve: Sequence[tuple[Region, Estimate]]) -> str:
+    return " to ".join(f"{number(one.value)} at {region.label} tokens" for region, one in (curve[0], curve[-1]))

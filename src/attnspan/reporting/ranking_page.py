@@ -18,24 +18,17 @@ from attnspan.analysis.study import Study
 from attnspan.reporting import plots
 from attnspan.reporting.findings import findings
 from attnspan.reporting.formatting import NONE, number, with_interval
-from attnspan.reporting.page import inline, shared_content, template
+from attnspan.reporting.page import INDEX, MARKDOWN, inline, shared_content, template
 from attnspan.reporting.tables import Row, Table
 
 
 def standings_table(ranking: Ranking, baseline: str) -> Table:
     """For every arm its interquartile mean, how often it beats the baseline, and its quality on each data set."""
     better = {one.arm: one.probability for one in ranking.improvements if one.other == baseline}
-    rows = [
-        Row(
-            (
-                one.arm,
-                with_interval(one.iqm),
-                with_interval(better[one.arm], 2) if one.arm in better else NONE,
-                *(number(float(of_data.mean())) for of_data in one.scores),
-            )
-        )
-        for one in ranking.standings
-    ]
+    rows = []
+    for one in ranking.standings:
+        wins = with_interval(better[one.arm], 2) if one.arm in better else NONE
+        rows.append(Row((one.arm, with_interval(one.iqm), wins, *(number(float(some.mean())) for some in one.scores))))
     columns = ("arm", "interquartile mean of quality", f"P(better than {baseline})", *ranking.data)
     return Table(f"Sources {_lengths(ranking.side)}, with 95% intervals", columns, tuple(rows))
 
@@ -78,13 +71,10 @@ def _finding(ranking: Ranking, baseline: str) -> str:
 
 def _in_words(estimate: Estimate, digits: int = 3) -> str:
     if np.isnan(estimate.low):
-        return f"{number(estimate.value, digits)} (no interval, because {_why(estimate)})"
+        why = "a data set has one seed only" if estimate.seeds < 2 else "all runs agree"
+        return f"{number(estimate.value, digits)} (no interval, because {why})"
     low, high = number(estimate.low, digits), number(estimate.high, digits)
     return f"{number(estimate.value, digits)} (95% interval {low} to {high})"
-
-
-def _why(estimate: Estimate) -> str:
-    return "a data set has one seed only" if estimate.seeds < 2 else "all runs agree"
 
 
 def notes(studies: Sequence[Study]) -> list[str]:
@@ -112,12 +102,11 @@ def ranking_plot(studies: Sequence[Study], rankings: Sequence[Ranking], *, narro
         for axes, ranking in zip(panels, rankings, strict=True):
             for one in ranking.standings:
                 style, y = styles[one.arm], order.index(one.arm)
-                gid = style.name
                 low, high = np.nan_to_num([one.iqm.low, one.iqm.high], nan=one.iqm.value)
-                axes.hlines(y, low, high, color=style.colour, linewidth=2.2, gid=gid)
-                axes.plot(one.iqm.value, y, style.marker, color=style.colour, markersize=5.5, gid=gid)
-                tips.append(f"{one.arm}, {ranking.side}: {with_interval(one.iqm)}")
-                axes.plot(one.iqm.value, y, "o", markersize=12, alpha=0, gid=f"{gid}-tip{len(tips) - 1}")
+                axes.hlines(y, low, high, color=style.colour, linewidth=2.2, gid=style.name)
+                axes.plot(one.iqm.value, y, style.marker, color=style.colour, markersize=5.5, gid=style.name)
+                text = f"{one.arm}, {ranking.side}: {with_interval(one.iqm)}"
+                plots.tip(axes, tips, style.name, (one.iqm.value, y), text)
             axes.set_yticks(range(len(order)), order)
             axes.set_title(_lengths(ranking.side), fontsize=9, loc="left")
         panels[0].set_ylim(len(order) - 0.5, -0.5)
@@ -175,38 +164,28 @@ def runs_table(studies: Sequence[Study]) -> Table:
     return Table("The seeds of each arm on each data set", ("arm", *(study.data for study in studies)), tuple(rows))
 
 
-def html_page(studies: Sequence[Study], rankings: Sequence[Ranking], excluded: Sequence[Excluded], command: str) -> str:
-    """One self-contained HTML file, with links to the report on each data set."""
-    both = [ranking_plot(studies, rankings, narrow=narrow) for narrow in (False, True)] if rankings else None
-    return template("ranking.html.j2").render(
-        _content(studies, rankings, excluded, command),
-        styles=[],
-        ranking_plot=inline("ranking", *both) if both else None,
-    )
-
-
-def markdown_page(
+def pages(
     studies: Sequence[Study], rankings: Sequence[Ranking], excluded: Sequence[Excluded], command: str
-) -> str:
-    """The same in Markdown."""
-    return template("ranking.md.j2").render(_content(studies, rankings, excluded, command))
+) -> dict[str, str]:
+    """File name -> content: one self-contained HTML file with links to the report on each data set, and Markdown."""
+    content = _content(studies, rankings, excluded, command)
+    both = [ranking_plot(studies, rankings, narrow=narrow) for narrow in (False, True)] if rankings else None
+    plot = inline("ranking", *both) if both else None
+    html = template("ranking.html.j2").render(content, styles=[], ranking_plot=plot)
+    return {MARKDOWN: template("ranking.md.j2").render(content), INDEX: html}
 
 
 def _content(
     studies: Sequence[Study], rankings: Sequence[Ranking], excluded: Sequence[Excluded], command: str
 ) -> dict[str, Any]:
     runs = [run for study in studies for run in study.collection.runs]
-    data = joined(study.data for study in studies)
-    return shared_content(runs, data, excluded, command) | {
+    both = [(plots.degradation(study), plots.degradation(study, narrow=True)) for study in studies]
+    return shared_content(runs, joined(study.data for study in studies), excluded, command) | {
         "findings": ranking_findings(studies, rankings),
         "notes": notes(studies),
         "rankings": ranking_tables(studies, rankings),
         "data_sets": [
-            {
-                "data": study.data,
-                "findings": findings(study),
-                "plot": inline(f"d{i}", plots.degradation(study), plots.degradation(study, narrow=True)),
-            }
+            {"data": study.data, "findings": findings(study), "plot": inline(f"d{i}", *both[i])}
             for i, study in enumerate(studies)
         ],
         "runs": runs_table(studies),

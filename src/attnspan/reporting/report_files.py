@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+import pandas as pd
 
 from attnspan.analysis.collection import Excluded
 from attnspan.analysis.metrics import ERROR_RATE
@@ -15,9 +17,10 @@ from attnspan.errors import InputError
 from attnspan.reporting import page, ranking_page, tables
 from attnspan.reporting.csv_files import CURVE, csv_files
 from attnspan.reporting.latex import latex
+from attnspan.reporting.page import INDEX
 from attnspan.reporting.plots import Plot, draw_plots
 
-INDEX, MARKDOWN, LATEX, RANKING = "index.html", "report.md", "tables.tex", "ranking.csv"
+LATEX, RANKING = "tables.tex", "ranking.csv"
 _MARKS = ({INDEX, CURVE}, {INDEX, RANKING})
 """A directory with the files of one of these sets is a report, and may be replaced."""
 
@@ -75,19 +78,15 @@ def _swap(new: Path, out: Path, old: Path) -> None:
 def write_study(study: Study, directory: Path, out: Path, command: str) -> None:
     """Write the files of a report on one data set into ``directory``, which will become ``out``."""
     plots = draw_plots(study)
-    for name, plot in plots.items():
-        _save(plot, directory / name)
-    for name, frame in csv_files(study).items():
-        frame.to_csv(directory / name, index=False, float_format="%.6g")
     for_papers = [
         tables.by_length(study, ERROR_RATE),
         tables.differences(study),
         tables.spans(study),
         *(tables.by_length(study, metric) for metric in (*study.corpus_scores, *study.attention_metrics)),
     ]
-    _write(directory / LATEX, latex([table for table in for_papers if table.rows]))
-    _write(directory / MARKDOWN, page.markdown_page(study, out=out, command=command))
-    _write(directory / INDEX, page.html_page(study, plots, out=out, command=command))
+    texts = {LATEX: latex([table for table in for_papers if table.rows])}
+    texts |= page.pages(study, plots, out=out, command=command)
+    _write(directory, plots, csv_files(study), texts)
 
 
 def write_ranking(
@@ -102,21 +101,19 @@ def write_ranking(
     for study in studies:
         (directory / study.data).mkdir()
         write_study(study, directory / study.data, out / study.data, command)
-    if rankings:
-        _save(ranking_page.ranking_plot(studies, rankings), directory / "ranking")
-    for name, frame in ranking_page.frames(studies, rankings).items():
+    plots = {"ranking": ranking_page.ranking_plot(studies, rankings)} if rankings else {}
+    texts = {LATEX: latex([table for pair in ranking_page.ranking_tables(studies, rankings) for table in pair])}
+    texts |= ranking_page.pages(studies, rankings, excluded, command)
+    _write(directory, plots, ranking_page.frames(studies, rankings), texts)
+
+
+def _write(
+    directory: Path, plots: Mapping[str, Plot], frames: Mapping[str, pd.DataFrame], texts: Mapping[str, str]
+) -> None:
+    for name, plot in plots.items():
+        for suffix in (".png", ".svg"):
+            plot.save(directory / f"{name}{suffix}")
+    for name, frame in frames.items():
         frame.to_csv(directory / name, index=False, float_format="%.6g")
-    _write(
-        directory / LATEX, latex([table for pair in ranking_page.ranking_tables(studies, rankings) for table in pair])
-    )
-    _write(directory / MARKDOWN, ranking_page.markdown_page(studies, rankings, excluded, command))
-    _write(directory / INDEX, ranking_page.html_page(studies, rankings, excluded, command))
-
-
-def _save(plot: Plot, stem: Path) -> None:
-    for suffix in (".png", ".svg"):
-        plot.save(stem.with_name(stem.name + suffix))
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    for name, text in texts.items():
+        (directory / name).write_text(text, encoding="utf-8")

@@ -96,22 +96,14 @@ def differences(study: Study) -> Table:
     """The advantage of every compared arm, by length."""
     rows = []
     for arm, baseline in study.compared.items():
-        of_arm = [one for one in study.differences if one.arm == arm]
+        of_arm = [one for side in SIDES for one in study.differences if one.arm == arm and one.region.side == side]
         if of_arm:
             rows.append(Row((f"{arm} over {baseline}",), "heading"))
-        for side in SIDES:
-            for one in of_arm:
-                if one.region.side == side:
-                    label = f"all {side}" if one.region.total else one.region.label
-                    cells = (
-                        label,
-                        f"{one.region.examples:,}",
-                        f"{len(one.seeds)}",
-                        with_interval(one.advantage),
-                        p_value(one.p_holm),
-                        p_value(one.p_models_holm),
-                    )
-                    rows.append(Row(cells, "total" if one.region.total else ""))
+        for one in of_arm:
+            label = f"all {one.region.side}" if one.region.total else one.region.label
+            numbers = (with_interval(one.advantage), p_value(one.p_holm), p_value(one.p_models_holm))
+            cells = (label, f"{one.region.examples:,}", f"{len(one.seeds)}", *numbers)
+            rows.append(Row(cells, "total" if one.region.total else ""))
     columns = ("source tokens", "examples", "seeds", "advantage [95% interval]", "p (Holm)", "p, models (Holm)")
     return Table("Advantage: error rate of the baseline minus error rate of the arm", columns, tuple(rows))
 
@@ -129,32 +121,33 @@ def spans(study: Study) -> Table:
 def trends(study: Study) -> Table:
     """Slope, drop and interaction of each arm."""
     rows = []
-    for side in (IN_RANGE, EXTRAPOLATION):
+    for side in SIDES:
         of_side = [one for one in study.trends if one.side == side]
         if of_side:
             rows.append(Row((_heading(side),), "heading"))
         for one in of_side:
-            growth = with_interval(one.growth)
-            cells = (one.arm, with_interval(one.error_factor, 2), with_interval(one.relative_drop, 2), growth)
-            rows.append(Row(cells))
+            changes = (
+                with_interval(one.error_factor, 2),
+                with_interval(one.relative_drop, 2),
+                with_interval(one.growth),
+            )
+            rows.append(Row((one.arm, *changes)))
     columns = (
-        "arm",
-        "error rate, factor per 10 tokens",
-        "share of quality lost, shortest to longest bin",
+        "arm", "error rate, factor per 10 tokens", "share of quality lost, shortest to longest bin",
         "growth of the advantage per 10 tokens",
-    )
+    )  # fmt: skip
     return Table("Change with source length, with 95% intervals", columns, tuple(rows))
 
 
 def degenerate(study: Study) -> Table:
     """Empty, truncated and repeating output, in percent of the test examples."""
     kinds = metrics_in(DEGENERATE)
-    return _by_length(
-        study,
-        study.curve,
-        f"{' / '.join(kind.label for kind in kinds).capitalize()} output, percent of the test examples",
-        lambda point: " / ".join(number(100 * point.metrics[kind.name].value, 1) for kind in kinds),
-    )
+    caption = f"{' / '.join(kind.label for kind in kinds).capitalize()} output, percent of the test examples"
+
+    def cell(point: Point) -> str:
+        return " / ".join(number(100 * point.metrics[kind.name].value, 1) for kind in kinds)
+
+    return _by_length(study, study.curve, caption, cell)
 
 
 def cost(study: Study) -> Table:
@@ -217,20 +210,16 @@ def degradation_blocks(study: Study) -> list[Table]:
             some = regions[start : start + 9]
             columns = ("arm", *(_column(region, study) for region in some))
             counts = Row(("examples", *(f"{region.examples:,}" for region in some)), "total")
-            rows = [
-                Row((arm.label, *(_short(points.get((arm.label, _key(region)))) for region in some)))
-                for arm in study.arms
-            ]
-            blocks.append(Table(f"{ERROR_RATE.title} by source length, {heading}", columns, (counts, *rows)))
+            rows = [counts]
+            for arm in study.arms:
+                rows.append(Row((arm.label, *(_short(points.get((arm.label, _key(region)))) for region in some))))
+            blocks.append(Table(f"{ERROR_RATE.title} by source length, {heading}", columns, tuple(rows)))
     return blocks
 
 
 def _column(region: Region, study: Study) -> str:
     """A short column heading for a region."""
-    if not region.total:
-        return region.label
-    _, _, lengths = _total_label(study, region).partition(", ")
-    return lengths or "all"
+    return (_total_label(study, region).partition(", ")[2] or "all") if region.total else region.label
 
 
 def _short(estimate: Estimate | None) -> str:
