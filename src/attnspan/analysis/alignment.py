@@ -16,13 +16,8 @@ _Count = TypeVar("_Count", int, Floats)
 def entropy(weights: Floats) -> Floats:
     """-sum_i p_i log p_i in nats, for each output position; 0 where all attention lies on one source position.
 
-    p is the weights divided by their sum, so it is a distribution even where they sum to less than 1 (Luong's local-p).
-
-    Args:
-        weights: [T, S], not negative.
-
-    Returns:
-        [T], nan where all weights are 0.
+    p is the weights [T, S] divided by their sum, so it is a distribution even where they sum to less than 1 (Luong's
+    local-p). It is nan where all weights are 0.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         p = weights / weights.sum(axis=1, keepdims=True)
@@ -31,14 +26,9 @@ def entropy(weights: Floats) -> Floats:
 
 
 def gold_attention(weights: Floats, gold: GoldAlignment) -> Floats:
-    """The attention mass on the gold source positions of each target token, that is, those with a sure link to it.
+    """[T]: the mass of ``weights`` [T, S] on the gold source positions of each target token; nan where it has none.
 
-    Args:
-        weights: [T, S].
-        gold: of the example.
-
-    Returns:
-        [T], nan for a target token without a sure link.
+    Gold source positions of a token are those with a sure link to it.
     """
     needed = np.zeros(weights.shape, dtype=bool)
     for i, j in gold.sure:
@@ -49,10 +39,7 @@ def gold_attention(weights: Floats, gold: GoldAlignment) -> Floats:
 def links(weights: Floats) -> frozenset[Link]:
     """A: one link for each target token, to the source position of its largest weight (Luong et al. 2015, section 5.4).
 
-    Of equal weights the first counts. A target token whose weights are all 0 has no link.
-
-    Args:
-        weights: [T, S].
+    Of equal weights the first counts. A target token whose weights [T, S] are all 0 has no link.
     """
     return frozenset((int(weights[j].argmax()), j) for j in range(len(weights)) if weights[j].any())
 
@@ -62,28 +49,18 @@ def alignment_errors(
 ) -> tuple[_Count, _Count]:
     """Numerator and denominator of the alignment error rate (Och and Ney 2003, section 5).
 
-    AER = 1 - (|A n S| + |A n P|) / (|A| + |S|). Over a corpus the counts are summed first, as for any rate.
-
-    Args:
-        links: |A|.
-        gold_links: |S|.
-        links_in_sure: |A n S|.
-        links_in_possible: |A n P|.
+    AER = 1 - (|A n S| + |A n P|) / (|A| + |S|), from |A|, |S|, |A n S| and |A n P|. Over a corpus the counts are summed
+    first, as for any rate.
     """
     out_of = links + gold_links
     return out_of - links_in_sure - links_in_possible, out_of
 
 
 def attention_columns(weights: Floats | None, gold: GoldAlignment | None) -> dict[str, Any]:
-    """The columns of :class:`attnspan.runs.records.Record` that describe teacher-forced attention on one example.
+    """The known columns of :class:`attnspan.runs.records.Record` that describe teacher-forced attention on one example.
 
-    Args:
-        weights: [T, S] for the T target tokens (without ``<eos>``) and S source tokens, without padding; None for an
-            arm without attention.
-        gold: None where it is not known.
-
-    Returns:
-        The known columns: none without ``weights``.
+    ``weights`` is [T, S] for the T target tokens (without ``<eos>``) and S source tokens, without padding; None for an
+    arm without attention.
     """
     if weights is None:
         return {}

@@ -29,17 +29,14 @@ _ROUND = (1, 2, 5)
 
 @dataclass(frozen=True)
 class Region:
-    """Some source lengths: a bin, or all bins on one side of the longest training length."""
+    """The sources longer than ``above`` and no longer than ``up_to``; ``total`` if they are a whole side."""
 
     label: str
     side: str
     """``in range`` or ``extrapolation``."""
     total: bool
-    """Whether it is a whole side."""
     above: int
-    """Sources are longer than this ..."""
     up_to: int
-    """... and no longer than this."""
     mean_length: float
     examples: int
 
@@ -77,14 +74,10 @@ class Bins:
             longest = min(high, int(lengths.max()))  # the last edge may lie beyond all sources
             described.append((label, IN_RANGE if longest <= training_max else EXTRAPOLATION, False, low, high))
         for side in SIDES:
-            of_side = [row for row in described if row[1] == side]
-            if of_side:
+            if of_side := [row for row in described if row[1] == side]:
                 described.append((side, side, True, of_side[0][3], of_side[-1][4]))
-        inside = [(lengths > above) & (lengths <= up_to) for *_, above, up_to in described]
-        return [
-            Region(*row, mean_length=float(lengths[mask].mean()), examples=int(mask.sum()))
-            for row, mask in zip(described, inside, strict=True)
-        ]
+        inside = [lengths[(lengths > above) & (lengths <= up_to)] for *_, above, up_to in described]
+        return [Region(*row, float(some.mean()), len(some)) for row, some in zip(described, inside, strict=True)]
 
 
 def make_bins(lengths: NDArray[np.int64], boundaries: Iterable[int], edges: Sequence[int] | None = None) -> Bins:

@@ -50,24 +50,20 @@ def collect(paths: Sequence[Path]) -> Collection:
         InputError: as :func:`collect_each`, or two runs are of different data sets.
     """
     collections, excluded = collect_each(paths)
-    first, *others = collections
-    for other in others:
-        one, another = first.runs[0], other.runs[0]
+    if len(collections) > 1:
+        one, another = (collection.runs[0] for collection in collections[:2])
         raise InputError(
             f"different data sets: {one.directory} is on '{one.summary['data']}', {another.directory} on "
             f"'{another.summary['data']}'; give the runs of one data set"
         )
-    return replace(first, excluded=excluded)
+    return replace(collections[0], excluded=excluded)
 
 
 def collect_each(paths: Sequence[Path]) -> tuple[list[Collection], tuple[Excluded, ...]]:
-    """Read the run directories in or below ``paths``.
+    """Read the run directories in or below ``paths``: one collection per data set, by name, and all that was excluded.
 
     A run whose test set is not that of most runs is excluded too; if two test sets have equally many runs, the larger
     one stays.
-
-    Returns:
-        One collection per data set, by name, and everything that was excluded.
 
     Raises:
         InputError: a path does not exist or has no run; no run is usable; two runs of one arm and seed cannot be told
@@ -79,9 +75,8 @@ def collect_each(paths: Sequence[Path]) -> tuple[list[Collection], tuple[Exclude
         try:
             run = read_run(directory)
         except InputError as error:
-            excluded.append(
-                Excluded(directory, str(error).removeprefix(f"{directory}/").removeprefix(f"{directory}: "))
-            )
+            reason = str(error).removeprefix(f"{directory}/").removeprefix(f"{directory}: ")
+            excluded.append(Excluded(directory, reason))
             continue
         if run.run_id in runs:
             excluded.append(Excluded(directory, f"the same run as {runs[run.run_id].directory}, which counts once"))
@@ -175,7 +170,14 @@ def _flat(config: dict[str, Any]) -> dict[str, str]:
 
 
 def _refuse_mixtures(runs: Sequence[Run]) -> None:
-    _refuse_changed_training_data(runs)
+    configs = [(with_stable_names(run.config.get("data")), run) for run in runs]
+    for (config, one), (other_config, other) in itertools.combinations(configs, 2):
+        if config == other_config and not _have_same_data(one, other):  # it must have meant the same data
+            fingerprints = [run.summary.get("data_fingerprint") for run in (one, other)]
+            raise InputError(
+                f"different data under one config: {one.directory} has data_fingerprint {fingerprints[0]}, "
+                f"{other.directory} has {fingerprints[1]}"
+            )
     first: dict[tuple[str, int], Run] = {}
     for run in runs:
         twin = first.setdefault((run.label, run.seed), run)
@@ -203,18 +205,6 @@ def _difference(first: pd.DataFrame, other: pd.DataFrame) -> str | None:
     example = left.index[left[columns[0]].to_numpy() != right[columns[0]].to_numpy()][0]
     a, b = left.loc[example, columns[0]], right.loc[example, columns[0]]
     return f"example '{example}' has {columns[0]} {a!r} in the first and {b!r} in the second"
-
-
-def _refuse_changed_training_data(runs: Sequence[Run]) -> None:
-    """The same data config must have meant the same data."""
-    configs = [(with_stable_names(run.config.get("data")), run) for run in runs]
-    for (config, first), (other_config, other) in itertools.combinations(configs, 2):
-        if config == other_config and not _have_same_data(first, other):
-            fingerprints = [run.summary.get("data_fingerprint") for run in (first, other)]
-            raise InputError(
-                f"different data under one config: {first.directory} has data_fingerprint {fingerprints[0]}, "
-                f"{other.directory} has {fingerprints[1]}"
-            )
 
 
 def _have_same_data(first: Run, other: Run) -> bool:

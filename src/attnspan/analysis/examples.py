@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,6 @@ class ArmMap:
     seed: int
     heatmap: Heatmap | None
     missing: str = ""
-    """Why there is no map."""
 
 
 @dataclass(frozen=True)
@@ -38,21 +37,18 @@ class MappedExample:
     source_length: int
     reference: str
     maps: tuple[ArmMap, ...]
-    """One per arm."""
 
 
 @dataclass(frozen=True)
 class DegenerateOutput:
-    """An example of degenerate output."""
+    """An example of degenerate output; ``outputs`` of ``out_of`` outputs of the arm in the region are of its kind."""
 
     metric: RecordMetric
     """The rate of this kind of output."""
     region: Region
     arm: str
     outputs: int
-    """How many outputs of the arm in the region are of this kind, over all seeds ..."""
     out_of: int
-    """... of how many."""
     seed: int
     example_id: str
     source: str
@@ -70,15 +66,11 @@ def mapped_examples(study: Study) -> list[MappedExample]:
     rows = study.test_set[study.test_set["example_id"].isin(ids)].to_dict("records")  # by length
     return [
         MappedExample(
-            row["example_id"],
-            _in_training(study, row["source_length"]),
-            row["source"],
-            row["source_length"],
-            row["reference"],
-            tuple(_map_of(arm, *kept[arm.label], row["example_id"]) for arm in study.arms),
+            row["example_id"], _in_training(study, row["source_length"]), row["source"], row["source_length"],
+            row["reference"], tuple(_map_of(arm, *kept[arm.label], row["example_id"]) for arm in study.arms),
         )
         for row in rows
-    ]
+    ]  # fmt: skip
 
 
 def _in_training(study: Study, length: int) -> str:
@@ -117,16 +109,11 @@ def _map_of(arm: Arm, run: Run, maps: dict[str, Heatmap], why: str, example_id: 
 def degenerate_outputs(study: Study) -> list[DegenerateOutput]:
     """For each kind, bin and arm that has any, the degenerate output with the lowest example id, then seed."""
     regions = [region for region in study.regions(study.arms[0].training_max) if not region.total]
-    return [
-        output
-        for metric in metrics_in(DEGENERATE)
-        for region in regions
-        for arm in study.arms
-        for output in _first_output(metric, region, arm)
-    ]
+    each = itertools.product(metrics_in(DEGENERATE), regions, study.arms)
+    return [output for one in each if (output := _first_output(*one))]
 
 
-def _first_output(metric: RecordMetric, region: Region, arm: Arm) -> Iterator[DegenerateOutput]:
+def _first_output(metric: RecordMetric, region: Region, arm: Arm) -> DegenerateOutput | None:
     (inside,) = members([region], arm.lengths)
     found = []
     for run in arm.runs:
@@ -134,10 +121,10 @@ def _first_output(metric: RecordMetric, region: Region, arm: Arm) -> Iterator[De
         rows = np.flatnonzero(inside & (is_degenerate > 0))
         names = run.records["example_id"].iloc[rows]
         found += [(str(name), run.seed, run, int(row)) for name, row in zip(names, rows, strict=True)]
-    if found:
-        name, seed, run, row = min(found, key=lambda one: one[:2])
-        record = run.records.iloc[row]
-        yield DegenerateOutput(
-            metric, region, arm.label, len(found), len(arm.runs) * int(inside.sum()), seed, name,
-            record["source"], record["reference"], record["hypothesis"],
-        )  # fmt: skip
+    if not found:
+        return None
+    name, seed, run, row = min(found, key=lambda one: one[:2])
+    texts = run.records.iloc[row][["source", "reference", "hypothesis"]]
+    return DegenerateOutput(
+        metric, region, arm.label, len(found), len(arm.runs) * int(inside.sum()), seed, name, *texts
+    )

@@ -12,13 +12,7 @@ from attnspan.runs.finished_run import Run
 
 
 def notes_on_arms(arms: Sequence[Arm], compared: Mapping[str, str], best: Arm) -> list[str]:
-    """Notes on seeds, baselines and training lengths.
-
-    Args:
-        arms: of the study.
-        compared: the label of every compared arm, with that of its baseline.
-        best: the arm that sets the threshold of spans.
-    """
+    """Notes on seeds, baselines and training lengths; ``best`` is the arm that sets the threshold of spans."""
     several = len(arms) > 1
     return [
         *([] if several else [f"There is one arm only ({arms[0].label}), so there are no differences to show."]),

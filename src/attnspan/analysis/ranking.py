@@ -18,6 +18,7 @@ beyond the first (for the interquartile mean, which uses half of the runs, one p
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,12 +50,11 @@ class Standing:
 
 @dataclass(frozen=True)
 class Improvement:
-    """One arm against another."""
+    """The probability that a run of one arm beats a run of another on the same data set."""
 
     arm: str
     other: str
     probability: Estimate
-    """The probability that a run of the arm beats a run of the other on the same data set."""
 
 
 @dataclass(frozen=True)
@@ -101,26 +101,19 @@ def _ranking(side: str, data: Sequence[str], scores: Mapping[str, Scores]) -> Ra
         for arm, of_arm in scores.items()
     ]
     improvements = [
-        Improvement(
-            arm, other, estimate(lambda drawn: probability_of_improvement(*drawn), [scores[arm], scores[other]])
-        )
-        for arm in scores
-        for other in scores
-        if arm != other
+        Improvement(arm, other, estimate(lambda drawn: probability_of_improvement(*drawn), [own, its]))
+        for (arm, own), (other, its) in itertools.permutations(scores.items(), 2)
     ]
     standings.sort(key=lambda one: -one.iqm.value)
     return Ranking(side, tuple(data), tuple(standings), tuple(improvements))
 
 
 def interquartile_mean(scores: Scores) -> Floats:
-    """Mean of the middle half of all scores.
+    """Mean of the middle half of all scores; ``scores`` has for each data set ``[..., runs]``.
 
     The lowest and the highest n / 4 of n scores are left out; a score that lies across a cut counts in part. So the
     value does not change when every score is duplicated, and the bootstrap's fewer draws estimate the same value as all
     runs. Cuts rounded to whole scores would shift it wherever n is not a multiple of four.
-
-    Args:
-        scores: for each data set ``[..., runs]``.
     """
     pooled = np.sort(np.concatenate(scores, axis=-1), axis=-1)
     n = pooled.shape[-1]
@@ -132,9 +125,7 @@ def interquartile_mean(scores: Scores) -> Floats:
 def probability_of_improvement(scores: Scores, others: Scores) -> Floats:
     """How often a score beats one of ``others`` on the same data set, averaged over data sets.
 
-    Args:
-        scores: for each data set ``[..., runs]``.
-        others: likewise; the number of runs may differ.
+    Both have for each data set ``[..., runs]``; the numbers of runs may differ.
     """
     of_data = []
     for own, its in zip(scores, others, strict=True):
@@ -160,7 +151,7 @@ def estimate(
         arms: their scores.
         counted: share of the runs that the statistic uses, and so of the degrees of freedom.
         draws: of the bootstrap.
-        seed: of the draws; the same in every call, so that a report is reproducible.
+        seed: of the draws.
     """
     value = float(statistic(arms))
     fewest = min(len(runs) for scores in arms for runs in scores)

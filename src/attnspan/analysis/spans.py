@@ -58,12 +58,11 @@ class Span:
 
 @dataclass(frozen=True)
 class ArmSpan:
-    """The span of one arm."""
+    """The span of one arm, whose threshold the arm ``best`` sets."""
 
     arm: str
     seeds: tuple[int, ...]
     best: str
-    """The arm that sets the threshold."""
     span: Span
 
 
@@ -109,7 +108,7 @@ def _as_known(rates: Rates, seeds: int) -> Rates:
 def find_span(
     rates: Rates, *, arm: list[int], best: int, at: Floats, shortest: int, longest: int, keep: float
 ) -> Span | None:
-    """The span of one arm.
+    """The span of one arm; None if even the best arm has no quality to keep.
 
     Args:
         rates: error rates of the arm and of the best arm, with the same seeds.
@@ -119,9 +118,6 @@ def find_span(
         shortest: the shortest source length tested.
         longest: the longest source length tested.
         keep: the share of the best arm's quality to keep.
-
-    Returns:
-        None if even the best arm has no quality to keep.
     """
     threshold = keep * (1 - rates.mean[best])
     if not threshold > 0:

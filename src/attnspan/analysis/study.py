@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -121,17 +122,7 @@ class Study:
         records = [run.records for run in arm.runs]
         metrics: list[CorpusScore | Perplexity] = [*self.corpus_scores, *PERPLEXITIES]
         rates = {metric: metric.rates(records, inside) for metric in metrics}
-        return [
-            Point(
-                arm.label, region, arm.seeds,
-                {
-                    metric.name: rate.estimate(unit).clipped(metric.lowest, metric.highest)
-                    for metric, rate in rates.items()
-                },
-                {metric.name: rate.by_seed[:, k] for metric, rate in rates.items()},
-            )
-            for k, (region, unit) in enumerate(zip(regions, np.eye(len(regions)), strict=True))
-        ]  # fmt: skip
+        return [_point(arm, region, rates, unit) for region, unit in zip(regions, np.eye(len(regions)), strict=True)]
 
     def _points(self, metrics: Sequence[RecordMetric]) -> list[Point]:
         """The known ones of ``metrics``, for every arm that has any, in every region."""
@@ -142,23 +133,16 @@ class Study:
             for region in self.regions(arm.training_max) if known else ():
                 inside = members([region], self.lengths)
                 rates = {metric: Rates.measure(*of_arm[metric], inside) for metric in known}
-                estimates = {
-                    metric.name: rate.estimate(np.ones(1)).clipped(metric.lowest, metric.highest)
-                    for metric, rate in rates.items()
-                }
-                by_seed = {metric.name: rate.by_seed[:, 0] for metric, rate in rates.items()}
-                points.append(Point(arm.label, region, arm.seeds, estimates, by_seed))
+                points.append(_point(arm, region, rates, np.ones(1)))
         return points
 
     @cached_property
     def differences(self) -> list[Difference]:
         """The advantage of every compared arm over its baseline, in every region."""
-        pairs = [(self.arm(label), self.arm(baseline)) for label, baseline in self.compared.items()]
-        return [
-            one
-            for arm, baseline in pairs
-            for one in differences(arm, baseline, self.regions(min(arm.training_max, baseline.training_max)))
-        ]
+        found = []
+        for arm, baseline in ((self.arm(label), self.arm(baseline)) for label, baseline in self.compared.items()):
+            found += differences(arm, baseline, self.regions(min(arm.training_max, baseline.training_max)))
+        return found
 
     @cached_property
     def spans(self) -> list[ArmSpan]:
@@ -176,6 +160,13 @@ class Study:
         return found
 
 
+def _point(arm: Arm, region: Region, rates: Mapping[Any, Rates], unit: Floats) -> Point:
+    """The one of each metric's rates that ``unit`` selects."""
+    estimates = {one.name: rate.estimate(unit).clipped(one.lowest, one.highest) for one, rate in rates.items()}
+    by_seed = {one.name: rate.by_seed[:, unit.argmax()] for one, rate in rates.items()}
+    return Point(arm.label, region, arm.seeds, estimates, by_seed)
+
+
 def build_study(
     collection: Collection,
     *,
@@ -186,16 +177,13 @@ def build_study(
     ter: bool = False,
     loss: float | None = None,
 ) -> Study:
-    """Build the study of some runs.
+    """Build the study of some runs; the arguments without a line below are those of :class:`Study`.
 
     Args:
         collection: the runs.
         baseline: an arm, or the label of a variant; by default ``plain`` if there is one, else the first arm.
         edges: of the length bins; by default even bins, with an edge on the longest training length.
-        keep: the span ends where less than this share of the best arm's quality on the shortest sources is left.
-        text: whether the target is text; by default, if it is cut into subwords, or into words and punctuation.
-        ter: whether to give TER too.
-        loss: the validation loss to which training is timed; by default the lowest that every run reached.
+        text: by default, if the target is cut into subwords, or into words and punctuation.
 
     Raises:
         InputError: there is no such arm, ``keep`` is not between 0 and 1, or TER is requested for a target that is not
@@ -213,17 +201,11 @@ def build_study(
     first = chosen if chosen in labels else next(arm.label for arm in arms if arm.name == chosen)
     arms.sort(key=lambda arm: (arm.label not in {first, *compared.values()}, arm.name != chosen))
     return Study(
-        collection=collection,
-        arms=tuple(arms),
-        baseline=chosen,
-        compared=compared,
+        collection=collection, arms=tuple(arms), baseline=chosen, compared=compared,
         legend=tuple(arm.label for arm in arms),
         bins=make_bins(arms[0].lengths, [arm.training_max for arm in arms], edges),
-        keep=keep,
-        text=target_is_text,
-        ter=ter,
-        loss=loss,
-    )
+        keep=keep, text=target_is_text, ter=ter, loss=loss,
+    )  # fmt: skip
 
 
 def with_one_legend(studies: Sequence[Study]) -> list[Study]:

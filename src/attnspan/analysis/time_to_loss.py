@@ -21,15 +21,11 @@ _DIGITS = 3
 
 @dataclass(frozen=True)
 class TimeToLoss:
-    """When a run's validation loss was first low enough.
-
-    Attributes:
-        updates: up to and including the first validation with that loss.
-        seconds: of training up to then; None where the summary has no training time.
-    """
+    """When a run's validation loss was first low enough: up to and including the first validation with that loss."""
 
     updates: int
     seconds: float | None
+    """Of training; None where the summary has no training time."""
 
 
 def validations(run: Run) -> list[tuple[int, float]]:

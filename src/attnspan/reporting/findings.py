@@ -20,9 +20,7 @@ def replicates(seeds: int) -> str:
 
 def findings(study: Study) -> list[str]:
     """One sentence per finding, with its numbers and interval; the main finding first."""
-    sentences = [_longest_bin(study, side) for side in (IN_RANGE, EXTRAPOLATION)]
-    sentences.insert(1, _growth(study))
-    sentences.append(_spans(study))
+    sentences = (_longest_bin(study, IN_RANGE), _growth(study), _longest_bin(study, EXTRAPOLATION), _spans(study))
     return [sentence for sentence in sentences if sentence]
 
 
@@ -42,13 +40,13 @@ def _longest_bin(study: Study, side: str) -> str:
     """The error rates in the longest bin of ``side``: of the best arm and its baseline, or of the only arm."""
     which = "the longest seen in training" if side == IN_RANGE else "longer than any seen in training"
     best = _best_at(study, side)
-    rates = {(p.arm, p.region.label): p.metrics[ERROR_RATE.name] for p in study.curve if not p.region.total}
     if best is None:
         last = _last_bin(study, side, study.curve)
         if last is None:
             return ""
         arm = study.arms[0].label
-        rate = rates[arm, last]
+        points = [point for point in study.curve if point.arm == arm and not point.region.total]
+        (rate,) = (point.metrics[ERROR_RATE.name] for point in points if point.region.label == last)
         return (
             f"On sources of {last} tokens, {which}, {arm} makes {number(rate.value)} errors per reference token "
             f"(95% interval {_range(rate)}; {replicates(rate.seeds)})."
@@ -61,9 +59,8 @@ def _longest_bin(study: Study, side: str) -> str:
     advantage = best.advantage
     several = sum(one.region.label == best.region.label and one.region.side == side for one in study.differences)
     chosen = f"; it is the best of {several} arms there, which its interval ignores" if several > 1 else ""
-    size = (
-        f"{number(abs(advantage.value))} {'fewer' if advantage.value > 0 else 'more'}" if advantage.value else "as many"
-    )
+    more = "fewer" if advantage.value > 0 else "more"
+    size = f"{number(abs(advantage.value))} {more}" if advantage.value else "as many"
     verdict = "" if _excludes_zero(advantage) else "; the interval includes 0, so this does not tell them apart"
     return (
         f"On sources of {best.region.label} tokens, {which}, {best.arm} makes {number(own)} errors per reference token "

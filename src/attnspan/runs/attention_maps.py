@@ -25,31 +25,17 @@ from attnspan.errors import InputError
 from attnspan.files import write_atomically
 from attnspan.runs.layout import ATTENTION
 
+_TOKENS = pa.list_(pa.string())
 _SCHEMA = pa.schema(
-    {
-        "example_id": pa.string(),
-        "source": pa.list_(pa.string()),
-        "output": pa.list_(pa.string()),
-        "weights": pa.list_(pa.float32()),
-    }
+    {"example_id": pa.string(), "source": _TOKENS, "output": _TOKENS, "weights": pa.list_(pa.float32())}
 )
 
 
 def write_attended(directory: Path, heatmaps: Mapping[str, Heatmap]) -> None:
-    """Write ``attention.parquet``, whole or not at all.
-
-    Args:
-        directory: of the run.
-        heatmaps: example id -> its map.
-    """
+    """Write the maps of a run, example id -> map, to ``attention.parquet``, whole or not at all."""
     rows = [
-        {
-            "example_id": name,
-            "source": list(heatmap.source),
-            "output": list(heatmap.output),
-            "weights": heatmap.weights.ravel(),
-        }
-        for name, heatmap in heatmaps.items()
+        {"example_id": name, "source": list(one.source), "output": list(one.output), "weights": one.weights.ravel()}
+        for name, one in heatmaps.items()
     ]
     content = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), content, compression="zstd")
@@ -80,12 +66,7 @@ def _heatmap(source: list[str], output: list[str], weights: list[float]) -> Heat
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Heatmap:
-    """One output and what was attended to in making it.
-
-    Attributes:
-        source: S source tokens, the columns.
-        output: T output tokens, the rows.
-        weights: [T, S].
+    """The attention [T, S] to S source tokens, the columns, in making T output tokens, the rows.
 
     Raises:
         ValueError: the sizes do not fit each other, or one is 0.
@@ -97,7 +78,5 @@ class Heatmap:
 
     def __post_init__(self) -> None:
         if self.weights.shape != (len(self.output), len(self.source)) or not self.weights.size:
-            raise ValueError(
-                f"weights of shape {self.weights.shape} for {len(self.output)} output and {len(self.source)} source "
-                "tokens"
-            )
+            tokens = f"{len(self.output)} output and {len(self.source)} source tokens"
+            raise ValueError(f"weights of shape {self.weights.shape} for {tokens}")

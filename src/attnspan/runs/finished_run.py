@@ -85,15 +85,12 @@ def _last_state(directory: Path) -> str:
 
 def _check(records: pd.DataFrame, summary: dict[str, Any], path: Path) -> None:
     for column in _NUMBERS:
-        bad = ~np.isfinite(records[column].to_numpy(dtype=np.float64))
-        if bad.any():
-            row = int(np.flatnonzero(bad)[0])
-            raise InputError(
-                f"{path}: row {row}, column '{column}' is {records[column].iloc[row]} ({bad.sum()} such rows)"
-            )
-        if (records[column] < 0).any():
-            row = int(np.flatnonzero(records[column] < 0)[0])
-            raise InputError(f"{path}: row {row}, column '{column}' is {records[column].iloc[row]}, less than 0")
+        values = records[column].to_numpy(dtype=np.float64)
+        finite = np.isfinite(values)
+        for bad, what in ((~finite, f" ({(~finite).sum()} such rows)"), (values < 0, ", less than 0")):
+            if bad.any():
+                row = int(np.flatnonzero(bad)[0])
+                raise InputError(f"{path}: row {row}, column '{column}' is {records[column].iloc[row]}{what}")
     for column in ("run_id", "arm", "data", "seed"):
         if (records[column] != summary[column]).any():
             raise InputError(
