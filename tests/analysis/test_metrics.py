@@ -79,9 +79,7 @@ class TestANewMetric:
     def _added(self, monkeypatch):
         @dataclass(frozen=True, kw_only=True)
         class Record(columns.Record):
-            missing_tokens: "int" = field(
-                metadata=columns.scored_by(lambda said, wanted: max(len(wanted) - len(said), 0))
-            )
+            missing_tokens: "int" = field(metadata={"score": lambda said, wanted: max(len(wanted) - len(said), 0)})
 
         added = metrics.RecordMetric("missing", "Missing tokens", ("missing_tokens", "target_length"), digits=2)
         short = metrics.RecordMetric(

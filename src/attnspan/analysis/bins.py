@@ -142,8 +142,7 @@ def _even_edges(shortest: int, longest: int, anchor: int) -> list[int]:
 def _merge(edges: list[int], lengths: NDArray[np.int64], boundaries: Sequence[int]) -> tuple[list[int], list[str]]:
     """Remove edges until every bin has enough examples, or no neighbour on its side of the boundaries.
 
-    Returns:
-        The edges, and the bins that were merged, with their numbers of examples.
+    Also returns the bins that were merged, with their numbers of examples.
     """
     merged = []
     while True:

@@ -86,12 +86,9 @@ class RecordMetric(Metric):
 
 
 ERROR_RATE = RecordMetric(
-    "error_rate",
-    "Error rate",
-    ("edits", "target_length"),
-    label="error rate (edits / reference tokens)",
-    highest=np.inf,
-)
+    "error_rate", "Error rate", ("edits", "target_length"),
+    label="error rate (edits / reference tokens)", highest=np.inf,
+)  # fmt: skip
 GOLD_ATTENTION = RecordMetric(
     "gold_attention", "Teacher-forced attention on the gold source tokens", ("gold_attention",),
     sums=mean_over_tokens, shown=ATTENTION, label="mass on gold tokens",

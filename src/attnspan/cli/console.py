@@ -22,10 +22,8 @@ _WIDE = 10_000
 def open_console(*, wide: bool = False) -> Console:
     """A console on standard output, as wide as the terminal; ``COLUMNS`` overrides the width of other outputs.
 
-    Characters that the output's encoding lacks are escaped.
-
-    Args:
-        wide: do not wrap lines where there is no terminal: a path must stay in one piece.
+    Characters that the output's encoding lacks are escaped. With ``wide``, lines are not wrapped where there is no
+    terminal: a path must stay in one piece.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")

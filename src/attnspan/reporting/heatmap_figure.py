@@ -39,9 +39,7 @@ _MOST_PATHS = 5_000
 def draw(heatmap: Heatmap, *, title: Sequence[str]) -> Figure:
     """Draw the weights from 0 (white) to 1 in cells of one size, with each token at the middle of its row or column.
 
-    Args:
-        heatmap: the map.
-        title: its parts; a line may break between two of them.
+    A line may break between two parts of the ``title``.
     """
     T, S = heatmap.weights.shape
     cell = float(np.clip(_MAP / max(T, S), *_CELL))
@@ -59,13 +57,9 @@ def draw(heatmap: Heatmap, *, title: Sequence[str]) -> Figure:
         mesh = axes.pcolormesh(
             np.arange(S + 1) - 0.5,  # edges: token j is at j, in the middle of its column
             np.arange(T + 1) - 0.5,
-            heatmap.weights,
-            cmap=_COLOURS,
-            norm=Normalize(0, 1),
-            edgecolors="#e8e8e8",
-            linewidth=0.3,
-            rasterized=T * S > _MOST_PATHS,
-        )
+            heatmap.weights, cmap=_COLOURS, norm=Normalize(0, 1),
+            edgecolors="#e8e8e8", linewidth=0.3, rasterized=T * S > _MOST_PATHS,
+        )  # fmt: skip
         axes.invert_yaxis()
         axes.spines[:].set(visible=True, color=INK, linewidth=0.6)
         size = min(9.0, 0.68 * cell * _POINTS)

@@ -33,11 +33,7 @@ INDEX, MARKDOWN = "index.html", "report.md"
 def pages(study: Study, wide: dict[str, Plot], *, out: Path, command: str) -> dict[str, str]:
     """File name -> content: the same as one self-contained HTML file, and in Markdown with the plot next to it.
 
-    Args:
-        study: what to show.
-        wide: its plots.
-        out: the future directory of the page, for links to configs.
-        command: the command that made the page.
+    ``wide`` has the plots of the study. ``out`` is the future directory of the page, for links to configs.
     """
     content = _content(study, out, command)
     narrow = draw_plots(study, narrow=True)

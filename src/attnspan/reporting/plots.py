@@ -108,12 +108,8 @@ class Plot:
 
 def draw_plots(study: Study, *, narrow: bool = False) -> dict[str, Plot]:
     """The plots by name: advantage only where there is a baseline, attention only where an arm has attention."""
-    drawn = {"degradation": degradation(study, narrow=narrow)}
-    if study.differences:
-        drawn["advantage"] = advantage(study, narrow=narrow)
-    if study.attention:
-        drawn["attention"] = attention(study, narrow=narrow)
-    return drawn
+    drawn = [degradation, *([advantage] if study.differences else []), *([attention] if study.attention else [])]
+    return {draw.__name__: draw(study, narrow=narrow) for draw in drawn}
 
 
 def degradation(study: Study, *, narrow: bool = False) -> Plot:
@@ -126,8 +122,7 @@ def degradation(study: Study, *, narrow: bool = False) -> Plot:
         axes.set_ylabel(ERROR_RATE.label)
         _lengths(axes, study, labels=not narrow)
         _counts(below, study, numbers=not narrow)
-        _legend(figure, study, narrow)
-        return Plot(_laid_out(figure), _curves_text(study, ERROR_RATE), tuple(tips))
+        return _finished(figure, study, narrow, _curves_text(study, ERROR_RATE), tips)
 
 
 def attention(study: Study, *, narrow: bool = False) -> Plot:
@@ -143,9 +138,8 @@ def attention(study: Study, *, narrow: bool = False) -> Plot:
             axes.set_ylabel(metric.label)
             _lengths(axes, study, words=axes is panels[0], labels=not narrow)
         panels[-1].set_xlabel("source length (tokens)")
-        _legend(figure, study, narrow, [point.arm for point in study.attention])
         text = ". ".join(_curves_text(study, metric) for metric in metrics)
-        return Plot(_laid_out(figure), text, tuple(tips))
+        return _finished(figure, study, narrow, text, tips, [point.arm for point in study.attention])
 
 
 def tip(axes: Axes, tips: list[str], name: str, at: tuple[float, float], text: str, **how: Any) -> None:
@@ -157,7 +151,7 @@ def tip(axes: Axes, tips: list[str], name: str, at: tuple[float, float], text: s
 def _curves(axes: Axes, study: Study, metric: RecordMetric, tips: list[str]) -> None:
     """One metric of every arm that has it; the tooltips of the points are appended to ``tips``."""
     top = 0.0
-    bands: list[tuple[Style, np.ndarray, np.ndarray]] = []
+    ends: list[tuple[Style, np.ndarray, np.ndarray]] = []
     for label, style in arm_styles(study).items():
         points = _known(study, label, metric)
         at = np.array([point.region.mean_length for point in points])
@@ -166,7 +160,7 @@ def _curves(axes: Axes, study: Study, metric: RecordMetric, tips: list[str]) -> 
         low = np.array([np.nan_to_num(one.low, nan=one.value) for one in estimates])
         high = np.array([np.nan_to_num(one.high, nan=one.value) for one in estimates])
         looks: Any = {"color": style.colour, "gid": style.name}
-        bands.append((style, at, high))
+        ends.append((style, at, high))
         axes.fill_between(at, low, high, alpha=0.16, linewidth=0, **looks)
         _line(axes, at, values, style, linewidth=1.6)
         for point, one, x in zip(points, estimates, at, strict=True):
@@ -176,8 +170,8 @@ def _curves(axes: Axes, study: Study, metric: RecordMetric, tips: list[str]) -> 
             tip(axes, tips, style.name, (x, one.value), text, color=style.colour)
             top = max(top, one.value, *dots, min(np.nan_to_num(one.high), max(1.0, 1.25 * one.value)))
     axes.set_ylim(0, max(top * 1.04, 0.05))
-    for style, at, high in bands:
-        _mark_cut(axes, style, at, high)
+    for end in ends:
+        _mark_cut(axes, *end)
 
 
 def _line(axes: Axes, at: np.ndarray, values: np.ndarray, style: Style, **how: Any) -> None:
@@ -202,11 +196,9 @@ def _known(study: Study, label: str, metric: RecordMetric) -> list[Point]:
     return [
         point
         for point in (*study.curve, *study.attention)
-        if point.arm == label
-        and not point.region.total
-        and metric.name in point.metrics
-        and not math.isnan(point.metrics[metric.name].value)
-    ]
+        if point.arm == label and not point.region.total
+        and metric.name in point.metrics and not math.isnan(point.metrics[metric.name].value)
+    ]  # fmt: skip
 
 
 def advantage(study: Study, *, narrow: bool = False) -> Plot:
@@ -219,7 +211,7 @@ def advantage(study: Study, *, narrow: bool = False) -> Plot:
         compared = [label for label in shown if any(one.arm == label for one in study.differences)]
         width = min(high - low for low, high in zip(study.bins.edges, study.bins.edges[1:], strict=False))
         extremes = [0.0]
-        bars: list[tuple[Style, np.ndarray, np.ndarray, np.ndarray]] = []
+        ends: list[tuple[Style, np.ndarray, np.ndarray]] = []
         for order, label in enumerate(compared):
             ones = _bins_of(study, label)
             aside = (order - (len(compared) - 1) / 2) * 0.5 * width / max(len(compared), 1)
@@ -227,7 +219,7 @@ def advantage(study: Study, *, narrow: bool = False) -> Plot:
             at = np.array([one.region.mean_length + aside for one in ones])
             values = np.array([one.advantage.value for one in ones])
             halves = np.array([np.nan_to_num(one.advantage.high - one.advantage.value) for one in ones])
-            bars.append((style, at, values - halves, values + halves))
+            ends += [(style, at, values - halves), (style, at, values + halves)]
             axes.vlines(at, values - halves, values + halves, color=style.colour, linewidth=1.3, gid=style.name)
             _line(axes, at, values, style, linewidth=0.9, alpha=0.8)
             for one, x in zip(ones, at, strict=True):
@@ -239,14 +231,12 @@ def advantage(study: Study, *, narrow: bool = False) -> Plot:
         axes.margins(y=0.08)
         room = 0.06 * (max(extremes) - min(extremes) or 0.1)
         axes.set_ylim(min(extremes) - room, max(extremes) + room)
-        for style, at, low, high in bars:
-            _mark_cut(axes, style, at, low)
-            _mark_cut(axes, style, at, high)
+        for end in ends:
+            _mark_cut(axes, *end)
         axes.set_ylabel("advantage in error rate")
         _lengths(axes, study, labels=not narrow)
         axes.set_xlabel("source length (tokens)")
-        _legend(figure, study, narrow, compared)
-        return Plot(_laid_out(figure), _advantage_text(study), tuple(tips))
+        return _finished(figure, study, narrow, _advantage_text(study), tips, compared)
 
 
 def _lengths(axes: Axes, study: Study, *, labels: bool, words: bool = True) -> None:
@@ -287,23 +277,22 @@ def _counts(axes: Axes, study: Study, *, numbers: bool) -> None:
     axes.set_xlabel("source length (tokens)")
 
 
-def _legend(figure: Figure, study: Study, narrow: bool, chosen: Sequence[str] | None = None) -> None:
+def _finished(
+    figure: Figure, study: Study, narrow: bool, text: str, tips: list[str], chosen: Sequence[str] | None = None
+) -> Plot:
+    """Add the legend of the ``chosen`` arms, and compute the layout once, not each time that the figure is saved."""
     shown = {label: style for label, style in arm_styles(study).items() if chosen is None or label in chosen}
     handles = [style.handle(label) for label, style in shown.items()]
     inches = 0.6 + 0.067 * max(len(arm.label) for arm in study.arms)  # a handle, and letters of 8 points
     columns = min(max(int(figure.get_figwidth() / inches), 1), 2 if narrow else 4)
     legend = figure.legend(handles=handles, loc="outside upper left", ncols=columns, fontsize=8, handlelength=3.2)
-    for style, handle, text in zip(shown.values(), legend.legend_handles, legend.get_texts(), strict=True):
+    for style, handle, label in zip(shown.values(), legend.legend_handles, legend.get_texts(), strict=True):
         assert handle is not None
         handle.set_gid(style.name)
-        text.set_gid(style.name)
-
-
-def _laid_out(figure: Figure) -> Figure:
-    """Compute the layout once, instead of each time that the figure is saved."""
+        label.set_gid(style.name)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
-    return figure
+    return Plot(figure, text, tuple(tips))
 
 
 def _bins_of(study: Study, label: str) -> list[Difference]:

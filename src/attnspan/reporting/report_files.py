@@ -16,7 +16,6 @@ from attnspan.analysis.study import Study
 from attnspan.errors import InputError
 from attnspan.reporting import page, ranking_page, tables
 from attnspan.reporting.csv_files import CURVE, csv_files
-from attnspan.reporting.latex import latex
 from attnspan.reporting.page import INDEX
 from attnspan.reporting.plots import Plot, draw_plots
 
@@ -40,11 +39,9 @@ def refuse_foreign(out: Path) -> None:
 
 
 def write_report(out: Path, write: Callable[[Path], None]) -> None:
-    """Write all files of a report, or none. An existing report is replaced completely.
+    """Make ``out`` of the files that ``write`` writes into an empty directory, all of them or none.
 
-    Args:
-        out: the report's directory.
-        write: writes the files into an empty directory.
+    An existing report is replaced completely.
 
     Raises:
         InputError: ``out`` cannot be written.
@@ -84,7 +81,7 @@ def write_study(study: Study, directory: Path, out: Path, command: str) -> None:
         tables.spans(study),
         *(tables.by_length(study, metric) for metric in (*study.corpus_scores, *study.attention_metrics)),
     ]
-    texts = {LATEX: latex([table for table in for_papers if table.rows])}
+    texts = {LATEX: tables.latex([table for table in for_papers if table.rows])}
     texts |= page.pages(study, plots, out=out, command=command)
     _write(directory, plots, csv_files(study), texts)
 
@@ -102,7 +99,7 @@ def write_ranking(
         (directory / study.data).mkdir()
         write_study(study, directory / study.data, out / study.data, command)
     plots = {"ranking": ranking_page.ranking_plot(studies, rankings)} if rankings else {}
-    texts = {LATEX: latex([table for pair in ranking_page.ranking_tables(studies, rankings) for table in pair])}
+    texts = {LATEX: tables.latex([one for pair in ranking_page.ranking_tables(studies, rankings) for one in pair])}
     texts |= ranking_page.pages(studies, rankings, excluded, command)
     _write(directory, plots, ranking_page.frames(studies, rankings), texts)
 

@@ -5,7 +5,7 @@ A new measure of the free-running hypothesis is one field of :class:`Record`, wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -54,15 +54,10 @@ def is_repeating(hypothesis: Tokens, reference: Tokens) -> bool:
     return loop >= REPEATS and loop > longest_loop(reference)
 
 
-def scored_by(score: Callable[[Tokens, Tokens], Any]) -> dict[str, Any]:
-    """Metadata of a column that is computed from the tokens of hypothesis and reference."""
-    return {"score": score}
-
-
 def score_hypothesis(hypothesis: Tokens, reference: Tokens) -> dict[str, Any]:
     """The columns of :class:`Record` that are computed from the tokens of a hypothesis and its reference."""
-    scores = {column.name: column.metadata["score"] for column in fields(Record) if "score" in column.metadata}
-    return {name: score(hypothesis, reference) for name, score in scores.items()}
+    scored = [column for column in fields(Record) if "score" in column.metadata]
+    return {column.name: column.metadata["score"](hypothesis, reference) for column in scored}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,13 +82,13 @@ class Record:
     """Teacher-forced: how many of ``target_tokens`` the model ranks first."""
     exact_match: bool
     """The free-running hypothesis equals the reference, token by token, and was not truncated."""
-    edits: int = field(metadata=scored_by(edit_distance))
+    edits: int = field(metadata={"score": edit_distance})
     """Levenshtein distance of the free-running hypothesis to the reference, in tokens."""
-    empty: bool = field(metadata=scored_by(is_empty))
+    empty: bool = field(metadata={"score": is_empty})
     """The hypothesis has no token."""
     truncated: bool
     """The hypothesis reached the length limit without ``<eos>``."""
-    repeating: bool = field(metadata=scored_by(is_repeating))
+    repeating: bool = field(metadata={"score": is_repeating})
     """The hypothesis loops where the reference does not, see :func:`is_repeating`."""
     source: str
     hypothesis: str
@@ -119,20 +114,16 @@ class Record:
 
 
 _ARROW = {
-    "str": pa.string(),
-    "int": pa.int64(),
-    "float": pa.float64(),
-    "bool": pa.bool_(),
+    "str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(),
     "list[float | None]": pa.list_(pa.float32()),
-}
+}  # fmt: skip
 
 
 def schema_of(record: type[Record]) -> pa.Schema:
     """The columns of ``records.parquet``."""
-    columns = [(column.name, str(column.type)) for column in fields(record)]
+    kinds = {column.name: str(column.type) for column in fields(record)}
     return pa.schema(
-        pa.field(name, _ARROW[kind.removesuffix(" | None")], nullable=kind.endswith(" | None"))
-        for name, kind in columns
+        pa.field(name, _ARROW[kind.removesuffix(" | None")], kind.endswith(" | None")) for name, kind in kinds.items()
     )
 
 

@@ -113,11 +113,7 @@ def wandb_run(
 ) -> Iterator[WandbMirror | None]:
     """The run's mirror on W&B, or None where W&B is disabled; the W&B run ends with the exit code of the block.
 
-    Args:
-        config: resolved.
-        directory: of the run; W&B's files go to its subdirectory ``wandb/``.
-        command: reproduces the run.
-        log: takes lines for people.
+    ``config`` is resolved, ``command`` reproduces the run, and ``log`` takes lines for people.
     """
     settings = config["logger"]["wandb"]
     if settings["mode"] == DISABLED:

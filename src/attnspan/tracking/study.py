@@ -88,14 +88,9 @@ def study_name(studies: Sequence[Study], out: Path) -> str:
 def mirror_study(
     studies: Sequence[Study], out: Path, *, mode: str, command: str, log: Callable[[str], None] = print
 ) -> None:
-    """Log the report in ``out``. Logging the same study again continues the same W&B run.
+    """Log the report that ``command`` made in ``out``, on one study per data set.
 
-    Args:
-        studies: one per data set.
-        out: the report's directory; W&B's files go to its subdirectory ``wandb/``.
-        mode: one that :func:`check_mode` accepts.
-        command: that made the report.
-        log: takes lines for people.
+    W&B's files go to the subdirectory ``wandb/``. Logging the same study again continues the same W&B run.
 
     Raises:
         InputError: W&B cannot start.
