@@ -26,7 +26,6 @@ class Difference:
     seeds: tuple[int, ...]
     advantage: Estimate
     """The baseline's error rate minus the arm's: above 0, the arm is better."""
-    by_seed: Floats
     p: float
     """The interval's p-value against no advantage."""
     p_holm: float
@@ -59,8 +58,7 @@ def differences(arm: Arm, baseline: Arm, regions: Sequence[Region]) -> list[Diff
     if not seeds:
         return []
     rates = baseline.paired_error_rates(arm, regions, seeds)
-    K = len(regions)
-    contrasts = np.concatenate([np.eye(K), -np.eye(K)], axis=1)
+    contrasts = np.concatenate([np.eye(len(regions)), -np.eye(len(regions))], axis=1)
     p = np.array([rates.p_value(contrast) for contrast in contrasts])
     p_models = _randomised(arm, baseline, seeds, regions)
     is_bin = np.array([not region.total for region in regions])
@@ -69,7 +67,6 @@ def differences(arm: Arm, baseline: Arm, regions: Sequence[Region]) -> list[Diff
     return [
         Difference(
             arm.label, baseline.label, region, seeds, rates.estimate(contrasts[k]),
-            rates.by_seed[:, k] - rates.by_seed[:, K + k],
             float(p[k]), float(p_holm[k]), float(p_models[k]), float(p_models_holm[k]),
         )
         for k, region in enumerate(regions)
@@ -84,7 +81,9 @@ def trends(arm: Arm, baseline: Arm | None, regions: Sequence[Region]) -> list[Tr
         if len(bins) < 2:
             continue
         own = arm.error_rates(bins)
-        slope = _slope_weights(np.array([region.mean_length for region in bins]))
+        at = np.array([region.mean_length for region in bins])
+        centred = at - at.mean()
+        slope = np.asarray(PER * centred / (centred**2).sum())  # of the least-squares line through one value a bin
         growth = NOTHING
         if baseline and (seeds := arm.common_seeds(baseline)):
             growth = baseline.paired_error_rates(arm, bins, seeds).estimate(np.concatenate([slope, -slope]))
@@ -107,12 +106,6 @@ def _holm_over(p_values: Floats, chosen: NDArray[np.bool_]) -> Floats:
     corrected = p_values.copy()
     corrected[chosen] = holm(p_values[chosen].tolist())
     return corrected
-
-
-def _slope_weights(at: Floats) -> Floats:
-    """Weights that give the slope, per 10 tokens, of the least-squares line through one value a bin."""
-    centred = at - at.mean()
-    return np.asarray(PER * centred / (centred**2).sum())
 
 
 def _error_factor(rates: Rates, slope: Floats) -> Estimate:

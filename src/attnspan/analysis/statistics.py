@@ -155,13 +155,13 @@ class Rates:
         """
         variance = self._variance(weights[None])
         value = float(weights @ self.mean)
-        if not variance.half_widths(LEVEL)[0] > 0:
+        if not variance.half_widths()[0] > 0:
             return 1.0 if value == 0 else np.nan
         return variance.p_value(value)
 
-    def half_widths(self, weights: Floats, level: float = LEVEL) -> Floats:
+    def half_widths(self, weights: Floats) -> Floats:
         """Half the width of the interval of each linear function; ``weights`` is M x K, the answer M."""
-        return self._variance(weights).half_widths(level)
+        return self._variance(weights).half_widths()
 
     def _variance(self, weights: Floats) -> Variance:
         parts = [np.einsum("mk,kl,ml->m", weights, matrix, weights) for matrix in self._covariances]
@@ -181,9 +181,9 @@ class Variance:
     seed_df: int
     example_df: Floats
 
-    def half_widths(self, level: float) -> Floats:
+    def half_widths(self) -> Floats:
         """Half the width of each interval: Cochran and Cox's quantile, and never less than V_example alone gives."""
-        return self._tail((1 - level) / 2)
+        return self._tail((1 - LEVEL) / 2)
 
     def p_value(self, value: float) -> float:
         """1 - the level at which the interval around ``value`` just touches zero, by bisection on a log scale."""
@@ -192,10 +192,7 @@ class Variance:
         low, high = -700.0, 0.0
         for _ in range(60):
             middle = (low + high) / 2
-            if self._tail(np.exp(middle) / 2)[0] < abs(value):
-                high = middle
-            else:
-                low = middle
+            low, high = (low, middle) if self._tail(np.exp(middle) / 2)[0] < abs(value) else (middle, high)
         return float(np.exp(high))
 
     def _tail(self, tail: float) -> Floats:

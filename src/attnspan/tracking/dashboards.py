@@ -22,6 +22,9 @@ REPORT = "report.json"
 _MOST_RUNS = 100
 """The most runs that a plot shows."""
 _WIDE = wr.Layout(w=24, h=12)
+_QUALITY, _FAILURES = "Quality against source length", "Failures"
+_CLOSED = ("Validation by source length", "Examples")
+"""Sections of a workspace that are closed at first."""
 
 _CURVES = {
     "train/loss": "training loss (nats per token)",
@@ -90,23 +93,20 @@ def workspace(runs: StudyRuns, data: str, *, project: str, entity: str) -> ws.Wo
     """Quality by length, curves, cost and failures on one data set, with a line per arm and a band for its seeds."""
     maps = [f"test/attention_{number}" for number in (1, 2, 3)]
     pictures = wr.MediaBrowser(title="attention maps", media_keys=maps, num_columns=3)
+    panels = {**_panels(runs.by), "Examples": [pictures]}
+    panels[_FAILURES].append(_comparer())
     return ws.Workspace(
-        entity=entity, project=project, name=f"{runs.study}, {data}",
-        sections=[
-            ws.Section(name="Quality against source length", panels=_quality(runs.by), is_open=True),
-            ws.Section(name="Curves", panels=_curves(runs.by), is_open=True),
-            ws.Section(name="Validation by source length", panels=_validation_by_length(runs.by)),
-            ws.Section(name="Cost", panels=_cost(runs.by), is_open=True),
-            ws.Section(name="Failures", panels=[*_by_length(runs.by, DEGENERATE), _comparer()], is_open=True),
-            ws.Section(name="Examples", panels=[pictures]),
-        ],
+        entity=entity,
+        project=project,
+        name=f"{runs.study}, {data}",
+        sections=[ws.Section(name=name, panels=some, is_open=name not in _CLOSED) for name, some in panels.items()],
         settings=ws.WorkspaceSettings(x_axis=UPDATE, max_runs=_MOST_RUNS),
         runset_settings=ws.RunsetSettings(
             filters=_of_data(runs, data),
             groupby=[expr.Config(runs.by)],
             pinned_columns=["run:state", "summary:failure", "summary:test/error_rate", "summary:span/tokens"],
         ),
-    )  # fmt: skip
+    )
 
 
 def report(runs: StudyRuns, *, project: str, entity: str) -> wr.Report:
@@ -120,27 +120,24 @@ def report(runs: StudyRuns, *, project: str, entity: str) -> wr.Report:
     for data in runs.data:
         of_study = [expr.Metric("Group") == runs.study, expr.Metric("JobType") == JOB_TYPE]
         compared = [f"{data}/{plot}" for plot in ("degradation", "advantage", "attention")]
-        of_data, by = _of_data(runs, data), f"config.{runs.by}"
         blocks += [
             wr.H1(data),
             wr.P("Error rates with 95% intervals over seeds and test examples, from attnspan-report."),
             grid([wr.MediaBrowser(media_keys=compared, num_columns=2, layout=_WIDE)], of_study),
-            wr.H2("Quality against source length"),
-            wr.P("On the test set, free-running unless called teacher-forced. Bands: standard deviation over seeds."),
-            grid(_quality(runs.by), of_data, by),
-            wr.H2("Curves"),
-            grid(_curves(runs.by), of_data, by),
-            wr.H2("Cost"),
-            grid(_cost(runs.by), of_data, by),
-            wr.H2("Failures"),
-            grid(_by_length(runs.by, DEGENERATE), of_data, by),
-            wr.P("Runs that did not finish; the row 'failure' has the reason."),
-            grid([_comparer()], [*of_data, expr.Metric("State") != "finished"]),
-        ]  # fmt: skip
+        ]
+        of_data, panels = _of_data(runs, data), _panels(runs.by)
+        for heading in (_QUALITY, "Curves", "Cost", _FAILURES):
+            blocks.append(wr.H2(heading))
+            if heading == _QUALITY:
+                what = "On the test set, free-running unless called teacher-forced."
+                blocks.append(wr.P(f"{what} Bands: standard deviation over seeds."))
+            blocks.append(grid(panels[heading], of_data, f"config.{runs.by}"))
+        blocks.append(wr.P("Runs that did not finish; the row 'failure' has the reason."))
+        blocks.append(grid([_comparer()], [*of_data, expr.Metric("State") != "finished"]))
+    title, description = f"{runs.study}: how far back each arm looks", f"Of {', '.join(runs.data)}"
     return wr.Report(
-        project=project, entity=entity, blocks=blocks, width="fluid",
-        title=f"{runs.study}: how far back each arm looks",
-        description=f"Of {', '.join(runs.data)}; made by attnspan-dashboard.",
+        project=project, entity=entity, title=title, description=f"{description}; made by attnspan-dashboard.",
+        blocks=blocks, width="fluid",
     )  # fmt: skip
 
 
@@ -149,41 +146,32 @@ def _of_data(runs: StudyRuns, data: str) -> list[Any]:
     return [expr.Metric("Group") == runs.study, expr.Config("data_name") == data]
 
 
-def _grouped(by: str) -> dict[str, Any]:
-    """Grouping of runs in a plot: the mean over seeds, and a band of one standard deviation."""
-    return {"groupby": wr.Config(by), "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
+def _panels(by: str) -> dict[str, list[Any]]:
+    """The plots under each heading, with the mean over the seeds of a value of ``by``, and its standard deviation."""
+    grouped: Any = {"groupby": wr.Config(by), "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
 
+    def line(title: str, axis: str = UPDATE, axis_title: str = "updates", **what: Any) -> wr.LinePlot:
+        return wr.LinePlot(title=title, x=axis, title_x=axis_title, max_runs_to_show=_MOST_RUNS, **what, **grouped)
 
-def _line(by: str, title: str, axis: str = UPDATE, axis_title: str = "updates", **what: Any) -> wr.LinePlot:
-    return wr.LinePlot(title=title, x=axis, title_x=axis_title, max_runs_to_show=_MOST_RUNS, **what, **_grouped(by))
+    def by_length(*places: str) -> list[Any]:
+        return [
+            line(metric.title, f"{BY_LENGTH}/source_length", "source tokens", y=[f"{BY_LENGTH}/{metric.name}"])
+            for metric in metrics_in(*places)
+        ]
 
-
-def _by_length(by: str, *places: str) -> list[Any]:
-    return [
-        _line(by, metric.title, f"{BY_LENGTH}/source_length", "source tokens", y=[f"{BY_LENGTH}/{metric.name}"])
-        for metric in metrics_in(*places)
-    ]
-
-
-def _quality(by: str) -> list[Any]:
-    return _by_length(by, QUALITY, ATTENTION)
-
-
-def _curves(by: str) -> list[Any]:
-    return [_line(by, title, y=[key]) for key, title in _CURVES.items()]
-
-
-def _validation_by_length(by: str) -> list[Any]:
-    """All bins in one panel, by a pattern: their names are lengths, which depend on the data."""
-    return [
-        _line(by, f"validation {name} of each bin (teacher-forced)", metric_regex=f"validation_{name}/.*")
-        for name in ("loss", "accuracy")
-    ]
-
-
-def _cost(by: str) -> list[Any]:
-    bars = [wr.BarPlot(title=title, metrics=[wr.SummaryMetric(key)], **_grouped(by)) for key, title in _COST.items()]
-    return [*bars, _line(by, "peak memory so far (MB)", y=["machine/peak_memory_mb"])]
+    return {
+        _QUALITY: by_length(QUALITY, ATTENTION),
+        "Curves": [line(title, y=[key]) for key, title in _CURVES.items()],
+        "Validation by source length": [  # all bins by a pattern: their names are lengths, which depend on the data
+            line(f"validation {name} of each bin (teacher-forced)", metric_regex=f"validation_{name}/.*")
+            for name in ("loss", "accuracy")
+        ],
+        "Cost": [
+            *(wr.BarPlot(title=title, metrics=[wr.SummaryMetric(key)], **grouped) for key, title in _COST.items()),
+            line("peak memory so far (MB)", y=["machine/peak_memory_mb"]),
+        ],
+        _FAILURES: by_length(DEGENERATE),
+    }
 
 
 def _comparer() -> Any:
