@@ -87,5 +87,5 @@ def test_runs_of_two_data_sets_are_ranked_on_both_sides(tmp_path):
     iqm = {one.arm: one.iqm.value for one in beyond.standings}
     assert iqm == {"plain": 0.125, "bahdanau": 0.25}  # of 0 0 0.25 0.25 and of 0 0 0.5 0.5, without the outermost
     # 0.5 beats both, 0 ties with 0 and loses to 0.25
-    better = {(one.arm, one.other): one.probability.value for one in beyond.improvements}
+    better = {pair: one.value for pair, one in beyond.improvements.items()}
     assert better == {("bahdanau", "plain"): 2.5 / 4, ("plain", "bahdanau"): 1.5 / 4}

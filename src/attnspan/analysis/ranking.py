@@ -49,15 +49,6 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Improvement:
-    """The probability that a run of one arm beats a run of another on the same data set."""
-
-    arm: str
-    other: str
-    probability: Estimate
-
-
-@dataclass(frozen=True)
 class Ranking:
     """The arms that every data set has, on one side of the longest training length."""
 
@@ -66,8 +57,8 @@ class Ranking:
     """The data sets that have sources on this side."""
     standings: tuple[Standing, ...]
     """The highest interquartile mean first."""
-    improvements: tuple[Improvement, ...]
-    """Every arm against every other."""
+    improvements: dict[tuple[str, str], Estimate]
+    """(arm, other arm) -> the probability that a run of the one beats a run of the other on the same data set."""
 
 
 def rank(studies: Sequence[Study]) -> list[Ranking]:
@@ -100,12 +91,12 @@ def _ranking(side: str, data: Sequence[str], scores: Mapping[str, Scores]) -> Ra
         Standing(arm, estimate(lambda drawn: interquartile_mean(drawn[0]), [of_arm], counted=0.5), tuple(of_arm))
         for arm, of_arm in scores.items()
     ]
-    improvements = [
-        Improvement(arm, other, estimate(lambda drawn: probability_of_improvement(*drawn), [own, its]))
-        for (arm, own), (other, its) in itertools.permutations(scores.items(), 2)
-    ]
+    improvements = {
+        (arm, other): estimate(lambda drawn: probability_of_improvement(*drawn), [scores[arm], scores[other]])
+        for arm, other in itertools.permutations(scores, 2)
+    }
     standings.sort(key=lambda one: -one.iqm.value)
-    return Ranking(side, tuple(data), tuple(standings), tuple(improvements))
+    return Ranking(side, tuple(data), tuple(standings), improvements)
 
 
 def interquartile_mean(scores: Scores) -> Floats:

@@ -52,16 +52,13 @@ def _seeds_frame(points: Sequence[Point]) -> pd.DataFrame:
 
 def _differences_frame(study: Study) -> pd.DataFrame:
     """differences.csv: one row per compared arm and region."""
-    rows = [
-        (
-            one.arm, one.baseline, *_region_columns(one.region).values(), len(one.seeds),
-            one.advantage.value, one.advantage.low, one.advantage.high,
-            one.p, one.p_holm, one.p_models, one.p_models_holm,
-        )
-        for one in study.differences
-    ]  # fmt: skip
-    columns = ["arm", "baseline", *_REGION, "seeds", "advantage", "low", "high"]
-    return pd.DataFrame(rows, columns=[*columns, "p", "p_holm", "p_models", "p_models_holm"])
+    tests = ("p", "p_holm", "p_models", "p_models_holm")
+    rows = []
+    for one in study.differences:
+        advantage = (one.advantage.value, one.advantage.low, one.advantage.high)
+        region = _region_columns(one.region).values()
+        rows.append((one.arm, one.baseline, *region, len(one.seeds), *advantage, *(getattr(one, p) for p in tests)))
+    return pd.DataFrame(rows, columns=["arm", "baseline", *_REGION, "seeds", "advantage", "low", "high", *tests])
 
 
 def _spans_frame(study: Study) -> pd.DataFrame:
@@ -71,8 +68,8 @@ def _spans_frame(study: Study) -> pd.DataFrame:
         row: dict[str, Any] = {"arm": one.arm}
         for name, length in (("span", one.span.length), ("low", one.span.low), ("high", one.span.high)):
             row |= {name: length.tokens, f"{name}_censored": length.censored}
-        row |= {"keep": study.keep, "threshold": one.span.threshold, "threshold_arm": one.best}
-        rows.append(row | {"seeds": len(one.seeds)})
+        threshold = {"keep": study.keep, "threshold": one.span.threshold, "threshold_arm": one.best}
+        rows.append({**row, **threshold, "seeds": len(one.seeds)})
     return pd.DataFrame(rows)
 
 

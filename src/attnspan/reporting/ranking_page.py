@@ -24,10 +24,10 @@ from attnspan.reporting.tables import Row, Table
 
 def standings_table(ranking: Ranking, baseline: str) -> Table:
     """For every arm its interquartile mean, how often it beats the baseline, and its quality on each data set."""
-    better = {one.arm: one.probability for one in ranking.improvements if one.other == baseline}
     rows = []
     for one in ranking.standings:
-        wins = with_interval(better[one.arm], 2) if one.arm in better else NONE
+        better = ranking.improvements.get((one.arm, baseline))
+        wins = with_interval(better, 2) if better else NONE
         rows.append(Row((one.arm, with_interval(one.iqm), wins, *(number(float(some.mean())) for some in one.scores))))
     columns = ("arm", "interquartile mean of quality", f"P(better than {baseline})", *ranking.data)
     return Table(f"Sources {_lengths(ranking.side)}, with 95% intervals", columns, tuple(rows))
@@ -36,8 +36,8 @@ def standings_table(ranking: Ranking, baseline: str) -> Table:
 def improvements_table(ranking: Ranking) -> Table:
     """Every arm against every other."""
     arms = [one.arm for one in ranking.standings]
-    of = {(one.arm, one.other): one.probability for one in ranking.improvements}
-    rows = [Row((arm, *(with_interval(of[arm, other], 2) if arm != other else NONE for other in arms))) for arm in arms]
+    of = {pair: with_interval(one, 2) for pair, one in ranking.improvements.items()}
+    rows = [Row((arm, *(of.get((arm, other), NONE) for other in arms))) for arm in arms]
     caption = f"Probability that a run of the row's arm beats one of the column's, sources {_lengths(ranking.side)}"
     return Table(caption, ("arm", *arms), tuple(rows))
 
@@ -62,10 +62,9 @@ def _finding(ranking: Ranking, baseline: str) -> str:
     other = next((one for one in ranking.standings if one.arm == baseline), None)
     if other is None or other is first:
         return f"{start}."
-    (better,) = (one.probability for one in ranking.improvements if (one.arm, one.other) == (first.arm, other.arm))
     return (
         f"{start}; {other.arm} has {_in_words(other.iqm)}. A run of {first.arm} beats a run of {other.arm} with "
-        f"probability {_in_words(better, 2)}."
+        f"probability {_in_words(ranking.improvements[first.arm, other.arm], 2)}."
     )
 
 
@@ -130,9 +129,9 @@ def frames(studies: Sequence[Study], rankings: Sequence[Ranking]) -> dict[str, p
         for one in ranking.standings
     ]
     improvements = [
-        (ranking.side, one.arm, one.other, one.probability.value, one.probability.low, one.probability.high)
+        (ranking.side, *pair, one.value, one.low, one.high)
         for ranking in rankings
-        for one in ranking.improvements
+        for pair, one in ranking.improvements.items()
     ]
     seeds = {(study.data, arm.label): arm.seeds for study in studies for arm in study.arms}
     scores = [

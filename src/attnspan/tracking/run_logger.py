@@ -93,11 +93,10 @@ class WandbMirror(Logger):
         try:
             from attnspan.tracking.run_results import results_of  # it loads matplotlib and W&B
 
-            results = results_of(directory, examples=self._examples)
-            for row in results.rows:
-                self._log(row, results.updates)
-            self._log(results.media, results.updates)
-            self._run.summary.update(results.summary)
+            rows, media, summary = results_of(directory, examples=self._examples)
+            for row in (*rows, media):
+                self._log(row, summary["updates"])
+            self._run.summary.update(summary)
         except Exception as error:
             self._report(f"W&B: the results could not be logged ({reason_of(error)}); on the disk they are complete")
 

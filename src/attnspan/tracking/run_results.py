@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +26,13 @@ _SUMMARY_KEYS = (
 """The keys of the run's summary that are logged."""
 
 
-@dataclass(frozen=True)
-class Results:
-    """The results of a run, as W&B gets them."""
+def results_of(directory: Path, *, examples: int) -> tuple[list[dict[str, float]], dict[str, Any], dict[str, Any]]:
+    """The results of the run in ``directory``: one row per length bin, the shortest first; media; the summary.
 
-    updates: int
-    rows: list[dict[str, float]]
-    """One per length bin, the shortest first."""
-    media: dict[str, Any]
-    summary: dict[str, Any]
-
-
-def results_of(directory: Path, *, examples: int) -> Results:
-    """Compute the results of the run in ``directory``, with ``examples`` test examples at most.
+    ``examples`` is the number of test examples to show, at most.
 
     Raises:
-        InputError: it is not finished.
+        InputError: the run is not finished.
     """
     study = build_study(collect([directory]))
     (run,) = study.collection.runs
@@ -72,12 +62,8 @@ def results_of(directory: Path, *, examples: int) -> Results:
         span = one.span
         summary |= {"span/tokens": span.length.tokens, "span/low": span.low.tokens, "span/high": span.high.tokens}
         summary["span/in_words"] = f"{span.length} tokens ({span.low} to {span.high})"
-    return Results(
-        updates=run.summary["updates"],
-        rows=[{f"{BY_LENGTH}/{name}": value for name, value in values.items()} for values in measured],
-        media={"test/by_length": table, "quality_by_length": plot, **_examples(run, examples)},
-        summary=summary,
-    )
+    rows = [{f"{BY_LENGTH}/{name}": value for name, value in values.items()} for values in measured]
+    return rows, {"test/by_length": table, "quality_by_length": plot, **_examples(run, examples)}, summary
 
 
 def _examples(run: Run, count: int) -> dict[str, Any]:
