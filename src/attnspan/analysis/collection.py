@@ -127,8 +127,8 @@ def name_variants(runs: Sequence[Run]) -> list[Run]:
     for arm in sorted({run.arm for run in runs}):
         same = [run for run in runs if run.arm == arm]
         differing = differing_keys(same)
-        configs = [_flat(run.config) for run in same]
-        for run, config in zip(same, configs, strict=True):
+        for run in same:
+            config = _flat(run.config)
             settings = [_setting(key, config.get(key, "unset")) for key in differing]
             named.append(replace(run, label=" ".join([arm, *settings])))
     return named

@@ -100,10 +100,8 @@ def print_line(show: Console, text: str) -> None:
 
 def print_words(show: Console, subject: Subject, hypothesis: Hypothesis) -> None:
     """Print the source, the reference and the output below each other."""
-    print_line(show, f"\nsource     {subject.source}")
-    if subject.reference is not None:
-        print_line(show, f"reference  {subject.reference}")
-    print_line(show, f"output     {hypothesis.text}")
+    reference = "" if subject.reference is None else f"reference  {subject.reference}\n"
+    print_line(show, f"\nsource     {subject.source}\n{reference}output     {hypothesis.text}")
     cut = ", cut at the length limit" if hypothesis.truncated else ""
     print_line(show, f"log p      {hypothesis.log_prob:.3f} nats{cut}\n")
 

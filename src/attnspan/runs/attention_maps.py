@@ -1,14 +1,4 @@
-"""Where a run's attention went on a few test examples, the same ones under every arm: ``attention.parquet``.
-
-=============  ==================  ===============================================================
-column         type                meaning
-=============  ==================  ===============================================================
-example_id     string              of the test example
-source         list of strings     its S tokens
-output         list of strings     the T tokens of the freely running hypothesis, without ``<eos>``
-weights        list of float32     [T, S], row by row
-=============  ==================  ===============================================================
-"""
+"""Where a run's attention went on a few test examples, the same ones under every arm: ``attention.parquet``."""
 
 from __future__ import annotations
 
@@ -27,7 +17,12 @@ from attnspan.runs.layout import ATTENTION
 
 _TOKENS = pa.list_(pa.string())
 _SCHEMA = pa.schema(
-    {"example_id": pa.string(), "source": _TOKENS, "output": _TOKENS, "weights": pa.list_(pa.float32())}
+    {
+        "example_id": pa.string(),
+        "source": _TOKENS,  # S of them
+        "output": _TOKENS,  # the T tokens of the free-running hypothesis, without <eos>
+        "weights": pa.list_(pa.float32()),  # [T, S], row by row
+    }
 )
 
 
