@@ -74,8 +74,7 @@ class Study:
     @cached_property
     def notes(self) -> list[str]:
         """What a reader must know before believing the numbers, one sentence each."""
-        best = best_arm(self.arms, self._bins)
-        of_arms = notes_on_arms(self.arms, self.compared, best)
+        of_arms = notes_on_arms(self.arms, self.compared, best_arm(self.arms, self._bins))
         return [*of_arms, *notes_on_origin(self.collection.runs), *self.bins.notes]
 
     def arm(self, label: str) -> Arm:

@@ -13,8 +13,7 @@ from attnspan.analysis.study import Point, Study
 from attnspan.reporting.formatting import number, span_interval
 
 
-def replicates(seeds: int) -> str:
-    """The seeds behind an interval, and what that means for it."""
+def _replicates(seeds: int) -> str:
     return "one seed, so the interval covers the draw of examples only" if seeds == 1 else f"{seeds} seeds"
 
 
@@ -49,7 +48,7 @@ def _longest_bin(study: Study, side: str) -> str:
         (rate,) = (point.metrics[ERROR_RATE.name] for point in points if point.region.label == last)
         return (
             f"On sources of {last} tokens, {which}, {arm} makes {number(rate.value)} errors per reference token "
-            f"(95% interval {_range(rate)}; {replicates(rate.seeds)})."
+            f"(95% interval {_range(rate)}; {_replicates(rate.seeds)})."
         )
     # With the seeds that both have, like the difference, which must be the difference of these two numbers.
     own, its = (
@@ -65,7 +64,7 @@ def _longest_bin(study: Study, side: str) -> str:
     return (
         f"On sources of {best.region.label} tokens, {which}, {best.arm} makes {number(own)} errors per reference token "
         f"and {best.baseline} {number(its)}: {size} (95% interval of the difference {_range(advantage)}; "
-        f"{replicates(advantage.seeds)}, {best.region.examples} examples{verdict}{chosen})."
+        f"{_replicates(advantage.seeds)}, {best.region.examples} examples{verdict}{chosen})."
     )
 
 
