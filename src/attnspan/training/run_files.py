@@ -11,22 +11,7 @@ from filelock import FileLock, Timeout
 
 from attnspan.errors import AlreadyRunningError
 from attnspan.files import cannot_write
-from attnspan.runs.layout import (
-    ATTENTION,
-    BEST,
-    CHECKPOINTS,
-    CONFIG,
-    LAST,
-    LOCK,
-    METRICS,
-    NEEDED,
-    PREVIOUS,
-    RECORDS,
-    STATUS,
-    SUMMARY,
-    TESTED,
-    UNUSABLE,
-)
+from attnspan.runs import layout
 from attnspan.runs.status import read_status
 
 
@@ -40,7 +25,7 @@ def exclusive_access(directory: Path) -> Iterator[None]:
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(directory / LOCK, timeout=1)  # a process that only asks whether it is held releases it at once
+        lock = FileLock(directory / layout.LOCK, timeout=1)  # whoever only asks releases it at once
         lock.acquire()
     except Timeout as error:
         status = read_status(directory)
@@ -63,25 +48,25 @@ def clear_results(directory: Path, *, resumes: bool, rerun: bool) -> None:
         rerun: remove the checkpoints that were set aside, too.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    start = () if resumes else (METRICS, CONFIG, BEST, LAST, PREVIOUS, TESTED)
-    for name in (SUMMARY, RECORDS, ATTENTION, *start):
+    start = () if resumes else (layout.METRICS, layout.CONFIG, layout.BEST, layout.LAST, layout.PREVIOUS, layout.TESTED)
+    for name in (layout.SUMMARY, layout.RECORDS, layout.ATTENTION, *start):
         for path in directory.glob(name):
             path.unlink()
     if rerun:
-        shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
+        shutil.rmtree(directory / layout.CHECKPOINTS, ignore_errors=True)
     remove_partial_files(directory)
 
 
 def remove_spare_checkpoints(directory: Path) -> None:
     """Remove the checkpoints that a finished run does not need."""
-    for name in (PREVIOUS, TESTED, f"{CHECKPOINTS}/*{UNUSABLE}"):
+    for name in (layout.PREVIOUS, layout.TESTED, f"{layout.CHECKPOINTS}/*{layout.UNUSABLE}"):
         for path in directory.glob(name):
             path.unlink()
 
 
 def remove_partial_files(directory: Path) -> None:
     """Remove the temporary files that a killed attempt was writing."""
-    for name in (*NEEDED, SUMMARY, STATUS, ATTENTION, LAST, TESTED):
+    for name in (*layout.NEEDED, layout.SUMMARY, layout.STATUS, layout.ATTENTION, layout.LAST, layout.TESTED):
         path = directory / name
         for temporary in path.parent.glob(f".{path.name}.*"):
             temporary.unlink(missing_ok=True)

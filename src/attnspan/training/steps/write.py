@@ -25,6 +25,9 @@ from attnspan.training.steps.prepare import Prepared
 from attnspan.training.steps.test import Tested
 
 
+_SECONDS = ("wall_seconds", "train_seconds", "validation_seconds", "test_seconds")
+
+
 def write(tested: Tested) -> dict[str, Any]:
     """Write records, attention maps and the summary.
 
@@ -83,10 +86,10 @@ def _summary(tested: Tested) -> dict[str, Any]:
         "test": total_scores(tested.records),
         "references_over_limit": prepared.unreachable_references,
         **_data_facts(prepared.data),
-        "wall_seconds": round(cost.wall_seconds, 2),
-        "train_seconds": round(cost.train_seconds, 2),
-        "validation_seconds": round(cost.validation_seconds, 2),
-        "test_seconds": round(cost.test_seconds, 2),
+        **{
+            f"{part}_seconds": round(getattr(cost, f"{part}_seconds"), 2)
+            for part in ("wall", "train", "validation", "test")
+        },
         "tokens_per_second": round(cost.train_tokens / cost.train_seconds, 1),
         "decode_tokens_per_second": round(trained.recorder.decoded_tokens / cost.test_seconds, 1),
         "peak_memory_mb": round(peak_memory_mb(), 1),
