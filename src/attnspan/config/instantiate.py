@@ -34,10 +34,7 @@ _HYDRA_KEYS = {"_target_", "_partial_", "_args_", "_convert_", "_recursive_"}
 class Builder:
     """A class and the arguments that the config gives it. A call adds the parent's arguments and builds the object.
 
-    Args:
-        key: dotted, of the config node; it begins every error message.
-        target: the class.
-        arguments: from the config. An argument of the call replaces one of the same name.
+    An argument of the call replaces one of the config. Errors begin with the dotted ``key`` of the config node.
 
     Raises:
         InputError: the class has no such argument.

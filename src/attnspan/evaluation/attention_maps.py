@@ -30,16 +30,8 @@ def decode_shown_examples(run: LoadedRun, test: Dataset, *, longest_trained: int
 def shown_examples(names: Sequence[str], lengths: Sequence[int], *, longest_trained: int) -> list[int]:
     """Rows of the test split to keep the attention of: nobody chooses them by what they look like.
 
-    They are the shortest source, the longest that is no longer than training's longest, and the longest of all; of
-    sources of one length, the one whose id comes first.
-
-    Args:
-        names: ids of the N test examples.
-        lengths: [N] source tokens.
-        longest_trained: source tokens of the longest training example.
-
-    Returns:
-        At most three rows, the shortest first.
+    They are the shortest source, the longest that is no longer than training's longest, and the longest of all, in this
+    order and each once; of sources of one length, the one whose id comes first. Lengths are in source tokens.
     """
     rows = sorted(range(len(names)), key=lambda row: (lengths[row], names[row]))
     in_range = [row for row in rows if lengths[row] <= longest_trained]

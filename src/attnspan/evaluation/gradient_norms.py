@@ -88,11 +88,8 @@ def gradient_norms(
 
     The model is converted to float64: the square of a norm below 1e-19 is 0 in float32.
 
-    Args:
-        model: in evaluation mode.
-        examples: any number.
-        outputs: the largest number of outputs measured in an example, spread evenly over its target.
-        batch_size: examples in a batch; the norms do not depend on it, but which outputs are measured does.
+    At most ``outputs`` outputs of an example are measured, spread evenly over the longest target of its batch. Which
+    ones depends on ``batch_size``, their norms do not. The model is in evaluation mode.
     """
     model.double()
     norms: dict[int, dict[Link, float]] = {}

@@ -119,11 +119,7 @@ def load_run(directory: str | Path, *, trusted: Sequence[str] = ()) -> LoadedRun
     """Load the best checkpoint of a run.
 
     Nothing in the directory can run code: weights load as tensors only, and the config may build only classes of
-    attnspan and of the packages in ``trusted``.
-
-    Args:
-        directory: of the run.
-        trusted: further packages whose classes the config may name, such as that of your own arm.
+    attnspan and of the packages in ``trusted``, such as that of your own arm.
 
     Raises:
         InputError: the directory has no run, its checkpoint is damaged or does not fit its config, or the config names

@@ -36,14 +36,9 @@ class Cell(Protocol):
         next_state: State,
         activation: Float[Tensor, "B H"],
     ) -> None:
-        """Write the next state, and what the backward pass needs.
+        """Write ``next_state``, and ``activation``, n of a GRU or tanh(c') of an LSTM, for the backward pass.
 
-        Args:
-            input_gates: i.
-            hidden_gates: g in the first GH columns; activated gates take their place.
-            state: before the step.
-            next_state: is written.
-            activation: is written: n of a GRU, tanh(c') of an LSTM.
+        ``hidden_gates`` has g in its first GH columns; activated gates take their place.
         """
 
     def prepare_backward(

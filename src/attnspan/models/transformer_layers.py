@@ -119,17 +119,10 @@ class DecoderLayer(nn.TransformerDecoderLayer):
         memory: Float[Tensor, "B S 2*H"],
         memory_mask: Bool[Tensor, "B 1 S"],
     ) -> tuple[Float[Tensor, "B T H"], Float[Tensor, "B t+T 2*H"], Float[Tensor, "B heads T S"]]:
-        """Read T new tokens.
+        """Read T new tokens ``x``: the output, the cache with the new tokens, and the weights over the memory.
 
-        Args:
-            x: the new tokens.
-            cache: keys and values of the t tokens before them.
-            causal_mask: True where a new token may attend.
-            memory: keys and values of the memory.
-            memory_mask: True at real positions of the memory.
-
-        Returns:
-            the output, the cache with the new tokens, and the weights over the memory.
+        ``cache`` has keys and values of the t tokens before them, ``memory`` those of the memory. A mask is True where
+        a new token may attend.
         """
         query = _norm_before(self, self.norm1, x)
         cache = torch.cat([cache, keys_and_values(self.self_attn, query)], dim=1)
@@ -155,14 +148,8 @@ def attend(
 ) -> tuple[Float[Tensor, "B T H"], Float[Tensor, "B heads T S"]]:
     """softmax(q k^T / sqrt(d_k)) v in every head, the heads concatenated, times W^O  (section 3.2, eq. 1).
 
-    Args:
-        attention: holds the weights.
-        x: the queries are x W^Q.
-        remembered: from :func:`keys_and_values`.
-        mask: True where a query may attend, at one position at least.
-
-    Returns:
-        the output, and the weights, exactly 0 where the mask is False.
+    q is x W^Q, ``remembered`` comes from :func:`keys_and_values`, and the mask is True where a query may attend, at one
+    position at least. Returned are the output, and the weights, exactly 0 where the mask is False.
     """
     H = attention.embed_dim
     queries = F.linear(x, attention.in_proj_weight[:H], attention.in_proj_bias[:H])

@@ -28,13 +28,9 @@ from attnspan.models.recurrence.recurrence import BuildRecurrence, CellState, St
 class AttentionDecoder(RecurrentDecoder):
     """A recurrent decoder with attention. Its state is that of the cells and of the attention.
 
-    Args:
-        sizes: from the model.
-        rnn: builds the cells.
-        input_size: features that enter the cells at each step.
+    Args, besides those of :class:`~attnspan.models.decoders.base.RecurrentDecoder`:
         score: compares the query with the memory.
         window: which positions a step may attend to.
-        bridge: builds the map from the encoder's final state to the initial state.
         fused: unroll by ``kernel`` where it covers score, window and cells: the same numbers in less time.
     """
 
