@@ -24,7 +24,6 @@ from attnspan.training.run_files import remove_spare_checkpoints
 from attnspan.training.steps.prepare import Prepared
 from attnspan.training.steps.test import Tested
 
-
 _SECONDS = ("wall_seconds", "train_seconds", "validation_seconds", "test_seconds")
 
 
