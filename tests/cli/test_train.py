@@ -70,7 +70,8 @@ def test_a_sweep_runs_every_job_and_lists_them(swept: Path) -> None:
 
 def test_a_report_is_about_one_data_set() -> None:
     def reports(*names: str) -> list[tuple[str, str]]:
-        runs = [Job(config={"data_name": name}, directory=Path("x"), command="") for name in names]
+        config = {"arm": "plain", "seed": 1, "trainer": {"max_steps": 1}}
+        runs = [Job(config=config | {"data_name": name}, directory=Path("x"), command="") for name in names]
         return Plan(jobs=runs, settings={"study": "mine", "runs_dir": "runs"}, n_jobs=1).reports
 
     assert reports("copy") == [("@runs/mine.txt", "mine")]

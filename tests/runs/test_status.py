@@ -32,7 +32,6 @@ from attnspan.runs.status import (
     Status,
     StatusWriter,
     current_status,
-    dequeued,
     is_locked,
     load_status,
     process_start_time,
@@ -189,7 +188,7 @@ def test_what_a_queued_run_was_before(tmp_path: Path) -> None:
         "where",
         5,
     )
-    never = dequeued(Status(state=QUEUED), "so it is")
+    never = Status(state=QUEUED).dequeued("so it is")
     assert (never.state, never.reason) == (INTERRUPTED, "so it is")
 
 

@@ -35,7 +35,7 @@ from attnspan.runs.status import (
     read_status,
 )
 from attnspan.sweeps import job_process, processes, queue
-from attnspan.sweeps.job import NOT_STARTED, RUNNING_ELSEWHERE, SKIPPED, Job
+from attnspan.sweeps.job import NOT_STARTED, RUNNING_ELSEWHERE, SKIPPED, Job, SweepOptions
 from attnspan.sweeps.outcomes import print_outcomes
 from attnspan.sweeps.plan import Plan, print_plan
 from attnspan.sweeps.processes import run_jobs
@@ -61,7 +61,7 @@ def run(jobs: Sequence[Job], *, n_jobs: int = 2, rerun: bool = False, fail_fast:
     console = Console(file=out, width=10_000)
     queue.enqueue(jobs, rerun=rerun)
     try:
-        run_jobs(jobs, n_jobs=n_jobs, threads=1, rerun=rerun, fail_fast=fail_fast, console=console)
+        run_jobs(jobs, SweepOptions(n_jobs=n_jobs, threads=1, rerun=rerun, fail_fast=fail_fast), console)
     finally:
         queue.resolve_outcomes(jobs)
         print_outcomes(console, jobs)

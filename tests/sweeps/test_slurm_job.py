@@ -33,7 +33,7 @@ from attnspan.runs.status import (
     read_status,
 )
 from attnspan.sweeps import job_process
-from attnspan.sweeps.job import NOT_STARTED, RUNNING_ELSEWHERE, SKIPPED, Job, read_job
+from attnspan.sweeps.job import NOT_STARTED, RUNNING_ELSEWHERE, SKIPPED, Job, SweepOptions, read_job
 from attnspan.sweeps.progress import ProgressDisplay
 from attnspan.sweeps.queue import enqueue, resolve_outcomes
 from attnspan.sweeps.slurm import array, commands
@@ -341,13 +341,11 @@ class TestWhatAnEarlierCommandHasSubmitted:
         out = io.StringIO()
         array.run_array(
             jobs,
+            SweepOptions(n_jobs=1, threads=1),
+            Console(file=out, width=1000),
             folder="",
             max_num_timeout=1,
-            threads=1,
-            n_jobs=1,
             parameters={},
-            fail_fast=False,
-            console=Console(file=out, width=1000),
         )
         return out.getvalue()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -34,19 +33,14 @@ Options: --help, --cfg job (print the config of a run), --config-dir DIR, -m (sw
 
 
 def print_help(console: Console, directories: list[Path]) -> None:
-    """Print the usage, and each group with its choices.
-
-    Args:
-        console: to print to.
-        directories: that contain groups, the package's first.
-    """
+    """Print the usage, and each group with its choices from ``directories``."""
     console.print(_USAGE, highlight=False, markup=False, soft_wrap=True)
     for group, words in GROUPS.items():
-        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), expand=False)
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
         table.add_column(no_wrap=True)
         table.add_column()
-        for name, what in _choices(group, directories):
-            table.add_row(f"  {name}", what)
+        for path in (path for directory in directories for path in sorted((directory / group).glob("*.yaml"))):
+            table.add_row(f"  {path.stem}", describe_config(path))
         console.print(f"{group}=...   {words}", highlight=False, style="bold")
         console.print(table)
 
@@ -60,9 +54,3 @@ def describe_config(path: Path) -> str:
         if words and not words.startswith("@"):
             return words
     return ""
-
-
-def _choices(group: str, directories: list[Path]) -> Iterator[tuple[str, str]]:
-    for directory in directories:
-        for path in sorted((directory / group).glob("*.yaml")):
-            yield path.stem, describe_config(path)

@@ -58,12 +58,7 @@ def print_error(error: Exception) -> int:
 def run(config: dict[str, Any], command: str) -> None:
     """Train and test one run, or skip it if it is finished, and print its scores.
 
-    Args:
-        config: resolved.
-        command: command line that reproduces the run.
-
-    Raises:
-        InputError: the run cannot be carried out.
+    ``command`` reproduces the run. Raises InputError if the run cannot be carried out.
     """
     os.environ |= thread_environment(config["threads"])  # before the libraries that read it are loaded
     from attnspan.config.identity import claim, run_directory

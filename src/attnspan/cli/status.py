@@ -11,13 +11,13 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from attnspan.cli.console import ListParser, open_console
 from attnspan.errors import InputError
 from attnspan.runs.status import FAILED, FINISHED, INTERRUPTED, QUEUED, RUNNING
+from attnspan.sweeps.outcomes import make_table
 from attnspan.sweeps.overview import UNKNOWN, Overview, Row, read_overview
 from attnspan.sweeps.progress import duration
 
@@ -85,26 +85,23 @@ def _headline(overview: Overview) -> Text:
 
 def _table(rows: Sequence[Row], *, wide: bool) -> Table:
     """One line per run; with ``wide`` long reasons take several."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    with_overrides = any(row.overrides for row in rows)
-    names = ["arm", "data", "seed", *(["overrides"] if with_overrides else [])]
-    for name in (*names, "state", "update", "loss", "left", "error rate", "where, why"):
-        right = name in ("seed", "update", "loss", "left", "error rate")
-        table.add_column(name, justify="right" if right else "left", no_wrap=name != "where, why")
-    for row in rows:
-        table.add_row(
-            escape(row.arm or "?"),
-            escape(row.data or "?"),
+    columns = ("arm", "data", ">seed", "overrides", "state", ">update", ">loss", ">left", ">error rate", "where, why")
+    cells = [
+        (
+            row.arm or "?",
+            row.data or "?",
             "?" if row.seed is None else str(row.seed),
-            *([escape(row.overrides or "")] if with_overrides else []),
+            row.overrides or "",
             Text(row.phase or row.state, style=_COLORS[row.state]),
             f"{row.update}/{row.updates}" if row.updates else "",
             f"{row.loss:.3f}" if row.loss is not None else "",
-            duration(row.remaining_seconds) if row.remaining_seconds is not None else "",
+            duration(row.remaining_seconds),
             f"{row.error_rate:.3f}" if row.error_rate is not None else "",
             Text(_details(row), no_wrap=not wide, overflow="fold" if wide else "ellipsis"),
         )
-    return table
+        for row in rows
+    ]
+    return make_table(columns, cells)
 
 
 def _details(row: Row) -> str:

@@ -12,15 +12,7 @@ from attnspan.runs.layout import ATTENTION, FILES, NEEDED, SUMMARY
 
 
 def is_finished(directory: Path, *, hashes: bool = True) -> bool:
-    """Whether the run in ``directory`` is finished, and its files are what they were then.
-
-    Args:
-        directory: of the run.
-        hashes: read the files through; without, only their sizes are looked at.
-
-    Raises:
-        InputError: a file cannot be read now: who took that for unfinished would compute the run again.
-    """
+    """Whether the run in ``directory`` is finished; see :func:`why_unfinished`."""
     return (directory / SUMMARY).is_file() and why_unfinished(directory, hashes=hashes) is None
 
 
@@ -29,11 +21,11 @@ def why_unfinished(directory: Path, *, needed: Sequence[str] = NEEDED, hashes: b
 
     Args:
         directory: of the run.
-        needed: the files that count, beside the summary and, where the arm has any, the attention.
-        hashes: read the files through; without, only their sizes are looked at.
+        needed: the files that count, besides the summary and, where the arm has any, the attention.
+        hashes: read the files through; without, only their sizes are compared.
 
     Raises:
-        InputError: a file cannot be read now, which says nothing about what it holds.
+        InputError: a file cannot be read now. If the run counted as unfinished, it would be computed again.
     """
     if missing := [name for name in (*needed, SUMMARY) if not (directory / name).is_file()]:
         return f"{', '.join(missing)} missing"

@@ -17,25 +17,19 @@ FORMER_KEYS = {
 }
 """Former name of a key or group -> its name."""
 
-_MODULES = {
-    "models.attention": "models.attention.attention",
-    "models.bahdanau": "models.decoders.bahdanau",
-    "models.encoder": "models.encoders.recurrent",
-    "models.fused_recurrence": "models.recurrence.fused",
-    "models.luong": "models.decoders.luong",
-    "models.plain": "models.decoders.plain",
-    "models.recurrence": "models.recurrence.recurrence",
-    "models.scores": "models.attention.scores",
-    "models.windows": "models.attention.windows",
-    "data.copy": "data.corpora.copy",
-    "data.files": "data.corpora.files",
-    "data.hub": "data.corpora.hub",
-    "data.parallel": "data.corpora.parallel",
-    "data.pronunciation": "data.corpora.pronunciation",
-    "data.recall": "data.corpora.recall",
-    "data.reverse": "data.corpora.reverse",
-    "data.sigmorphon2020": "data.corpora.sigmorphon2020",
+_PACKAGES = {
+    "models.attention": "attention scores windows",
+    "models.decoders": "bahdanau luong plain",
+    "models.recurrence": "recurrence",
+    "data.corpora": "copy files hub parallel pronunciation recall reverse sigmorphon2020",
 }
+"""Package of ``attnspan`` -> its modules that were formerly one level above it."""
+
+_MODULES = {
+    f"{package.partition('.')[0]}.{name}": f"{package}.{name}"
+    for package, names in _PACKAGES.items()
+    for name in names.split()
+} | {"models.encoder": "models.encoders.recurrent", "models.fused_recurrence": "models.recurrence.fused"}
 """Former module of ``attnspan`` -> the one where its classes are."""
 
 _CLASSES = {

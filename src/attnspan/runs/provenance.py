@@ -13,10 +13,9 @@ _SOURCES = (_ROOT / "attnspan", _ROOT / "hydra_plugins" / "attnspan_sweeps")
 def code_state() -> dict[str, str | None]:
     """The state of the code on disk.
 
-    Returns:
-        ``git_commit``: the commit, with ``+`` appended if tracked files differ from it; None if the code does not come
-        from a git checkout. ``code``: the first 12 hexadecimal digits of a SHA-256 hash of all source files; None if
-        one cannot be read.
+    ``git_commit``: the commit, with ``+`` appended if tracked files differ from it; None if the code does not come from
+    a git checkout. ``code``: the first 12 hexadecimal digits of a SHA-256 hash of all source files; None if one cannot
+    be read.
     """
     return {"git_commit": _git_commit(), "code": _source_hash()}
 

@@ -23,7 +23,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from filelock import FileLock, Timeout
@@ -49,8 +48,7 @@ _LOCK_TIMEOUT = 0.2
 def process_start_time(pid: int) -> str | None:
     """The start of a process: the boot of this machine, and clock ticks since then. Unlike a pid it is never reused.
 
-    Returns:
-        None if there is no such process, or no ``/proc``.
+    None if there is no such process, or no ``/proc``.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
@@ -62,84 +60,55 @@ def process_start_time(pid: int) -> str | None:
 
 @dataclass(kw_only=True)
 class Status:
-    """The state and progress of a run.
+    """The state and progress of a run."""
 
-    Attributes:
-        state: one of ``STATES``.
-        phase: what a running run is doing; empty in the other states.
-        done: units of the phase done: updates in training, batches in validation and testing.
-        total: all units of the phase.
-        update: updates of the weights so far.
-        updates: all updates of the run.
-        loss: last known training loss, nats per target token.
-        seconds: time since the run started.
-        remaining: estimated seconds to the end of the phase, None if unknown.
-        reason: why it failed or what interrupted it, one line.
-        traceback: of the error.
-        previous_state: of a queued run, how it had ended before; ``reason`` and ``traceback`` then belong to that.
-        arm: of the run.
-        data: of the run.
-        seed: of the run.
-        command: command line that starts the run, for people.
-        slurm_job: id of its SLURM job in the array; None if there is none.
-        host: of its process, or of its sweep's process if it is queued.
-        pid: of that process.
-        process_start: of that process, see :func:`process_start_time`.
-        heartbeat: when this was last known to be true, seconds since the epoch.
-    """
-
-    state: str = RUNNING
-    phase: str = ""
-    done: int = 0
-    total: int = 0
-    update: int = 0
-    updates: int = 0
-    loss: float | None = None
-    seconds: float = 0.0
-    remaining: float | None = None
-    reason: str | None = None
-    traceback: str | None = None
-    previous_state: str | None = None
+    state: str = RUNNING  # one of STATES
+    phase: str = ""  # what a running run is doing; empty in the other states
+    done: int = 0  # units of the phase done: updates in training, batches in validation and testing
+    total: int = 0  # all units of the phase
+    update: int = 0  # updates of the weights so far
+    updates: int = 0  # all updates of the run
+    loss: float | None = None  # last known training loss, nats per target token
+    seconds: float = 0.0  # since the run started
+    remaining: float | None = None  # estimated seconds to the end of the phase, None if unknown
+    reason: str | None = None  # why it failed or what interrupted it, one line
+    traceback: str | None = None  # of the error
+    previous_state: str | None = None  # how a queued run had ended; reason and traceback then belong to that
     arm: str = ""
     data: str = ""
     seed: int | None = None
-    command: str = ""
-    slurm_job: str | None = None
-    host: str = field(default_factory=socket.gethostname)
-    pid: int = field(default_factory=os.getpid)
-    process_start: str | None = field(default_factory=lambda: process_start_time(os.getpid()))
-    heartbeat: float = field(default_factory=time.time)
+    command: str = ""  # starts the run, for people
+    slurm_job: str | None = None  # id of its SLURM job in the array; None if there is none
+    host: str = field(default_factory=socket.gethostname)  # of its process, or of its sweep's if it is queued
+    pid: int = field(default_factory=os.getpid)  # of that process
+    process_start: str | None = field(default_factory=lambda: process_start_time(os.getpid()))  # of that process
+    heartbeat: float = field(default_factory=time.time)  # when this was last known to be true, seconds since the epoch
 
     def write(self, directory: Path) -> None:
-        """Write this status to a run directory.
-
-        Raises:
-            InputError: it cannot be written.
-        """
+        """Write this status to a run directory; raises InputError if it cannot be written."""
         self.heartbeat = time.time()
         # Written every second, and of no use after a power cut: it need not be synced to the disk.
         write_text(directory / STATUS, json.dumps(asdict(self), indent=2) + "\n", durable=False)
 
+    def ended(self, state: str, reason: str | None) -> Status:
+        """The status of this run when its process has ended."""
+        return replace(self, state=state, phase="", remaining=None, reason=reason)
+
+    def dequeued(self, reason: str) -> Status:
+        """The status of this queued run when no sweep queues it any more: as before, or interrupted by ``reason``."""
+        if self.previous_state is None:
+            return self.ended(INTERRUPTED, reason)
+        return replace(self, state=self.previous_state, previous_state=None)
+
     @property
     def is_own(self) -> bool:
         """Whether this process wrote it."""
-        return (self.host, self.pid, self.process_start) == (
-            socket.gethostname(),
-            os.getpid(),
-            process_start_time(os.getpid()),
-        )
+        own = Status()
+        return (self.host, self.pid, self.process_start) == (own.host, own.pid, own.process_start)
 
 
 class StatusWriter:
-    """Writes the status of one run, and renews its heartbeat between two writes.
-
-    Args:
-        directory: of the run.
-        arm: of the run.
-        data: of the run.
-        seed: of the run.
-        command: command line that starts it.
-    """
+    """Writes the status of one run, and renews its heartbeat between two writes."""
 
     def __init__(self, directory: Path, *, arm: str, data: str, seed: int, command: str = "") -> None:
         self._directory = directory
@@ -156,18 +125,12 @@ class StatusWriter:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stopped.set()
         self._thread.join()
 
     def write(self, status: Status) -> None:
-        """Write ``status``. Updates and loss keep their last values where it has none.
-
-        Raises:
-            InputError: it cannot be written.
-        """
+        """Write ``status`` as :meth:`Status.write` does. Updates and loss keep their last values where it has none."""
         with self._lock:
             last = self._last or Status()
             self._last = replace(
@@ -191,11 +154,7 @@ class StatusWriter:
 
 
 def load_status(directory: Path) -> Status:
-    """Read the status file of a run directory.
-
-    Raises:
-        InputError: it is missing or damaged.
-    """
+    """Read the status file of a run directory; raises InputError if it is missing or damaged."""
     path = directory / STATUS
     content = read_json(path)
     known = {one.name: str(one.type).replace("float", "int | float").split(" | ") for one in fields(Status)}
@@ -220,15 +179,9 @@ def read_status(directory: Path) -> Status | None:
 def update_status(directory: Path, change: Callable[[Status | None], Status | None]) -> bool:
     """Replace the status of a run on which no process works.
 
-    The run's lock is held meanwhile, so that the status of a run that has just started is not overwritten. ``change``
-    must therefore not call :func:`current_status`, which would find the lock held.
-
-    Args:
-        directory: of the run; created if missing.
-        change: maps the status that is there (None if missing or damaged) to the one to write; None writes nothing.
-
-    Returns:
-        False if a process holds the lock.
+    ``change`` maps the status that is there (None if missing or damaged) to the one to write; None writes nothing. The
+    run's lock is held meanwhile, so that the status of a run that has just started is not overwritten. ``change`` must
+    therefore not call :func:`current_status`, which would find the lock held. Returns False if a process holds it.
 
     Raises:
         InputError: the status cannot be written.
@@ -256,24 +209,15 @@ def current_status(directory: Path) -> Status:
         status = read_status(directory) or Status(host="", pid=0)
         if (status.state == QUEUED or status.phase == STARTING) and is_alive(directory, status):
             return replace(status, update=0, loss=None)  # it will be computed again
-        return replace(
-            status, state=FINISHED, phase="", remaining=None, previous_state=None, reason=None, traceback=None
-        )
+        return replace(status.ended(FINISHED, None), previous_state=None, traceback=None)
     status = load_status(directory)
     if status.state == FINISHED:
-        return _interrupted(status, f"it was finished, and then {why_unfinished(directory, hashes=False)}")
+        return status.ended(INTERRUPTED, f"it was finished, and then {why_unfinished(directory, hashes=False)}")
     if status.state == QUEUED and not is_alive(directory, status):
-        return dequeued(status, "its sweep is gone")
+        return status.dequeued("its sweep is gone")
     if status.state == RUNNING and not is_alive(directory, status):
-        return _interrupted(status, "its process is gone")
+        return status.ended(INTERRUPTED, "its process is gone")
     return status
-
-
-def dequeued(status: Status, reason: str) -> Status:
-    """The status of a queued run that no sweep has in its queue any more: as before, or interrupted by ``reason``."""
-    if status.previous_state is None:
-        return _interrupted(status, reason)
-    return replace(status, state=status.previous_state, previous_state=None)
 
 
 def is_alive(directory: Path, status: Status) -> bool:
@@ -316,7 +260,3 @@ def _process_exists(pid: int) -> bool:
     except (OSError, OverflowError):
         return False
     return True
-
-
-def _interrupted(status: Status, reason: str) -> Status:
-    return replace(status, state=INTERRUPTED, phase="", remaining=None, reason=reason)

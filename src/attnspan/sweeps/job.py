@@ -25,7 +25,7 @@ import yaml
 
 from attnspan.errors import InputError
 from attnspan.files import write_text
-from attnspan.runs.layout import JOB
+from attnspan.runs.layout import JOB, LOG
 from attnspan.runs.status import (
     FAILED,
     FINISHED,
@@ -43,66 +43,52 @@ RUNNING_ELSEWHERE = "running elsewhere"
 SUCCESSFUL = (FINISHED, SKIPPED)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions:
+    """How to run the jobs of a sweep."""
+
+    n_jobs: int  # most jobs at once
+    threads: int  # CPU threads of each
+    rerun: bool = False  # compute finished runs again
+    fail_fast: bool = False  # after the first failure, stop the running jobs and start no other
+
+
 @dataclass(kw_only=True)
 class Job:
-    """One run of a sweep.
+    """One run of a sweep."""
 
-    Attributes:
-        config: resolved config of the run.
-        directory: of the run.
-        command: command line that starts the run alone, for people.
-        code: state of the code when the sweep was launched.
-        varied: overrides in which jobs of the sweep differ, other than arm and seed.
-        arguments: command line that starts the run's process; null for one that reads ``job.yaml``.
-        outcome: how it ended; empty until then.
-        reason: why it failed, one line.
-        seconds: how long it took.
-        slurm_job: id of its SLURM job in the array, if it has one.
-        process: that carries it out, once started here.
-        started: when that was, by the monotonic clock.
-    """
-
-    config: Mapping[str, Any]
+    config: Mapping[str, Any]  # resolved config of the run
     directory: Path
-    command: str
-    code: Mapping[str, str | None] = field(default_factory=dict)
-    varied: str = ""
-    arguments: list[str] = field(default_factory=list)
-    outcome: str = ""
-    reason: str = ""
-    seconds: float | None = None
-    slurm_job: str | None = None
-    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
-    started: float = 0.0
+    command: str  # starts the run alone, for people
+    code: Mapping[str, str | None] = field(default_factory=dict)  # when the sweep was launched
+    varied: str = ""  # overrides in which jobs of the sweep differ, other than arm and seed
+    arguments: list[str] = field(default_factory=list)  # start the run's process; by default one that reads job.yaml
+    outcome: str = ""  # how it ended; empty until then
+    reason: str = ""  # why it failed, one line
+    seconds: float | None = None  # how long it took
+    slurm_job: str | None = None  # id of its SLURM job in the array, if it has one
+    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)  # once started here
+    started: float = 0.0  # when that was, by the monotonic clock
+    arm: str = field(init=False)
+    data: str = field(init=False)
+    seed: int = field(init=False)
+    updates: int = field(init=False)
 
     def __post_init__(self) -> None:
+        self.arm, self.data, self.seed = (self.config[key] for key in ("arm", "data_name", "seed"))
+        self.updates = self.config["trainer"]["max_steps"]
         if not self.arguments:
             self.arguments = [sys.executable, "-m", "attnspan.cli.job", str(self.directory)]
 
     @property
-    def arm(self) -> str:
-        """Arm of the run."""
-        return self.config["arm"]
-
-    @property
-    def data(self) -> str:
-        """Name of the run's data."""
-        return self.config["data_name"]
-
-    @property
-    def seed(self) -> int:
-        """Seed of the run."""
-        return self.config["seed"]
-
-    @property
-    def updates(self) -> int:
-        """Updates of the run."""
-        return self.config["trainer"]["max_steps"]
-
-    @property
     def label(self) -> str:
-        """Tells it from the other jobs, for people."""
+        """Distinguishes it from the other jobs, for people."""
         return " ".join(word for word in (self.arm, f"seed {self.seed}", self.varied) if word)
+
+    @property
+    def log(self) -> Path | None:
+        """Where its process's output is, if it has printed any."""
+        return path if (path := self.directory / LOG).exists() else None
 
     def status(self, state: str, *, phase: str = "", reason: str | None = None) -> Status:
         """A status for the run. Updates and loss stay as its status file has them."""
@@ -136,11 +122,7 @@ class Job:
         return status
 
     def write(self) -> None:
-        """Write ``job.yaml``.
-
-        Raises:
-            InputError: it cannot be written.
-        """
+        """Write ``job.yaml``; raises InputError if it cannot be written."""
         content = {"command": self.command, "code": dict(self.code), "config": dict(self.config)}
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         write_text(self.directory / JOB, text, durable=False)
@@ -155,15 +137,10 @@ class FrozenJob(NamedTuple):
 
 
 def read_job(directory: Path) -> FrozenJob:
-    """Read ``job.yaml``.
-
-    Raises:
-        InputError: it is missing or damaged.
-    """
+    """Read ``job.yaml``; raises InputError if it is missing or damaged."""
     path = directory / JOB
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return FrozenJob(**content)
+        return FrozenJob(**yaml.safe_load(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; the command that launched the sweep writes it") from error
     except (yaml.YAMLError, TypeError, ValueError, OSError) as error:

@@ -8,7 +8,6 @@ import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -36,11 +35,7 @@ _DISK_FULL = 2**20  # bytes; with fewer free the disk counts as full
 
 
 def start(job: Job, threads: int) -> bool:
-    """Start a job; its output goes to the log in the run directory.
-
-    Returns:
-        False if it cannot be started; ``job.reason`` says why.
-    """
+    """Start a job; its output goes to the log in the run directory. False if it cannot start, for ``job.reason``."""
     job.started = time.monotonic()
     try:
         with _open_log(job.directory) as log:
@@ -76,14 +71,20 @@ def _open_log(directory: Path) -> IO[bytes]:
 def renew_start_heartbeat(job: Job) -> None:
     """Renew the heartbeat of a job whose process still loads its libraries; later the process does it itself."""
 
-    def is_due(status: Status | None) -> bool:
-        if status is None or job.process is None or status.pid != job.process.pid:
-            return False
-        return status.phase == STARTING and time.time() - status.heartbeat >= HEARTBEAT_INTERVAL
+    def if_due(status: Status | None) -> Status | None:
+        if status is None or job.process is None or status.pid != job.process.pid or status.phase != STARTING:
+            return None
+        return status if time.time() - status.heartbeat >= HEARTBEAT_INTERVAL else None
 
-    if is_due(read_status(job.directory)):
+    if if_due(read_status(job.directory)):
         with suppress(InputError):
-            update_status(job.directory, lambda status: status if is_due(status) else None)
+            update_status(job.directory, if_due)
+
+
+def own_status(job: Job) -> Status | None:
+    """The status of a started job's run, if its process has written it."""
+    status = read_status(job.directory)
+    return status if status is not None and job.process is not None and status.pid == job.process.pid else None
 
 
 def wait(job: Job) -> None:
@@ -122,9 +123,7 @@ def stop(jobs: Sequence[Job]) -> None:
 def conclude(job: Job) -> None:
     """Fill in how a job ended, from its exit code and its status file."""
     assert job.process is not None
-    code = job.process.returncode
-    status = read_status(job.directory)
-    own = status if status is not None and status.pid == job.process.pid else None
+    code, own = job.process.returncode, own_status(job)
     job.seconds = time.monotonic() - job.started
     if code == AlreadyRunningError.EXIT_CODE:
         job.outcome, job.seconds = RUNNING_ELSEWHERE, None
@@ -163,12 +162,10 @@ def _signal_name(number: int) -> str:
 
 def _write_outcome(job: Job) -> None:
     """Write the status of a job whose process ended without writing it."""
-    status = read_status(job.directory)
-    if status is None or job.process is None or status.pid != job.process.pid or status.state != RUNNING:
-        return
-    ended = replace(status, state=job.outcome, phase="", remaining=None, reason=job.reason or None)
-    with suppress(InputError):
-        ended.write(job.directory)
+    status = own_status(job)
+    if status is not None and status.state == RUNNING:
+        with suppress(InputError):
+            status.ended(job.outcome, job.reason or None).write(job.directory)
 
 
 def _last_line(path: Path) -> str:

@@ -1,18 +1,18 @@
-"""How the jobs of a sweep ended, for people."""
+"""How the jobs of a sweep ended, and tables of runs, for people."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from attnspan.errors import InputError
 from attnspan.files import read_json
-from attnspan.runs.layout import LOG, SUMMARY
+from attnspan.runs.layout import SUMMARY
 from attnspan.sweeps.job import SKIPPED, SUCCESSFUL, Job
 from attnspan.sweeps.progress import ProgressDisplay, duration
 
@@ -31,27 +31,39 @@ def show_outcome(job: Job, display: ProgressDisplay) -> None:
     display.finish(job.label, f"{job.outcome}{why}", seconds=None if job.outcome == SKIPPED else job.seconds)
 
 
+def make_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
+    """A table without lines. ``overrides`` is left out if no row has any; only the last column wraps.
+
+    Args:
+        columns: their names; those of right-justified columns start with ``>``.
+        rows: a cell for each column; a Text has its own style and overflow.
+    """
+    rows = list(rows)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    shown = [at for at, name in enumerate(columns) if name != "overrides" or any(row[at] for row in rows)]
+    for at in shown:
+        name = columns[at].removeprefix(">")
+        table.add_column(Text(name), justify="left" if name == columns[at] else "right", no_wrap=at < len(columns) - 1)
+    table.columns[-1].overflow = "fold"
+    for row in rows:
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in (row[at] for at in shown)))
+    return table
+
+
 def print_outcomes(console: Console, jobs: Sequence[Job]) -> None:
     """Print a table: how every job ended, why it failed, and where its log is."""
-    with_varied = any(job.varied for job in jobs)
-    names = ["arm", "data", "seed", *(["overrides"] if with_varied else []), "state", "time", "error rate"]
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in names:
-        table.add_column(name, justify="right" if name in ("seed", "time", "error rate") else "left", no_wrap=True)
-    table.add_column("reason, log", overflow="fold")
-    for job in jobs:
-        log = job.directory / LOG
-        table.add_row(
-            job.arm,
-            job.data,
-            str(job.seed),
-            *([escape(job.varied)] if with_varied else []),
-            job.outcome,
-            duration(job.seconds) if job.seconds is not None else "",
-            _error_rate(job),
-            escape("\n".join([*([job.reason] if job.reason else []), *([short_path(log)] if log.exists() else [])])),
-        )
-    console.print(table, highlight=False)
+    columns = ("arm", "data", ">seed", "overrides", "state", ">time", ">error rate", "reason, log")
+    rows = [
+        (job.arm, job.data, str(job.seed), job.varied, job.outcome, duration(job.seconds), _error_rate(job), why(job))
+        for job in jobs
+    ]
+    console.print(make_table(columns, rows), highlight=False)
+
+
+def why(job: Job | None, reason: str | None = None) -> str:
+    """Lines that explain how a job ended: why it failed, by default for ``reason``, and where its log is."""
+    log = job.log if job is not None else None
+    return "\n".join(filter(None, [(job and job.reason) or reason, short_path(log) if log else None]))
 
 
 def _error_rate(job: Job) -> str:

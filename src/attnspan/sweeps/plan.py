@@ -11,19 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from attnspan.config.identity import claim, run_directory
 from attnspan.config.threads import cores_of
 from attnspan.errors import InputError
 from attnspan.runs.completeness import is_finished
 from attnspan.runs.provenance import code_state
-from attnspan.runs.status import FINISHED, Status, current_status
-from attnspan.sweeps.job import SUCCESSFUL, Job
+from attnspan.runs.status import FINISHED, current_status
+from attnspan.sweeps.job import SUCCESSFUL, Job, SweepOptions
+from attnspan.sweeps.outcomes import make_table
 from attnspan.sweeps.preflight import refuse_unfit
 from attnspan.sweeps.progress import duration
-from attnspan.sweeps.queue import list_path
 from attnspan.sweeps.time_estimate import RunTimes, makespan
 
 NEW = "new"
@@ -31,17 +29,18 @@ NEW = "new"
 
 @dataclass(kw_only=True)
 class Plan:
-    """The jobs of a sweep, and what they have in common.
+    """The jobs of a sweep, and what they have in common."""
 
-    Attributes:
-        jobs: each run once, in the order in which to start them.
-        settings: config of the first.
-        n_jobs: jobs at once.
-    """
+    jobs: list[Job]  # each run once, in the order in which to start them
+    settings: dict[str, Any]  # config of the first
+    n_jobs: int  # jobs at once
 
-    jobs: list[Job]
-    settings: dict[str, Any]
-    n_jobs: int
+    @property
+    def options(self) -> SweepOptions:
+        """How to run the jobs."""
+        return SweepOptions(
+            n_jobs=self.n_jobs, **{key: self.settings[key] for key in ("threads", "rerun", "fail_fast")}
+        )
 
     @property
     def study(self) -> str:
@@ -51,7 +50,7 @@ class Plan:
     @property
     def listed(self) -> Path:
         """The file that lists the run directories."""
-        return list_path(self.settings)
+        return Path(self.settings["runs_dir"], f"{self.study}.txt")
 
     @property
     def reports(self) -> list[tuple[str, str]]:
@@ -131,11 +130,7 @@ def job_for(
     code: Mapping[str, str | None],
     varied: str,
 ) -> Job:
-    """The job of one config whose data is prepared.
-
-    Raises:
-        InputError: the data cannot be used, or the directory holds another run.
-    """
+    """The job of one config whose data is prepared; raises InputError if its directory holds another run."""
     from attnspan.config.instantiate import build_corpus
     from attnspan.data.pipeline.prepare import fingerprint_of
 
@@ -155,11 +150,7 @@ def command_line(overrides: Sequence[str], config_directory: str | None) -> str:
 def print_plan(console: Console, plan: Plan) -> None:
     """Print the jobs with their states, and how long they will take."""
     times = RunTimes(Path(plan.settings["runs_dir"]))
-    with_varied = any(job.varied for job in plan.jobs)
-    names = ["run id", "arm", "data", "seed", *(["overrides"] if with_varied else []), "state", "takes about"]
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in names:
-        table.add_column(name, justify="right" if name in ("seed", "takes about") else "left", no_wrap=True)
+    rows = []
     left: list[float] = []
     unknown = 0
     for job in plan.jobs:
@@ -172,9 +163,9 @@ def print_plan(console: Console, plan: Plan) -> None:
         else:
             left.append(whole * (1.0 if plan.settings["rerun"] else share))
             takes = duration(left[-1])
-        words = [job.directory.name, job.arm, job.data, str(job.seed), *([escape(job.varied)] if with_varied else [])]
-        table.add_row(*words, state, takes)
-    console.print(table, highlight=False)
+        rows.append((job.directory.name, job.arm, job.data, str(job.seed), job.varied, state, takes))
+    columns = ("run id", "arm", "data", ">seed", "overrides", "state", ">takes about")
+    console.print(make_table(columns, rows), highlight=False)
     console.print(_total(plan, left, unknown), highlight=False, soft_wrap=True)
 
 
@@ -192,7 +183,7 @@ def _total(plan: Plan, left: Sequence[float], unknown: int) -> str:
 def _state(job: Job) -> tuple[str, float]:
     """The state of a job's run, and the share of it that is still to do."""
     try:
-        status: Status = current_status(job.directory)
+        status = current_status(job.directory)
     except InputError:
         return NEW, 1.0
     return status.state, 1 - min(1.0, status.update / job.updates)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -18,13 +17,7 @@ LINE_INTERVAL = 10.0
 
 
 class ProgressDisplay:
-    """A line for each run, and with ``jobs`` one for the whole sweep with its remaining time.
-
-    Args:
-        console: to print to.
-        jobs: number of runs in the sweep; None for a single run.
-        n_jobs: runs at once.
-    """
+    """A line for each run, and for a sweep of ``jobs`` runs, ``n_jobs`` at once, one with its remaining time."""
 
     def __init__(self, *, console: Console, jobs: int | None = None, n_jobs: int = 1) -> None:
         self._console = console
@@ -51,9 +44,7 @@ class ProgressDisplay:
             self._bars.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._live:
             self._bars.stop()
 
@@ -139,8 +130,8 @@ def describe(status: Status) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Format seconds as h:mm:ss or mm:ss."""
+    """Format seconds as h:mm:ss or mm:ss; None is empty."""
     if seconds is None:
-        return "?"
+        return ""
     text = str(timedelta(seconds=round(seconds)))
     return text[2:] if text.startswith("0:") else text

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from attnspan.errors import InputError
 from attnspan.files import write_text
@@ -19,22 +18,19 @@ from attnspan.runs.status import (
     RUNNING,
     Status,
     current_status,
-    dequeued,
     read_status,
     update_status,
 )
 from attnspan.sweeps.job import NOT_STARTED, RUNNING_ELSEWHERE, SKIPPED, Job, remove_job
 
+NEVER_STARTED = "its sweep ended before it started"
 _RENEWAL_INTERVAL = HEARTBEAT_TIMEOUT / 4  # seconds; there may be thousands of queued runs
 
 
 def enqueue(jobs: Iterable[Job], *, rerun: bool) -> None:
     """Mark each run as queued and write its job file; a finished run is skipped unless ``rerun``.
 
-    A run that is running, or in another sweep's queue, is left as it is.
-
-    Raises:
-        InputError: a directory cannot be written.
+    A run that is running, or in another sweep's queue, is left as it is. Raises InputError if it cannot write.
     """
     for job in jobs:
         if is_finished(job.directory) and not rerun:
@@ -68,9 +64,9 @@ def queue_heartbeats(jobs: Sequence[Job]) -> Iterator[None]:
     def renew() -> None:
         while not stopped.wait(_RENEWAL_INTERVAL):
             for job in jobs:
-                if _is_in_own_queue(read_status(job.directory)):
+                if in_own_queue(read_status(job.directory)):
                     with suppress(InputError):  # starting the run raises it again
-                        update_status(job.directory, lambda status: status if _is_in_own_queue(status) else None)
+                        update_status(job.directory, in_own_queue)
 
     thread = threading.Thread(target=renew, name="queue", daemon=True)
     thread.start()
@@ -86,17 +82,12 @@ def release(jobs: Iterable[Job], outcome: str) -> None:
     for job in jobs:
         job.outcome = outcome
         with suppress(InputError):
-            update_status(job.directory, _released)
+            update_status(job.directory, lambda status: (own := in_own_queue(status)) and own.dequeued(NEVER_STARTED))
 
 
-def _released(status: Status | None) -> Status | None:
-    if status is None or not _is_in_own_queue(status):
-        return None
-    return dequeued(status, "its sweep ended before it started")
-
-
-def _is_in_own_queue(status: Status | None) -> bool:
-    return status is not None and status.state == QUEUED and status.is_own
+def in_own_queue(status: Status | None) -> Status | None:
+    """The status if this process has the run in its queue, else None."""
+    return status if status is not None and status.state == QUEUED and status.is_own else None
 
 
 def resolve_outcomes(jobs: Iterable[Job]) -> None:
@@ -117,11 +108,6 @@ def resolve_outcomes(jobs: Iterable[Job]) -> None:
         elif status.state == QUEUED:
             job.reason = ""
             release([job], NOT_STARTED)
-
-
-def list_path(config: dict[str, Any]) -> Path:
-    """The file that lists the run directories of the sweep of ``config``."""
-    return Path(config["runs_dir"], f"{config['study'] or 'sweep'}.txt")
 
 
 def write_list(path: Path, jobs: Sequence[Job]) -> None:

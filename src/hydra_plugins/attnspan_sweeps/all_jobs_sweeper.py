@@ -7,7 +7,7 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from .launcher import refuse_foreign
+from .launchers import refuse_foreign
 
 
 class AllJobsSweeper(BasicSweeper):

@@ -74,7 +74,5 @@ class FrozenConfigs(CachingConfigRepository):
 
 def config_directory(config: DictConfig) -> str | None:
     """The value of ``--config-dir``."""
-    for source in config.hydra.runtime.config_sources:
-        if source.provider == "command-line":
-            return str(source.path)
-    return None
+    sources = config.hydra.runtime.config_sources
+    return next((str(source.path) for source in sources if source.provider == "command-line"), None)

@@ -17,7 +17,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from .composition import compose_jobs, config_directory
-from .launcher import refuse_foreign
+from .launchers import refuse_foreign
 from .search_space import read_space
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from attnspan.sweeps.job import Job
     from attnspan.sweeps.plan import Plan
 
-    from .process_launcher import ProcessLauncher
+    from .launchers import SweepLauncher
 
 
 class OptunaSweeper(Sweeper):
@@ -69,7 +69,6 @@ class OptunaSweeper(Sweeper):
         from attnspan.cli.console import open_console
         from attnspan.errors import InputError
         from attnspan.sweeps.hyperparameters.space import corners
-        from attnspan.sweeps.plan import make_plan
 
         launcher = self._check()
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
@@ -80,14 +79,7 @@ class OptunaSweeper(Sweeper):
                 "hydra/sweeper=optuna: nothing varies: give a key a space, as in optimizer.lr='interval(0.001,0.01)'"
             )
         console = open_console(wide=True)
-        jobs = [_with(fixed, settings) for settings in corners(space)]
-        plan = make_plan(
-            compose_jobs(self.hydra_context, self.config, jobs),
-            jobs,
-            config_directory=config_directory(self.config),
-            n_jobs=launcher.n_jobs,
-            console=console,
-        )
+        plan = launcher.plan([_with(fixed, settings) for settings in corners(space)], console)
         self._search(plan, space, fixed, console)
 
     def _search(self, plan: Plan, space: Space, fixed: Sequence[str], console: Console) -> None:
@@ -103,26 +95,19 @@ class OptunaSweeper(Sweeper):
             search.add(read_trials(path))
             print_search(console, search, plan)
             return
-        rerun = plan.settings["rerun"]
-        with Journal(path, space=space, sampler=self._make_sampler, seed=self.seed, restart=rerun) as journal:
+        restart = plan.options.rerun
+        with Journal(path, space=space, sampler=self._make_sampler, seed=self.seed, restart=restart) as journal:
             try:
-                search.run(
-                    journal,
-                    n_jobs=plan.n_jobs,
-                    threads=plan.settings["threads"],
-                    rerun=rerun,
-                    fail_fast=plan.settings["fail_fast"],
-                    console=console,
-                )
+                search.run(journal, plan.options, console)
             finally:
                 print_trials(console, search)
         if not search.is_done:
             raise SystemExit(1)
 
-    def _check(self) -> ProcessLauncher:
+    def _check(self) -> SweepLauncher:
         from attnspan.errors import InputError
 
-        from .process_launcher import ProcessLauncher  # now: Hydra executes the module, and makes the class, twice
+        from .launchers import ProcessLauncher  # now: Hydra executes the module, and makes the class, twice
 
         if find_spec("optuna") is None:
             raise InputError("hydra/sweeper=optuna: optuna is not installed: pip install 'attnspan[optuna]'")

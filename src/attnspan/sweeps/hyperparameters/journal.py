@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -37,28 +36,17 @@ from attnspan.sweeps.hyperparameters.space import Choices, NumberRange, Space
 
 _NAME = "search"
 _AGAIN, _REASON = "again", "reason"
+_NO_EVENT = (KeyError, ValueError, AssertionError)  # raised by optuna for a line that is no event
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One point of the space.
+    """One point of the space."""
 
-    Attributes:
-        number: counts from 0.
-        settings: key to value, as the command line writes them.
-        loss: validation loss; None while there is none.
-        reason: why it failed; None if it did not.
-    """
-
-    number: int
-    settings: dict[str, str]
-    loss: float | None = None
-    reason: str | None = None
-
-    @property
-    def is_done(self) -> bool:
-        """Whether it has a loss."""
-        return self.loss is not None
+    number: int  # counts from 0
+    settings: dict[str, str]  # key to value, as the command line writes them
+    loss: float | None = None  # validation loss; None while there is none
+    reason: str | None = None  # why it failed; None if it did not
 
 
 class Journal:
@@ -73,7 +61,7 @@ class Journal:
 
     Raises:
         AlreadyRunningError: another process has it open.
-        InputError: it cannot be read or written.
+        InputError: it cannot be read or written; every method raises it, too.
     """
 
     def __init__(
@@ -106,7 +94,8 @@ class Journal:
                     storage=_storage(path), study_name=_NAME, direction="minimize", load_if_exists=True
                 )
                 # Optuna writes a trial before its settings; it may have been killed in between.
-                self._running = {trial.number: self._complete(trial) for trial in self._in_state(TrialState.RUNNING)}
+                running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+                self._running = {trial.number: self._complete(trial) for trial in running}
         except BaseException:
             self._lock.release()
             raise
@@ -114,9 +103,7 @@ class Journal:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._lock.release()
 
     @property
@@ -125,11 +112,7 @@ class Journal:
         return _trials(self._study)
 
     def ask(self) -> Trial:
-        """Start another trial.
-
-        Raises:
-            InputError: the journal cannot be written.
-        """
+        """Start another trial."""
         with self._writing():
             self._study.sampler = self._sampler_of(len(self._study.get_trials(deepcopy=False)))
             trial = self._study.ask(self._space)
@@ -137,31 +120,20 @@ class Journal:
         return Trial(number=trial.number, settings=_settings(trial.params))
 
     def finished(self, trial: Trial, loss: float) -> None:
-        """Record the loss of a trial, which may have failed before.
-
-        Raises:
-            InputError: the journal cannot be written.
-        """
+        """Record the loss of a trial, which may have failed before."""
         with self._writing():
             if trial.number in self._running:
                 self._study.tell(self._running.pop(trial.number), loss)
                 return
-            failed = self._study.get_trials(deepcopy=False)[trial.number]
+            failed, again = self._study.get_trials(deepcopy=False)[trial.number], {_AGAIN: trial.number}
             self._study.add_trial(
                 optuna.create_trial(
-                    value=loss,
-                    params=failed.params,
-                    distributions=failed.distributions,
-                    user_attrs={_AGAIN: trial.number},
+                    value=loss, params=failed.params, distributions=failed.distributions, user_attrs=again
                 )
             )
 
     def failed(self, trial: Trial, reason: str) -> None:
-        """Record that a trial failed.
-
-        Raises:
-            InputError: the journal cannot be written.
-        """
+        """Record that a trial failed."""
         if trial.number in self._running:
             with self._writing():
                 self._running[trial.number].set_user_attr(_REASON, reason)
@@ -178,32 +150,29 @@ class Journal:
     def _sampler_of(self, number: int) -> optuna.samplers.BaseSampler:
         return self._sampler(seed=int(np.random.SeedSequence(self._seed, spawn_key=(number,)).generate_state(1)[0]))
 
-    def _in_state(self, state: TrialState) -> list[FrozenTrial]:
-        return self._study.get_trials(deepcopy=False, states=(state,))
-
     @contextmanager
     def _writing(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             raise cannot_write(self.path, error) from error
-        except (KeyError, ValueError, AssertionError) as error:  # raised by optuna for a line that is no event
-            raise InputError(f"{self.path}: not readable as an optuna journal ({error})") from error
+        except _NO_EVENT as error:
+            raise _unreadable(self.path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: not readable as an optuna journal ({error})")
 
 
 def read_trials(path: Path) -> list[Trial]:
-    """Read all trials of a journal, by number; none if there is no journal. Writes nothing.
-
-    Raises:
-        InputError: it cannot be read.
-    """
+    """All trials of a journal, by number; none if it is missing. Writes nothing. InputError if it cannot be read."""
     if not path.exists():
         return []
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         return _trials(optuna.load_study(storage=_storage(path), study_name=_NAME))
-    except (KeyError, ValueError, AssertionError, OSError) as error:
-        raise InputError(f"{path}: not readable as an optuna journal ({error})") from error
+    except (*_NO_EVENT, OSError) as error:
+        raise _unreadable(path, error) from error
 
 
 def _trials(study: optuna.Study) -> list[Trial]:
@@ -235,11 +204,10 @@ class _NoLock(JournalFileOpenLock):
     """Replaces optuna's lock, which survives a killed process; the journal holds one that the system releases."""
 
     def acquire(self) -> bool:
-        """Do nothing."""
         return True
 
     def release(self) -> None:
-        """Do nothing."""
+        pass
 
 
 def _storage(path: Path) -> JournalStorage:

@@ -14,7 +14,7 @@ from attnspan.errors import InputError
 from attnspan.files import read_json
 from attnspan.runs.layout import SUMMARY
 from attnspan.runs.status import FAILED
-from attnspan.sweeps.job import SKIPPED, SUCCESSFUL, Job
+from attnspan.sweeps.job import SKIPPED, SUCCESSFUL, Job, SweepOptions
 from attnspan.sweeps.processes import run_jobs
 from attnspan.sweeps.queue import enqueue, write_list
 
@@ -27,32 +27,20 @@ OBJECTIVE = "best_validation_loss"
 
 @dataclass(kw_only=True)
 class TrialRun:
-    """A trial and its run.
-
-    Attributes:
-        trial: as in the journal.
-        job: of its run; None if its settings make no run, for the trial's ``reason``.
-    """
+    """A trial and its run."""
 
     trial: Trial
-    job: Job | None
+    job: Job | None  # None if the trial's settings make no run, for the trial's reason
 
 
 @dataclass(kw_only=True)
 class Search:
-    """The trials of a search.
+    """The trials of a search."""
 
-    Attributes:
-        n_trials: all trials of the search.
-        make_job: makes the job of a trial; raises InputError if the trial's settings make no run.
-        listed: the file that lists the run directories.
-        runs: the trials started so far, by number.
-    """
-
-    n_trials: int
-    make_job: Callable[[Trial], Job]
-    listed: Path
-    runs: dict[int, TrialRun] = field(default_factory=dict)
+    n_trials: int  # all of them
+    make_job: Callable[[Trial], Job]  # raises InputError if the trial's settings make no run
+    listed: Path  # the file that lists the run directories
+    runs: dict[int, TrialRun] = field(default_factory=dict)  # the trials started so far, by number
 
     @property
     def jobs(self) -> list[Job]:
@@ -92,20 +80,10 @@ class Search:
                 job.outcome = SKIPPED if trial.loss is not None else ""
                 self.runs[trial.number] = TrialRun(trial=trial, job=job)
 
-    def run(
-        self, journal: Journal, *, n_jobs: int, threads: int, rerun: bool, fail_fast: bool, console: Console
-    ) -> None:
+    def run(self, journal: Journal, options: SweepOptions, console: Console) -> None:
         """Resume unfinished trials, retry failed ones, and start new ones until there are ``n_trials``.
 
         Finished trials are not run again, and a trial that fails does not affect the others.
-
-        Args:
-            journal: makes the trials and records how they end.
-            n_jobs: trials at once.
-            threads: CPU threads of each.
-            rerun: also compute runs again that are finished.
-            fail_fast: stop at the first failure.
-            console: for progress.
 
         Raises:
             InputError: the journal or the list cannot be written; all trials are stopped.
@@ -118,12 +96,9 @@ class Search:
             console.print(f"search: {done} trials done before, {to_do} to do", highlight=False)
         run_jobs(
             [],
-            n_jobs=n_jobs,
-            threads=threads,
-            rerun=rerun,
-            fail_fast=fail_fast,
-            console=console,
-            next_job=lambda: self._next_job(journal, unfinished, rerun),
+            options,
+            console,
+            next_job=lambda: self._next_job(journal, unfinished, options.rerun),
             expected=len(unfinished) + self.to_start,
             on_end=lambda job: self._record(journal, job),
         )

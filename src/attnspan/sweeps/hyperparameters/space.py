@@ -10,22 +10,12 @@ from attnspan.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class NumberRange:
-    """Numbers from ``low`` to ``high``, both included; integers if both are integers.
-
-    Attributes:
-        low: least value.
-        high: greatest value.
-        step: distance between values; None for all real numbers (of integers: 1).
-        log: whether to sample on a logarithmic scale.
-
-    Raises:
-        InputError: there are no such numbers.
-    """
+    """Numbers from ``low`` to ``high``, both included; integers if both are. InputError if there are none."""
 
     low: int | float
     high: int | float
-    step: int | float | None = None
-    log: bool = False
+    step: int | float | None = None  # distance between values; None for all real numbers (of integers: 1)
+    log: bool = False  # whether to sample on a logarithmic scale
 
     def __post_init__(self) -> None:
         if not self.low <= self.high:

@@ -6,15 +6,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from attnspan.errors import InputError
-from attnspan.runs.layout import LOG
 from attnspan.runs.status import FAILED, QUEUED, current_status
 from attnspan.sweeps.hyperparameters.search import Search, TrialRun
 from attnspan.sweeps.job import SKIPPED
-from attnspan.sweeps.outcomes import short_path
+from attnspan.sweeps.outcomes import make_table, short_path, why
 from attnspan.sweeps.plan import Plan
 from attnspan.sweeps.progress import duration
 from attnspan.sweeps.time_estimate import RunTimes, makespan
@@ -25,24 +22,22 @@ def print_trials(console: Console, search: Search) -> None:
 
     Results on the test split are left out: settings must not be chosen by them.
     """
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    runs = [run for _, run in sorted(search.runs.items())]
     keys = list(dict.fromkeys(key for run in search.runs.values() for key in run.trial.settings))
-    for name in ("trial", *keys, "state", "time", "validation loss"):
-        table.add_column(escape(name), justify="left" if name in ("state", *keys) else "right", no_wrap=True)
-    table.add_column("reason, log", overflow="fold")
     best = search.best
-    for number, run in sorted(search.runs.items()):
-        loss = run.trial.loss
-        seconds = run.job.seconds if run.job is not None else None
-        table.add_row(
-            str(number),
-            *(escape(_short(run.trial.settings.get(key, ""))) for key in keys),
+    rows = [
+        (
+            str(run.trial.number),
+            *(_short(run.trial.settings.get(key, "")) for key in keys),
             _state(run),
-            duration(seconds) if seconds is not None else "",
-            "" if loss is None else f"{loss:.4f}{' *' if run is best else '  '}",
-            escape("\n".join(_reason_and_log(run))),
+            duration(run.job.seconds if run.job is not None else None),
+            "" if run.trial.loss is None else f"{run.trial.loss:.4f}{' *' if run is best else '  '}",
+            why(run.job, run.trial.reason),
         )
-    console.print(table, highlight=False)
+        for run in runs
+    ]
+    columns = (">trial", *keys, "state", ">time", ">validation loss", "reason, log")
+    console.print(make_table(columns, rows), highlight=False)
     if best is not None and best.job is not None:
         settings = " ".join(f"{key}={_short(value)}" for key, value in best.trial.settings.items())
         for line in (
@@ -54,13 +49,7 @@ def print_trials(console: Console, search: Search) -> None:
 
 
 def print_search(console: Console, search: Search, plan: Plan) -> None:
-    """Print the trials so far, and how long the others will take.
-
-    Args:
-        console: to print to.
-        search: its trials so far.
-        plan: of the corners of its space.
-    """
+    """Print the trials so far, and how long the others will take; ``plan`` has the corners of the space."""
     if search.runs:
         print_trials(console, search)
     to_run = len(search.unfinished) + search.to_start
@@ -85,18 +74,12 @@ def _short(value: str) -> str:
 
 
 def _state(run: TrialRun) -> str:
+    if run.job is not None and run.job.outcome:
+        return run.job.outcome
     if run.trial.loss is not None:
-        return run.job.outcome if run.job is not None and run.job.outcome else SKIPPED
+        return SKIPPED
     if run.job is None:
         return FAILED
-    if run.job.outcome:
-        return run.job.outcome
     with suppress(InputError):
         return current_status(run.job.directory).state
     return QUEUED if run.trial.reason is None else FAILED
-
-
-def _reason_and_log(run: TrialRun) -> list[str]:
-    reason = (run.job.reason if run.job is not None else "") or run.trial.reason
-    log = run.job.directory / LOG if run.job is not None else None
-    return [*([reason] if reason else []), *([short_path(log)] if log is not None and log.exists() else [])]

@@ -7,8 +7,6 @@ for a job that was killed.
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -27,15 +25,13 @@ from attnspan.runs.status import (
     QUEUED,
     RUNNING,
     Status,
-    dequeued,
-    process_start_time,
     read_status,
     update_status,
 )
-from attnspan.sweeps.job import NOT_STARTED, RUNNING_ELSEWHERE, SKIPPED, Job
+from attnspan.sweeps.job import NOT_STARTED, RUNNING_ELSEWHERE, SKIPPED, Job, SweepOptions
 from attnspan.sweeps.outcomes import short_path, show_outcome, show_skipped
 from attnspan.sweeps.progress import ProgressDisplay
-from attnspan.sweeps.queue import is_running, resolve_outcomes
+from attnspan.sweeps.queue import NEVER_STARTED, in_own_queue, is_running, resolve_outcomes
 from attnspan.sweeps.slurm import commands
 from attnspan.sweeps.slurm.commands import NO_REASON, QueueEntry
 from attnspan.sweeps.slurm.job import RunJob
@@ -74,14 +70,12 @@ _COMMON_PARAMETERS = {
 
 def run_array(
     jobs: Sequence[Job],
+    options: SweepOptions,
+    console: Console,
     *,
     folder: str,
     max_num_timeout: int,
-    threads: int,
-    n_jobs: int,
     parameters: Mapping[str, Any],
-    fail_fast: bool,
-    console: Console,
 ) -> None:
     """Submit all jobs that have no outcome yet, wait until they have ended, and fill in how.
 
@@ -91,18 +85,16 @@ def run_array(
 
     Args:
         jobs: of the sweep.
+        options: how to run them.
+        console: for progress.
         folder: for submitit's files, with ``%j`` for a job's id.
         max_num_timeout: how often a job that reached its time limit is requeued.
-        threads: CPU threads of each run.
-        n_jobs: most jobs at once.
         parameters: other parameters of submitit's executor.
-        fail_fast: after the first failure, cancel the other jobs.
-        console: for progress.
 
     Raises:
         InputError: SLURM does not accept the jobs, or submitit is not installed.
     """
-    with ProgressDisplay(console=console, jobs=len(jobs), n_jobs=min(n_jobs, len(jobs))) as display:
+    with ProgressDisplay(console=console, jobs=len(jobs), n_jobs=min(options.n_jobs, len(jobs))) as display:
         waiting = show_skipped(jobs, display)
         if not waiting:
             return
@@ -110,11 +102,11 @@ def run_array(
         array = _Array(display)
         try:
             if own := array.leave_to_others(waiting):
-                executor = _executor(folder, max_num_timeout, {**parameters, "array_parallelism": n_jobs})
-                array.submit(executor, own, threads)
+                executor = _executor(folder, max_num_timeout, {**parameters, "array_parallelism": options.n_jobs})
+                array.submit(executor, own, options.threads)
             while array.submitted or array.elsewhere:
                 time.sleep(_POLL_INTERVAL)
-                if FAILED in array.poll() and fail_fast:
+                if FAILED in array.poll() and options.fail_fast:
                     display.log("fail_fast=true: the other jobs are cancelled")
                     array.cancel()
                     break
@@ -128,11 +120,7 @@ def run_array(
 
 
 def _executor(folder: str, max_num_timeout: int, parameters: Mapping[str, Any]) -> submitit.AutoExecutor:
-    """Make submitit's executor.
-
-    Raises:
-        InputError: submitit is not installed or does not know a parameter.
-    """
+    """Make submitit's executor; raises InputError if submitit is not installed or does not know a parameter."""
     try:
         from submitit import AutoExecutor
     except ImportError as error:
@@ -159,16 +147,11 @@ def _refused(error: Exception) -> InputError:
 
 
 class _Array:
-    """The jobs of the sweep that have not ended.
-
-    Attributes:
-        submitted: by this process, by their ids in the array.
-        elsewhere: running in other processes, or in SLURM's queue from another command.
-    """
+    """The jobs of the sweep that have not ended."""
 
     def __init__(self, display: ProgressDisplay) -> None:
-        self.submitted: dict[str, Job] = {}
-        self.elsewhere: list[Job] = []
+        self.submitted: dict[str, Job] = {}  # by this process, by their ids in the array
+        self.elsewhere: list[Job] = []  # running in other processes, or in SLURM's queue from another command
         self._display = display
         self._polls_absent: dict[str, int] = {}
         self._logs: dict[str, Path] = {}
@@ -193,11 +176,7 @@ class _Array:
         self.elsewhere.append(job)
 
     def submit(self, executor: submitit.AutoExecutor, jobs: Sequence[Job], threads: int) -> None:
-        """Submit the jobs as one array.
-
-        Raises:
-            InputError: SLURM does not accept them.
-        """
+        """Submit the jobs as one array; raises InputError if SLURM does not accept them."""
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
         try:
@@ -312,25 +291,22 @@ def _mark_requeued(job: Job, name: str) -> bool:
     status = read_status(job.directory)
     if status is None or status.state not in (RUNNING, INTERRUPTED):
         return False
+    own = Status()
     requeued = replace(
-        status,
-        state=QUEUED,
-        phase="",
-        remaining=None,
+        status.ended(QUEUED, "requeued by SLURM"),
         previous_state=INTERRUPTED,
-        reason="requeued by SLURM",
         slurm_job=name,
-        host=socket.gethostname(),
-        pid=os.getpid(),
-        process_start=process_start_time(os.getpid()),
+        host=own.host,
+        pid=own.pid,
+        process_start=own.process_start,
     )
     return update_status(job.directory, lambda status: requeued)
 
 
 def _with_slurm_job(status: Status | None, name: str) -> Status | None:
     """The status of a run in this process's queue that has now been submitted."""
-    is_queued_here = status is not None and status.state == QUEUED and status.is_own
-    return replace(status, slurm_job=name) if status is not None and is_queued_here else None
+    own = in_own_queue(status)
+    return replace(own, slurm_job=name) if own is not None else None
 
 
 def _without_slurm_job(status: Status | None, job: Job) -> Status | None:
@@ -338,9 +314,9 @@ def _without_slurm_job(status: Status | None, job: Job) -> Status | None:
     if status is None:
         return None
     if job.outcome == NOT_STARTED:
-        status = dequeued(status, "its sweep ended before it started")
+        status = status.dequeued(NEVER_STARTED)
     elif status.state in (QUEUED, RUNNING):
-        status = replace(status, state=job.outcome, phase="", remaining=None, reason=job.reason)
+        status = status.ended(job.outcome, job.reason)
     return replace(status, previous_state=None, slurm_job=None)
 
 

@@ -34,11 +34,7 @@ class RunJob:
     """
 
     def __call__(self, job: Job, threads: int) -> None:
-        """Run the job.
-
-        Raises:
-            SystemExit: the run did not finish.
-        """
+        """Run the job; raises SystemExit if the run did not finish."""
         from submitit import JobEnvironment
 
         job = replace(job, slurm_job=own_id())  # a copy: submitit hands the original over again after a requeue
@@ -84,11 +80,7 @@ def own_id() -> str | None:
 
 
 def _requeue(job: Job, number: int, requeue: Callable[[int, Any], None]) -> None:
-    """End this process, and have SLURM start the job again unless SLURM is ending it itself.
-
-    Raises:
-        SystemExit: always, apart from what submitit raises.
-    """
+    """End this process, and have SLURM start the job again unless SLURM is ending it itself."""
     from submitit.core.utils import UncompletedJobError
 
     print(f"{job.label}: stopped by {signal.Signals(number).name}, with a checkpoint", flush=True)
@@ -99,5 +91,5 @@ def _requeue(job: Job, number: int, requeue: Callable[[int, Any], None]) -> None
     except UncompletedJobError as error:  # requeued too often
         status = read_status(job.directory) or job.status(INTERRUPTED)
         hint = "The same command resumes it; more hydra.launcher.timeout_min or hydra.launcher.max_num_timeout may help"
-        replace(status, state=INTERRUPTED, phase="", remaining=None, reason=f"{error} {hint}").write(job.directory)
+        status.ended(INTERRUPTED, f"{error} {hint}").write(job.directory)
         raise
