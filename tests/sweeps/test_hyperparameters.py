@@ -392,7 +392,7 @@ def test_bad_input_is_one_line(case: str, tmp_path: Path) -> None:
 
 
 def test_without_optuna(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hydra_plugins.attnspan_sweeps import optuna_sweeper as plugin
+    from hydra_plugins.attnspan_sweeps import sweepers as plugin
 
     monkeypatch.setattr(plugin, "find_spec", lambda name: None)
     code, _, complaint = search(tmp_path, 2)

@@ -1,13 +1,7 @@
 """A job: one run of a sweep, as it was when the sweep was launched.
 
-``job.yaml`` in the run directory holds it until the run is finished. The run's process reads its config from there, so
-no file that is edited meanwhile can change the run.
-
-===========  ==========================================================================================
-``command``  command line that starts the run alone, for people
-``code``     state of the code when the sweep was launched, see :mod:`attnspan.runs.provenance`
-``config``   resolved config
-===========  ==========================================================================================
+``job.yaml`` in the run directory holds a :class:`FrozenJob` until the run is finished. The run's process reads its
+config from there, so no file that is edited meanwhile can change the run.
 """
 
 from __future__ import annotations
@@ -60,7 +54,7 @@ class Job:
     config: Mapping[str, Any]  # resolved config of the run
     directory: Path
     command: str  # starts the run alone, for people
-    code: Mapping[str, str | None] = field(default_factory=dict)  # when the sweep was launched
+    code: Mapping[str, str | None] = field(default_factory=dict)  # code_state() when the sweep was launched
     varied: str = ""  # overrides in which jobs of the sweep differ, other than arm and seed
     arguments: list[str] = field(default_factory=list)  # start the run's process; by default one that reads job.yaml
     outcome: str = ""  # how it ended; empty until then
@@ -94,21 +88,11 @@ class Job:
         """A status for the run. Updates and loss stay as its status file has them."""
         last = read_status(self.directory) or Status()
         pid = self.process.pid if self.process else os.getpid()
-        return Status(
-            state=state,
-            phase=phase,
-            update=last.update,
-            updates=self.updates,
-            loss=last.loss,
-            reason=reason,
-            arm=self.arm,
-            data=self.data,
-            seed=self.seed,
-            command=self.command,
-            slurm_job=self.slurm_job,
-            pid=pid,
-            process_start=process_start_time(pid),
-        )
+        own: dict[str, Any] = {
+            name: getattr(self, name) for name in ("arm", "data", "seed", "command", "updates", "slurm_job")
+        }
+        own |= {"pid": pid, "process_start": process_start_time(pid)}
+        return Status(state=state, phase=phase, reason=reason, update=last.update, loss=last.loss, **own)
 
     def queued_status(self) -> Status:
         """The status of the run while it is queued; it keeps how the run had ended before."""
@@ -129,7 +113,7 @@ class Job:
 
 
 class FrozenJob(NamedTuple):
-    """What ``job.yaml`` holds."""
+    """What ``job.yaml`` holds; the fields are those of :class:`Job`."""
 
     command: str
     code: dict[str, str | None]

@@ -42,9 +42,6 @@ _KNOWN_TO_LIGHTNING = {
 def refuse_unfit(configs: Sequence[dict[str, Any]]) -> None:
     """Build what every config describes, without training it. The data must be prepared.
 
-    Args:
-        configs: of the runs to start.
-
     Raises:
         InputError: one line with everything that is wrong.
     """
@@ -70,14 +67,7 @@ def refuse_unfit(configs: Sequence[dict[str, Any]]) -> None:
 
 
 def check(config: dict[str, Any]) -> int:
-    """Build all parts of a run.
-
-    Returns:
-        The number of parameters of the model.
-
-    Raises:
-        InputError: a part cannot be built.
-    """
+    """Build all parts of a run, and count the model's parameters; raises InputError if a part cannot be built."""
     import torch
 
     from attnspan.config.instantiate import assemble_model, build, build_corpus, check_optimizer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
 import statistics
 from collections.abc import Sequence
@@ -13,24 +14,19 @@ from attnspan.runs.layout import SUMMARY
 
 
 class RunTimes:
-    """Times of finished runs. Each summary is read once.
-
-    Args:
-        runs_dir: holds ``<data>/<arm>/<run id>/``.
-    """
+    """Times of the finished runs in ``<runs_dir>/<data>/<arm>/<run id>/``. Each summary is read once."""
 
     def __init__(self, runs_dir: Path) -> None:
         self._runs_dir = runs_dir
-        self._times: dict[tuple[str, str], list[tuple[float, int]]] = {}
+        self._times = functools.cache(_times_of)
 
     def expected(self, *, data: str, arm: str, updates: int) -> float | None:
         """Seconds that a run of ``updates`` updates will take; None if no run of this arm and data has finished.
 
         The median of the finished runs' times, each scaled by its number of updates.
         """
-        if (data, arm) not in self._times:
-            self._times[data, arm] = _times_of(self._runs_dir / data / arm)
-        scaled = [seconds * (updates / n if updates and n else 1) for seconds, n in self._times[data, arm]]
+        finished = self._times(self._runs_dir / data / arm)
+        scaled = [seconds * (updates / n if updates and n else 1) for seconds, n in finished]
         return statistics.median(scaled) if scaled else None
 
 

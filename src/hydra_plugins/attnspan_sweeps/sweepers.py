@@ -1,4 +1,4 @@
-"""``hydra/sweeper=optuna``: a hyper-parameter search for the least validation loss."""
+"""The sweepers ``all_jobs``, every combination of the given values, and ``optuna``, a hyper-parameter search."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
@@ -30,6 +32,26 @@ if TYPE_CHECKING:
     from attnspan.sweeps.plan import Plan
 
     from .launchers import SweepLauncher
+
+
+class AllJobsSweeper(BasicSweeper):
+    """Passes all jobs of the sweep to the launcher at once, which checks them before it starts the first one.
+
+    Hydra's own sweeper stops at the first job that does not compose. It also writes ``multirun.yaml``, which races with
+    other sweeps that start at the same moment.
+    """
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run the sweep.
+
+        Raises:
+            InputError: the launcher is not ours, or a job cannot be run as it is; none was started.
+            SystemExit: a job did not finish.
+        """
+        assert self.hydra_context is not None
+        assert self.config is not None
+        (jobs,) = self.split_arguments(_parse(self.hydra_context, [*self._parse_config(), *arguments]), None)
+        return refuse_foreign(self.launcher, self.config).launch(jobs, initial_job_idx=0)
 
 
 class OptunaSweeper(Sweeper):
@@ -71,9 +93,7 @@ class OptunaSweeper(Sweeper):
         from attnspan.sweeps.hyperparameters.space import corners
 
         launcher = self._check()
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        from_config = [f"{key}={value}" for key, value in self.params.items()]
-        space, fixed = read_space(parser.parse_overrides([*from_config, *arguments]))
+        space, fixed = read_space(_parse(self.hydra_context, _with([], self.params) + arguments))
         if not space:
             raise InputError(
                 "hydra/sweeper=optuna: nothing varies: give a key a space, as in optimizer.lr='interval(0.001,0.01)'"
@@ -142,5 +162,9 @@ class OptunaSweeper(Sweeper):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _with(fixed: Sequence[str], settings: Mapping[str, str]) -> list[str]:
+def _parse(context: HydraContext, overrides: list[str]) -> list[Override]:
+    return OverridesParser.create(config_loader=context.config_loader).parse_overrides(overrides)
+
+
+def _with(fixed: Sequence[str], settings: Mapping[str, Any]) -> list[str]:
     return [*fixed, *(f"{key}={value}" for key, value in settings.items())]
