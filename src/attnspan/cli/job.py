@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from attnspan.cli.single_run import run, run_command
@@ -23,14 +24,14 @@ def _run(directory: Path) -> None:
         now = code_state()
         if now["code"] != job.code.get("code"):
             print(f"the code changed since this sweep was launched: from {_words(job.code)} to {_words(now)}")
-        run(job.config, job.command)
+        run(dict(job.config), job.command)
     else:  # another sweep's process has finished the run
         print(f"{directory}: finished before, skipped")
     if is_finished(directory):
         remove_job(directory)
 
 
-def _words(code: dict[str, str | None]) -> str:
+def _words(code: Mapping[str, str | None]) -> str:
     return f"{code.get('code')} (commit {code.get('git_commit') or 'unknown'})"
 
 

@@ -1,7 +1,7 @@
 """A job: one run of a sweep, as it was when the sweep was launched.
 
-``job.yaml`` in the run directory holds a :class:`FrozenJob` until the run is finished. The run's process reads its
-config from there, so no file that is edited meanwhile can change the run.
+``job.yaml`` in the run directory holds its command, code and config until the run is finished. The run's process reads
+them from there, so no file that is edited meanwhile can change the run.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
@@ -112,22 +112,14 @@ class Job:
         write_text(self.directory / JOB, text, durable=False)
 
 
-class FrozenJob(NamedTuple):
-    """What ``job.yaml`` holds; the fields are those of :class:`Job`."""
-
-    command: str
-    code: dict[str, str | None]
-    config: dict[str, Any]
-
-
-def read_job(directory: Path) -> FrozenJob:
+def read_job(directory: Path) -> Job:
     """Read ``job.yaml``; raises InputError if it is missing or damaged."""
     path = directory / JOB
     try:
-        return FrozenJob(**yaml.safe_load(path.read_text(encoding="utf-8")))
+        return Job(directory=directory, **yaml.safe_load(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; the command that launched the sweep writes it") from error
-    except (yaml.YAMLError, TypeError, ValueError, OSError) as error:
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, OSError) as error:
         raise InputError(f"{path}: not readable as a job ({str(error).splitlines()[0]})") from error
 
 

@@ -27,8 +27,8 @@ def compose_jobs(
     from attnspan.errors import InputError
 
     loader: Any = context.config_loader
-    if not isinstance(loader.repository, FrozenConfigs):
-        loader.repository = FrozenConfigs(loader.repository)
+    if not isinstance(loader.repository, _FrozenConfigs):
+        loader.repository = _FrozenConfigs(loader.repository)
     configs, complaints = [], []
     for overrides in job_overrides:
         try:
@@ -43,15 +43,15 @@ def compose_jobs(
     return configs
 
 
-class FrozenConfigs(CachingConfigRepository):
+class _FrozenConfigs(CachingConfigRepository):
     """Answers each question about the config files once, and shares the answers with its copies, which Hydra makes."""
 
     def __init__(self, delegate: IConfigRepository, answers: dict[tuple[str, str], Any] | None = None) -> None:
         super().__init__(delegate)
         self._answers: dict[tuple[str, str], Any] = {} if answers is None else answers
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> FrozenConfigs:
-        return FrozenConfigs(self.delegate, self._answers)
+    def __deepcopy__(self, memo: dict[int, Any]) -> _FrozenConfigs:
+        return _FrozenConfigs(self.delegate, self._answers)
 
     def _once(self, ask: Callable[[str], Any], path: str) -> Any:
         key = (ask.__name__, path)
@@ -60,15 +60,12 @@ class FrozenConfigs(CachingConfigRepository):
         return copy.deepcopy(self._answers[key])
 
     def load_config(self, config_path: str) -> ConfigResult | None:
-        """Load a config file."""
         return self._once(self.delegate.load_config, config_path)
 
     def group_exists(self, config_path: str) -> bool:
-        """Whether there is such a group."""
         return self._once(self.delegate.group_exists, config_path)
 
     def config_exists(self, config_path: str) -> bool:
-        """Whether there is such a config file."""
         return self._once(self.delegate.config_exists, config_path)
 
 
