@@ -1,7 +1,33 @@
 """The states of the runs of a sweep, read from their files; no run is affected. ``attnspan-status`` shows them.
 
-``--json`` prints one document: ``runs``, a list with the fields of a :class:`Row` for each run; ``counts``, the number
-of runs in every state; and ``remaining_seconds``, estimated to the end of the sweep, null if unknown.
+``--json`` prints one document with the keys
+
+=====================  ========================================================================================
+``runs``               list with one object per run
+``counts``             state -> number of runs, for every state
+``remaining_seconds``  estimated seconds to the end of the sweep; null if unknown
+=====================  ========================================================================================
+
+and for each run
+
+=====================  ========================================================================================
+``run_id``             name of its directory
+``arm, data, seed``    null if its files do not say
+``overrides``          overrides in which it differs from other runs of its arm and data; null if there are none
+``state``              ``queued``, ``running``, ``finished``, ``failed``, ``interrupted``; ``unknown`` if damaged
+``phase``              of a running run: starting, preparing, training, validating, testing; else null
+``update, updates``    updates done, and all updates
+``loss``               last known training loss, nats per target token; null if unknown or not finite
+``seconds``            since the run started or resumed; of a finished run all of them
+``remaining_seconds``  estimated seconds to the end of a running run's phase; null if unknown
+``error_rate``         of a finished run, on test
+``reason``             why it failed, what interrupted it, or what is damaged; of a queued run, how it had ended
+                       before; else null
+``slurm_job``          id of its SLURM job; null if there is none, or if it has ended
+``host, pid``          of its process; of its sweep's process if it is queued; else null
+``heartbeat``          when the run last wrote its status, seconds since the epoch; else null
+``directory, log``     paths; the log is null if there is none
+=====================  ========================================================================================
 """
 
 from __future__ import annotations
@@ -29,28 +55,28 @@ _SHOWN_ELSEWHERE = ("decoder", "data", "seed", *CHANGES_NOTHING)
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One run. A field is None if its files do not say."""
+    """One run; the module's docstring explains the fields."""
 
-    run_id: str  # name of its directory
+    run_id: str
     arm: str | None = None
     data: str | None = None
     seed: int | None = None
-    overrides: str | None = None  # those in which it differs from other runs of its arm and data
-    state: str  # queued, running, finished, failed, interrupted; unknown if damaged
-    phase: str | None = None  # of a running run: starting, preparing, training, validating, testing
-    update: int = 0  # updates done
-    updates: int = 0  # all updates
-    loss: float | None = None  # last known training loss, nats per target token, if it is finite
-    seconds: float | None = None  # since the run started or resumed; of a finished run all of them
-    remaining_seconds: float | None = None  # estimated to the end of a running run's phase
-    error_rate: float | None = None  # of a finished run, on test
-    reason: str | None = None  # why it failed, what interrupted it or is damaged; how a queued run had ended before
-    slurm_job: str | None = None  # id of its SLURM job, unless that has ended
-    host: str | None = None  # of its process, or of its sweep's if it is queued
-    pid: int | None = None  # of that process
-    heartbeat: float | None = None  # when the run last wrote its status, seconds since the epoch
+    overrides: str | None = None
+    state: str
+    phase: str | None = None
+    update: int = 0
+    updates: int = 0
+    loss: float | None = None
+    seconds: float | None = None
+    remaining_seconds: float | None = None
+    error_rate: float | None = None
+    reason: str | None = None
+    slurm_job: str | None = None
+    host: str | None = None
+    pid: int | None = None
+    heartbeat: float | None = None
     directory: str
-    log: str | None = None  # path, if there is one
+    log: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

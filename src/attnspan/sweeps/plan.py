@@ -76,14 +76,8 @@ def make_plan(
 ) -> Plan:
     """Prepare the data, give every job its directory, and check that it can run.
 
-    With ``dry_run`` nothing is written, and no data is prepared.
-
-    Args:
-        configs: resolved config of each job.
-        job_overrides: overrides of each job on the command line.
-        config_directory: the value of ``--config-dir``.
-        n_jobs: most jobs at once; None for as many as the cores allow, or 1 on a GPU.
-        console: for progress.
+    With ``dry_run`` nothing is written, and no data is prepared. ``job_overrides`` and ``config_directory`` come from
+    the command line. ``n_jobs`` is the most jobs at once; None for as many as the cores allow, or 1 on a GPU.
 
     Raises:
         InputError: one line with everything that is wrong; no job was started.

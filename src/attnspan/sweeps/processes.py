@@ -36,13 +36,9 @@ def run_jobs(
     run here otherwise. On this machine it occupies one of the places meanwhile. A job that fails does not affect the
     others. Ctrl-C, SIGTERM or SIGHUP stops the running jobs and raises KeyboardInterrupt.
 
-    Args:
-        jobs: in the order in which to start them; they have been passed to :func:`attnspan.sweeps.queue.enqueue`.
-        options: how to run them.
-        console: for progress.
-        next_job: makes another job when all ``jobs`` are started and a place is free; None if there is none.
-        expected: number of jobs that ``next_job`` will make.
-        on_end: called with each job that ended, before ``next_job`` is called again.
+    ``jobs`` have been passed to :func:`attnspan.sweeps.queue.enqueue`, and start in this order. ``next_job`` makes
+    another one, of ``expected`` in all, when these are started and a place is free; None if there is none. ``on_end``
+    is called with each job that ended, before ``next_job`` is called again.
     """
     with ProgressDisplay(console=console, jobs=len(jobs) + expected, n_jobs=options.n_jobs) as display:
         pool = _Pool(options, display, next_job, on_end, waiting=show_skipped(jobs, display))

@@ -21,11 +21,7 @@ if TYPE_CHECKING:  # Hydra imports every plugin whenever it starts: heavy import
 
 
 class SweepLauncher(Launcher):
-    """Launches the jobs of a sweep.
-
-    Args:
-        n_jobs: most jobs at once; None for cores / threads, or 1 on a GPU.
-    """
+    """Launches the jobs of a sweep, at most ``n_jobs`` at once; None for cores / threads, or 1 on a GPU."""
 
     def __init__(self, n_jobs: int | None = None) -> None:
         self.n_jobs = n_jobs
@@ -46,8 +42,7 @@ class SweepLauncher(Launcher):
         """Compose and check the jobs, see :func:`attnspan.sweeps.plan.make_plan`."""
         from attnspan.sweeps.plan import make_plan
 
-        configs = compose_jobs(self.hydra_context, self.config, job_overrides)
-        directory = config_directory(self.config)
+        configs, directory = compose_jobs(self.hydra_context, self.config, job_overrides), config_directory(self.config)
         return make_plan(configs, job_overrides, config_directory=directory, n_jobs=self.n_jobs, console=console)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:

@@ -83,13 +83,7 @@ def run_array(
     for. Ctrl-C, SIGTERM or SIGHUP cancels the submitted jobs, whose runs then write checkpoints, and raises
     KeyboardInterrupt.
 
-    Args:
-        jobs: of the sweep.
-        options: how to run them.
-        console: for progress.
-        folder: for submitit's files, with ``%j`` for a job's id.
-        max_num_timeout: how often a job that reached its time limit is requeued.
-        parameters: other parameters of submitit's executor.
+    ``folder``, ``max_num_timeout`` and ``parameters`` are those of submitit's executor.
 
     Raises:
         InputError: SLURM does not accept the jobs, or submitit is not installed.
