@@ -28,7 +28,7 @@ def decode_shown_examples(run: LoadedRun, test: Dataset, *, longest_trained: int
 
 
 def shown_examples(names: Sequence[str], lengths: Sequence[int], *, longest_trained: int) -> list[int]:
-    """Rows of the test split to keep the attention of: nobody chooses them by what they look like.
+    """Rows of the test split whose attention is kept, chosen by a rule and not by their looks.
 
     They are the shortest source, the longest that is no longer than training's longest, and the longest of all, in this
     order and each once; of sources of one length, the one whose id comes first. Lengths are in source tokens.

@@ -1,4 +1,4 @@
-"""The run directory: its file names, and writing them so that a file is there whole or not at all.
+"""The layout of a run's directory: which files it has, where runs are found, how a config is read.
 
 ``runs/<data>/<arm>/<run id>/`` holds
 
@@ -7,13 +7,13 @@
 ``metrics.csv``           training and validation curves
 ``records.parquet``       one row per test example, see :mod:`attnspan.runs.records`
 ``attention.parquet``     attention weights of a few of them, see :mod:`attnspan.runs.attention_maps`; not of every arm
-``summary.json``          counts, times, versions, and what the other files were; written last
+``summary.json``          what the run came to, see :mod:`attnspan.runs.summary`; written last
 ``status.json``           state and progress, see :mod:`attnspan.runs.status`
 ``job.yaml``              the job of an unfinished run of a sweep, see :mod:`attnspan.sweeps.job`
 ``run.log``               what the run printed, when a sweep started it
 ``tokenizers/``           ``source.json`` and ``target.json``
-``checkpoints/``          ``best.ckpt``; ``last.ckpt``, ``previous.ckpt`` and ``tested-*.ckpt`` to go on from
-``wandb/``                W&B's mirror of the run, which nobody here reads
+``checkpoints/``          ``best.ckpt``; ``last.ckpt``, ``previous.ckpt`` and ``tested-*.ckpt`` to resume from
+``wandb/``                W&B's copy of the run; it is never read back
 ========================  ==========================================================================
 """
 
@@ -45,12 +45,12 @@ PREVIOUS = "checkpoints/previous.ckpt"
 TESTED = "checkpoints/tested-*.ckpt"
 """Pattern of the names that :func:`decoded_file` makes."""
 UNUSABLE = ".unusable"
-"""Ends the name of a checkpoint from which a run could not go on."""
+"""Suffix of a checkpoint from which a run could not resume."""
 
 RESULTS = (CONFIG, METRICS, RECORDS)
 """What a study reads of a run, with the summary."""
 NEEDED = (*RESULTS, BEST, *(f"{TOKENIZERS}/{side}.json" for side in ("source", "target")))
-"""A run is finished if and only if its summary says so, and these are what the summary says that they were."""
+"""A run is finished if and only if its summary says so, and these files match its checksums."""
 FILES = "files"
 """The summary's key with the manifest of the files."""
 

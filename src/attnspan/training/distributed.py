@@ -1,4 +1,4 @@
-"""The processes of a run on several devices: rank 0, which alone writes files and speaks, and those that follow it."""
+"""The processes of a run on several devices. Only rank 0 writes files and prints."""
 
 from __future__ import annotations
 
@@ -10,28 +10,24 @@ from typing import Any
 
 
 def rank() -> int:
-    """Of this process; 0 where there is but one. Lightning sets the variable when it starts the others."""
+    """The rank of this process; 0 if it is the only one. Lightning sets it for the processes that it starts."""
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
-def gather(mine: Any) -> list[Any]:
-    """What every process of the run brings, by rank. All of them must call it."""
+def gather(value: Any) -> list[Any]:
+    """The value of every process of the run, by rank. All of them must call it."""
     import torch.distributed as distributed
 
     if not (distributed.is_available() and distributed.is_initialized()):
-        return [mine]
-    everybody = [None] * distributed.get_world_size()
-    distributed.all_gather_object(everybody, mine)
-    return everybody
+        return [value]
+    values = [None] * distributed.get_world_size()
+    distributed.all_gather_object(values, value)
+    return values
 
 
 @contextmanager
 def ending_together(trainer: Any) -> Iterator[None]:
-    """Let no process of the run stay behind when rank 0, which started them, stops before the end.
-
-    Args:
-        trainer: Lightning's, of the run.
-    """
+    """Kill the other processes of the run if rank 0, which started them, ends with an error."""
     try:
         yield
     except BaseException:
@@ -39,5 +35,5 @@ def ending_together(trainer: Any) -> Iterator[None]:
         for process in processes:
             process.send_signal(SIGKILL)
             process.wait()
-        processes.clear()  # Lightning watches this list, and kills rank 0 too when one in it was killed
+        processes.clear()  # Lightning watches this list, and kills rank 0 if one of them was killed
         raise

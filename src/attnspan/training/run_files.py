@@ -25,7 +25,7 @@ def exclusive_access(directory: Path) -> Iterator[None]:
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(directory / layout.LOCK, timeout=1)  # whoever only asks releases it at once
+        lock = FileLock(directory / layout.LOCK, timeout=1)  # a process that only checks it releases it at once
         lock.acquire()
     except Timeout as error:
         status = read_status(directory)

@@ -14,10 +14,10 @@ from attnspan.training.lightning_module import Seq2SeqModule
 
 
 class Cost(L.Callback):
-    """Counts target tokens and the seconds that they took, over all parts of a run that was interrupted.
+    """Counts target tokens and seconds, over all attempts of a run.
 
     Args:
-        began: when this part of the run began, :func:`time.monotonic`.
+        began: when this attempt began, :func:`time.monotonic`.
     """
 
     def __init__(self, *, began: float) -> None:
@@ -36,19 +36,19 @@ class Cost(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """All that was counted so far."""
-        self._look_at_the_clock()
+        self._read_clock()
         names = ("train_tokens", "train_seconds", "validation_seconds", "wall_seconds")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Count on from ``state``."""
+        """Continue from ``state``."""
         self.train_tokens = state["train_tokens"]
         self.train_seconds = state["train_seconds"]
         self.validation_seconds = state["validation_seconds"]
         self._began -= state["wall_seconds"]
 
     def on_train_start(self, *_: Any) -> None:
-        """Start the clock, where it was stopped."""
+        """Start the clock where it was stopped."""
         self._start = time.monotonic() - self.train_seconds - self.validation_seconds
 
     def on_train_batch_end(
@@ -67,17 +67,17 @@ class Cost(L.Callback):
 
     def on_train_end(self, *_: Any) -> None:
         """Stop the clock."""
-        self._look_at_the_clock()
+        self._read_clock()
 
-    def _look_at_the_clock(self) -> None:
+    def _read_clock(self) -> None:
         self.train_seconds = time.monotonic() - self._start - self.validation_seconds  # validation is not training
 
     def on_test_start(self, *_: Any) -> None:
-        """Start the clock, where it was stopped."""
+        """Start the clock where it was stopped."""
         self._start = time.monotonic() - self.test_seconds
 
     def on_test_batch_end(self, *_: Any) -> None:
-        """Look at the clock."""
+        """Read the clock."""
         self.test_seconds = time.monotonic() - self._start
 
 
@@ -87,7 +87,7 @@ def parameter_count(module: Seq2SeqModule) -> int:
 
 
 def peak_memory_mb() -> float:
-    """Most memory that this process has held so far, in MB; the GPU's where it has one."""
+    """Peak memory of this process in MB; on the GPU, if there is one."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     import resource

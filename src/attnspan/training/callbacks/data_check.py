@@ -1,4 +1,4 @@
-"""A run ends before it writes anything if its data turns out to be damaged."""
+"""A run ends before it writes or measures anything if its data turns out to be damaged."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ import lightning as L
 from attnspan.data.pipeline.prepare import PreparedData
 
 
-class WholeData(L.Callback):
-    """Ends a run on data that turns out to be damaged, before it has written or measured anything.
+class DataCheck(L.Callback):
+    """Ends a run whose data is damaged; the checksums of large data are still being computed when training starts.
 
     Args:
-        prepared: the corpus, whose files may still be being read through.
+        prepared: the data.
     """
 
     def __init__(self, prepared: PreparedData) -> None:
         self._prepared = prepared
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """See whether that is done.
+        """Look whether the checksums are done.
 
         Raises:
-            InputError: there is damage; so below.
+            InputError: the data is damaged.
         """
         self._prepared.check_integrity(wait=False)
 
     def on_validation_start(self, *_: Any) -> None:
-        """Wait until it is done."""
+        """Wait for the checksums; so below."""
         self._prepared.check_integrity(wait=True)
 
     def on_save_checkpoint(self, *_: Any) -> None:
-        """Wait until it is done."""
+        """Wait."""
         self._prepared.check_integrity(wait=True)
 
     def on_test_start(self, *_: Any) -> None:
-        """Wait until it is done."""
+        """Wait."""
         self._prepared.check_integrity(wait=True)

@@ -1,4 +1,4 @@
-"""How training is getting on, beside the loss: learning rate, gradient norm, speed, memory."""
+"""What is logged in training besides the loss: learning rate, gradient norm, throughput, memory."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ from attnspan.training.callbacks.cost import peak_memory_mb
 
 
 class TrainingMonitor(L.Callback):
-    """Logs them at every ``every``-th update, and does nothing at the others.
+    """Logs at every ``every``-th update.
 
-    Learning rate and gradient norm (before clipping) belong to the update and go to all loggers. Speed and memory are
-    the machine's, and have no place in ``metrics.csv``, which is the same however often a run was interrupted: they
-    go to the ``trackers`` only.
+    Learning rate and gradient norm (before clipping) go to all loggers. Throughput and memory depend on the machine and
+    go to ``trackers`` only: ``metrics.csv`` must be the same however often a run was interrupted.
 
     Args:
-        every: ``trainer.log_every_n_steps``, so that they stand beside the loss.
-        trackers: loggers for what differs from machine to machine.
+        every: ``trainer.log_every_n_steps``, as for the loss.
+        trackers: loggers for what depends on the machine.
     """
 
     def __init__(self, *, every: int, trackers: Sequence[Logger]) -> None:
@@ -38,7 +37,7 @@ class TrainingMonitor(L.Callback):
         self._tokens, self._since = 0, time.monotonic()
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
-        """Log what belongs to the update that comes."""
+        """Log learning rate and gradient norm of the coming update."""
         if (trainer.global_step + 1) % self._every:
             return
         gradients = [parameter.grad for parameter in pl_module.parameters() if parameter.grad is not None]
@@ -49,7 +48,7 @@ class TrainingMonitor(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, *_: Any
     ) -> None:
-        """Log what belongs to the machine, since the last time."""
+        """Log throughput since the last time, and peak memory."""
         self._tokens += batch.whole_tokens
         if trainer.global_step % self._every:
             return
@@ -63,5 +62,5 @@ class TrainingMonitor(L.Callback):
         self._tokens, self._since = 0, now
 
     def on_validation_end(self, *_: Any) -> None:
-        """Validation is not training: start the clock anew."""
+        """Restart the clock: validation is not training."""
         self._tokens, self._since = 0, time.monotonic()

@@ -1,4 +1,4 @@
-"""Progress of a run, at most once a second."""
+"""Reports the progress of a run, at most once a second."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from attnspan.runs.status import RUNNING, TESTING, TRAINING, VALIDATING, Status
 
 
 class ProgressReporter(L.Callback):
-    """Tells at most once a second how the run is getting on.
+    """Reports phase, updates, loss and time left.
 
-    Only then is the loss brought to the CPU, so that a GPU is not made to wait at every update.
+    The loss is copied to the CPU only for a report, so that a GPU does not wait at every update.
 
     Args:
         report: takes the status.
@@ -52,17 +52,17 @@ class ProgressReporter(L.Callback):
                 f"the loss is {loss} at update {trainer.global_step}; a smaller optimizer.lr or "
                 "trainer.gradient_clip_val may help"
             )
-        self._tell(trainer, TRAINING, trainer.global_step, trainer.max_steps, since=self._start, loss=loss)
+        self._send(trainer, TRAINING, trainer.global_step, trainer.max_steps, since=self._start, loss=loss)
 
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int, *_: Any
     ) -> None:
-        """Say that the run is validating."""
+        """Report the validation batches done."""
         if self._due(trainer):
-            self._tell(trainer, VALIDATING, batch_idx + 1, int(sum(trainer.num_val_batches)), since=None)
+            self._send(trainer, VALIDATING, batch_idx + 1, int(sum(trainer.num_val_batches)), since=None)
 
     def on_test_start(self, *_: Any) -> None:
-        """Start the clock anew."""
+        """Restart the clock."""
         self._start, self._before, self._last = time.monotonic(), 0, -math.inf
 
     def on_test_batch_end(
@@ -70,16 +70,16 @@ class ProgressReporter(L.Callback):
     ) -> None:
         """Report the test batches done."""
         if self._due(trainer):
-            self._tell(trainer, TESTING, batch_idx + 1, int(sum(trainer.num_test_batches)), since=self._start)
+            self._send(trainer, TESTING, batch_idx + 1, int(sum(trainer.num_test_batches)), since=self._start)
 
     def _due(self, trainer: L.Trainer, *, final: bool = False) -> bool:
         return trainer.is_global_zero and (final or time.monotonic() - self._last >= self.EVERY)
 
-    def _tell(
+    def _send(
         self, trainer: L.Trainer, phase: str, done: int, total: int, *, since: float | None, loss: float | None = None
     ) -> None:
         self._last = time.monotonic()
-        now_done = done - self._before  # without what was done before an interruption
+        now_done = done - self._before  # not counting what was done before an interruption
         remaining = (self._last - since) / now_done * (total - done) if since is not None and now_done else None
         self._report(
             Status(

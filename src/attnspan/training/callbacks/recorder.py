@@ -19,8 +19,8 @@ from attnspan.runs.records import Record, score_hypothesis
 from attnspan.training.distributed import gather
 from attnspan.training.lightning_module import TestOutput
 
-_NOTHING = -1
-"""No token's id."""
+_NO_TOKEN = -1
+"""The id of no token."""
 
 
 class Recorder(L.Callback):
@@ -39,16 +39,16 @@ class Recorder(L.Callback):
         self.decoded_tokens = 0
 
     def records(self) -> list[Record]:
-        """Return the records in the order of the test split."""
+        """The records, in the order of the test split."""
         return [self._records[row] for row in sorted(self._records)]
 
     def decoded(self) -> dict[str, Any]:
-        """All that was decoded so far, as plain things."""
+        """All that was decoded so far, in plain types."""
         records = {row: asdict(record) for row, record in self._records.items()}
         return {"records": records, "decoded_tokens": self.decoded_tokens}
 
     def resume(self, decoded: dict[str, Any]) -> None:
-        """Count what an earlier process has ``decoded``.
+        """Take over what an earlier process has ``decoded``.
 
         Raises:
             TypeError: its records have other columns.
@@ -58,7 +58,7 @@ class Recorder(L.Callback):
 
     @property
     def has_records(self) -> bool:
-        """Whether there is anything to keep."""
+        """Whether anything was decoded."""
         return bool(self._records)
 
     def on_test_batch_end(
@@ -67,7 +67,7 @@ class Recorder(L.Callback):
         """Turn the batch's tensors into records."""
         assert isinstance(outputs, TestOutput)
         if not batch.examples:
-            return  # the other processes have them all
+            return  # the other processes have all examples of this batch
         found = outputs.hypotheses
         rows = batch.index.tolist()
         examples = self._prepared.test[rows]
@@ -87,9 +87,9 @@ class Recorder(L.Callback):
             strict=True,
         )
         for row, name, source, source_ids, target, target_ids, hypothesis, cut, nll, correct, exact, seen in columns:
-            # A symbol that training never had equals nothing, the unknown symbol of a hypothesis included.
-            reference = [_NOTHING if token == UNK else token for token in target_ids]
-            if row not in self._records:  # another process may not have had its share of the batch kept
+            # A symbol that training never had matches nothing, not even the unknown symbol of a hypothesis.
+            reference = [_NO_TOKEN if token == UNK else token for token in target_ids]
+            if row not in self._records:  # else decoded before, in a batch that is repeated
                 self.decoded_tokens += len(hypothesis)
             self._records[row] = Record(
                 **self._run,
@@ -109,7 +109,7 @@ class Recorder(L.Callback):
             )
 
     def on_test_end(self, *_: Any) -> None:
-        """Bring together what several processes have recorded.
+        """Merge the records of all processes.
 
         Raises:
             RuntimeError: two of them had the same example.

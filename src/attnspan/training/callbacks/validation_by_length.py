@@ -29,7 +29,7 @@ class ValidationByLength(L.Callback):
         self._sums = torch.empty(0)
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        """Begin at zero: [3, bins] of loss, tokens that were right, tokens."""
+        """Set the sums to zero: [3, bins] of loss, correct tokens, tokens."""
         self._edges = self._edges.to(pl_module.device)
         self._sums = torch.zeros(3, len(self._labels), dtype=torch.float64, device=pl_module.device)
 

@@ -17,7 +17,7 @@ from attnspan.runs.status import PREPARING, Status
 from attnspan.tracking.run_logger import WandbMirror
 from attnspan.training.callbacks.checkpoints import Checkpoints
 from attnspan.training.callbacks.cost import Cost
-from attnspan.training.callbacks.data_check import WholeData
+from attnspan.training.callbacks.data_check import DataCheck
 from attnspan.training.callbacks.decoded_checkpoints import DecodedCheckpoints
 from attnspan.training.callbacks.monitors import TrainingMonitor
 from attnspan.training.callbacks.progress import ProgressReporter
@@ -85,7 +85,7 @@ def fit(prepared: Prepared, *, tracker: WandbMirror | None, report: Callable[[St
         config,
         logger=[metrics_csv, *trackers],
         callbacks=[
-            WholeData(prepared.data),
+            DataCheck(prepared.data),
             ProgressReporter(report=report, began=prepared.began),
             cost,
             TrainingMonitor(every=config["trainer"]["log_every_n_steps"], trackers=trackers),
