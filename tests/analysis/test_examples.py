@@ -8,13 +8,13 @@ from attnspan.analysis.examples import degenerate_outputs, mapped_examples
 from attnspan.analysis.study import build_study
 from attnspan.cli import report
 from attnspan.reporting.page import _in_words
-from attnspan.runs.attention_maps import Heatmap, write_attended
+from attnspan.runs.attention_maps import AttentionMap, write_attention_maps
 from attnspan.runs.layout import ATTENTION
 from tests.fake_runs import example, fake_run
 
 EXAMPLES = [example(n, 4 if n < 30 else 8) for n in range(60)]
 ENTROPIES = [{"attention_entropy": [0.5] * one["target_length"]} for one in EXAMPLES]
-SHORT = Heatmap(
+SHORT = AttentionMap(
     source=list("abcd"), output=["A", " "], weights=np.array([[0, 0.75, 0.25, 0], [0, 0, 0, 1]], np.float32)
 )
 
@@ -38,7 +38,7 @@ def study(tmp_path):
     fake_run(tmp_path, "bahdanau", 0, **same, attention=ENTROPIES)
     kept = fake_run(tmp_path, "bahdanau", 1, **same, attention=ENTROPIES, change_records=marked("empty", "e00059"))
     fake_run(tmp_path, "luong_dot", 0, **same, attention=ENTROPIES)
-    write_attended(kept, {"e00000": SHORT, "e00030": dataclasses.replace(SHORT)})
+    write_attention_maps(kept, {"e00000": SHORT, "e00030": dataclasses.replace(SHORT)})
     return build_study(collect([tmp_path]), edges=[0, 4, 8])
 
 
@@ -64,7 +64,7 @@ def test_who_saw_an_example_where_arms_were_trained_differently(tmp_path):
     same = {"examples": EXAMPLES, "edits": [1] * 60}
     fake_run(tmp_path, "plain", 0, **same, training_lengths=(1, 8))
     kept = fake_run(tmp_path, "bahdanau", 0, **same, attention=ENTROPIES, training_lengths=(1, 4))
-    write_attended(kept, {"e00000": SHORT, "e00030": dataclasses.replace(SHORT)})
+    write_attention_maps(kept, {"e00000": SHORT, "e00030": dataclasses.replace(SHORT)})
     short, long = mapped_examples(build_study(collect([tmp_path]), edges=[0, 4, 8]))
     assert short.in_training == "within the lengths seen in training"
     assert long.in_training == "seen only by arms trained up to 8 tokens"
@@ -72,7 +72,7 @@ def test_who_saw_an_example_where_arms_were_trained_differently(tmp_path):
 
 def test_an_output_that_is_empty_is_said_to_be(study):
     directory = study.arm("bahdanau").runs[1].directory
-    write_attended(study.arm("luong_dot").runs[0].directory, {"e00059": SHORT})
+    write_attention_maps(study.arm("luong_dot").runs[0].directory, {"e00059": SHORT})
     (one,) = [one for one in mapped_examples(study) if one.example_id == "e00059"]
     assert directory.exists()
     assert one.maps[1].missing == "has an empty output"

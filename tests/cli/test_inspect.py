@@ -19,7 +19,7 @@ from attnspan.data.tokenizer import BOS, EOS, Tokenizer
 from attnspan.evaluation import loaded_run as loaded
 from attnspan.evaluation.loaded_run import LoadedRun
 from attnspan.models.decoding.strategy import Hypotheses, Specials
-from attnspan.runs.attention_maps import Heatmap
+from attnspan.runs.attention_maps import AttentionMap
 from attnspan.runs.finished_run import read_run
 from attnspan.runs.records import read_records
 from tests.conftest import Compose
@@ -93,10 +93,10 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 def test_every_source_of_a_batch_has_its_own_map(
     doubling: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn: dict[str, Heatmap] = {}
+    drawn: dict[str, AttentionMap] = {}
     plot = inspect._plots
 
-    def remember(heatmap: Heatmap, stem: Path, title: Sequence[str]) -> Iterator[Path]:
+    def remember(heatmap: AttentionMap, stem: Path, title: Sequence[str]) -> Iterator[Path]:
         drawn[stem.name] = heatmap
         return plot(heatmap, stem, title)
 

@@ -21,7 +21,7 @@ from attnspan.reporting import heatmap_figure as heatmap_plot
 from attnspan.reporting.formatting import visible
 from attnspan.reporting.heatmap_figure import draw, save
 from attnspan.reporting.heatmap_text import lines
-from attnspan.runs.attention_maps import Heatmap
+from attnspan.runs.attention_maps import AttentionMap
 
 TITLE = ("bahdanau", "copy", "seed 1", "run 0123456789ab")
 TOKENS = {
@@ -38,22 +38,22 @@ TOKENS = {
 }
 
 
-def heatmap(source: Sequence[str], output: Sequence[str]) -> Heatmap:
+def heatmap(source: Sequence[str], output: Sequence[str]) -> AttentionMap:
     """Weights of which no two are alike, in no order that a transposed or shifted map would have too."""
     T, S = len(output), len(source)
     weights = np.random.default_rng(T * 100 + S).permutation(T * S).reshape(T, S) / max(T * S - 1, 1)
-    return Heatmap(source=source, output=output, weights=weights)
+    return AttentionMap(source=source, output=output, weights=weights)
 
 
 @pytest.fixture(params=list(TOKENS))
-def drawn(request: pytest.FixtureRequest) -> Heatmap:
+def drawn(request: pytest.FixtureRequest) -> AttentionMap:
     return heatmap(*TOKENS[request.param])
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (3, 3), (4, 2), (3, 4)])
 def test_tokens_and_weights_must_be_as_many(shape: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="for 3 output and 2 source"):
-        Heatmap(source=["a", "b"], output=["a", "b", "c"], weights=np.zeros(shape))
+        AttentionMap(source=["a", "b"], output=["a", "b", "c"], weights=np.zeros(shape))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def cells(text: Sequence[str], source: Sequence[str], output: Sequence[str]) -> 
 
 
 @pytest.mark.parametrize("width", [200, 33])
-def test_the_terminal_shows_each_weight_beneath_and_beside_its_tokens(drawn: Heatmap, width: int) -> None:
+def test_the_terminal_shows_each_weight_beneath_and_beside_its_tokens(drawn: AttentionMap, width: int) -> None:
     *text, legend = [line.plain for line in lines(drawn, plain_console(width))]
     found = cells(text, drawn.source, drawn.output)
     assert found == {(t, j): shade(weight) for (t, j), weight in np.ndenumerate(drawn.weights)}
@@ -177,7 +177,7 @@ def test_an_output_that_takes_ascii_only_stays_aligned() -> None:
 # ---- figure
 
 
-def test_the_figure_shows_each_weight_beneath_and_beside_its_tokens(drawn: Heatmap) -> None:
+def test_the_figure_shows_each_weight_beneath_and_beside_its_tokens(drawn: AttentionMap) -> None:
     """By the pixels: all around where the middles of two labels meet, as they are drawn, is the weight's colour."""
     figure = draw(drawn, title=TITLE)
     canvas = FigureCanvasAgg(figure)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from attnspan.cli import report
-from attnspan.runs.attention_maps import Heatmap, write_attended
+from attnspan.runs.attention_maps import AttentionMap, write_attention_maps
 from tests.browser import CHROMIUM, Page, browser
 from tests.fake_runs import fake_study, sign
 
@@ -19,8 +19,8 @@ def made(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("page")
     arms = ("plain", "bahdanau", "luong_general", "luong_dot")
     directories = fake_study(root / "runs", arms=arms, per_length=5, attention=True)
-    kept = Heatmap(source=list("abcde"), output=["A", "B", "C"], weights=np.eye(3, 5, dtype=np.float32))
-    write_attended(directories[2], {"e00000": kept})
+    kept = AttentionMap(source=list("abcde"), output=["A", "B", "C"], weights=np.eye(3, 5, dtype=np.float32))
+    write_attention_maps(directories[2], {"e00000": kept})
     cut = pd.read_parquet(directories[0] / "records.parquet")
     cut.loc[:3, "truncated"] = True
     cut.to_parquet(directories[0] / "records.parquet")

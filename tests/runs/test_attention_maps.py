@@ -13,7 +13,7 @@ from attnspan.data.pipeline.prepare import prepare
 from attnspan.errors import InputError
 from attnspan.evaluation.attention_maps import shown_examples
 from attnspan.evaluation.loaded_run import load_run
-from attnspan.runs.attention_maps import Heatmap, read_attended, write_attended
+from attnspan.runs.attention_maps import AttentionMap, read_attention_maps, write_attention_maps
 from attnspan.runs.layout import ATTENTION, RECORDS
 from attnspan.runs.records import read_records
 from attnspan.training.run import execute
@@ -30,18 +30,20 @@ def test_examples_are_chosen_by_length_and_then_by_id() -> None:
 
 def test_maps_come_back_as_they_went(tmp_path: Path) -> None:
     weights = np.arange(6, dtype=np.float32).reshape(2, 3) / 7
-    write_attended(tmp_path, {"one": Heatmap(source=["日", " ", "c"], output=["x", "<unk>"], weights=weights)})
-    (name, back), *more = (read_attended(tmp_path) or {}).items()
+    write_attention_maps(
+        tmp_path, {"one": AttentionMap(source=["日", " ", "c"], output=["x", "<unk>"], weights=weights)}
+    )
+    (name, back), *more = (read_attention_maps(tmp_path) or {}).items()
     assert (name, back.source, back.output, more) == ("one", ["日", " ", "c"], ["x", "<unk>"], [])
     np.testing.assert_array_equal(back.weights, weights)
 
 
 def test_a_broken_file_is_named(tmp_path: Path) -> None:
-    write_attended(tmp_path, {"one": Heatmap(source=["a"], output=["b"], weights=np.ones((1, 1)))})
+    write_attention_maps(tmp_path, {"one": AttentionMap(source=["a"], output=["b"], weights=np.ones((1, 1)))})
     path = tmp_path / ATTENTION
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(InputError, match=f"{ATTENTION}: holds no attention weights"):
-        read_attended(tmp_path)
+        read_attention_maps(tmp_path)
 
 
 @pytest.mark.parametrize("arm", ["luong_general", "plain"])
@@ -50,7 +52,7 @@ def test_a_run_keeps_what_its_hypotheses_were_made_with(arm: str, composed: Comp
     prepared = prepare(build_corpus(config), cache_dir=Path(config["cache_dir"]))
     directory = run_directory(config, data_fingerprint=prepared.fingerprint)
     execute(config, data=prepared, directory=directory, command="", report=lambda status: None)
-    kept = read_attended(directory)
+    kept = read_attention_maps(directory)
     if arm == "plain":
         assert kept is None
         return

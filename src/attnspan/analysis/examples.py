@@ -12,7 +12,7 @@ from attnspan.analysis.bins import Region, joined, members
 from attnspan.analysis.metrics import ATTENTION_ENTROPY, DEGENERATE, RecordMetric, metrics_in
 from attnspan.analysis.study import Study
 from attnspan.errors import InputError
-from attnspan.runs.attention_maps import Heatmap, read_attended
+from attnspan.runs.attention_maps import AttentionMap, read_attention_maps
 from attnspan.runs.finished_run import Run
 
 
@@ -22,7 +22,7 @@ class ArmMap:
 
     arm: str
     seed: int
-    heatmap: Heatmap | None
+    heatmap: AttentionMap | None
     missing: str = ""
 
 
@@ -83,7 +83,7 @@ def _in_training(study: Study, length: int) -> str:
     return f"seen only by arms trained up to {joined(map(str, up_to))} tokens"
 
 
-def _kept_maps(arm: Arm) -> tuple[Run, dict[str, Heatmap], str]:
+def _kept_maps(arm: Arm) -> tuple[Run, dict[str, AttentionMap], str]:
     """The run of an arm that kept maps, its maps, and why there are none."""
     run = arm.runs[0]
     if not ATTENTION_ENTROPY.is_known(run.records):
@@ -91,14 +91,14 @@ def _kept_maps(arm: Arm) -> tuple[Run, dict[str, Heatmap], str]:
     why = "kept no attention weights"
     for run in arm.runs:
         try:
-            if maps := read_attended(run.directory):
+            if maps := read_attention_maps(run.directory):
                 return run, maps, why
         except InputError as error:
             why = f"cannot be read: {error}"
     return arm.runs[0], {}, why
 
 
-def _map_of(arm: Arm, run: Run, maps: dict[str, Heatmap], why: str, example_id: str) -> ArmMap:
+def _map_of(arm: Arm, run: Run, maps: dict[str, AttentionMap], why: str, example_id: str) -> ArmMap:
     if example_id in maps:
         return ArmMap(arm.label, run.seed, maps[example_id])
     records = run.records

@@ -17,7 +17,7 @@ from rich.text import Text
 from attnspan.cli.console import add_trusted, command, open_console
 from attnspan.errors import InputError
 from attnspan.reporting.heatmap_text import lines
-from attnspan.runs.attention_maps import Heatmap
+from attnspan.runs.attention_maps import AttentionMap
 from attnspan.runs.finished_run import Run, read_run
 from attnspan.runs.layout import find_runs
 
@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> None:
             print_line(show, "the output is empty: there is no map")
         elif hypothesis.weights is not None:
             weights = hypothesis.weights.numpy()
-            heatmap = Heatmap(source=hypothesis.source_tokens, output=hypothesis.tokens, weights=weights)
+            heatmap = AttentionMap(source=hypothesis.source_tokens, output=hypothesis.tokens, weights=weights)
             for line in lines(heatmap, show):
                 show.print(line, soft_wrap=True)
             for plot in _plots(heatmap, out / subject.name, title):
@@ -160,7 +160,7 @@ def _standard_input() -> list[str]:
     return sources
 
 
-def _plots(heatmap: Heatmap, stem: Path, title: Sequence[str]) -> Iterator[Path]:
+def _plots(heatmap: AttentionMap, stem: Path, title: Sequence[str]) -> Iterator[Path]:
     """Write the map as PNG and SVG."""
     from attnspan.reporting.heatmap_figure import draw, save  # matplotlib is only needed for runs with weights
 

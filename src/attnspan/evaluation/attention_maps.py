@@ -8,10 +8,10 @@ import pyarrow.compute as pc
 from datasets import Dataset
 
 from attnspan.evaluation.loaded_run import LoadedRun
-from attnspan.runs.attention_maps import Heatmap
+from attnspan.runs.attention_maps import AttentionMap
 
 
-def decode_shown_examples(run: LoadedRun, test: Dataset, *, longest_trained: int) -> dict[str, Heatmap]:
+def decode_shown_examples(run: LoadedRun, test: Dataset, *, longest_trained: int) -> dict[str, AttentionMap]:
     """Decode the :func:`shown_examples` of the test split one by one.
 
     Returns:
@@ -21,7 +21,7 @@ def decode_shown_examples(run: LoadedRun, test: Dataset, *, longest_trained: int
     examples = test[shown_examples(test["id"][:], lengths, longest_trained=longest_trained)]
     hypotheses = run.decode(examples["source"], batch_size=1)
     return {
-        name: Heatmap(source=one.source_tokens, output=one.tokens, weights=one.weights.numpy())
+        name: AttentionMap(source=one.source_tokens, output=one.tokens, weights=one.weights.numpy())
         for name, one in zip(examples["id"], hypotheses, strict=True)
         if one.weights is not None and one.tokens
     }

@@ -18,7 +18,7 @@ from rich.cells import cell_len
 from attnspan.files import write_atomically
 from attnspan.reporting.formatting import escaped, visible
 from attnspan.reporting.plots import INK, RC
-from attnspan.runs.attention_maps import Heatmap
+from attnspan.runs.attention_maps import AttentionMap
 
 _RC = {**RC, "axes.grid": False, "text.parse_math": False}
 _COLOURS = LinearSegmentedColormap.from_list("attention", ["#ffffff", "#c6dbef", "#6baed6", "#2171b5", "#08306b"])
@@ -36,7 +36,7 @@ _MOST_PATHS = 5_000
 """An SVG has at most so many cells as paths; more are rasterised."""
 
 
-def draw(heatmap: Heatmap, *, title: Sequence[str]) -> Figure:
+def draw(heatmap: AttentionMap, *, title: Sequence[str]) -> Figure:
     """Draw the weights from 0 (white) to 1 in cells of one size, with each token at the middle of its row or column.
 
     A line may break between two parts of the ``title``.
@@ -107,7 +107,7 @@ def _content(figure: Figure, kind: str, dpi: float) -> io.BytesIO:
     return content
 
 
-def _labels(heatmap: Heatmap) -> tuple[list[str], list[str], list[str]]:
+def _labels(heatmap: AttentionMap) -> tuple[list[str], list[str], list[str]]:
     """Font families, and the labels of source and output; characters that no font has are escaped."""
     source, output = ([visible(token) for token in tokens] for tokens in (heatmap.source, heatmap.output))
     families, missing = _families(set("".join([*source, *output])))

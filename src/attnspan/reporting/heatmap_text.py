@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from attnspan.reporting.formatting import visible
-from attnspan.runs.attention_maps import Heatmap
+from attnspan.runs.attention_maps import AttentionMap
 
 Paint = Callable[[float, int], tuple[str, str]]
 """(weight, number of columns) -> (text of that many columns, style)."""
@@ -27,7 +27,7 @@ _SHADES, _ASCII_SHADES = "·░▒▓█", ".-+*#"
 _LONGEST_LABEL = 24
 
 
-def lines(heatmap: Heatmap, console: Console) -> Iterator[Text]:
+def lines(heatmap: AttentionMap, console: Console) -> Iterator[Text]:
     """Draw the map as wide as the console, in colours if it has 256 of them, else in characters.
 
     A source that is too long for the width continues below, with all rows again.

@@ -23,7 +23,7 @@ from attnspan.reporting.findings import findings
 from attnspan.reporting.formatting import NONE, duration, number, visible
 from attnspan.reporting.heatmap_figure import draw, small_png
 from attnspan.reporting.plots import Plot, arm_styles, draw_plots
-from attnspan.runs.attention_maps import Heatmap
+from attnspan.runs.attention_maps import AttentionMap
 from attnspan.runs.finished_run import Run
 from attnspan.runs.layout import CONFIG
 
@@ -71,7 +71,7 @@ def _picture(one: ArmMap) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _in_words(heatmap: Heatmap) -> str:
+def _in_words(heatmap: AttentionMap) -> str:
     """The map in words: each output token with the source token of largest weight."""
     largest = heatmap.weights.argmax(axis=1)
     return ", ".join(

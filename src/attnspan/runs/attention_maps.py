@@ -26,7 +26,7 @@ _SCHEMA = pa.schema(
 )
 
 
-def write_attended(directory: Path, heatmaps: Mapping[str, Heatmap]) -> None:
+def write_attention_maps(directory: Path, heatmaps: Mapping[str, AttentionMap]) -> None:
     """Write the maps of a run, example id -> map, to ``attention.parquet``, whole or not at all."""
     rows = [
         {"example_id": name, "source": list(one.source), "output": list(one.output), "weights": one.weights.ravel()}
@@ -37,7 +37,7 @@ def write_attended(directory: Path, heatmaps: Mapping[str, Heatmap]) -> None:
     write_atomically(directory / ATTENTION, memoryview(content.getvalue()))
 
 
-def read_attended(directory: Path) -> dict[str, Heatmap] | None:
+def read_attention_maps(directory: Path) -> dict[str, AttentionMap] | None:
     """Read the maps of a run, example id -> map; None where it kept none, as arms without attention.
 
     Raises:
@@ -54,13 +54,13 @@ def read_attended(directory: Path) -> dict[str, Heatmap] | None:
         raise InputError(f"{path}: holds no attention weights ({str(error).splitlines()[0]})") from error
 
 
-def _heatmap(source: list[str], output: list[str], weights: list[float]) -> Heatmap:
+def _heatmap(source: list[str], output: list[str], weights: list[float]) -> AttentionMap:
     values = np.array(weights, dtype=np.float32).reshape(len(output), len(source))
-    return Heatmap(source=source, output=output, weights=values)
+    return AttentionMap(source=source, output=output, weights=values)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Heatmap:
+class AttentionMap:
     """The attention [T, S] to S source tokens, the columns, in making T output tokens, the rows.
 
     Raises:

@@ -14,7 +14,7 @@ from attnspan.analysis.collection import collect
 from attnspan.analysis.metrics import QUALITY, metrics_in
 from attnspan.analysis.study import build_study
 from attnspan.reporting.heatmap_figure import draw, small_png
-from attnspan.runs.attention_maps import read_attended
+from attnspan.runs.attention_maps import read_attention_maps
 from attnspan.runs.finished_run import Run
 from attnspan.tracking.session import BY_LENGTH
 
@@ -70,7 +70,7 @@ def _examples(run: Run, count: int) -> dict[str, Any]:
     """Examples, the shortest first: those with attention maps, then others evenly spread by length."""
     if not count:
         return {}
-    maps = read_attended(run.directory) or {}
+    maps = read_attention_maps(run.directory) or {}
     ids = run.records["example_id"]  # by length
     spread = ids.iloc[np.linspace(0, len(ids) - 1, min(count, len(ids)), dtype=int)]
     chosen = list(dict.fromkeys([*maps, *spread]))[:count]

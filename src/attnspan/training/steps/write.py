@@ -14,7 +14,7 @@ from attnspan.evaluation.attention_maps import decode_shown_examples
 from attnspan.evaluation.loaded_run import LoadedRun
 from attnspan.files import write_json
 from attnspan.kernels.backend import backend_of
-from attnspan.runs.attention_maps import write_attended
+from attnspan.runs.attention_maps import write_attention_maps
 from attnspan.runs.layout import ATTENTION, FILES, NEEDED, RECORDS, SUMMARY
 from attnspan.runs.records import write_records
 from attnspan.runs.summary import total_scores
@@ -60,7 +60,7 @@ def _write_attention(prepared: Prepared) -> None:
     )
     maps = decode_shown_examples(run, data.test, longest_trained=data.training_lengths[1])
     if maps:
-        write_attended(prepared.directory, maps)
+        write_attention_maps(prepared.directory, maps)
 
 
 def _summary(tested: Tested) -> dict[str, Any]:
