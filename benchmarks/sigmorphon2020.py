@@ -236,7 +236,7 @@ def sizes(table: Table, arm: str) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Returns its exit code: 2 after a one-line error about runs that make no table."""
-    parser = ListParser(prog="sigmorphon2020.py", fromfile_prefix_chars="@", description=(__doc__ or "").split("\n")[0])
+    parser = ListParser(prog="sigmorphon2020.py", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run directory, one above some, or @FILE with them")
     parser.add_argument("--out", default="results/sigmorphon2020", metavar="DIR", help="where table.md and runs.csv go")
     options = parser.parse_args(arguments)

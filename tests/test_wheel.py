@@ -32,7 +32,7 @@ def test_configs_and_sweeps_travel(wheel: Path) -> None:
         assert f"attnspan/conf/{path.relative_to(ROOT / 'conf')}" in inside
     for path in (ROOT / "sweeps").rglob("*.yaml"):
         assert f"attnspan/conf/sweep/{path.relative_to(ROOT / 'sweeps')}" in inside
-    assert "hydra_plugins/attnspan_sweeps/launcher.py" in inside
+    assert "hydra_plugins/attnspan_sweeps/launchers.py" in inside
     assert any(name.endswith(".j2") for name in inside)
 
 
