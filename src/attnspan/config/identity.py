@@ -15,7 +15,7 @@ from typing import Any
 
 from attnspan.errors import InputError
 from attnspan.runs.layout import CONFIG, read_config
-from attnspan.runs.stable_name import stable_name
+from attnspan.runs.stable_name import rename_classes, stable_name
 
 RESULTS_VERSION = 5
 """Raise it with every change after which the same config gives other numbers."""
@@ -55,14 +55,7 @@ def run_id(config: dict[str, Any], *, data_fingerprint: str) -> str:
 
 def with_stable_names(node: Any) -> Any:
     """The config with the stable name of a class in place of its path."""
-    if isinstance(node, list):
-        return [with_stable_names(child) for child in node]
-    if not isinstance(node, dict):
-        return node
-    return {
-        key: stable_name(value) if key == "_target_" and isinstance(value, str) else with_stable_names(value)
-        for key, value in node.items()
-    }
+    return rename_classes(node, stable_name)
 
 
 def run_directory(config: dict[str, Any], *, data_fingerprint: str) -> Path:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from attnspan.runs.stable_name import rename_classes
+
 FORMER_KEYS = {
     "search": "decoding",
     "choose_by": "selection_metric",
@@ -49,24 +51,14 @@ def with_todays_names(config: dict[str, Any]) -> dict[str, Any]:
     for section, former, today in (("encoder", "final", "final_state"), ("schedule", "final", "final_ratio")):
         if isinstance(part := renamed.get(section), dict) and former in part:
             renamed[section] = {today if key == former else key: value for key, value in part.items()}
-    return {key: _with_todays_classes(value) for key, value in renamed.items()}
+    return {key: rename_classes(value, _todays_class) for key, value in renamed.items()}
 
 
 _AT_THE_TOP = ("search", "choose_by", "checkpoint_every")
 
 
-def _with_todays_classes(node: Any) -> Any:
-    if isinstance(node, list):
-        return [_with_todays_classes(child) for child in node]
-    if not isinstance(node, dict):
-        return node
-    return {
-        key: _todays_class(value) if key == "_target_" else _with_todays_classes(value) for key, value in node.items()
-    }
-
-
-def _todays_class(path: Any) -> Any:
-    if not isinstance(path, str) or path in _CLASSES:
-        return _CLASSES.get(path, path)
+def _todays_class(path: str) -> str:
+    if path in _CLASSES:
+        return _CLASSES[path]
     module, _, name = path.removeprefix("attnspan.").rpartition(".")
     return f"attnspan.{_MODULES[module]}.{name}" if path.startswith("attnspan.") and module in _MODULES else path

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 RENAMED: dict[str, str] = {}
 """Stable name of a class of this package to the one that it had first, for classes that were renamed."""
@@ -20,3 +22,15 @@ def stable_name(path: str) -> str:
         return path
     name = _WORD_START.sub("_", path.rpartition(".")[2]).lower()
     return RENAMED.get(name, name)
+
+
+def rename_classes(node: Any, rename: Callable[[str], str]) -> Any:
+    """The config with ``rename(path)`` in place of the path of each class, at any depth."""
+    if isinstance(node, list):
+        return [rename_classes(child, rename) for child in node]
+    if not isinstance(node, dict):
+        return node
+    return {
+        key: rename(value) if key == "_target_" and isinstance(value, str) else rename_classes(value, rename)
+        for key, value in node.items()
+    }
