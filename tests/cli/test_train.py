@@ -7,7 +7,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from attnspan.sweeps.job import Job
 from attnspan.sweeps.plan import Plan
 from tests.conftest import TINY
 from tests.kills import assert_same
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 SINGLE = ("decoder=plain", *TINY)
@@ -127,10 +127,10 @@ def test_a_sweep_that_is_stopped_takes_its_jobs_along(tmp_path: Path, cache: Pat
         text=True,
         env=os.environ | {"ATTNSPAN_CACHE": str(cache)},
     ) as process:
-        deadline = time.monotonic() + 120
-        while not any(status is not None and status.phase == TRAINING for status in map(read_status, jobs(tmp_path))):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_until(
+            lambda: any(status is not None and status.phase == TRAINING for status in map(read_status, jobs(tmp_path))),
+            seconds=120,
+        )
         process.send_signal(number)
         printed, complaint = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from optuna.storages.journal import JournalFileBackend  # noqa: E402
 from optuna.trial import FrozenTrial, TrialState  # noqa: E402
 
 from attnspan.sweeps.hyperparameters.journal import Journal, read_trials  # noqa: E402
+from tests.waiting import wait_until  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 SPACE = ("optimizer.lr=tag(log,interval(1e-4,1e-1))", "model.hidden_size=choice(16,32)")
@@ -211,13 +212,6 @@ def searching(
             process.kill()
 
 
-def until(what: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def trials(cwd: Path) -> list[FrozenTrial]:
     """As optuna reads them."""
     (path,) = (cwd / "runs").glob("mine-*.journal")
@@ -278,7 +272,7 @@ def test_killed_it_goes_on_to_what_it_would_have_tried(searched: Path, tmp_path:
     for moment in (0.0, 0.5):
         with searching(tmp_path, 6, seconds=0.2) as process:
             began = len(computed(tmp_path))
-            until(lambda began=began: len(computed(tmp_path)) > began)
+            wait_until(lambda began=began: len(computed(tmp_path)) > began, seconds=60)
             time.sleep(moment)
             assert process.poll() is None
             process.kill()
@@ -297,7 +291,7 @@ def test_killed_it_goes_on_to_what_it_would_have_tried(searched: Path, tmp_path:
 
 def test_stopped_it_says_so_and_goes_on(tmp_path: Path) -> None:
     with searching(tmp_path, 3, n_jobs=2, seconds=60) as process:
-        until(lambda: len(computed(tmp_path)) == 2)
+        wait_until(lambda: len(computed(tmp_path)) == 2, seconds=60)
         code, _, complaint = search(tmp_path, 3)
         assert code == 75
         assert "this search is running in another process" in complaint
@@ -309,7 +303,7 @@ def test_stopped_it_says_so_and_goes_on(tmp_path: Path) -> None:
     assert [trial.state for trial in trials(tmp_path)] == [TrialState.RUNNING] * 2
     # Killed alone, a search leaves its runs to themselves; the next one waits for them.
     with searching(tmp_path, 3, n_jobs=2, seconds=4) as process:
-        until(lambda: sum(computed(tmp_path)) == 4)
+        wait_until(lambda: sum(computed(tmp_path)) == 4, seconds=60)
         process.kill()
     code, printed, complaint = search(tmp_path, 3, n_jobs=2)
     assert code == 0, printed + complaint
@@ -346,7 +340,7 @@ def test_edits_while_it_searches_change_no_trial(tmp_path: Path) -> None:
     shutil.copy(conf_directory() / "decoder" / "plain.yaml", decoder)
     own = ("--config-dir", "own", "optimizer=mine", "decoder=mine,plain")
     with searching(tmp_path, 5, *own, seconds=0.5) as process:
-        until(lambda: computed(tmp_path))
+        wait_until(lambda: computed(tmp_path), seconds=60)
         optimizer.write_text(optimizer.read_text(encoding="utf-8").replace("0.98", "0.5"), encoding="utf-8")
         decoder.unlink()
         printed, complaint = process.communicate(timeout=120)

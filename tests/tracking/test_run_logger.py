@@ -30,6 +30,7 @@ from tests.conftest import TINY, Compose
 from tests.kills import assert_same, attempt, begin, directory_of
 from tests.mirrors import Mirrored, read_mirrors
 from tests.training.test_run import run
+from tests.waiting import wait_until
 
 MIRRORED = ("logger=wandb", "logger.wandb.mode=offline", "study=mine", "trainer.log_every_n_steps=5")
 KEY = "f" * 40
@@ -282,10 +283,7 @@ def test_killed_and_resumed_is_one_run_with_nothing_twice(composed: Compose, tmp
 def test_what_wandb_lost_is_made_up_from_the_checkpoint(composed: Compose, tmp_path: Path) -> None:
     config = composed("decoder=plain", *LONG, f"runs_dir={tmp_path}")
     directory, process = directory_of(config), begin(config)[0]
-    deadline = time.monotonic() + 60
-    while not (directory / PREVIOUS).exists():  # so there is a last one too, with something to make up
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until((directory / PREVIOUS).exists, seconds=60)  # so there is a last one too, with something to make up
     process.kill()
     process.join()
     shutil.rmtree(directory / "wandb")
@@ -307,10 +305,7 @@ def endless(composed: Compose, tmp_path: Path) -> Iterator[tuple[subprocess.Pope
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     ) as process:
-        deadline = time.monotonic() + 60
-        while (status := read_status(directory)) is None or status.phase != TRAINING:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_until(lambda: (status := read_status(directory)) is not None and status.phase == TRAINING, seconds=60)
         yield process, directory
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from attnspan.runs.layout import LOCK, decoded_file
 from attnspan.runs.status import TESTING, TRAINING, VALIDATING, read_status
 from tests.conftest import Compose
 from tests.kills import VICTIM, assert_same, attempt, begin, directory_of, kill_and_go_on
+from tests.waiting import wait_until
 
 KILLS = 20
 PHASES = {TRAINING, VALIDATING, TESTING}
@@ -70,17 +69,10 @@ def test_workers_of_a_killed_run_do_not_live_on(composed: Compose, tmp_path: Pat
     config = composed(*VICTIM, "trainer.max_steps=100000", "loader.workers=2") | {"runs_dir": str(tmp_path)}
     process, log = begin(config, start_method=start_method)
     directory = directory_of(config)
-    _wait(lambda: (status := read_status(directory)) is not None and status.update > 0)
+    wait_until(lambda: (status := read_status(directory)) is not None and status.update > 0, seconds=90)
     assert len(_that_write_to(log)) >= 3
     process.kill()
-    _wait(lambda: not _that_write_to(log))
-
-
-def _wait(until: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 90
-    while not until():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: not _that_write_to(log), seconds=90)
 
 
 def _that_write_to(log: Path) -> set[int]:
