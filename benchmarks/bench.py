@@ -48,7 +48,7 @@ from attnspan.config.instantiate import assemble_model
 from attnspan.data.tokenizer import EOS, PAD
 from attnspan.models.decoding.beam import Beam
 from attnspan.models.decoding.greedy import Greedy
-from attnspan.models.decoding.strategy import LengthLimit
+from attnspan.models.decoding.length_limit import LengthLimit
 from attnspan.training.lightning_module import SPECIALS
 from attnspan.training.machine import processor_name
 

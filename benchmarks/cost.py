@@ -38,7 +38,7 @@ from attnspan.config.compose import compose_config
 from attnspan.config.instantiate import assemble_model, build
 from attnspan.data.tokenizer import BOS, EOS
 from attnspan.models.decoding.greedy import Greedy
-from attnspan.models.decoding.strategy import LengthLimit
+from attnspan.models.decoding.length_limit import LengthLimit
 from attnspan.training.lightning_module import SPECIALS
 from attnspan.training.machine import processor_name
 

@@ -64,7 +64,7 @@ def stubs() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(job_process, "subprocess", SimpleNamespace(**vars(subprocess) | {"Popen": start}))
-        patch.setattr(plan, "refuse_unfit", lambda configs: None)
+        patch.setattr(plan, "refuse_unfit", lambda configs: [])
         patch.setattr(prepare, "_build", build_and_note)
         yield
 

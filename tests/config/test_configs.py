@@ -10,8 +10,9 @@ import yaml
 from attnspan.cli.help import describe_config
 from attnspan.config.compose import conf_directory
 from attnspan.config.identity import claim, run_directory, run_id
-from attnspan.config.instantiate import assemble_model, build
+from attnspan.config.instantiate import assemble_model, build, build_decoding
 from attnspan.errors import InputError
+from attnspan.models.decoding.length_limit import LengthLimit
 from attnspan.sweeps.hyperparameters.space import corners
 from hydra_plugins.attnspan_sweeps.search_space import read_space
 from tests.conftest import ARMS, Compose, parsed
@@ -42,8 +43,12 @@ def test_every_corpus_builds(composed: Compose, choice: str) -> None:
 
 
 @pytest.mark.parametrize("choice", [choice for group, choice in CHOICES if group == "decoding"])
-def test_every_search_builds(composed: Compose, choice: str) -> None:
-    assert build(composed(f"decoding={choice}"), "decoding").limit.margin == 10
+def test_every_decoding_builds(composed: Compose, choice: str) -> None:
+    limit = LengthLimit(ratio=1.5, margin=10)
+    assert build_decoding(composed(f"decoding={choice}"), limit=limit).limit == limit
+    assert build_decoding(composed(f"decoding={choice}", "decoding.limit.margin=3"), limit=limit).limit == LengthLimit(
+        ratio=1.5, margin=3
+    )
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)

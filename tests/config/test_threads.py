@@ -91,7 +91,7 @@ def test_no_more_at_a_time_than_there_are_cores_for(
     composed: Compose, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked: int | None, given: int
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
-    monkeypatch.setattr(plan, "refuse_unfit", lambda configs: None)
+    monkeypatch.setattr(plan, "refuse_unfit", lambda configs: [])
     out = io.StringIO()
     config = composed(*TINY, "loader.workers=1", f"runs_dir={tmp_path}")
     made = plan.make_plan([config], [[]], config_directory=None, n_jobs=asked, console=Console(file=out, width=200))

@@ -18,7 +18,8 @@ from attnspan.models.attention.scores import LocationScore
 from attnspan.models.attention.windows import LocalMonotonicWindow, LocalPredictiveWindow
 from attnspan.models.decoders.base import Decoder
 from attnspan.models.decoding.greedy import Greedy
-from attnspan.models.decoding.strategy import LengthLimit, Specials
+from attnspan.models.decoding.length_limit import LengthLimit
+from attnspan.models.decoding.strategy import Specials
 from attnspan.models.encoders.recurrent import BidirectionalEncoder
 from attnspan.models.memory import Memory
 from attnspan.models.recurrence.recurrence import Recurrence

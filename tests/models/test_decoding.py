@@ -13,7 +13,8 @@ from torch import Tensor
 
 from attnspan.models.decoding.beam import Beam
 from attnspan.models.decoding.greedy import Greedy
-from attnspan.models.decoding.strategy import LengthLimit, Specials
+from attnspan.models.decoding.length_limit import LengthLimit
+from attnspan.models.decoding.strategy import Specials
 from attnspan.models.seq2seq import Seq2Seq
 from tests.conftest import Compose
 from tests.models.arms import SOURCE_VOCABULARY, WIRINGS, pad, small

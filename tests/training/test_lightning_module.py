@@ -9,7 +9,7 @@ import torch
 
 from attnspan.data.pipeline.batches import Batch
 from attnspan.models.decoding.greedy import Greedy
-from attnspan.models.decoding.strategy import LengthLimit
+from attnspan.models.decoding.length_limit import LengthLimit
 from attnspan.training.learning_rate import warmup_decay
 from attnspan.training.lightning_module import Seq2SeqModule
 from tests.conftest import Compose

@@ -24,8 +24,10 @@ from attnspan.config.identity import run_directory
 from attnspan.config.instantiate import build_corpus
 from attnspan.data.pipeline.batches import Batch
 from attnspan.data.pipeline.prepare import prepare
+from attnspan.data.tokenizer import EOS
 from attnspan.errors import InputError
 from attnspan.files import read_json
+from attnspan.models.decoding.length_limit import LengthLimit
 from attnspan.models.memory import Memory
 from attnspan.models.seq2seq import Seq2Seq
 from attnspan.runs.completeness import is_finished
@@ -71,7 +73,9 @@ def test_what_lies_on_disk(finished: dict[str, Path], runs: Path, arm: str) -> N
     assert summary["finished"] is True
     assert summary["updates"] == 20
     assert summary["best_update"] in (10, 20)
-    assert summary["training_lengths"] == [2, 6]
+    assert summary["training_lengths"] == summary["training_target_lengths"] == [2, 6]
+    assert summary["training_target_ratio"] == 1.0
+    assert summary["length_limit"] == {"ratio": 1.0, "margin": 6}
     assert summary["examples"] == {"train": 300, "validation": 40, "test": 48}
     assert summary["run_id"] == directory.name
     for key in ("parameters", "wall_seconds", "tokens_per_second", "peak_memory_mb", "versions", "dropped"):
@@ -281,13 +285,19 @@ def test_a_run_under_way_is_left_alone(composed: Compose, finished: dict[str, Pa
 
 
 def test_references_out_of_reach_are_counted(composed: Compose, tmp_path: Path) -> None:
-    """A limit of half the source and one token: what is longer is counted, and no hypothesis is."""
-    limit = ("decoding.limit.ratio=0.5", "decoding.limit.margin=1")
+    """What is longer than the limit is counted, and no hypothesis is."""
+    limit = ("decoding.limit.ratio=0", "decoding.limit.margin=6")  # validation has up to 6
     directory = run(composed, tmp_path, "decoder=plain", "data.test_lengths=[2,9]", *limit)
     summary, records = read_json(directory / "summary.json"), read_records(directory / "records.parquet")
-    most = records["source_length"] // 2 + 1
-    assert summary["references_over_limit"] == int((records["target_length"] > most).sum()) > 0
-    assert (records["hypothesis"].str.split().str.len() <= most).all()
+    assert summary["references_over_limit"] == int((records["target_length"] > 6).sum()) > 0
+    assert (records["hypothesis"].str.split().str.len() <= 6).all()
+
+
+def test_references_of_validation_out_of_reach_are_an_error(composed: Compose, tmp_path: Path) -> None:
+    limit = ("decoding.limit.ratio=0.5", "decoding.limit.margin=1")
+    with pytest.raises(InputError, match=r"^validation: .*decoding\.limit\.margin=3 reaches them all$"):
+        run(composed, tmp_path, "decoder=plain", *limit)
+    assert not list(tmp_path.iterdir())
 
 
 def test_checkpoints_hold_plain_things(finished: dict[str, Path]) -> None:
@@ -314,6 +324,14 @@ class TestLoadRun:
             assert other.weights is not None
             assert other.weights.shape == (len(other.tokens), len(other.source_tokens))
         assert [h.text for h in run.decode(sources, beam_size=1)] == [h.text for h in greedy]
+
+    def test_a_hypothesis_has_the_limit_that_training_showed(self, finished: dict[str, Path]) -> None:
+        """Targets as long as their sources, up to 6 tokens."""
+        run = load_run(finished["plain"])
+        assert run.decoding.limit == LengthLimit(ratio=1.0, margin=6)
+        with torch.no_grad():
+            run.model.readout.bias[EOS] = -1e6
+        assert [len(found.tokens) for found in run.decode(["1", "1 2 3 4 5 0 1 2 3"])] == [7, 15]
 
     def test_no_sources_no_hypotheses(self, finished: dict[str, Path]) -> None:
         assert load_run(finished["plain"]).decode([]) == []

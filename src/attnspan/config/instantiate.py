@@ -22,6 +22,8 @@ from attnspan.errors import InputError, SettingError, first_line, nearest
 if TYPE_CHECKING:  # torch takes seconds to load, and a corpus does not need it
     from torch import Tensor
 
+    from attnspan.models.decoding.length_limit import LengthLimit
+    from attnspan.models.decoding.strategy import DecodingStrategy
     from attnspan.models.seq2seq import Seq2Seq
 
 
@@ -98,6 +100,17 @@ def _build(node: Any, key: str) -> Any:
 def build_corpus(config: dict[str, Any]) -> Corpus:
     """Make the corpus; preparing it checks its keys."""
     return build(config, "data")
+
+
+def build_decoding(config: dict[str, Any], *, limit: LengthLimit) -> DecodingStrategy:
+    """Make the decoding strategy; ``limit`` stands in for what its own limit leaves open.
+
+    Raises:
+        InputError: the strategy refuses an argument.
+    """
+    strategy: DecodingStrategy = build(config, "decoding")
+    strategy.limit = strategy.limit.or_else(limit)
+    return strategy
 
 
 def assemble_model(config: dict[str, Any], *, source_vocabulary_size: int, target_vocabulary_size: int) -> Seq2Seq:

@@ -12,10 +12,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from attnspan.config.instantiate import assemble_model, build, refuse_foreign_targets
+from attnspan.config.instantiate import assemble_model, build_decoding, refuse_foreign_targets
 from attnspan.data.tokenizer import BOS, EOS, PAD, Tokenizer
 from attnspan.errors import InputError
 from attnspan.models.decoding.beam import Beam
+from attnspan.models.decoding.length_limit import LengthLimit
 from attnspan.models.decoding.strategy import DecodingStrategy, Hypotheses, Specials
 from attnspan.models.seq2seq import Seq2Seq
 from attnspan.runs.checkpoint_file import read_checkpoint
@@ -134,7 +135,8 @@ def load_run(directory: str | Path, *, trusted: Sequence[str] = ()) -> LoadedRun
     source = Tokenizer.load(directory / TOKENIZERS / "source.json")
     target = Tokenizer.load(directory / TOKENIZERS / "target.json")
     model = assemble_model(config, source_vocabulary_size=len(source), target_vocabulary_size=len(target))
-    state = read_checkpoint(directory / BEST)["state_dict"]
+    best = read_checkpoint(directory / BEST)
+    state = best["state_dict"]
     weights = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
     try:
         model.load_state_dict(weights)
@@ -142,7 +144,8 @@ def load_run(directory: str | Path, *, trusted: Sequence[str] = ()) -> LoadedRun
         raise InputError(
             f"{directory / BEST}: does not fit the model that {CONFIG} describes; another version of attnspan wrote it"
         ) from error
-    decoding = build(config, "decoding")
+    limit = best.get("length_limit", {"ratio": None, "margin": None})  # runs of version 5 have it in the config
+    decoding = build_decoding(config, limit=LengthLimit(**limit))
     return LoadedRun(
         config=config, model=model.eval(), decoding=decoding, source_tokenizer=source, target_tokenizer=target
     )

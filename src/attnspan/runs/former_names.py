@@ -37,7 +37,8 @@ _MODULES = {
 _CLASSES = {
     "attnspan.models.search.Beam": "attnspan.models.decoding.beam.Beam",
     "attnspan.models.search.Greedy": "attnspan.models.decoding.greedy.Greedy",
-    "attnspan.models.search.LengthLimit": "attnspan.models.decoding.strategy.LengthLimit",
+    "attnspan.models.search.LengthLimit": "attnspan.models.decoding.length_limit.LengthLimit",
+    "attnspan.models.decoding.strategy.LengthLimit": "attnspan.models.decoding.length_limit.LengthLimit",
     "attnspan.models.transformer.TransformerDecoder": "attnspan.models.decoders.transformer.TransformerDecoder",
     "attnspan.models.transformer.TransformerEncoder": "attnspan.models.encoders.transformer.TransformerEncoder",
     "attnspan.schedule.warmup_decay": "attnspan.training.learning_rate.warmup_decay",

@@ -25,12 +25,15 @@ class Summary(TypedDict):
     best_validation_loss: float
     test: dict[str, float]  # scores over the whole test split, see total_scores
     references_over_limit: int  # test references longer than a hypothesis may become
+    length_limit: dict[str, float]  # ratio and margin: a hypothesis has at most ratio * source tokens + margin tokens
     dropped: dict[str, int]  # split -> pairs longer than data.limits
     skipped: dict[str, int]  # split -> unusable rows
     unknown: dict[str, dict[str, float]]  # split -> side -> share of tokens that the vocabulary lacks
     overlap: int  # test pairs that training has, too
     examples: dict[str, int]  # split -> examples
     training_lengths: list[int]  # shortest and longest source in training, in tokens
+    training_target_lengths: list[int]  # shortest and longest target in training, in tokens without <eos>
+    training_target_ratio: float  # the largest ratio of target tokens to source tokens of a training pair
     data_fingerprint: str
     test_fingerprint: str
     wall_seconds: float

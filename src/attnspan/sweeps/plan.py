@@ -103,7 +103,8 @@ def make_plan(
         command = command_line(overrides, config_directory)
         jobs[directory] = Job(config=config, directory=directory, command=command, code=code, varied=" ".join(others))
     try:
-        refuse_unfit([config for config in new if _is_prepared(config, fingerprints)])
+        for remark in refuse_unfit([config for config in new if _is_prepared(config, fingerprints)]):
+            console.print(remark, highlight=False, soft_wrap=True)
     except InputError as error:
         complaints.append(str(error))
     if complaints:

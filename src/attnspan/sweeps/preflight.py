@@ -2,7 +2,7 @@
 
 Building models loads torch, which takes seconds and memory that the sweep's own process does not need. The checks
 therefore have their own process: ``python -m attnspan.sweeps.preflight`` reads a JSON list of configs and writes a JSON
-list of complaints.
+object with complaints and remarks.
 """
 
 from __future__ import annotations
@@ -39,8 +39,11 @@ _KNOWN_TO_LIGHTNING = {
 }
 
 
-def refuse_unfit(configs: Sequence[dict[str, Any]]) -> None:
+def refuse_unfit(configs: Sequence[dict[str, Any]]) -> list[str]:
     """Build what every config describes, without training it. The data must be prepared.
+
+    Returns:
+        What limits the results of the runs, one line each.
 
     Raises:
         InputError: one line with everything that is wrong.
@@ -50,7 +53,7 @@ def refuse_unfit(configs: Sequence[dict[str, Any]]) -> None:
         groups.setdefault(repr({key: value for key, value in config.items() if key not in _IGNORED}), []).append(config)
     requests = [{"config": same[0], "runs": len(same)} for same in groups.values()]
     if not requests:
-        return
+        return []
     done = subprocess.run(
         [sys.executable, "-m", "attnspan.sweeps.preflight"],
         input=json.dumps(requests),
@@ -62,17 +65,28 @@ def refuse_unfit(configs: Sequence[dict[str, Any]]) -> None:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise InputError(f"the runs cannot be checked before they start ({last})")
-    if complaints := json.loads(done.stdout):
-        raise InputError("; ".join(complaints))
+    found = json.loads(done.stdout)
+    if found["complaints"]:
+        raise InputError("; ".join(found["complaints"]))
+    remarks: list[str] = found["remarks"]
+    return remarks
 
 
-def check(config: dict[str, Any]) -> int:
-    """Build all parts of a run, and count the model's parameters; raises InputError if a part cannot be built."""
+def check(config: dict[str, Any]) -> tuple[int, list[str]]:
+    """Build all parts of a run.
+
+    Returns:
+        The number of the model's parameters, and what limits the run's results.
+
+    Raises:
+        InputError: a part cannot be built, or references of validation are longer than a hypothesis may become.
+    """
     import torch
 
-    from attnspan.config.instantiate import assemble_model, build, build_corpus, check_optimizer
+    from attnspan.config.instantiate import assemble_model, build_corpus, build_decoding, check_optimizer
     from attnspan.data.pipeline.batches import EncodedSplit, plan_batches
     from attnspan.data.pipeline.prepare import prepare
+    from attnspan.data.pipeline.reachable import check_references, limit_of_training
 
     torch.set_num_threads(1)
     prepared = prepare(build_corpus(config), cache_dir=Path(config["cache_dir"]))
@@ -88,31 +102,35 @@ def check(config: dict[str, Any]) -> int:
     except MemoryError as error:
         raise InputError(f"the model is too large for this machine's memory ({error})") from error
     check_optimizer(config, model.parameters())
-    build(config, "decoding")
+    decoding = build_decoding(config, limit=limit_of_training(prepared))
+    unreachable = check_references(prepared, decoding.limit)
     if set(config["trainer"]) - _KNOWN_TO_LIGHTNING or config["trainer"]["accelerator"] not in ("auto", "cpu"):
         from attnspan.training.trainer import check_trainer  # takes seconds to import
 
         check_trainer(config)
-    return sum(parameter.numel() for parameter in model.parameters())
+    remarks = [f"{config['data_name']}: {unreachable}"] if unreachable.count else []
+    return sum(parameter.numel() for parameter in model.parameters()), remarks
 
 
 def main() -> None:
-    """Read configs and write complaints."""
+    """Read configs, and write complaints and remarks."""
     complaints: list[str] = []
+    remarks: list[str] = []
     need: dict[str, int] = {}
     for request in json.load(sys.stdin):
         config = request["config"]
         try:
-            parameters = check(config)
+            parameters, limits = check(config)
         except InputError as error:
             complaints.append(str(error))
         else:
+            remarks += limits
             need[config["runs_dir"]] = need.get(config["runs_dir"], 0) + request["runs"] * parameters * _BYTES_KEPT
     for directory, count in need.items():
         free = free_bytes(Path(directory))
         if count > free:
             complaints.append(f"{directory}: the runs need about {size(count)}, and only {size(free)} are free")
-    print(json.dumps(list(dict.fromkeys(complaints))))
+    print(json.dumps({"complaints": list(dict.fromkeys(complaints)), "remarks": list(dict.fromkeys(remarks))}))
 
 
 if __name__ == "__main__":

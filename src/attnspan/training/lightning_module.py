@@ -13,10 +13,11 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from attnspan.config.instantiate import assemble_model, build
+from attnspan.config.instantiate import assemble_model, build, build_decoding
 from attnspan.config.schema import SEQUENCE_ERROR_RATE
 from attnspan.data.pipeline.batches import Batch
 from attnspan.data.pipeline.prepare import PreparedData
+from attnspan.data.pipeline.reachable import limit_of_training
 from attnspan.data.tokenizer import EOS, PAD, UNK
 from attnspan.evaluation.loaded_run import SPECIALS
 from attnspan.models.decoding.strategy import DecodingStrategy, Hypotheses
@@ -162,9 +163,10 @@ def assemble_module(config: dict[str, Any], prepared: PreparedData) -> Seq2SeqMo
         source_vocabulary_size=len(prepared.source_tokenizer),
         target_vocabulary_size=len(prepared.target_tokenizer),
     )
-    parts = {key: build(config, key) for key in ("decoding", "optimizer", "schedule")}
+    parts = {key: build(config, key) for key in ("optimizer", "schedule")}
     return Seq2SeqModule(
         model=model,
+        decoding=build_decoding(config, limit=limit_of_training(prepared)),
         label_smoothing=config["label_smoothing"],
         decode_in_validation=config["selection_metric"] == SEQUENCE_ERROR_RATE,
         **parts,

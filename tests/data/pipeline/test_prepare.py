@@ -39,7 +39,8 @@ def test_ids_are_those_of_the_tokenizers(prepared: PreparedData) -> None:
     for row in prepared.test:
         assert row["source_ids"] == prepared.source_tokenizer.encode(row["source"])
         assert row["target_ids"] == prepared.target_tokenizer.encode(row["target"])
-    assert prepared.training_lengths == (3, 12)
+    assert prepared.training_lengths == prepared.training_target_lengths == (3, 12)
+    assert prepared.training_target_ratio == 1.0
     assert prepared.dropped == {"train": 0}
 
 

@@ -26,10 +26,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 from filelock import FileLock
+from jaxtyping import Int
 
 from attnspan.checksums import Manifest, find_damage, make_manifest
 from attnspan.data.arrow import map_dataset, read_rows, silence_datasets, write_batches
@@ -77,6 +79,10 @@ class PreparedData:
     """Number of test examples that occur, as a pair, in training."""
     training_lengths: tuple[int, int]
     """Shortest and longest source in training, in tokens."""
+    training_target_lengths: tuple[int, int]
+    """Shortest and longest target in training, in tokens without ``<eos>``."""
+    training_target_ratio: float
+    """The largest ratio of target tokens to source tokens of a training pair."""
     fingerprint: str
     """sha256 of everything that determines the data and its tokens."""
     test_fingerprint: str
@@ -94,6 +100,7 @@ class PreparedData:
         fields |= {split: map_dataset(directory / f"{split}.arrow") for split in SPLITS}
         fields |= {f"{side}_tokenizer": Tokenizer.load(directory / f"{side}.json") for side in SIDES}
         fields |= {"skipped": facts.get("skipped", {}), "training_lengths": tuple(facts["training_lengths"])}
+        fields |= _trained_targets(fields[TRAIN])
         return cls(**fields, fingerprint=directory.name, directory=directory, damage=damage)
 
     def check_integrity(self, *, wait: bool) -> None:
@@ -125,6 +132,20 @@ class PreparedData:
             lines.append(f"test: {self.overlap} examples also occur in training")
         unknown = [(side, rate) for side, rate in self.unknown_token_rates(TEST).items() if rate]
         return lines + [f"test: {rate:.2%} of the {side} tokens are not in the vocabulary" for side, rate in unknown]
+
+
+def token_counts(split: Dataset, side: str) -> Int[np.ndarray, " N"]:
+    """Tokens of each example's ``side``, from the memory map."""
+    return np.asarray(pc.list_value_length(split.data[f"{side}_ids"]).to_numpy(), dtype=np.int64)
+
+
+def _trained_targets(train: Dataset) -> dict[str, Any]:
+    """The fields of :class:`PreparedData` about the targets of training."""
+    sources, targets = (token_counts(train, side) for side in SIDES)
+    return {
+        "training_target_lengths": (int(targets.min()), int(targets.max())),
+        "training_target_ratio": float((targets / sources).max()),
+    }
 
 
 def prepare(corpus: Corpus, *, cache_dir: Path) -> PreparedData:

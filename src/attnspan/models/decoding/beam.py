@@ -7,7 +7,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from attnspan.errors import check_counts, check_numbers
-from attnspan.models.decoding.strategy import DecodingStrategy, Hypotheses, LengthLimit, Specials
+from attnspan.models.decoding.length_limit import LengthLimit
+from attnspan.models.decoding.strategy import DecodingStrategy, Hypotheses, Specials
 from attnspan.models.memory import Memory
 from attnspan.models.seq2seq import Seq2Seq
 

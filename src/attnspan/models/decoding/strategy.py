@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from attnspan.errors import SettingError, check_numbers
+from attnspan.errors import SettingError
+from attnspan.models.decoding.length_limit import LengthLimit
 from attnspan.models.memory import Memory
 from attnspan.models.recurrence.recurrence import State
 from attnspan.models.seq2seq import Seq2Seq
@@ -22,28 +23,6 @@ class Specials:
     pad: int
     bos: int
     eos: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class LengthLimit:
-    """A hypothesis of a source with S tokens has at most ``ratio * S + margin`` tokens, <eos> not counted.
-
-    It depends on the example alone, so a hypothesis cannot depend on what else is in the batch.
-    """
-
-    ratio: float
-    margin: int
-
-    def __post_init__(self) -> None:
-        check_numbers(ratio=self.ratio, margin=self.margin)
-        if not isinstance(self.margin, int):
-            raise SettingError("margin", f"must be a whole number of at least 0, not {self.margin!r}")
-        if self.ratio + self.margin < 1:
-            raise ValueError(f"ratio {self.ratio} and margin {self.margin} leave no room for a single token")
-
-    def __call__(self, lengths: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
-        """Limits for source lengths."""
-        return (self.ratio * lengths).long() + self.margin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +48,8 @@ class DecodingStrategy(ABC):
     """Steps between two checks of which examples are finished: each makes a GPU wait, and lets the batch shrink."""
 
     def __init__(self, *, limit: LengthLimit) -> None:
+        if not isinstance(limit, LengthLimit):
+            raise SettingError("limit", f"must be a length limit, not {limit!r}")
         self.limit = limit
 
     @torch.no_grad()

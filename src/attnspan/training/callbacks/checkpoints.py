@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from attnspan.runs.checkpoint_file import checkpoint_bytes
 from attnspan.runs.layout import BEST, LAST
 from attnspan.training.distributed import gather, rank
 from attnspan.training.lightning_loops import is_followed_by_validation, rewind_fetched_batch
+from attnspan.training.lightning_module import Seq2SeqModule
 from attnspan.training.random_state import random_state, set_random_state
 from attnspan.training.signals import Stop
 
@@ -126,7 +128,14 @@ class Checkpoints(Checkpoint):
             return
         self.best_update, self.best, self._validations_without_better = trainer.global_step, (value, loss), 0
         if trainer.is_global_zero:
-            content = checkpoint_bytes({"state_dict": pl_module.state_dict(), "global_step": self.best_update})
+            assert isinstance(pl_module, Seq2SeqModule)
+            content = checkpoint_bytes(
+                {
+                    "state_dict": pl_module.state_dict(),
+                    "global_step": self.best_update,
+                    "length_limit": asdict(pl_module.decoding.limit),  # it comes from data that may be gone later
+                }
+            )
             write_atomically(self._directory / BEST, content)
             self._best_file = torch.frombuffer(content, dtype=torch.uint8)
 

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 import torch
 
 from attnspan.config.identity import claim
 from attnspan.config.instantiate import check_optimizer
 from attnspan.data.pipeline.datamodule import DataModule
 from attnspan.data.pipeline.prepare import PreparedData
-from attnspan.models.decoding.strategy import LengthLimit
+from attnspan.data.pipeline.reachable import check_references
 from attnspan.runs.provenance import code_state
 from attnspan.training.lightning_module import Seq2SeqModule, assemble_module
 from attnspan.training.machine import set_up_machine
@@ -65,7 +64,8 @@ def prepare(
     """Build the run.
 
     Raises:
-        InputError: the directory holds another run, or the config does not fit.
+        InputError: the directory holds another run, the config does not fit, or validation has references that are
+            longer than a hypothesis may become.
     """
     began = time.monotonic()
     claim(directory, config, data_fingerprint=data.fingerprint)
@@ -78,9 +78,9 @@ def prepare(
     loaders = DataModule(prepared=data, seed=config["seed"], **config["loader"], rank=rank, ranks=ranks)
     if rank:  # the weights are drawn; from here on each process draws its own dropout
         torch.manual_seed(int(np.random.SeedSequence([config["seed"], rank]).generate_state(1)[0]))
-    unreachable = _unreachable_references(data, module.decoding.limit)
-    if unreachable:
-        log(f"test: {unreachable} references are longer than decoding.limit lets a hypothesis be")
+    unreachable = check_references(data, module.decoding.limit)
+    if unreachable.count:
+        log(str(unreachable))
     return Prepared(
         config=config,
         data=data,
@@ -92,14 +92,7 @@ def prepare(
         rank=rank,
         ranks=ranks,
         stop=Stop(follows=rank > 0),
-        unreachable_references=unreachable,
+        unreachable_references=unreachable.count,
         code=code,
         began=began,
     )
-
-
-def _unreachable_references(data: PreparedData, limit: LengthLimit) -> int:
-    sources, targets = (
-        torch.tensor(pc.list_value_length(data.test.data[f"{side}_ids"]).to_pylist()) for side in ("source", "target")
-    )
-    return int((targets > limit(sources)).sum())

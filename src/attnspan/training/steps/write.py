@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -84,6 +85,7 @@ def _summary(tested: Tested) -> dict[str, Any]:
         f"best_validation_{config['selection_metric']}": value,
         "test": total_scores(tested.records),
         "references_over_limit": prepared.unreachable_references,
+        "length_limit": asdict(prepared.module.decoding.limit),
         **_data_facts(prepared.data),
         **{
             f"{part}_seconds": round(getattr(cost, f"{part}_seconds"), 2)
@@ -110,6 +112,8 @@ def _data_facts(data: PreparedData) -> dict[str, Any]:
         "overlap": data.overlap,
         "examples": {split: getattr(data, split).num_rows for split in SPLITS},
         "training_lengths": list(data.training_lengths),
+        "training_target_lengths": list(data.training_target_lengths),
+        "training_target_ratio": data.training_target_ratio,
         "data_fingerprint": data.fingerprint,
         "test_fingerprint": data.test_fingerprint,
     }

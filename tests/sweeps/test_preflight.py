@@ -1,0 +1,55 @@
+"""What a sweep finds out about its runs before the first starts; the check runs in this process."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from attnspan.errors import InputError
+from attnspan.sweeps import plan, preflight
+from tests.conftest import TINY, Compose
+
+
+def check_here(arguments: list[str], *, input: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """``subprocess.run`` without a process."""
+    output = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(output):
+        patch.setattr(sys, "stdin", io.StringIO(input))
+        preflight.main()
+    return subprocess.CompletedProcess(arguments, 0, stdout=output.getvalue(), stderr="")
+
+
+def planned(composed: Compose, runs: Path, *overrides: str) -> str:
+    """What a sweep of two seeds prints before it starts."""
+    words = [[*overrides, f"seed={seed}"] for seed in (1, 2)]
+    configs = [composed(*TINY, f"runs_dir={runs}", *each) for each in words]
+    printed = io.StringIO()
+    console = Console(file=printed, width=80)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preflight, "subprocess", SimpleNamespace(run=check_here))
+        plan.make_plan(configs, words, config_directory=None, n_jobs=1, console=console)
+    return printed.getvalue()
+
+
+def test_references_of_test_out_of_reach_are_said_once(composed: Compose, tmp_path: Path) -> None:
+    assert planned(composed, tmp_path) == "preparing data: reverse\n"
+    # 48 examples of 2 to 9 tokens, six of each length
+    assert planned(composed, tmp_path, "decoding.limit.ratio=0", "decoding.limit.margin=6").splitlines() == [
+        "preparing data: reverse",
+        "reverse: test: 18 of 48 references are longer than a hypothesis may become, 0 * source tokens + 6 "
+        "(decoding.limit); decoding.limit.margin=9 reaches them all",
+    ]
+
+
+def test_references_of_validation_out_of_reach_stop_the_sweep(composed: Compose, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^validation: \d+ of 40 .*decoding\.limit\.margin=6 reaches them all$"):
+        planned(composed, tmp_path, "decoding.limit.ratio=0", "decoding.limit.margin=5")
+    assert not list(tmp_path.iterdir())
