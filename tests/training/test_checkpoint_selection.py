@@ -115,8 +115,9 @@ def test_an_unknown_symbol_is_an_edit() -> None:
     """References 4 3 and 4 5, both answered by 4 3: to say <unk> is wrong for what is unknown too."""
     rows = {"id": ["a", "b"], "source": ["x", "x"], "source_ids": [[4], [4]], "target": ["t new", "t k"]}
     test = Dataset.from_dict(rows | {"target_ids": [[4, 3], [4, 5]]})
-    prepared: Any = SimpleNamespace(test=test, target_tokenizer=SimpleNamespace(decode=str))
-    recorder = Recorder(prepared=prepared, config={"arm": "plain", "data_name": "d", "seed": 1}, run_id="r")
+    tokenizer: Any = SimpleNamespace(decode=str)
+    run = {"run_id": "r", "arm": "plain", "data": "d", "seed": 1}
+    recorder = Recorder(test=test, target_tokenizer=tokenizer, run=run)
     found = hypotheses(torch.tensor([[4, 3], [4, 3]]))
     exact = is_exact(found, torch.tensor([[4, 3, 2], [4, 5, 2]]))
     tested = lit.TestOutput(nll=torch.ones(2), correct=torch.ones(2), weights=None, exact=exact, hypotheses=found)

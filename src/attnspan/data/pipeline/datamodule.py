@@ -1,4 +1,4 @@
-"""The prepared corpus as a Lightning data module."""
+"""Prepared data as Lightning data modules: one split that is decoded, and the three splits of a run."""
 
 from __future__ import annotations
 
@@ -7,14 +7,48 @@ from typing import Any
 
 import lightning
 import torch
+from datasets import Dataset
 from torch.utils.data import DataLoader
 
-from attnspan.data.corpora.base import SPLITS, TEST, TRAIN, VALIDATION
 from attnspan.data.pipeline.batches import Batch, EncodedSplit, TrainingLoader, make_loader, plan_batches
 from attnspan.data.pipeline.prepare import PreparedData
 
+_EVALUATION_KEY = "loader.evaluation_batch_tokens"
 
-class DataModule(lightning.LightningDataModule):
+
+class DecodedSplit(lightning.LightningDataModule):
+    """The loader of a split that is decoded."""
+
+    def __init__(
+        self, split: Dataset, *, evaluation_batch_tokens: int, workers: int, rank: int = 0, ranks: int = 1
+    ) -> None:
+        """Plan the batches; the arguments are those of :class:`DataModule`.
+
+        Raises:
+            InputError: a single example exceeds the budget.
+        """
+        super().__init__()
+        self._loading: dict[str, Any] = {"workers": workers, "pin_memory": torch.cuda.is_available()}
+        self._test = EncodedSplit(split, rank=rank, ranks=ranks)
+        self._test_batches = plan_batches(self._test, evaluation_batch_tokens, _EVALUATION_KEY)
+        self._decoded: Collection[int] = ()
+
+    def skip_decoded(self, rows: Collection[int]) -> None:
+        """Skip the batches whose ``rows`` are all decoded already; the other batches stay the same."""
+        self._decoded = rows
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Every example that is not decoded yet, sorted by length."""
+        batches = self._test_batches.in_order()
+        left = [rows for rows in batches if not all(int(row) in self._decoded for row in rows)]
+        return make_loader(self._test, left, **self._loading)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Transfer a batch asynchronously, which Lightning does for bare tensors only."""
+        return batch.to(device, non_blocking=True)
+
+
+class DataModule(DecodedSplit):
     """Loaders of the three splits of prepared data."""
 
     def __init__(
@@ -41,34 +75,19 @@ class DataModule(lightning.LightningDataModule):
         Raises:
             InputError: a single example exceeds its budget.
         """
-        super().__init__()
-        self.prepared = prepared
+        super().__init__(
+            prepared.test, evaluation_batch_tokens=evaluation_batch_tokens, workers=workers, rank=rank, ranks=ranks
+        )
         self._seed = seed
-        self._loading: dict[str, Any] = {"workers": workers, "pin_memory": torch.cuda.is_available()}
-        self._splits = {name: EncodedSplit(getattr(prepared, name), rank=rank, ranks=ranks) for name in SPLITS}
-        budgets = dict.fromkeys(SPLITS, (evaluation_batch_tokens, "loader.evaluation_batch_tokens"))
-        budgets[TRAIN] = (batch_tokens, "loader.batch_tokens")
-        self._batches = {name: plan_batches(self._splits[name], *budgets[name]) for name in SPLITS}
-        self._decoded: Collection[int] = ()
-
-    def skip_decoded(self, rows: Collection[int]) -> None:
-        """Skip the test batches whose ``rows`` are all decoded already; the other batches stay the same."""
-        self._decoded = rows
+        self._train = EncodedSplit(prepared.train, rank=rank, ranks=ranks)
+        self._train_batches = plan_batches(self._train, batch_tokens, "loader.batch_tokens")
+        self._validation = EncodedSplit(prepared.validation, rank=rank, ranks=ranks)
+        self._validation_batches = plan_batches(self._validation, evaluation_batch_tokens, _EVALUATION_KEY)
 
     def train_dataloader(self) -> TrainingLoader:
         """Training batches; resumable."""
-        return TrainingLoader(split=self._splits[TRAIN], batches=self._batches[TRAIN], seed=self._seed, **self._loading)
+        return TrainingLoader(split=self._train, batches=self._train_batches, seed=self._seed, **self._loading)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Every validation example once, sorted by length."""
-        return make_loader(self._splits[VALIDATION], self._batches[VALIDATION].in_order(), **self._loading)
-
-    def test_dataloader(self) -> DataLoader[Batch]:
-        """Every test example that is not decoded yet, sorted by length."""
-        batches = self._batches[TEST].in_order()
-        left = [rows for rows in batches if not all(int(row) in self._decoded for row in rows)]
-        return make_loader(self._splits[TEST], left, **self._loading)
-
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Transfer a batch asynchronously, which Lightning does for bare tensors only."""
-        return batch.to(device, non_blocking=True)
+        return make_loader(self._validation, self._validation_batches.in_order(), **self._loading)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -17,21 +18,26 @@ from attnspan.runs.layout import decoded_file
 from attnspan.training.callbacks.cost import Cost
 from attnspan.training.callbacks.recorder import Recorder
 from attnspan.training.distributed import rank
-from attnspan.training.steps.prepare import Prepared
+from attnspan.training.signals import Stop
 
 
 class DecodedCheckpoints(L.Callback):
     """Writes the records of the test so far, and stops the run between two batches when it is asked to.
 
     Args:
-        prepared: the run.
+        directory: of the run.
+        interval: seconds between two writes.
+        ranks: processes of the run.
+        stop: says whether the run is asked to stop.
         recorder: has the records.
         cost: has the seconds that they took.
     """
 
-    def __init__(self, *, prepared: Prepared, recorder: Recorder, cost: Cost) -> None:
-        self._directory, self._ranks, self._stop = prepared.directory, prepared.ranks, prepared.stop
-        self._interval = prepared.config["checkpoint_interval"]
+    def __init__(
+        self, *, directory: Path, interval: float, ranks: int, stop: Stop, recorder: Recorder, cost: Cost
+    ) -> None:
+        self._directory, self._ranks, self._stop = directory, ranks, stop
+        self._interval = interval
         self._recorder = recorder
         self._cost = cost
         self._saved_at = 0.0

@@ -7,14 +7,14 @@ from dataclasses import asdict
 from typing import Any
 
 import lightning as L
+from datasets import Dataset
 from torch import Tensor
 
 from attnspan.analysis.alignment import attention_columns
 from attnspan.data.alignment import GoldAlignment
 from attnspan.data.corpora.base import ALIGNMENT
 from attnspan.data.pipeline.batches import Batch
-from attnspan.data.pipeline.prepare import PreparedData
-from attnspan.data.tokenizer import UNK
+from attnspan.data.tokenizer import UNK, Tokenizer
 from attnspan.runs.records import Record, score_hypothesis
 from attnspan.training.distributed import gather
 from attnspan.training.lightning_module import TestOutput
@@ -27,14 +27,15 @@ class Recorder(L.Callback):
     """Makes a record of every test example.
 
     Args:
-        prepared: the corpus, for texts and tokens.
-        config: of the run.
-        run_id: of the run.
+        test: the examples.
+        target_tokenizer: of the hypotheses.
+        run: the columns that say which run it is: ``run_id``, ``arm``, ``data`` and ``seed``.
     """
 
-    def __init__(self, *, prepared: PreparedData, config: dict[str, Any], run_id: str) -> None:
-        self._prepared = prepared
-        self._run = {"run_id": run_id, "arm": config["arm"], "data": config["data_name"], "seed": config["seed"]}
+    def __init__(self, *, test: Dataset, target_tokenizer: Tokenizer, run: dict[str, Any]) -> None:
+        self._test = test
+        self._target_tokenizer = target_tokenizer
+        self._run = run
         self._records: dict[int, Record] = {}
         self.decoded_tokens = 0
 
@@ -70,7 +71,7 @@ class Recorder(L.Callback):
             return  # the other processes have all examples of this batch
         found = outputs.hypotheses
         rows = batch.index.tolist()
-        examples = self._prepared.test[rows]
+        examples = self._test[rows]
         columns = zip(
             rows,
             examples["id"],
@@ -102,7 +103,7 @@ class Recorder(L.Callback):
                 exact_match=exact,
                 truncated=cut,
                 source=source,
-                hypothesis=self._prepared.target_tokenizer.decode(hypothesis),
+                hypothesis=self._target_tokenizer.decode(hypothesis),
                 reference=target,
                 **score_hypothesis(hypothesis, reference),
                 **seen,

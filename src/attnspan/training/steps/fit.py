@@ -76,9 +76,8 @@ def fit(prepared: Prepared, *, tracker: WandbMirror | None, report: Callable[[St
         if tracker and resume_point:
             tracker.catch_up(resume_point.metrics_csv)
     metrics_csv, cost = MetricsCsv(directory), Cost(began=prepared.began)
-    recorder = Recorder(prepared=prepared.data, config=config, run_id=directory.name)
+    recorder, decoded_checkpoints = _callbacks_of_the_test(prepared, cost)
     metrics_csv_checkpoint = MetricsCsvCheckpoint(metrics_csv)
-    decoded_checkpoints = DecodedCheckpoints(prepared=prepared, recorder=recorder, cost=cost)
     checkpoints = Checkpoints(directory=directory, config=config, stop=prepared.stop)
     trackers = [tracker] if tracker else []
     trainer = make_trainer(
@@ -111,6 +110,20 @@ def fit(prepared: Prepared, *, tracker: WandbMirror | None, report: Callable[[St
         metrics_csv=metrics_csv,
         cost=cost,
         recorder=recorder,
+    )
+
+
+def _callbacks_of_the_test(prepared: Prepared, cost: Cost) -> tuple[Recorder, DecodedCheckpoints]:
+    config, directory = prepared.config, prepared.directory
+    run = {"run_id": directory.name, "arm": config["arm"], "data": config["data_name"], "seed": config["seed"]}
+    recorder = Recorder(test=prepared.data.test, target_tokenizer=prepared.data.target_tokenizer, run=run)
+    return recorder, DecodedCheckpoints(
+        directory=directory,
+        interval=config["checkpoint_interval"],
+        ranks=prepared.ranks,
+        stop=prepared.stop,
+        recorder=recorder,
+        cost=cost,
     )
 
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import lightning as L
+
+from attnspan.data.pipeline.datamodule import DecodedSplit
 from attnspan.runs.checkpoint_file import read_checkpoint
 from attnspan.runs.layout import BEST
 from attnspan.runs.records import Record
+from attnspan.training.callbacks.recorder import Recorder
 from attnspan.training.distributed import ending_together
+from attnspan.training.lightning_module import Seq2SeqModule
 from attnspan.training.steps.fit import Trained
 
 
@@ -37,9 +42,29 @@ def test(trained: Trained) -> Tested:
     prepared = trained.prepared
     best = read_checkpoint(prepared.directory / BEST)
     prepared.module.load_state_dict(best["state_dict"])
-    with ending_together(trained.trainer):
-        trained.trainer.test(prepared.module, datamodule=prepared.loaders, verbose=False)
-    records = trained.recorder.records() if prepared.rank == 0 else []
-    if prepared.rank == 0 and len(records) != prepared.data.test.num_rows:
-        raise RuntimeError(f"{len(records)} of {prepared.data.test.num_rows} test examples were decoded")
+    examples = prepared.data.test.num_rows
+    records = decode_split(trained.trainer, prepared.module, prepared.loaders, trained.recorder, examples=examples)
     return Tested(trained=trained, best_update=best["global_step"], records=records)
+
+
+def decode_split(
+    trainer: L.Trainer, module: Seq2SeqModule, split: DecodedSplit, recorder: Recorder, *, examples: int
+) -> list[Record]:
+    """Decode a split of so many ``examples``, for the test of a run and for an evaluation.
+
+    Returns:
+        The records of all examples, in the order of the split; nothing in processes other than the first.
+
+    Raises:
+        InputError: the data turns out to be damaged.
+        Interrupted: the run was asked to stop.
+        RuntimeError: an example was not decoded.
+    """
+    with ending_together(trainer):
+        trainer.test(module, datamodule=split, verbose=False)
+    if trainer.global_rank:
+        return []
+    records = recorder.records()
+    if len(records) != examples:
+        raise RuntimeError(f"{len(records)} of {examples} test examples were decoded")
+    return records
