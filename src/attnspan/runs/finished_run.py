@@ -60,7 +60,7 @@ def read_run(directory: Path) -> Run:
         InputError: it is not finished, or cannot be trusted; says why.
     """
     # Weights are not needed: they are large, and may not have been copied with the results.
-    if why := completeness.why_unfinished(directory, needed=rundir.RESULTS):
+    if why := completeness.why_unfinished(directory, weights=False):
         raise InputError(f"{directory}: is not finished ({why}{_last_state(directory)})")
     summary = read_json(directory / rundir.SUMMARY)
     for key in _NEEDED:

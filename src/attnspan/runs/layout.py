@@ -14,7 +14,10 @@
 ``tokenizers/``           ``source.json`` and ``target.json``
 ``checkpoints/``          ``best.ckpt``; ``last.ckpt``, ``previous.ckpt`` and ``tested-*.ckpt`` to resume from
 ``wandb/``                W&B's copy of the run; it is never read back
+``evaluations/``          evaluations of the finished run, ``<name>-<hash>/``
 ========================  ==========================================================================
+
+An evaluation has the same files, but for the curves, the tokenizers and the weights, which are those of its run.
 """
 
 from __future__ import annotations
@@ -51,8 +54,14 @@ RESULTS = (CONFIG, METRICS, RECORDS)
 """What a study reads of a run, with the summary."""
 NEEDED = (*RESULTS, BEST, *(f"{TOKENIZERS}/{side}.json" for side in ("source", "target")))
 """A run is finished if and only if its summary says so, and these files match its checksums."""
+EVALUATIONS = "evaluations"
+"""Directory of a run's evaluations."""
+EVALUATION_RESULTS = (CONFIG, RECORDS)
+"""The same for an evaluation."""
 FILES = "files"
 """The summary's key with the manifest of the files."""
+WEIGHTS = "weights"
+"""The key of an evaluation's summary with the sha256 of the weights that it decoded with."""
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -71,6 +80,23 @@ def read_config(directory: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds no config")
     return with_todays_names(content)
+
+
+def is_evaluation(directory: Path) -> bool:
+    """Whether ``directory`` is that of an evaluation, and not of a run."""
+    return directory.absolute().parent.name == EVALUATIONS
+
+
+def run_of(evaluation: Path) -> Path:
+    """The directory of the run that an evaluation belongs to."""
+    return evaluation.absolute().parents[1]
+
+
+def needed_files(directory: Path, *, weights: bool = True) -> tuple[str, ...]:
+    """The files that a finished run or evaluation has; without ``weights``, only those that a study reads."""
+    if is_evaluation(directory):
+        return EVALUATION_RESULTS
+    return NEEDED if weights else RESULTS
 
 
 def decoded_file(rank: int, ranks: int) -> str:

@@ -17,6 +17,7 @@ import pytest
 
 from attnspan.data.corpora.base import Corpus
 from attnspan.data.corpora.files import Files
+from attnspan.data.pipeline import cache as cache_module
 from attnspan.data.pipeline import prepare as prepare_module
 from attnspan.data.pipeline.prepare import PreparedData, prepare
 from attnspan.data.tokenizer import UNK, Tokenizer
@@ -168,14 +169,14 @@ def test_a_large_cache_is_opened_before_it_is_verified(tmp_path: Path, monkeypat
     path = tmp_path / whole.fingerprint / "train.arrow"
     content = path.read_bytes()
     path.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
-    read, begin = prepare_module.find_damage, threading.Event()
+    read, begin = cache_module.find_damage, threading.Event()
 
     def read_slowly(*where: Any, hashes: bool = True) -> str | None:
         assert not hashes or begin.wait(20)
         return read(*where, hashes=hashes)
 
-    monkeypatch.setattr(prepare_module, "find_damage", read_slowly)
-    monkeypatch.setattr(prepare_module, "VERIFICATION_WAIT", 0.01)
+    monkeypatch.setattr(cache_module, "find_damage", read_slowly)
+    monkeypatch.setattr(cache_module, "VERIFICATION_WAIT", 0.01)
     opened = prepare(reverse(), cache_dir=tmp_path)
     opened.check_integrity(wait=False)
     begin.set()

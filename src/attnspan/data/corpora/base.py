@@ -81,15 +81,18 @@ class Corpus(ABC):
     """
 
     @abstractmethod
-    def load(self, context: BuildContext) -> dict[str, Dataset]:
-        """Build the three splits, validated, as files in ``context.scratch``.
+    def load(self, context: BuildContext, splits: Sequence[str] = SPLITS) -> dict[str, Dataset]:
+        """Build ``splits``, validated, as files in ``context.scratch``.
 
         Raises:
             InputError: the user's data or settings are unusable.
         """
 
-    def identity(self) -> dict[str, Any]:
-        """Everything that determines the examples and tokens, as JSON. Corpora of equal identity share a cache."""
+    def identity(self, splits: Sequence[str] = SPLITS) -> dict[str, Any]:
+        """What determines the examples of ``splits`` and their tokens, as JSON.
+
+        Corpora of equal identity share a cache.
+        """
         return {"corpus": stable_name(f"{type(self).__module__}.{type(self).__qualname__}")} | {
             one.name: value
             for one in fields(self)
@@ -119,14 +122,16 @@ class Corpus(ABC):
         texts = (row[side] for row in read_rows(train) for side in sides)
         return Tokenizer.train(tokenization, texts, self.vocabulary_size, **options)
 
-    def check(self) -> None:
-        """Validate the fields.
+    def check(self, splits: Sequence[str] = SPLITS) -> None:
+        """Validate the fields, those about a split only for ``splits``.
 
         Raises:
             InputError: names the key.
         """
         try:
             self._check()
+            for split in splits:
+                self._check_split(split)
         except SettingError as error:
             raise InputError(f"data.{error}") from None
 
@@ -140,6 +145,9 @@ class Corpus(ABC):
                 raise SettingError(key, "is missing (a number of tokens, or null for no limit)")
             if limits[side] is not None:
                 check_counts(**{key: limits[side]})
+
+    def _check_split(self, split: str) -> None:  # noqa: B027 - a hook for subclasses
+        """Validate what the fields say about ``split``."""
 
 
 def check_choice(key: str, kind: str, value: object, known: Collection[str]) -> None:
@@ -172,13 +180,13 @@ class GeneratedCorpus(Corpus):
     def examples(self, split: str, lengths: Iterator[int]) -> Iterator[dict[str, Any]]:
         """Generate one example (``source``, ``target``, optionally ``alignment``) per source length, in tokens."""
 
-    def load(self, context: BuildContext) -> dict[str, Dataset]:
-        """Generate the three splits."""
+    def load(self, context: BuildContext, splits: Sequence[str] = SPLITS) -> dict[str, Dataset]:
+        """Generate ``splits``."""
         from attnspan.data.arrow import write_dataset
 
         links = [ALIGNMENT] if self.aligned and self.source_tokens == self.target_tokens == SYMBOLS else []
-        columns = {split: [*COLUMNS, *(links if split == TEST else [])] for split in SPLITS}
-        return {split: write_dataset(context.scratch / split, columns[split], self.rows(split)) for split in SPLITS}
+        columns = {split: [*COLUMNS, *(links if split == TEST else [])] for split in splits}
+        return {split: write_dataset(context.scratch / split, columns[split], self.rows(split)) for split in splits}
 
     def rows(self, split: str) -> Iterator[dict[str, Any]]:
         """The examples of ``split`` with their ids."""
@@ -231,6 +239,11 @@ class RandomSequences(GeneratedCorpus):
     def _check(self) -> None:
         super()._check()
         check_counts(symbols=self.symbols)
+
+
+def without_splits(identity: dict[str, Any]) -> dict[str, Any]:
+    """The identity without the fields that say where each split is."""
+    return {key: value for key, value in identity.items() if key not in SPLITS}
 
 
 def make_example_id(split: str, row: int, last: int | None = None) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from attnspan.checksums import sha256
 from attnspan.data.alignment import GoldAlignment
-from attnspan.data.corpora.base import ALIGNMENT, SIDES, SPLITS, TEST, BuildContext
+from attnspan.data.corpora.base import ALIGNMENT, SIDES, SPLITS, TEST, BuildContext, without_splits
 from attnspan.data.corpora.text import TextCorpus
 from attnspan.data.readers.table import Row, check_file, read_table
 from attnspan.data.tokenizer import SYMBOLS, count_symbols
@@ -36,10 +36,6 @@ class Files(TextCorpus):
 
     def _check(self) -> None:
         super()._check()
-        for split in SPLITS:
-            if not getattr(self, split):
-                raise SettingError(split, "is empty; give the path of a file")
-            check_file(self.file(split), f"data.{split}")
         if self.alignment is None:
             return
         for side, tokenization in self.tokenizations().items():
@@ -50,10 +46,15 @@ class Files(TextCorpus):
             problem = "cannot be combined with data.alignment, whose links are per row"
             raise InputError(f"data.concat={self.concat}: {problem}")
 
-    def identity(self) -> dict[str, Any]:
-        """The fields, with the hash of each file in place of its path."""
-        files = {split: {"ending": self.file(split).suffix, "sha256": sha256(self.file(split))} for split in SPLITS}
-        return super().identity() | files
+    def _check_split(self, split: str) -> None:
+        if not getattr(self, split):
+            raise SettingError(split, "is empty; give the path of a file")
+        check_file(self.file(split), f"data.{split}")
+
+    def identity(self, splits: Sequence[str] = SPLITS) -> dict[str, Any]:
+        """The fields, with the hash of each file of ``splits`` in place of the paths."""
+        files = {split: {"ending": self.file(split).suffix, "sha256": sha256(self.file(split))} for split in splits}
+        return without_splits(super().identity(splits)) | files
 
     def split_location(self, split: str) -> str:
         """The path of the file."""

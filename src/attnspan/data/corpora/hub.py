@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -64,16 +64,17 @@ class Hub(TextCorpus):
         if not self._is_local and not _HUB_NAME.fullmatch(str(self.path)):
             raise SettingError("path", f"{self.path}: no such directory, and not a valid name of a hub dataset")
         check_switches(streaming=self.streaming)
-        for split in SPLITS:
-            if self.streaming and "[" in (name := getattr(self, split)):
-                problem = f"'{name}' is a part of a split, which cannot be streamed; set data.streaming=false"
-                raise SettingError(split, problem)
         if self._is_local and self.folder is not None:
             self._check_folder(entry.name for entry in Path(self.path).iterdir() if entry.is_dir())
 
-    def identity(self) -> dict[str, Any]:
+    def _check_split(self, split: str) -> None:
+        if self.streaming and "[" in (name := getattr(self, split)):
+            problem = f"'{name}' is a part of a split, which cannot be streamed; set data.streaming=false"
+            raise SettingError(split, problem)
+
+    def identity(self, splits: Sequence[str] = SPLITS) -> dict[str, Any]:
         """The fields, with the hash of a local directory, or the commit to which the revision resolves now."""
-        identity = {key: value for key, value in super().identity().items() if key != "streaming"}
+        identity = {key: value for key, value in super().identity(splits).items() if key != "streaming"}
         if self._is_local:
             return identity | {"path": _hash_directory(Path(self.path)), "revision": None}
         return identity | {"revision": self._commit()}
@@ -82,7 +83,7 @@ class Hub(TextCorpus):
         """The dataset and its name for the split."""
         return f"{self.path} split '{getattr(self, split)}'"
 
-    def load(self, context: BuildContext) -> dict[str, Dataset]:
+    def load(self, context: BuildContext, splits: Sequence[str] = SPLITS) -> dict[str, Dataset]:
         """Download what is missing; read and validate all rows."""
         from huggingface_hub import constants
 
@@ -90,7 +91,7 @@ class Hub(TextCorpus):
             info = self._info()  # fails at once where `load_dataset` retries for half a minute
             if self.folder is not None:
                 self._check_folder(name.rfilename.rpartition("/")[0].partition("/")[0] for name in info.siblings)
-        return super().load(context)
+        return super().load(context, splits)
 
     def _check_folder(self, known: Iterable[str]) -> None:
         known = {name for name in known if name and not name.startswith(".")}

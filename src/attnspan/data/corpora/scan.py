@@ -23,7 +23,7 @@ The grammar has 20,910 commands of 1 to 9 words, of 1 to 48 actions, and each is
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -122,16 +122,16 @@ class Scan(Corpus):
     data_seed: int
     """Seed of the simple split and of the order of the examples. It is independent of the run's seed."""
 
-    def load(self, context: BuildContext) -> dict[str, Dataset]:
-        """Generate the three splits."""
+    def load(self, context: BuildContext, splits: Sequence[str] = SPLITS) -> dict[str, Dataset]:
+        """Generate ``splits``."""
         from attnspan.data.arrow import write_dataset
 
         links = [ALIGNMENT] if self.source_tokens == self.target_tokens == SYMBOLS else []
-        columns = {split: [*COLUMNS, *(links if split == TEST else [])] for split in SPLITS}
+        columns = {split: [*COLUMNS, *(links if split == TEST else [])] for split in splits}
         found = self.divided()
         return {
             split: write_dataset(context.scratch / split, columns[split], _rows(split, found[split]))
-            for split in SPLITS
+            for split in splits
         }  # fmt: skip
 
     def divided(self) -> Mapping[str, list[Command]]:

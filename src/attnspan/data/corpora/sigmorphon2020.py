@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,6 @@ class Sigmorphon2020(Files):
             raise SettingError("language", f"{what}; {nearest(str(self.language), known)}")
         super()._check()
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self, splits: Sequence[str] = SPLITS) -> dict[str, Any]:
         """That of the files; the directory does not matter."""
-        return {key: value for key, value in super().identity().items() if key != "root"}
+        return {key: value for key, value in super().identity(splits).items() if key != "root"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -78,13 +78,13 @@ class TextCorpus(Corpus):
     def check_row(self, texts: dict[str, str], location: str) -> None:
         """Validate the texts of one row further and raise :class:`BadRowError`; a hook for subclasses."""
 
-    def load(self, context: BuildContext) -> dict[str, Dataset]:
+    def load(self, context: BuildContext, splits: Sequence[str] = SPLITS) -> dict[str, Dataset]:
         """Read all rows and build the examples."""
         from attnspan.data.arrow import write_dataset
 
-        columns = {split: ["id", *self.columns_of(split)] for split in SPLITS}
-        rows = {split: self._examples(split, context) for split in SPLITS}
-        return {split: write_dataset(context.scratch / split, columns[split], rows[split]) for split in SPLITS}
+        columns = {split: ["id", *self.columns_of(split)] for split in splits}
+        rows = {split: self._examples(split, context) for split in splits}
+        return {split: write_dataset(context.scratch / split, columns[split], rows[split]) for split in splits}
 
     def handle_bad_row(self, split: str, error: BadRowError, context: BuildContext) -> None:
         """Count the row if ``on_bad_row`` is ``skip``; otherwise raise ``error``."""
