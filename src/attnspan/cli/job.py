@@ -8,7 +8,8 @@ from pathlib import Path
 
 from attnspan.cli.single_run import run, run_command
 from attnspan.runs.completeness import is_finished
-from attnspan.runs.layout import JOB
+from attnspan.runs.layout import JOB, OWN_CODE
+from attnspan.runs.own_code import use_kept_code
 from attnspan.runs.provenance import code_state
 from attnspan.sweeps.job import read_job, remove_job
 
@@ -24,6 +25,8 @@ def _run(directory: Path) -> None:
         now = code_state()
         if now["code"] != job.code.get("code"):
             print(f"the code changed since this sweep was launched: from {_words(job.code)} to {_words(now)}")
+        if changed := use_kept_code(job.config, directory):
+            print(f"changed since this sweep was launched: {', '.join(changed)}; the run uses {directory / OWN_CODE}")
         run(dict(job.config), job.command)
     else:  # another sweep's process has finished the run
         print(f"{directory}: finished before, skipped")

@@ -15,6 +15,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from attnspan.config.schema import check_settings
 from attnspan.errors import InputError, nearest
 from attnspan.runs.former_names import FORMER_KEYS
+from attnspan.runs.layout import OWN_CODE
+from attnspan.runs.own_code import own_code
 
 
 def conf_directory() -> Path:
@@ -44,7 +46,7 @@ def plain_config(composed: DictConfig, choices: Any) -> dict[str, Any]:
         choices: ``hydra.runtime.choices``, the file that was chosen in each group.
 
     Returns:
-        Plain dicts, lists, strings and numbers, with ``arm`` and ``data_name``.
+        Plain dicts, lists, strings and numbers, with ``arm`` and ``data_name``, and ``own_code`` where it names any.
 
     Raises:
         InputError: a value is missing, or is not what it must be.
@@ -65,6 +67,8 @@ def plain_config(composed: DictConfig, choices: Any) -> dict[str, Any]:
     _space_validations_evenly(config["trainer"])
     for key in ("runs_dir", "cache_dir"):
         config[key] = str(Path(config[key]).expanduser())
+    if own := own_code(config):
+        config[OWN_CODE] = own
     return config
 
 

@@ -10,7 +10,7 @@ import difflib
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from hydra.errors import InstantiationException
@@ -18,6 +18,7 @@ from hydra.utils import get_class, instantiate
 
 from attnspan.data.corpora.base import Corpus
 from attnspan.errors import InputError, SettingError, first_line, nearest
+from attnspan.runs.stable_name import class_paths
 
 if TYPE_CHECKING:  # torch takes seconds to load, and a corpus does not need it
     from torch import Tensor
@@ -142,7 +143,7 @@ def refuse_foreign_targets(node: Any, trusted: tuple[str, ...]) -> None:
     Raises:
         InputError: names the target.
     """
-    for target in _targets(node):
+    for target in class_paths(node):
         if target in _CELLS:
             continue
         package = target.partition(".")[0]
@@ -157,13 +158,6 @@ def refuse_foreign_targets(node: Any, trusted: tuple[str, ...]) -> None:
             f"the run's config builds '{target}', and only classes of {', '.join(trusted)} are trusted; "
             f"if you know what it is: load_run(directory, trusted=('{package}',))"
         )
-
-
-def _targets(node: Any) -> Iterator[str]:
-    if isinstance(node, dict) and "_target_" in node:
-        yield node["_target_"]
-    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
-        yield from _targets(child)
 
 
 def _missing_name(path: str) -> str | None:

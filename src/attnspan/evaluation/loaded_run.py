@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import shlex
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,8 @@ from attnspan.models.decoding.length_limit import LengthLimit
 from attnspan.models.decoding.strategy import DecodingStrategy, Hypotheses, Specials
 from attnspan.models.seq2seq import Seq2Seq
 from attnspan.runs.checkpoint_file import read_checkpoint
-from attnspan.runs.layout import BEST, CONFIG, TOKENIZERS, read_config
+from attnspan.runs.layout import BEST, CONFIG, OWN_CODE, TOKENIZERS, read_config
+from attnspan.runs.own_code import changed_code
 
 SPECIALS = Specials(pad=PAD, bos=BOS, eos=EOS)
 
@@ -123,8 +126,8 @@ def load_run(directory: str | Path, *, trusted: Sequence[str] = ()) -> LoadedRun
     attnspan and of the packages in ``trusted``, such as that of your own arm.
 
     Raises:
-        InputError: the directory has no run, its checkpoint is damaged or does not fit its config, or the config names
-            a class that is not trusted.
+        InputError: the directory has no run, its checkpoint is damaged or does not fit its config, the config names a
+            class that is not trusted, or a trusted class is no longer what the run was computed with.
     """
     directory = Path(directory)
     config = read_config(directory)
@@ -132,6 +135,7 @@ def load_run(directory: str | Path, *, trusted: Sequence[str] = ()) -> LoadedRun
     if len(parts) < 4 or "model" not in config:
         raise InputError(f"{directory}: its config does not have all of rnn, encoder, decoder, decoding and model")
     refuse_foreign_targets(parts, ("attnspan", *trusted))
+    _refuse_other_code(directory, parts, config.get(OWN_CODE))
     source = Tokenizer.load(directory / TOKENIZERS / "source.json")
     target = Tokenizer.load(directory / TOKENIZERS / "target.json")
     model = assemble_model(config, source_vocabulary_size=len(source), target_vocabulary_size=len(target))
@@ -149,3 +153,14 @@ def load_run(directory: str | Path, *, trusted: Sequence[str] = ()) -> LoadedRun
     return LoadedRun(
         config=config, model=model.eval(), decoding=decoding, source_tokenizer=source, target_tokenizer=target
     )
+
+
+def _refuse_other_code(directory: Path, parts: list[Any], expected: Mapping[str, str] | None) -> None:
+    changed = ", ".join(changed_code(parts, expected or {}))
+    if changed and expected is None:
+        warnings.warn(f"{directory}: the run does not say with which {changed} it was computed", stacklevel=3)
+    elif changed:
+        raise InputError(
+            f"{directory}: {changed} changed since the run was computed, and its weights belong to the old code; start "
+            f"Python with PYTHONPATH={shlex.quote(str(directory / OWN_CODE))}, where the run keeps its copy"
+        )

@@ -12,6 +12,7 @@
 ``job.yaml``              the job of an unfinished run of a sweep, see :mod:`attnspan.sweeps.job`
 ``run.log``               what the run printed, when a sweep started it
 ``tokenizers/``           ``source.json`` and ``target.json``
+``own_code/``             the user's own code that the config names, see :mod:`attnspan.runs.own_code`; not of every run
 ``checkpoints/``          ``best.ckpt``; ``last.ckpt``, ``previous.ckpt`` and ``tested-*.ckpt`` to resume from
 ``wandb/``                W&B's copy of the run; it is never read back
 ``evaluations/``          evaluations of the finished run, ``<name>-<hash>/``
@@ -41,6 +42,8 @@ JOB = "job.yaml"
 LOG = "run.log"
 LOCK = ".lock"
 TOKENIZERS = "tokenizers"
+OWN_CODE = "own_code"
+"""The directory of the copies, and the config's key with their hashes."""
 CHECKPOINTS = "checkpoints"
 BEST = "checkpoints/best.ckpt"
 LAST = "checkpoints/last.ckpt"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 RENAMED: dict[str, str] = {}
@@ -34,3 +34,14 @@ def rename_classes(node: Any, rename: Callable[[str], str]) -> Any:
         key: rename(value) if key == "_target_" and isinstance(value, str) else rename_classes(value, rename)
         for key, value in node.items()
     }
+
+
+def class_paths(node: Any) -> Iterator[str]:
+    """The dotted path of every class or function that a config names, at any depth."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield str(node["_target_"])
+        if str(node.get("_target_")).startswith("hydra.utils.") and "path" in node:  # as hydra.utils.get_method
+            yield str(node["path"])
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list | tuple) else ():
+        yield from class_paths(child)

@@ -1,7 +1,7 @@
 """A job: one run of a sweep, as it was when the sweep was launched.
 
-``job.yaml`` in the run directory holds its command, code and config until the run is finished. The run's process reads
-them from there, so no file that is edited meanwhile can change the run.
+``job.yaml`` in the run directory holds its command, code and config until the run is finished, and ``own_code/`` holds
+the user's source files. The run's process reads them there, so no file that is edited meanwhile can change the run.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import yaml
 from attnspan.errors import InputError
 from attnspan.files import write_text
 from attnspan.runs.layout import JOB, LOG
+from attnspan.runs.own_code import keep_own_code
 from attnspan.runs.status import (
     FAILED,
     FINISHED,
@@ -106,7 +107,8 @@ class Job:
         return status
 
     def write(self) -> None:
-        """Write ``job.yaml``; raises InputError if it cannot be written."""
+        """Write ``job.yaml``, and a copy of the user's own code that the run needs; raises InputError if it cannot."""
+        keep_own_code(self.config, self.directory)
         content = {"command": self.command, "code": dict(self.code), "config": dict(self.config)}
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         write_text(self.directory / JOB, text, durable=False)

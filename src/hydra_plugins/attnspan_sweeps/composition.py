@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 def compose_jobs(
     context: HydraContext, config: DictConfig, job_overrides: Sequence[Sequence[str]]
 ) -> list[dict[str, Any]]:
-    """Compose and check every job. A config file is read once; later edits of it have no effect.
+    """Compose and check every job. A file is read once, a config or a user's own code; later edits have no effect.
 
     Raises:
         InputError: one line with everything that is wrong.
@@ -25,7 +25,9 @@ def compose_jobs(
 
     from attnspan.config.compose import explain, plain_config
     from attnspan.errors import InputError
+    from attnspan.runs.own_code import freeze_own_code
 
+    freeze_own_code()
     loader: Any = context.config_loader
     if not isinstance(loader.repository, _FrozenConfigs):
         loader.repository = _FrozenConfigs(loader.repository)

@@ -157,8 +157,12 @@ class OptunaSweeper(Sweeper):
 
     def _id(self, plan: Plan, space: Space) -> str:
         """Hash what can change the trials: the space, the sampler, its seed, and one run for what all runs share."""
+        from attnspan.runs.own_code import own_code
+
         values = {key: asdict(part) for key, part in space.items()}
-        content = [plan.jobs[0].directory.name, values, self.sampler, self.seed]
+        content: list[Any] = [plan.jobs[0].directory.name, values, self.sampler, self.seed]
+        if own := own_code(self.sampler):
+            content.append(own)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 

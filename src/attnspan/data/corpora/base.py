@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from attnspan.data.alignment import to_pharaoh
 from attnspan.data.tokenizer import SYMBOLS, TOKENIZATIONS, Tokenizer
 from attnspan.errors import BadRowError, InputError, SettingError, check_counts, nearest
+from attnspan.runs.layout import OWN_CODE
+from attnspan.runs.own_code import code_of
 from attnspan.runs.stable_name import stable_name
 
 if TYPE_CHECKING:
@@ -93,7 +95,9 @@ class Corpus(ABC):
 
         Corpora of equal identity share a cache.
         """
-        return {"corpus": stable_name(f"{type(self).__module__}.{type(self).__qualname__}")} | {
+        path = f"{type(self).__module__}.{type(self).__qualname__}"
+        own = code_of([path])  # of a user's class: what it makes of the same settings may change
+        return {"corpus": stable_name(path), **({OWN_CODE: own} if own else {})} | {
             one.name: value
             for one in fields(self)
             if (value := getattr(self, one.name)) != one.default or not one.metadata.get("option")

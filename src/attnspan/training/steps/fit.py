@@ -13,6 +13,7 @@ import yaml
 from attnspan.analysis.bins import Bins, make_bins
 from attnspan.files import write_text
 from attnspan.runs.layout import CONFIG, TOKENIZERS
+from attnspan.runs.own_code import keep_own_code
 from attnspan.runs.status import PREPARING, Status
 from attnspan.tracking.run_logger import WandbMirror
 from attnspan.training.callbacks.checkpoints import Checkpoints
@@ -138,6 +139,7 @@ def _train(prepared: Prepared, trainer: L.Trainer, resume_point: ResumePoint | N
 def _begin_directory(prepared: Prepared, resume_point: ResumePoint | None, report: Callable[[Status], None]) -> None:
     """Make the directory what it is at the start of an attempt."""
     config, directory = prepared.config, prepared.directory
+    keep_own_code(config, directory)
     clear_results(directory, resumes=resume_point is not None, rerun=config["rerun"])
     if resume_point:
         resume_point.restore_best(directory, prepared.log)

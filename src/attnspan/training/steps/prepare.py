@@ -16,6 +16,9 @@ from attnspan.config.instantiate import check_optimizer
 from attnspan.data.pipeline.datamodule import DataModule
 from attnspan.data.pipeline.prepare import PreparedData
 from attnspan.data.pipeline.reachable import check_references
+from attnspan.errors import InputError
+from attnspan.runs.layout import OWN_CODE
+from attnspan.runs.own_code import changed_code
 from attnspan.runs.provenance import code_state
 from attnspan.training.lightning_module import Seq2SeqModule, assemble_module
 from attnspan.training.machine import set_up_machine
@@ -66,12 +69,15 @@ def prepare(
     Raises:
         InputError: the directory holds another run, the config does not fit, or validation has references that are
             longer than a hypothesis may become.
+        InputError: the directory holds another run, the config does not fit, or the user's own code changes meanwhile.
     """
     began = time.monotonic()
     claim(directory, config, data_fingerprint=data.fingerprint)
     code = code_state()
     set_up_machine(config)
     module = assemble_module(config, data)
+    if changed := changed_code(config, config.get(OWN_CODE) or {}):  # it would train under the id of the old code
+        raise InputError(f"{', '.join(changed)} changed while the run was starting; give the command again")
     check_optimizer(config, module.parameters())
     trainer = make_trainer(config, logger=False)
     rank, ranks = trainer.global_rank, trainer.world_size

@@ -17,6 +17,7 @@ from attnspan.files import write_json
 from attnspan.kernels.backend import backend_of
 from attnspan.runs.attention_maps import write_attention_maps
 from attnspan.runs.layout import ATTENTION, FILES, NEEDED, RECORDS, SUMMARY
+from attnspan.runs.own_code import kept_files
 from attnspan.runs.records import write_records
 from attnspan.runs.summary import total_scores
 from attnspan.training.callbacks.cost import parameter_count, peak_memory_mb
@@ -42,7 +43,8 @@ def write(tested: Tested) -> dict[str, Any]:
     write_records(directory / RECORDS, tested.records)
     _write_attention(prepared)
     tested.trained.metrics_csv.make_durable()
-    files = [*NEEDED, *([ATTENTION] if (directory / ATTENTION).exists() else [])]
+    attention = [ATTENTION] if (directory / ATTENTION).exists() else []
+    files = [*NEEDED, *attention, *kept_files(prepared.config, directory)]
     summary = _summary(tested) | {FILES: make_manifest(directory, files)}
     write_json(directory / SUMMARY, summary)
     remove_spare_checkpoints(directory)
