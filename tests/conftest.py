@@ -71,6 +71,7 @@ SLOW = (
     "sweeps/test_frozen_jobs.py",
     "tracking/test_sweeps.py",
     "sweeps/test_overview.py",
+    "cli/test_evaluate.py",
     "test_wheel.py",
 )
 """Files that start processes or train many runs, the longest first; ``-m "not slow"`` leaves them out."""

@@ -20,8 +20,8 @@ from attnspan.errors import AlreadyRunningError, InputError, NotFiniteError, is_
 from attnspan.training.distributed import rank
 
 
-def run_command(body: Callable[[], None]) -> None:
-    """Run a command. Input errors become one line on standard error, and an exit code.
+def run_command(body: Callable[[], None], *, name: str = "attnspan-train") -> None:
+    """Run the command ``name``. Input errors become one line on standard error, and an exit code.
 
     Only rank 0 prints, and what it prints is lost if nobody reads it any more (``| head``).
     """
@@ -37,13 +37,13 @@ def run_command(body: Callable[[], None]) -> None:
         except (InputError, HydraException, OmegaConfBaseException, OSError) as error:
             if os.environ.get("ATTNSPAN_TRACEBACK"):  # for developers
                 raise
-            sys.exit(print_error(error))
+            sys.exit(print_error(error, name=name))
         except KeyboardInterrupt:
-            print("attnspan-train: interrupted; the same command resumes what is not finished", file=sys.stderr)
+            print(f"{name}: interrupted; the same command resumes what is not finished", file=sys.stderr)
             sys.exit(130)
 
 
-def print_error(error: Exception) -> int:
+def print_error(error: Exception, *, name: str = "attnspan-train") -> int:
     """Print one line, and return the exit code."""
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         message = explain(error)
@@ -51,7 +51,7 @@ def print_error(error: Exception) -> int:
         message = f"{error.filename}: {error.strerror}"
     else:
         message = str(error)
-    print(f"attnspan-train: {message}", file=sys.stderr)
+    print(f"{name}: {message}", file=sys.stderr)
     return AlreadyRunningError.EXIT_CODE if isinstance(error, AlreadyRunningError) else 2
 
 

@@ -47,6 +47,12 @@ class Run:
         return str(self.summary["run_id"])
 
     @property
+    def evaluation(self) -> str | None:
+        """The name of the evaluation; None for the test of the run itself."""
+        asked = self.summary.get("evaluation")
+        return str(asked["name"]) if isinstance(asked, dict) else None
+
+    @property
     def training_lengths(self) -> tuple[int, int]:
         """The shortest and the longest source in training, in tokens."""
         shortest, longest = self.summary["training_lengths"]

@@ -109,12 +109,17 @@ def make_plan(
         complaints.append(str(error))
     if complaints:
         raise InputError("; ".join(dict.fromkeys(complaints)))
+    return Plan(jobs=list(jobs.values()), settings=configs[0], n_jobs=jobs_at_once(configs, n_jobs, console))
+
+
+def jobs_at_once(configs: Sequence[dict[str, Any]], n_jobs: int | None, console: Console) -> int:
+    """``n_jobs``, or as many as the cores allow if that is None or more; 1 on a GPU if it is None."""
     most = min(_side_by_side(config) for config in configs)
     if n_jobs is not None and n_jobs > most and not _may_use_gpu(configs[0]):
         words = f"n_jobs={n_jobs}: only {most} at once, which keep all cores of this machine busy"
         console.print(words, highlight=False)
         n_jobs = most
-    return Plan(jobs=list(jobs.values()), settings=configs[0], n_jobs=n_jobs or most)
+    return n_jobs or most
 
 
 def job_for(

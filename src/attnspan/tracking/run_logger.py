@@ -21,7 +21,7 @@ import csv
 import io
 import os
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,12 @@ from lightning.pytorch.utilities import rank_zero_only
 from attnspan.config.identity import CHANGES_NOTHING, flatten
 from attnspan.config.schema import DISABLED
 from attnspan.errors import reason_of
+from attnspan.runs.layout import run_of
 from attnspan.tracking.session import BY_LENGTH, UPDATE, VARIANT, logged_until, session
 
 _CURVES = ("train", "validation", "validation_loss", "validation_accuracy", "machine")
+EVALUATION = "evaluation"
+"""The job type of an evaluation."""
 _LONGEST_TAG = 64
 """Characters, by W&B's rule."""
 
@@ -114,14 +117,63 @@ def wandb_run(
 
     ``config`` is resolved, ``command`` reproduces the run, and ``log`` takes lines for people.
     """
-    settings = config["logger"]["wandb"]
+    # The agent of a W&B sweep has chosen the id of its run already, and waits for that run.
+    run_id = os.environ.get("WANDB_RUN_ID", directory.name) if os.environ.get("WANDB_SWEEP_ID") else directory.name
+    arm, data, seed = config["arm"], config["data_name"], config["seed"]
+    with _mirror(
+        config,
+        directory,
+        log=log,
+        run_id=run_id,
+        job_type=arm,
+        name=f"{arm} {data} seed {seed}",
+        tags=(arm, data),
+        notes=command,
+        config={"run_id": directory.name, VARIANT: _variant(arm, command), **flatten(config)},
+    ) as mirror:
+        yield mirror
+
+
+@contextmanager
+def wandb_evaluation(
+    config: dict[str, Any], directory: Path, *, command: str, log: Callable[[str], None]
+) -> Iterator[WandbMirror | None]:
+    """As :func:`wandb_run`, for an evaluation: a W&B run of its own, of job type ``evaluation``, in its run's group.
+
+    Its config has no ``data_name`` at the top, by which dashboards find the runs of a study.
+    """
+    run, arm, seed, asked = run_of(directory).name, config["arm"], config["seed"], config["evaluation"]
+    flat = {key: value for key, value in flatten(config).items() if key != "data_name"}
+    with _mirror(
+        config,
+        directory,
+        log=log,
+        run_id=f"{run}-{directory.name.rpartition('-')[2]}",
+        job_type=EVALUATION,
+        name=f"{arm} {asked['data_name']} seed {seed}, {directory.name}",
+        tags=(EVALUATION, arm, asked["data_name"]),
+        notes=command,
+        config={"run_id": run, VARIANT: f"{arm} {asked['name']}", **flat},
+    ) as mirror:
+        yield mirror
+
+
+@contextmanager
+def _mirror(
+    resolved: dict[str, Any],
+    directory: Path,
+    *,
+    log: Callable[[str], None],
+    run_id: str,
+    tags: Iterable[str],
+    **of_run: Any,
+) -> Iterator[WandbMirror | None]:
+    """The mirror of a W&B run, or None where W&B is disabled in ``resolved``, the config; ``of_run`` goes to W&B."""
+    settings = resolved["logger"]["wandb"]
     if settings["mode"] == DISABLED:
         yield None
         return
-    # The agent of a W&B sweep has chosen the id of its run already, and waits for that run.
-    run_id = os.environ.get("WANDB_RUN_ID", directory.name) if os.environ.get("WANDB_SWEEP_ID") else directory.name
     logged = logged_until(directory, run_id)
-    arm, data, seed = config["arm"], config["data_name"], config["seed"]
     with session(
         directory,
         mode=settings["mode"],
@@ -129,12 +181,9 @@ def wandb_run(
         log=log,
         project=settings["project"],
         entity=settings["entity"],
-        group=config["study"],
-        job_type=arm,
-        name=f"{arm} {data} seed {seed}",
-        tags=[tag[:_LONGEST_TAG] for tag in dict.fromkeys((arm, data))],
-        notes=command,
-        config={"run_id": directory.name, VARIANT: _variant(arm, command), **flatten(config)},
+        group=resolved["study"],
+        tags=[tag[:_LONGEST_TAG] for tag in dict.fromkeys(tags)],
+        **of_run,
     ) as run:
         if logged:
             run.summary["failure"] = None  # from an earlier attempt

@@ -163,10 +163,19 @@ def assemble_module(config: dict[str, Any], prepared: PreparedData) -> Seq2SeqMo
         source_vocabulary_size=len(prepared.source_tokenizer),
         target_vocabulary_size=len(prepared.target_tokenizer),
     )
+    return make_module(config, model, decoding=build_decoding(config, limit=limit_of_training(prepared)))
+
+
+def make_module(config: dict[str, Any], model: Seq2Seq, *, decoding: DecodingStrategy) -> Seq2SeqModule:
+    """Make the module that trains and tests ``model``.
+
+    Raises:
+        InputError: a setting is refused.
+    """
     parts = {key: build(config, key) for key in ("optimizer", "schedule")}
     return Seq2SeqModule(
         model=model,
-        decoding=build_decoding(config, limit=limit_of_training(prepared)),
+        decoding=decoding,
         label_smoothing=config["label_smoothing"],
         decode_in_validation=config["selection_metric"] == SEQUENCE_ERROR_RATE,
         **parts,

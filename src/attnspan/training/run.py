@@ -83,7 +83,7 @@ def _lead(prepared: Prepared, report: Callable[[Status], None]) -> dict[str, Any
             remove_partial_files(directory)  # it may have been killed before its last status
             log("finished meanwhile, skipped")
             return read_json(directory / SUMMARY)
-        stack.enter_context(_final_status(report_and_write, log))
+        stack.enter_context(final_status(report_and_write, log))
         stack.enter_context(prepared.stop.listening())
         tracker = stack.enter_context(wandb_run(config, directory, command=prepared.command, log=log))
         summary = write(test(fit(prepared, tracker=tracker, report=report_and_write)))
@@ -93,7 +93,7 @@ def _lead(prepared: Prepared, report: Callable[[Status], None]) -> dict[str, Any
 
 
 @contextmanager
-def _final_status(report: Callable[[Status], None], log: Callable[[str], None]) -> Iterator[None]:
+def final_status(report: Callable[[Status], None], log: Callable[[str], None]) -> Iterator[None]:
     """Write how the run ended."""
     began = time.monotonic()
 

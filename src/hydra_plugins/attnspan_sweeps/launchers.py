@@ -53,16 +53,26 @@ class SweepLauncher(Launcher):
             SystemExit: a job did not finish.
         """
         from attnspan.cli.console import open_console
-        from attnspan.sweeps.outcomes import print_outcomes
         from attnspan.sweeps.plan import print_plan
-        from attnspan.sweeps.queue import enqueue, queue_heartbeats, resolve_outcomes, write_list
 
         console = open_console(wide=True)
         plan = self.plan(job_overrides, console)
         done = [JobReturn(status=JobStatus.COMPLETED, _return_value=None)] * len(job_overrides)
         if plan.settings["dry_run"]:
             print_plan(console, plan)
-            return done
+        else:
+            self.carry_out(plan, console)
+        return done
+
+    def carry_out(self, plan: Plan, console: Console) -> None:
+        """Queue the jobs, run them, and print how they ended and what to do next.
+
+        Raises:
+            SystemExit: a job did not finish.
+        """
+        from attnspan.sweeps.outcomes import print_outcomes
+        from attnspan.sweeps.queue import enqueue, queue_heartbeats, resolve_outcomes, write_list
+
         write_list(plan.listed, plan.jobs)
         enqueue(plan.jobs, rerun=plan.settings["rerun"])
         try:
@@ -75,7 +85,6 @@ class SweepLauncher(Launcher):
             console.print(f"report: attnspan-report {runs} --out reports/{name}", highlight=False, soft_wrap=True)
         if not plan.is_done:
             raise SystemExit(1)
-        return done
 
     @abstractmethod
     def run(self, plan: Plan, console: Console) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from datasets import Dataset
 
 from attnspan.data.corpora.base import TEST, VALIDATION
 from attnspan.data.pipeline.prepare import PreparedData, token_counts
@@ -47,13 +48,14 @@ def check_references(data: PreparedData, limit: LengthLimit) -> Unreachable:
     Raises:
         InputError: references of validation are out of reach; names the key and the value to set.
     """
-    if (validation := _unreachable(data, VALIDATION, limit)).count:
+    if (validation := find_unreachable(data.validation, VALIDATION, limit)).count:
         raise InputError(str(validation))
-    return _unreachable(data, TEST, limit)
+    return find_unreachable(data.test, TEST, limit)
 
 
-def _unreachable(data: PreparedData, split: str, limit: LengthLimit) -> Unreachable:
-    sources, targets = (torch.from_numpy(token_counts(getattr(data, split), side)) for side in ("source", "target"))
+def find_unreachable(examples: Dataset, split: str, limit: LengthLimit) -> Unreachable:
+    """Find the references of the ``examples`` of a split that are out of reach; there may be none."""
+    sources, targets = (torch.from_numpy(token_counts(examples, side)) for side in ("source", "target"))
     missing = targets - limit(sources)
     return Unreachable(
         split=split,

@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning as L
 
+from attnspan.data.pipeline.evaluated_split import EvaluatedSplit
 from attnspan.data.pipeline.prepare import PreparedData
 
 
@@ -16,7 +17,7 @@ class DataCheck(L.Callback):
         prepared: the data.
     """
 
-    def __init__(self, prepared: PreparedData) -> None:
+    def __init__(self, prepared: PreparedData | EvaluatedSplit) -> None:
         self._prepared = prepared
 
     def on_train_batch_end(self, *_: Any) -> None:

@@ -12,7 +12,7 @@ import yaml
 
 from attnspan.analysis.bins import Bins, make_bins
 from attnspan.files import write_text
-from attnspan.runs.layout import CONFIG, TOKENIZERS
+from attnspan.runs.layout import CONFIG, EVALUATIONS, TOKENIZERS
 from attnspan.runs.own_code import keep_own_code
 from attnspan.runs.status import PREPARING, Status
 from attnspan.tracking.run_logger import WandbMirror
@@ -140,6 +140,11 @@ def _begin_directory(prepared: Prepared, resume_point: ResumePoint | None, repor
     """Make the directory what it is at the start of an attempt."""
     config, directory = prepared.config, prepared.directory
     keep_own_code(config, directory)
+    if config["rerun"] and (evaluations := [*(directory / EVALUATIONS).glob("*/")]):
+        prepared.log(
+            f"{directory / EVALUATIONS}: {len(evaluations)} evaluations stay; they are of the old weights, and count "
+            "again only if the new ones are the same bit for bit"
+        )
     clear_results(directory, resumes=resume_point is not None, rerun=config["rerun"])
     if resume_point:
         resume_point.restore_best(directory, prepared.log)

@@ -1,0 +1,188 @@
+"""One split of a corpus, tokenised by the tokenizers of a finished run, for its evaluation.
+
+The cache is the directory ``<cache_dir>/<fingerprint>/`` with ``prepared.json`` and ``examples.arrow``
+(:mod:`attnspan.data.pipeline.cache`). Runs with the same tokenizers share it. The other splits are not read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset
+
+from attnspan.checksums import sha256
+from attnspan.data.arrow import map_dataset, read_rows, silence_datasets, write_batches
+from attnspan.data.corpora.base import LIMITS_KEY, SIDES, BuildContext, Corpus
+from attnspan.data.pipeline.cache import FACTS, Damage, open_cache, refuse_damage, write_facts
+from attnspan.data.pipeline.prepare import FORMAT, hash_examples, tokenized, unknown_token_rates
+from attnspan.data.tokenizer import UNK, Tokenizer
+from attnspan.errors import InputError
+from attnspan.files import read_json
+
+_EXAMPLES = "examples.arrow"
+_RANGE = re.compile(r"(\d*)(-?)(\d*)", re.ASCII)
+_SHOWN = 5
+"""The most unknown symbols that a warning names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LengthRange:
+    """Numbers of source tokens, both ends included; None where an end is open."""
+
+    shortest: int | None
+    longest: int | None
+
+    @classmethod
+    def parse(cls, text: str) -> LengthRange:
+        """Parse ``61-120``, ``61-``, ``-60`` or ``60``.
+
+        Raises:
+            InputError: it is none of these, or no length is in it.
+        """
+        match = _RANGE.fullmatch(text)
+        if match is None or not (match[1] or match[3]):
+            raise InputError(f"length={text}: is not a range of source tokens, as in length=61-120, 61- or -60")
+        shortest, longest = (int(end) if end else None for end in (match[1], match[3] if match[2] else match[1]))
+        if longest == 0 or (shortest is not None and longest is not None and shortest > longest):
+            raise InputError(f"length={text}: has no length; the shorter one comes first, as in length=61-120")
+        return cls(shortest=shortest, longest=longest)
+
+    def __contains__(self, tokens: int) -> bool:
+        return (self.shortest is None or tokens >= self.shortest) and (self.longest is None or tokens <= self.longest)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluatedSplit:
+    """The examples of an evaluation, memory-mapped."""
+
+    name: str
+    """train, validation or test."""
+    examples: Dataset
+    facts: dict[str, Any]
+    """``dropped``, ``skipped``, ``test_fingerprint``, and ``unknown_symbols``: side to (symbol, count), most first."""
+    directory: Path
+    """Of the cache; its name is the sha256 of everything that determines the examples and their tokens."""
+    damage: Damage
+
+    @property
+    def fingerprint(self) -> str:
+        """The name of the cache."""
+        return self.directory.name
+
+    def check_integrity(self, *, wait: bool) -> None:
+        """See :func:`attnspan.data.pipeline.cache.refuse_damage`."""
+        refuse_damage(self.directory, self.damage, wait=wait)
+
+    def unknown_token_rates(self) -> dict[str, float]:
+        """Side to the fraction of its tokens that are ``<unk>``."""
+        return unknown_token_rates(self.examples)
+
+    def warnings(self) -> list[str]:
+        """What limits the validity of results on these examples, one line each."""
+        lines = [
+            f"{self.name}: {self.facts[fact]} {words}"
+            for fact, words in (
+                ("dropped", f"pairs are longer than data.limits.{LIMITS_KEY[self.name]} and were dropped"),
+                ("skipped", "unusable rows were skipped"),
+            )
+            if self.facts[fact]
+        ]
+        rates = self.unknown_token_rates()
+        for side, symbols in self.facts["unknown_symbols"].items():
+            if symbols:
+                shown = ", ".join(f"{symbol!r} ({count})" for symbol, count in symbols[:_SHOWN])
+                more = f" and {len(symbols) - _SHOWN} others" if len(symbols) > _SHOWN else ""
+                what = f"{rates[side]:.2%} of the {side} tokens are not in the run's vocabulary"
+                lines.append(f"{self.name}: {what}: {shown}{more}")
+        return lines
+
+
+def prepare_split(
+    corpus: Corpus, split: str, *, tokenizers: Path, lengths: LengthRange | None, cache_dir: Path
+) -> EvaluatedSplit:
+    """Open the cache of ``split``; build it if it is missing or damaged.
+
+    Args:
+        corpus: of the split.
+        split: train, validation or test.
+        tokenizers: the directory of ``source.json`` and ``target.json``.
+        lengths: of the sources; None for all.
+        cache_dir: of all caches.
+
+    Raises:
+        InputError: the corpus or a file is unusable, or no example is left; there is no cache then.
+    """
+    corpus.check([split])
+    with silence_datasets():
+        identity = {
+            "format": FORMAT,
+            "split": split,
+            "corpus": corpus.identity([split]),
+            "tokenizers": {side: sha256(tokenizers / f"{side}.json") for side in SIDES},
+            "lengths": None if lengths is None else [lengths.shortest, lengths.longest],
+        }
+    name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    directory = cache_dir / name
+    damage = open_cache(directory, lambda empty: _fill(empty, corpus, split, tokenizers, lengths))
+    with silence_datasets():
+        examples = map_dataset(directory / _EXAMPLES)
+    facts = read_json(directory / FACTS)
+    return EvaluatedSplit(name=split, examples=examples, facts=facts, directory=directory, damage=damage)
+
+
+def _fill(directory: Path, corpus: Corpus, split: str, tokenizers: Path, lengths: LengthRange | None) -> None:
+    context = BuildContext(scratch=directory / "scratch", downloads=directory.with_name(f"{directory.name}.downloads"))
+    context.scratch.mkdir()
+    built = corpus.load(context, [split])[split]
+    if built.num_rows == 0:
+        raise InputError(f"{corpus.split_location(split)}: the {split} split is empty")
+    batches = tokenized(corpus, split, built, tokenizers=tokenizers, context=context)
+    found: list[int] = []
+    columns = [*built.column_names, "source_ids", "target_ids"]
+    written = write_batches(directory / _EXAMPLES, columns, _of_lengths(batches, lengths, found))
+    if written.num_rows == 0:
+        where = corpus.split_location(split)
+        if not found:
+            raise InputError(f"{where}: no pair is within data.limits.{LIMITS_KEY[split]}")
+        there = f"its sources have {min(found)} to {max(found)} tokens"
+        raise InputError(f"length: no source of {where} is so long; {there}")
+    facts = {
+        "identity": corpus.identity([split]),
+        "dropped": context.dropped[split],
+        "skipped": context.skipped[split],
+        "test_fingerprint": hash_examples(written),
+        "unknown_symbols": {side: _unknown_symbols(written, side, tokenizers) for side in SIDES},
+    }
+    shutil.rmtree(context.scratch)
+    write_facts(directory, facts)
+    shutil.rmtree(context.downloads, ignore_errors=True)
+
+
+def _of_lengths(
+    batches: Iterator[pa.RecordBatch], lengths: LengthRange | None, found: list[int]
+) -> Iterator[pa.RecordBatch]:
+    """The rows whose sources have one of ``lengths``; the lengths of all rows are added to ``found``."""
+    for batch in batches:
+        tokens = pc.list_value_length(batch["source_ids"]).to_pylist()
+        found += tokens
+        yield batch if lengths is None else batch.filter(pa.array([count in lengths for count in tokens]))
+
+
+def _unknown_symbols(examples: Dataset, side: str, tokenizers: Path) -> list[tuple[str, int]]:
+    """The symbols of ``side`` that the vocabulary lacks, with their counts, the most frequent first."""
+    tokenizer = Tokenizer.load(tokenizers / f"{side}.json")
+    counts: Counter[str] = Counter()
+    for row in read_rows(examples.select_columns([side, f"{side}_ids"])):
+        if UNK in row[f"{side}_ids"]:
+            counts.update(tokenizer.unknown_tokens(row[side]))
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))

@@ -1,0 +1,246 @@
+"""Evaluations of finished runs: the numbers of the run's own test, and what differs where other things are asked."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from attnspan.analysis.collection import collect
+from attnspan.config.evaluation import EVALUATION, default_name, evaluation_config, evaluation_id
+from attnspan.config.identity import run_directory
+from attnspan.config.instantiate import build_corpus
+from attnspan.data.pipeline.batches import Batch
+from attnspan.data.pipeline.prepare import prepare
+from attnspan.errors import InputError
+from attnspan.evaluation.loaded_run import load_run
+from attnspan.files import read_json, write_json
+from attnspan.runs.completeness import is_finished, why_unfinished
+from attnspan.runs.layout import BEST, FILES, SUMMARY
+from attnspan.runs.records import edit_distance, read_records
+from attnspan.runs.status import INTERRUPTED, current_status
+from attnspan.sweeps.evaluations import check, prepare_examples
+from attnspan.training.callbacks.decoded_checkpoints import DecodedCheckpoints
+from attnspan.training.evaluate import evaluate
+from attnspan.training.run import execute
+from tests.conftest import TINY, Compose, parsed
+
+SMALL_BATCHES = "loader.evaluation_batch_tokens=36"
+"""Several batches a test."""
+
+
+@pytest.fixture(scope="module")
+def run(composed: Compose, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run."""
+    config = composed(*TINY, f"runs_dir={tmp_path_factory.mktemp('runs')}", "decoder=bahdanau", SMALL_BATCHES)
+    prepared = prepare(build_corpus(config), cache_dir=Path(config["cache_dir"]))
+    directory = run_directory(config, data_fingerprint=prepared.fingerprint)
+    execute(config, data=prepared, directory=directory, command="test", report=lambda status: None)
+    return directory
+
+
+def config_of(run: Path, *overrides: str, split: str = "test", length: str | None = None) -> dict[str, Any]:
+    GlobalHydra.instance().clear()
+    config = evaluation_config(run, parsed(*overrides), split=split, length=length)
+    config[EVALUATION]["name"] = "asked"
+    return config
+
+
+def evaluated(
+    run: Path, *overrides: str, split: str = "test", length: str | None = None, log: list[str] | None = None
+) -> Path:
+    """Carry out an evaluation in this process."""
+    config = config_of(run, *overrides, split=split, length=length)
+    check(config, ())
+    examples = prepare_examples(config, run=run)
+    directory = run / "evaluations" / f"asked-{evaluation_id(config, data_fingerprint=examples.fingerprint)}"
+    lines: list[str] = [] if log is None else log
+    report: Any = lambda status: None  # noqa: E731
+    evaluate(config, split=examples, directory=directory, command="asked", report=report, log=lines.append)
+    return directory
+
+
+def test_asked_for_the_same_it_equals_the_test_of_the_run_bit_for_bit(run: Path) -> None:
+    again = evaluated(run)
+    for name in ("records.parquet", "attention.parquet"):
+        assert (again / name).read_bytes() == (run / name).read_bytes(), name
+    of_run, of_evaluation = read_json(run / SUMMARY), read_json(again / SUMMARY)
+    for key in (
+        "test",
+        "test_fingerprint",
+        "training_lengths",
+        "parameters",
+        "updates",
+        "overlap",
+        "references_over_limit",
+    ):
+        assert of_evaluation[key] == of_run[key], key
+    assert is_finished(again)
+    assert is_finished(run)
+
+
+def test_interrupted_and_repeated_it_is_the_same_bit_for_bit(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what was decoded is not decoded again."""
+    decoded: list[list[int]] = []
+    save = DecodedCheckpoints.on_test_batch_start
+
+    def watched(self: DecodedCheckpoints, trainer: Any, module: Any, batch: Batch, *more: Any) -> None:
+        if len(decoded) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        save(self, trainer, module, batch, *more)
+        decoded.append(batch.index.tolist())
+
+    monkeypatch.setattr(DecodedCheckpoints, "on_test_batch_start", watched)
+    overrides = ("decoding=beam", "decoding.beam_size=2", "checkpoint_interval=0")
+    with pytest.raises(SystemExit):
+        evaluated(run, *overrides)
+    first = {row for rows in decoded for row in rows}
+    (directory,) = (path.parent.parent for path in run.glob("evaluations/*/checkpoints/tested-*"))
+    assert current_status(directory).state == INTERRUPTED
+    decoded[:] = [[]] * 4
+    assert evaluated(run, *overrides) == directory
+    second = {row for rows in decoded for row in rows}
+    assert not first & second
+    assert first | second == {*range(48)}
+    assert not list(directory.glob("checkpoints/tested-*"))
+    resumed = (directory / "records.parquet").read_bytes()
+    shutil.rmtree(directory)
+    assert (evaluated(run, *overrides) / "records.parquet").read_bytes() == resumed
+
+
+def test_another_file_is_decoded_with_the_tokenizers_of_the_run(run: Path, tmp_path: Path) -> None:
+    """Its training data is not needed; symbols that the run does not know are counted and said."""
+    path = tmp_path / "other.csv"
+    path.write_text("a,b\n1 2 3,3 2 1\n4 x x y,y x x 4\n", encoding="utf-8")
+    said: list[str] = []
+    directory = evaluated(
+        run, "data=files", f"data.test={path}", "data.source=a", "data.target=b", "data_name=other", log=said
+    )
+    records, summary = read_records(directory / "records.parquet"), read_json(directory / SUMMARY)
+    assert records["source"].tolist() == ["1 2 3", "4 x x y"]
+    assert {*records["data"]} == {summary["data"]} == {"other"}
+    assert summary["unknown"]["test"] == {"source": 3 / 7, "target": 3 / 7}
+    assert said == [
+        f"test: 42.86% of the {side} tokens are not in the run's vocabulary: 'x' (2), 'y' (1)"
+        for side in ("source", "target")
+    ]
+    for record in records.itertuples():
+        (hypothesis,) = load_run(run).decode([str(record.source)])
+        assert record.hypothesis == hypothesis.text
+        reference = [None if token in "xy" else token for token in str(record.reference).split()]
+        assert record.edits == edit_distance(hypothesis.tokens, reference)
+
+
+def test_a_range_of_lengths_has_the_records_of_the_whole(run: Path) -> None:
+    whole = read_records(run / "records.parquet")
+    directory = evaluated(run, length="7-8")
+    part = whole[whole["source_length"].between(7, 8)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(read_records(directory / "records.parquet"), part, rtol=1e-5, check_exact=False)
+    assert read_json(directory / SUMMARY)["training_lengths"] == [2, 6]
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_another_split(run: Path, split: str, composed: Compose) -> None:
+    config = composed(*TINY)
+    expected = getattr(prepare(build_corpus(config), cache_dir=Path(config["cache_dir"])), split)
+    records = read_records(evaluated(run, split=split) / "records.parquet")
+    assert records["source"].tolist() == expected["source"][:]
+    assert {*records["data"]} == {f"reverse-{split}"}
+
+
+REFUSED = {
+    ("model.hidden_size=32",): r"model\.hidden_size: the run is trained, and an evaluation cannot change that",
+    ("decoder=plain",): r"decoder: the run is trained",
+    ("optimizer.lr=1",): r"optimizer\.lr: the run is trained",
+    ("seed=3",): r"seed: the run is trained",
+    ("trainer.max_steps=3",): r"trainer\.max_steps: the run is trained",
+    ("data.source_tokens=characters",): r"data\.source_tokens: the run's tokenizers are trained",
+    ("decodng=beam",): r"decodng: there is no such key; did you mean 'decoding'",
+    ("threads=1000",): r"threads=1000 is more than this machine's",
+    ("data=files", "data.source=a", "data.target=b"): r"data\.test has no value",
+    ("data_name=a/b",): r"data_name: must be a name of letters",
+    ("decoding=beam", "decoding.beam_size=0"): r"decoding\.beam_size: must be a whole number of at least 1",
+    ("data.test_lengths=[9,2]",): r"data\.test_lengths: the shortest length, 9, exceeds the longest, 2",
+}
+
+
+@pytest.mark.parametrize("overrides", REFUSED, ids=" ".join)
+def test_what_is_refused_is_refused_in_one_line(run: Path, overrides: tuple[str, ...]) -> None:
+    before = sorted(run.rglob("*"))
+    with pytest.raises(InputError, match=REFUSED[overrides]) as refused:
+        evaluated(run, *overrides)
+    assert "\n" not in str(refused.value)
+    assert sorted(run.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("length", "message"),
+    [
+        ("5-3", "length=5-3: has no length"),
+        ("x", "length=x: is not a range of source tokens"),
+        ("-", "length=-: is not a range"),
+        ("0", "length=0: has no length"),
+        ("20-", "length: no source of test is so long; its sources have 2 to 9 tokens"),
+    ],
+)
+def test_a_range_without_examples(run: Path, length: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        evaluated(run, length=length)
+
+
+def test_the_id_is_of_what_is_asked_and_of_the_weights(run: Path) -> None:
+    def name(*overrides: str, weights: str = "", fingerprint: str = "f", **asked: Any) -> str:
+        config = config_of(run, *overrides, **asked)
+        config[EVALUATION]["weights"] = weights or config[EVALUATION]["weights"]
+        return evaluation_id(config, data_fingerprint=fingerprint)
+
+    same = [name(), name("threads=2"), name("logger=wandb"), name("data_name=x"), name("cache_dir=/x")]
+    assert len({*same}) == 1
+    others = [
+        name("decoding=beam"),
+        name("decoding=beam", "decoding.beam_size=2"),
+        name("loader.evaluation_batch_tokens=99"),
+        name(weights="0"),
+        name(fingerprint="g"),
+    ]
+    assert len({same[0], *others}) == 6
+
+
+def test_a_run_that_was_computed_again_has_no_evaluations_of_its_old_weights(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "reverse" / "bahdanau" / run.name
+    shutil.copytree(run, copy)
+    shutil.rmtree(copy / "evaluations", ignore_errors=True)
+    directory = evaluated(copy, "data_name=again")
+    assert collect([directory]).runs[0].evaluation == "asked"
+    summary = read_json(copy / SUMMARY)
+    summary[FILES][BEST]["sha256"] = "0" * 64
+    write_json(copy / SUMMARY, summary)
+    assert why_unfinished(directory) == "its run was computed again since, and has other weights"
+    with pytest.raises(InputError, match="its run was computed again since, and has other weights"):
+        collect([directory])
+    config = config_of(copy, "data_name=again")
+    examples = prepare_examples(config, run=copy)
+    with pytest.raises(InputError, match="has other weights than when the evaluation was launched"):
+        evaluate(config, split=examples, directory=directory, command="", report=lambda status: None)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ([], "test"),
+        (["decoding=beam", "decoding.beam_size=5"], "beam-beam_size-5"),
+        (["split=validation", "length=61-120"], "validation-61-120"),
+        (["data=files", "data.test=some/where/news.tsv", "threads=2"], "files-news"),
+        (["data.test_lengths=[61,120]"], "test_lengths-61-120"),
+        (["name=../up"], "up"),
+        (["decoding.beam_size=1,5", "hydra.launcher.n_jobs=2", "dry_run=true"], "beam_size-1-5"),
+    ],
+)
+def test_an_evaluation_is_named_for_what_is_asked(overrides: list[str], name: str) -> None:
+    assert default_name(overrides) == name
