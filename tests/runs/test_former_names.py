@@ -100,9 +100,8 @@ PATHS = [
     "attnspan.models.transformer.TransformerEncoder",
     "attnspan.models.windows.LocalMonotonicWindow",
     "attnspan.models.windows.LocalPredictiveWindow",
-    "attnspan.schedule.warmup_decay",
 ]
-"""All that configs named in results version 5."""
+"""All that configs named in results version 5 and that a finished run still needs; its schedule is not one of them."""
 
 
 @pytest.mark.parametrize("path", PATHS)

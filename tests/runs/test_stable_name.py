@@ -21,7 +21,7 @@ from attnspan.runs.stable_name import stable_name
         ("attnspan.models.attention.scores.AdditiveScore", "additive_score"),
         ("attnspan.models.recurrence.cells.LSTMCell", "lstm_cell"),
         ("attnspan.data.corpora.sigmorphon2020.Sigmorphon2020", "sigmorphon2020"),
-        ("attnspan.training.learning_rate.warmup_decay", "warmup_decay"),
+        ("attnspan.training.learning_rate.WarmupConstantDecay", "warmup_constant_decay"),
         ("mine.corpora.Reverse", "mine.corpora.Reverse"),
         ("attnspan_extras.Reverse", "attnspan_extras.Reverse"),
         ("torch.nn.LSTM", "torch.nn.LSTM"),

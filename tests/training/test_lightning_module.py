@@ -28,6 +28,7 @@ def batch() -> Batch:
         index=torch.tensor([0, 1]),
         target_tokens=5,
         whole_tokens=5,
+        whole_examples=2,
     )
 
 
@@ -82,6 +83,7 @@ def test_validation_averages_tokens_and_not_batches(composed: Compose) -> None:
                 index=both.index[row : row + 1],
                 target_tokens=tokens,
                 whole_tokens=tokens,
+                whole_examples=1,
             )
         )
     assert float(made.validation_loss.compute().detach()) == pytest.approx(float(nll.detach().sum()) / 5, rel=1e-5)

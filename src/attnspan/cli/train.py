@@ -45,7 +45,7 @@ def _hydra_main(composed: DictConfig) -> None:
     command = shlex.join(["attnspan-train", *_config_dir_option(job), *job.overrides.task, *_mode(job)])
     # Errors are printed here, because Hydra would print a line of its own first.
     try:
-        config = plain_config(composed, job.runtime.choices)
+        config = plain_config(composed, job)
         if job.mode == RunMode.MULTIRUN:
             raise InputError("hydra/launcher: use hydra/launcher=processes or hydra/launcher=submitit_slurm")
         if config["dry_run"]:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from attnspan.config.arm_settings import apply_arm_settings
 from attnspan.config.schema import check_settings
 from attnspan.errors import InputError, nearest
 from attnspan.runs.former_names import FORMER_KEYS
@@ -35,15 +37,15 @@ def compose_config(*overrides: str) -> dict[str, Any]:
     """
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
         composed = compose("train", overrides=list(overrides), return_hydra_config=True)
-    return plain_config(composed, composed.hydra.runtime.choices)
+        return plain_config(composed, composed.hydra)
 
 
-def plain_config(composed: DictConfig, choices: Any) -> dict[str, Any]:
+def plain_config(composed: DictConfig, job: Any) -> dict[str, Any]:
     """Resolve what Hydra composed, check it, and name the arm after its file; the data too, if it has no name.
 
     Args:
         composed: a job's config; its ``hydra`` node is left out.
-        choices: ``hydra.runtime.choices``, the file that was chosen in each group.
+        job: the job's ``hydra`` node, which says what file was chosen in each group, and what was overridden.
 
     Returns:
         Plain dicts, lists, strings and numbers, with ``arm`` and ``data_name``, and ``own_code`` where it names any.
@@ -52,6 +54,9 @@ def plain_config(composed: DictConfig, choices: Any) -> dict[str, Any]:
         InputError: a value is missing, or is not what it must be.
     """
     settings = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    arms = GlobalHydra.instance().config_loader().get_group_options("decoder")
+    choices = job.runtime.choices
+    apply_arm_settings(settings, arm=choices.decoder, arms=arms, overrides=job.overrides.task)
     try:
         resolved = OmegaConf.to_container(settings, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:

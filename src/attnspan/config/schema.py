@@ -89,6 +89,14 @@ class Loader(Section):
     workers: CountFromZero
 
 
+class Plateau(Section):
+    """``plateau``: when training has learned what it can."""
+
+    patience: Count | None
+    minimum_gain: Share
+    minimum_difference: NotNegative
+
+
 class Trainer(Part):
     """``trainer``: the arguments of Lightning's Trainer that a run depends on; Lightning checks the others."""
 
@@ -140,11 +148,11 @@ class Settings(Section):
     loader: Loader
     optimizer: Optimizer
     schedule: Part
+    plateau: Plateau
     trainer: Trainer
     logger: Logger
     label_smoothing: Share
     selection_metric: Literal["loss", "sequence_error_rate"]
-    patience: Count | None
 
 
 def check_settings(config: dict[str, Any]) -> None:

@@ -41,7 +41,6 @@ _CLASSES = {
     "attnspan.models.decoding.strategy.LengthLimit": "attnspan.models.decoding.length_limit.LengthLimit",
     "attnspan.models.transformer.TransformerDecoder": "attnspan.models.decoders.transformer.TransformerDecoder",
     "attnspan.models.transformer.TransformerEncoder": "attnspan.models.encoders.transformer.TransformerEncoder",
-    "attnspan.schedule.warmup_decay": "attnspan.training.learning_rate.warmup_decay",
 }
 """Former path of a class -> where it is."""
 

@@ -71,6 +71,7 @@ class Status:
     loss: float | None = None  # last known training loss, nats per target token
     seconds: float = 0.0  # since the run started
     remaining: float | None = None  # estimated seconds to the end of the phase, None if unknown
+    at_most: bool = False  # whether the phase may end earlier: training does at a plateau
     reason: str | None = None  # why it failed or what interrupted it, one line
     traceback: str | None = None  # of the error
     previous_state: str | None = None  # how a queued run had ended; reason and traceback then belong to that

@@ -7,6 +7,9 @@ from typing import Any, TypedDict
 
 from attnspan.runs.records import Record
 
+PLATEAU, MAX_STEPS = "plateau", "max_steps"
+"""Why training ended: validation gained no more, or ``trainer.max_steps`` updates were done."""
+
 
 class Summary(TypedDict):
     """The keys of the file, but for ``best_validation_<selection metric>``. Seconds cover all attempts of the run."""
@@ -20,6 +23,11 @@ class Summary(TypedDict):
     command: str  # that reproduces the run
     parameters: int
     updates: int
+    training_examples: int  # seen in these updates
+    ended_by: str  # plateau, or max_steps: validation was still improving, or was not watched
+    plateau_update: int | None  # up to the last gain on validation before the learning rate decayed
+    decay_update: int | None  # up to the decay of the learning rate
+    last_doubling_gain: float | None  # share by which the second half of the updates lowered the validation loss
     best_update: int  # of the checkpoint that was tested
     selection_metric: str  # that chose it
     best_validation_loss: float

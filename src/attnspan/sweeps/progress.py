@@ -58,13 +58,13 @@ class ProgressDisplay:
             if name not in self._tasks:
                 self._tasks[name] = self._bars.add_task(name, total=None, what="", left=None)
             total = status.total or None
-            self._bars.update(self._tasks[name], completed=status.done, total=total, what=what, left=status.remaining)
+            self._bars.update(self._tasks[name], completed=status.done, total=total, what=what, left=_left(status))
             self._show_sweep()
             return
         before, phase, last = self._printed.get(name, (0.0, "", ""))
         if status.phase != phase or (what != last and time.monotonic() - before >= LINE_INTERVAL):
             self._printed[name] = (time.monotonic(), status.phase, what)
-            left = f", {duration(status.remaining)} left" if status.remaining is not None else ""
+            left = f", {_left(status)}" if status.remaining is not None else ""
             self.log(f"{name}: {what}{left}")
 
     def finish(self, name: str, outcome: str, *, seconds: float | None = None) -> None:
@@ -86,7 +86,7 @@ class ProgressDisplay:
 
     def _show_sweep(self) -> None:
         if self._total is not None:
-            self._bars.update(self._total, what=f"{self._done()} of {self._jobs} runs", left=self._estimate())
+            self._bars.update(self._total, what=f"{self._done()} of {self._jobs} runs", left=self._time_left())
 
     def _done(self) -> int:
         return 0 if self._total is None else int(self._bars.tasks[0].completed)
@@ -102,6 +102,10 @@ class ProgressDisplay:
         waiting = self._jobs - self._done() - len(self._running)
         return max(max(left, default=0.0), (sum(left) + waiting * typical) / self._n_jobs)
 
+    def _time_left(self) -> str:
+        estimate = self._estimate()
+        return f"about {duration(estimate)} left" if estimate else ""
+
     def _sweep_left(self) -> str:
         if not self._jobs:
             return ""
@@ -114,8 +118,14 @@ class _RemainingTime(ProgressColumn):
     """The remaining time, as the run itself estimates it."""
 
     def render(self, task: Task) -> Text:
-        left = task.fields["left"]
-        return Text(f"{duration(left):>7} left" if left is not None else " " * 12, style="progress.remaining")
+        return Text(f"{task.fields['left'] or '':>20}", style="progress.remaining")
+
+
+def _left(status: Status) -> str:
+    """The remaining time of a run's phase in words; empty if it is not known."""
+    if status.remaining is None:
+        return ""
+    return f"{'at most ' if status.at_most else ''}{duration(status.remaining)} left"
 
 
 def describe(status: Status) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from attnspan.errors import InputError
 from attnspan.files import read_json
 from attnspan.runs.layout import SUMMARY
+from attnspan.runs.summary import PLATEAU
 
 
 class RunTimes:
@@ -21,12 +22,16 @@ class RunTimes:
         self._times = functools.cache(_times_of)
 
     def expected(self, *, data: str, arm: str, updates: int) -> float | None:
-        """Seconds that a run of ``updates`` updates will take; None if no run of this arm and data has finished.
+        """Seconds that a run of at most ``updates`` updates will take; None if none of this arm and data has finished.
 
-        The median of the finished runs' times, each scaled by its number of updates.
+        The median of the finished runs' times. Each is scaled by its number of updates, but for a run that ended at a
+        plateau before so many: another seed reaches one too.
         """
         finished = self._times(self._runs_dir / data / arm)
-        scaled = [seconds * (updates / n if updates and n else 1) for seconds, n in finished]
+        scaled = [
+            seconds if not updates or not n or (plateau and n <= updates) else seconds * updates / n
+            for seconds, n, plateau in finished
+        ]
         return statistics.median(scaled) if scaled else None
 
 
@@ -38,13 +43,14 @@ def makespan(seconds: Sequence[float], n_jobs: int) -> float:
     return max(places)
 
 
-def _times_of(directory: Path) -> list[tuple[float, int]]:
-    """Wall seconds and updates of the finished runs in ``directory``."""
+def _times_of(directory: Path) -> list[tuple[float, int, bool]]:
+    """Wall seconds and updates of the finished runs in ``directory``, and whether a plateau ended them."""
     found = []
     for path in directory.glob(f"*/{SUMMARY}"):
         try:
             summary = read_json(path)
-            found.append((float(summary["wall_seconds"]), int(summary["updates"])))
+            plateau = summary.get("ended_by") == PLATEAU
+            found.append((float(summary["wall_seconds"]), int(summary["updates"]), plateau))
         except (InputError, KeyError, TypeError, ValueError):  # an estimate is not worth an error
             continue
     return found

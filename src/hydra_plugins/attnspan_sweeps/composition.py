@@ -35,7 +35,7 @@ def compose_jobs(
     for overrides in job_overrides:
         try:
             composed = loader.load_sweep_config(config, list(overrides))
-            configs.append(plain_config(composed, composed.hydra.runtime.choices))
+            configs.append(plain_config(composed, composed.hydra))
         except InputError as error:
             complaints.append(str(error))
         except (HydraException, OmegaConfBaseException) as error:

@@ -42,6 +42,8 @@ class Batch:
     """Number of tokens in ``target_output`` except padding, including ``<eos>``."""
     whole_tokens: int
     """``target_tokens`` of the whole batch, of which this may be the share of one process."""
+    whole_examples: int
+    """Number of examples of the whole batch."""
     ranks: int = 1
     """Number of processes that share the whole batch."""
 
@@ -114,6 +116,7 @@ class EncodedSplit:
             index=torch.from_numpy(index),
             target_tokens=0 if placeholder else int(target_lengths.sum()) + len(index),
             whole_tokens=int(self.target_lengths[whole].sum()) + len(whole),
+            whole_examples=len(whole),
             ranks=self._ranks,
         )
 

@@ -39,16 +39,16 @@ class Checkpoints(Checkpoint):
 
     Args:
         directory: of the run.
-        config: of the run. ``selection_metric`` is a validation metric of which less is better; ``patience`` ends
-            training after so many validations without a better checkpoint; ``last.ckpt`` is written again after
-            ``checkpoint_interval`` seconds, after every validation, and before the update that a validation follows.
+        config: of the run. ``selection_metric`` is a validation metric of which less is better; ``last.ckpt``
+            is written again after ``checkpoint_interval`` seconds, after every validation, and before the update that a
+            validation follows.
         stop: says whether the run is asked to stop.
     """
 
     def __init__(self, *, directory: Path, config: dict[str, Any], stop: Stop) -> None:
         self._directory = directory
         self._metrics = (f"validation/{config['selection_metric']}", "validation/loss")
-        self._patience, self._interval = config["patience"], config["checkpoint_interval"]
+        self._interval = config["checkpoint_interval"]
         self._stop = stop
         self.complete = False
         """Whether training is over, so that only the test is left."""
@@ -56,7 +56,6 @@ class Checkpoints(Checkpoint):
         self.best = (math.inf, math.inf)
         """``selection_metric`` and loss of the best checkpoint."""
         self._best_file = torch.empty(0, dtype=torch.uint8)  # no copy of it on the disk may be the only one
-        self._validations_without_better = 0
         self._saved_update = 0
         self._saved_at = 0.0
         self._validated = False
@@ -69,7 +68,6 @@ class Checkpoints(Checkpoint):
             "best_update": self.best_update,
             "best": self.best,
             "best_file": self._best_file,
-            "validations_without_better": self._validations_without_better,
             "random_states": gather(random_state()),
         }
 
@@ -80,7 +78,6 @@ class Checkpoints(Checkpoint):
         """
         self.complete = state_dict["complete"]
         self.best_update, self.best, self._best_file = (state_dict[key] for key in ("best_update", "best", "best_file"))
-        self._validations_without_better = state_dict["validations_without_better"]
         self._random_state = dict(enumerate(state_dict["random_states"])).get(rank())
 
     def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
@@ -119,14 +116,12 @@ class Checkpoints(Checkpoint):
         self._stop.check()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        """Keep the weights if none were better; end training if none have been for too long."""
+        """Keep the weights if none were better."""
         self._validated = True
         value, loss = (_number(trainer.callback_metrics[name]) for name in self._metrics)
         if self.best_update is not None and not (value, loss) < self.best:
-            self._validations_without_better += 1
-            trainer.should_stop |= self._validations_without_better == self._patience
             return
-        self.best_update, self.best, self._validations_without_better = trainer.global_step, (value, loss), 0
+        self.best_update, self.best = trainer.global_step, (value, loss)
         if trainer.is_global_zero:
             assert isinstance(pl_module, Seq2SeqModule)
             content = checkpoint_bytes(

@@ -14,7 +14,7 @@ from attnspan.training.lightning_module import Seq2SeqModule
 
 
 class Cost(L.Callback):
-    """Counts target tokens and seconds, over all attempts of a run.
+    """Counts examples, target tokens and seconds, over all attempts of a run.
 
     Args:
         began: when this attempt began, :func:`time.monotonic`.
@@ -22,6 +22,7 @@ class Cost(L.Callback):
 
     def __init__(self, *, began: float) -> None:
         self._began = began
+        self.train_examples = 0
         self.train_tokens = 0
         self.train_seconds = 0.0
         self.validation_seconds = 0.0
@@ -37,11 +38,12 @@ class Cost(L.Callback):
     def state_dict(self) -> dict[str, Any]:
         """All that was counted so far."""
         self._read_clock()
-        names = ("train_tokens", "train_seconds", "validation_seconds", "wall_seconds")
+        names = ("train_examples", "train_tokens", "train_seconds", "validation_seconds", "wall_seconds")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state``."""
+        self.train_examples = state["train_examples"]
         self.train_tokens = state["train_tokens"]
         self.train_seconds = state["train_seconds"]
         self.validation_seconds = state["validation_seconds"]
@@ -55,6 +57,7 @@ class Cost(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, *_: Any
     ) -> None:
         """Count the batch."""
+        self.train_examples += batch.whole_examples
         self.train_tokens += batch.whole_tokens
 
     def on_validation_start(self, *_: Any) -> None:

@@ -12,6 +12,7 @@ import lightning as L
 from attnspan.data.pipeline.batches import Batch
 from attnspan.errors import NotFiniteError
 from attnspan.runs.status import RUNNING, TESTING, TRAINING, VALIDATING, Status
+from attnspan.training.callbacks.plateau import Plateau
 
 
 class ProgressReporter(L.Callback):
@@ -22,14 +23,16 @@ class ProgressReporter(L.Callback):
     Args:
         report: takes the status.
         began: when the run began, :func:`time.monotonic`.
+        plateau: knows when training will end, once that is decided.
     """
 
     EVERY = 1.0
     """Seconds between two reports."""
 
-    def __init__(self, *, report: Callable[[Status], None], began: float) -> None:
+    def __init__(self, *, report: Callable[[Status], None], began: float, plateau: Plateau) -> None:
         self._report = report
         self._began = began
+        self._plateau = plateau
         self._last = -math.inf
         self._start = 0.0
         self._before = 0
@@ -44,7 +47,7 @@ class ProgressReporter(L.Callback):
         Raises:
             NotFiniteError: the loss is not a number any more.
         """
-        if not self._due(trainer, final=trainer.global_step == trainer.max_steps):
+        if not self._due(trainer, final=trainer.global_step == self._updates(trainer)):
             return
         loss = float(trainer.callback_metrics["train/loss"])
         if not math.isfinite(loss):
@@ -52,7 +55,7 @@ class ProgressReporter(L.Callback):
                 f"the loss is {loss} at update {trainer.global_step}; a smaller optimizer.lr or "
                 "trainer.gradient_clip_val may help"
             )
-        self._send(trainer, TRAINING, trainer.global_step, trainer.max_steps, since=self._start, loss=loss)
+        self._send(trainer, TRAINING, trainer.global_step, self._updates(trainer), since=self._start, loss=loss)
 
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int, *_: Any
@@ -72,6 +75,10 @@ class ProgressReporter(L.Callback):
         if self._due(trainer):
             self._send(trainer, TESTING, batch_idx + 1, int(sum(trainer.num_test_batches)), since=self._start)
 
+    def _updates(self, trainer: L.Trainer) -> int:
+        """Updates of the whole training, or the most that they can become."""
+        return self._plateau.ends_at or int(trainer.max_steps)
+
     def _due(self, trainer: L.Trainer, *, final: bool = False) -> bool:
         return trainer.is_global_zero and (final or time.monotonic() - self._last >= self.EVERY)
 
@@ -88,9 +95,10 @@ class ProgressReporter(L.Callback):
                 done=done,
                 total=total,
                 update=trainer.global_step,
-                updates=trainer.max_steps,
+                updates=self._updates(trainer),
                 loss=loss,
                 seconds=self._last - self._began,
                 remaining=remaining,
+                at_most=phase == TRAINING and self._plateau.may_end_earlier,
             )
         )

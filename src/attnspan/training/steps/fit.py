@@ -21,6 +21,7 @@ from attnspan.training.callbacks.cost import Cost
 from attnspan.training.callbacks.data_check import DataCheck
 from attnspan.training.callbacks.decoded_checkpoints import DecodedCheckpoints
 from attnspan.training.callbacks.monitors import TrainingMonitor
+from attnspan.training.callbacks.plateau import Plateau
 from attnspan.training.callbacks.progress import ProgressReporter
 from attnspan.training.callbacks.recorder import Recorder
 from attnspan.training.callbacks.validation_by_length import ValidationByLength
@@ -40,6 +41,7 @@ class Trained:
         prepared: the run.
         trainer: that trained it, with its callbacks.
         updates: of the weights.
+        plateau: why training ended.
         checkpoints: which of them was the best.
         metrics_csv: what was logged.
         cost: what it has cost.
@@ -49,6 +51,7 @@ class Trained:
     prepared: Prepared
     trainer: L.Trainer
     updates: int
+    plateau: Plateau
     checkpoints: Checkpoints
     metrics_csv: MetricsCsv
     cost: Cost
@@ -79,6 +82,7 @@ def fit(prepared: Prepared, *, tracker: WandbMirror | None, report: Callable[[St
     metrics_csv, cost = MetricsCsv(directory), Cost(began=prepared.began)
     recorder, decoded_checkpoints = _callbacks_of_the_test(prepared, cost)
     metrics_csv_checkpoint = MetricsCsvCheckpoint(metrics_csv)
+    plateau = Plateau(selection_metric=config["selection_metric"], **config["plateau"])
     checkpoints = Checkpoints(directory=directory, config=config, stop=prepared.stop)
     trackers = [tracker] if tracker else []
     trainer = make_trainer(
@@ -86,19 +90,20 @@ def fit(prepared: Prepared, *, tracker: WandbMirror | None, report: Callable[[St
         logger=[metrics_csv, *trackers],
         callbacks=[
             DataCheck(prepared.data),
-            ProgressReporter(report=report, began=prepared.began),
+            ProgressReporter(report=report, began=prepared.began, plateau=plateau),
             cost,
             TrainingMonitor(every=config["trainer"]["log_every_n_steps"], trackers=trackers),
             ValidationByLength(_validation_bins(prepared)),
             recorder,
             decoded_checkpoints,
             metrics_csv_checkpoint,
+            plateau,
             checkpoints,
         ],
     )
     if resume_point and resume_point.is_trained:
         log(f"resumes after update {resume_point.update}, the last: only the test is left")
-        for callback in (cost, metrics_csv_checkpoint, checkpoints):
+        for callback in (cost, metrics_csv_checkpoint, plateau, checkpoints):
             callback.load_state_dict(resume_point.state_of(type(callback)))
         prepared.loaders.skip_decoded(decoded_checkpoints.resume(log))
     else:
@@ -107,6 +112,7 @@ def fit(prepared: Prepared, *, tracker: WandbMirror | None, report: Callable[[St
         prepared=prepared,
         trainer=trainer,
         updates=trainer.global_step or (resume_point.update if resume_point else 0),
+        plateau=plateau,
         checkpoints=checkpoints,
         metrics_csv=metrics_csv,
         cost=cost,
