@@ -84,7 +84,7 @@ def cases(arms: Sequence[str], inputs: Path) -> dict[str, list[str]]:
     found |= {
         "beam": [*TINY, "decoding=beam", "decoding.beam_size=3"],
         "beam, normalised, plain": [*TINY, "decoder=plain", "decoding=beam", "decoding.length_normalisation=1.0"],
-        "sequence error rate": [*TINY, "selection_metric=sequence_error_rate", "patience=1"],
+        "sequence error rate": [*TINY, "selection_metric=sequence_error_rate", "plateau.patience=1"],
         "dropout, label smoothing": [*TINY, "model.dropout=0.2", "label_smoothing=0.1", "seed=3"],
         "copy": [*MODEL, "data=copy", "data.train_lengths=[2,6]", "data.test_lengths=[2,9]", *generated],
         "recall": [*MODEL, "data=recall", "data.train_lengths=[5,9]", "data.test_lengths=[5,12]", *generated],

@@ -148,7 +148,7 @@ class TestIdentity:
             "label_smoothing=0.1",
             "schedule.warmup_steps=1",
             "decoder.fused=false",
-            "patience=3",
+            "plateau.patience=3",
             "selection_metric=sequence_error_rate",
             "trainer.gradient_clip_val=0.5",
             "model.dropout=0.1",

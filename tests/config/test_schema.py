@@ -27,7 +27,7 @@ def changed(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
         ("seed", True, "seed: must be a whole number of at least 0 and less than 2^32, not True"),
         ("seed", -1, "seed: must be a whole number of at least 0 and less than 2^32, not -1"),
         ("threads", 1.0, "threads: must be a whole number of at least 1, not 1.0"),
-        ("patience", 0, "patience: must be null or a whole number of at least 1, not 0"),
+        ("plateau.patience", 0, "plateau.patience: must be null or a whole number of at least 1, not 0"),
         ("model.dropout", 1.0, "model.dropout: must be a number of at least 0 and less than 1, not 1.0"),
         ("model.hidden_size", "x", "model.hidden_size: must be a whole number of at least 1, not 'x'"),
         ("model.tied_target_embeddings", 1, "model.tied_target_embeddings: must be true or false, not 1"),

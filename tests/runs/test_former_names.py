@@ -28,7 +28,6 @@ FORMER: dict[str, Any] = {
         "_target_": "attnspan.models.search.Greedy",
         "limit": {"_target_": "attnspan.models.search.LengthLimit", "ratio": 2.0, "margin": 10},
     },
-    "schedule": {"_target_": "attnspan.schedule.warmup_decay", "_partial_": True, "final": 0.02},
     "data": {"_target_": "attnspan.data.reverse.Reverse", "source": "final"},
 }
 
@@ -44,10 +43,9 @@ def test_keys_and_classes_get_their_names_of_today(composed: Compose) -> None:
     config = with_todays_names(FORMER)
     today = composed()
     assert {*config} - {"data"} <= {*today}
-    for key in ("encoder", "decoder", "rnn", "decoding", "schedule"):
+    for key in ("encoder", "decoder", "rnn", "decoding"):
         assert targets(config[key]) == targets(today[key]), key
     assert config["encoder"]["final_state"] == "both"
-    assert config["schedule"]["final_ratio"] == 0.02
     assert config["data"]["source"] == "final"  # a value is no name
     assert build(config, "decoding").limit.margin == 10
 

@@ -1,4 +1,4 @@
-"""The best checkpoint, and patience: chosen on validation by the criterion that the config names, and never on test."""
+"""The best checkpoint: chosen on validation by the metric that the config names, and never on test."""
 
 from __future__ import annotations
 
@@ -32,11 +32,9 @@ from tests.conftest import Compose
 NAN, INF = float("nan"), float("inf")
 
 
-def validate(
-    directory: Path, values: list[tuple[float, float]], *, selection_metric: str, patience: int | None = None
-) -> tuple[Checkpoints, int]:
-    """Go through validations with these (sequence error rates, losses), one an update; says when training ended."""
-    config = {"selection_metric": selection_metric, "patience": patience, "checkpoint_interval": 60}
+def validate(directory: Path, values: list[tuple[float, float]], *, selection_metric: str) -> Checkpoints:
+    """Go through validations with these (sequence error rates, losses), one an update."""
+    config = {"selection_metric": selection_metric, "checkpoint_interval": 60}
     checkpoints = Checkpoints(directory=directory, config=config, stop=Stop())
     trainer: Any = SimpleNamespace(should_stop=False, is_global_zero=True)
     module: Any = SimpleNamespace(state_dict=lambda: {"update": torch.tensor(trainer.global_step)})
@@ -47,9 +45,7 @@ def validate(
             "validation/sequence_error_rate": torch.tensor(rate, dtype=torch.float64),
         }
         checkpoints.on_validation_end(trainer, module)
-        if trainer.should_stop:
-            break
-    return checkpoints, trainer.global_step
+    return checkpoints
 
 
 CHOICES = [
@@ -66,18 +62,10 @@ CHOICES = [
 def test_the_best_by_hand(
     tmp_path: Path, selection_metric: str, values: list[tuple[float, float]], best: int, kept: tuple[float, float]
 ) -> None:
-    checkpoints, _ = validate(tmp_path, values, selection_metric=selection_metric)
+    checkpoints = validate(tmp_path, values, selection_metric=selection_metric)
     assert (checkpoints.best_update, checkpoints.best) == (best, kept)
     content = read_checkpoint(tmp_path / BEST)
     assert content["global_step"] == int(content["state_dict"]["update"]) == best
-
-
-def test_patience_looks_at_what_chooses(tmp_path: Path) -> None:
-    """While the loss rises the rate falls, and the other way round; a tie with a lower loss is better too."""
-    values = [(0.5, 1.0), (0.4, 1.1), (0.4, 1.05), (0.4, 1.3), (0.3, 1.2), (0.3, 0.9)]
-    assert validate(tmp_path / "a", values, selection_metric="loss", patience=2)[1] == 3
-    assert validate(tmp_path / "b", values, selection_metric="sequence_error_rate", patience=2)[1] == 6
-    assert validate(tmp_path / "c", values, selection_metric="sequence_error_rate", patience=1)[1] == 4
 
 
 def hypotheses(tokens: torch.Tensor, truncated: list[bool] | None = None) -> Hypotheses:
@@ -163,7 +151,7 @@ def learned(composed: Compose, files: Path, runs: Path, *overrides: str) -> tupl
         *("data.source_tokens=characters", "data.target_tokens=symbols", f"data.train={files}/train.tsv"),
         *(f"data.validation={files}/held.tsv", f"data.test={files}/held.tsv"),
         *("trainer.max_steps=160", "trainer.val_check_interval=20", "optimizer.lr=0.05"),
-        *("schedule.final_ratio=1", "schedule.warmup_steps=1", "loader.batch_tokens=128"),
+        *("plateau.patience=null", "schedule.decay_share=0", "schedule.warmup_steps=1", "loader.batch_tokens=128"),
         f"runs_dir={runs}",
         *overrides,
     )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 
 from attnspan.data.pipeline.batches import Batch
+from attnspan.errors import SettingError
 from attnspan.models.decoding.greedy import Greedy
 from attnspan.models.decoding.length_limit import LengthLimit
-from attnspan.training.learning_rate import warmup_decay
+from attnspan.training.learning_rate import WarmupConstantDecay
 from attnspan.training.lightning_module import Seq2SeqModule
 from tests.conftest import Compose
 from tests.models.arms import pad, small
@@ -37,7 +39,7 @@ def module(composed: Compose, *, label_smoothing: float = 0.0, dropout: float = 
         model=small(composed, "bahdanau", f"model.dropout={dropout}"),
         decoding=Greedy(limit=LengthLimit(ratio=1.0, margin=2)),
         optimizer=partial(torch.optim.SGD, lr=1.0),
-        schedule=partial(warmup_decay, max_steps=10, warmup_steps=4, final_ratio=0.5),
+        schedule=partial(WarmupConstantDecay, warmup_steps=4, decay_share=0.2, final_ratio=0.5),
         label_smoothing=label_smoothing,
         decode_in_validation=False,
     )
@@ -98,16 +100,41 @@ def test_dropout_is_for_training(composed: Compose) -> None:
 
 
 def test_the_schedule_by_hand() -> None:
-    """Four updates up to the full rate, then linearly to the half of it at update ten."""
+    """Four updates up to the full rate, which stays; from update seven on it falls to the half of it in five."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=8.0)
-    schedule = warmup_decay(optimizer, max_steps=10, warmup_steps=4, final_ratio=0.5)
+    schedule = WarmupConstantDecay(optimizer, warmup_steps=4, decay_share=0.2, final_ratio=0.5)
     rates = []
-    for _ in range(12):
+    for update in range(14):
+        if update == 7:
+            schedule.start_decay(5)
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.step()
-    falling = [8.0 * (1 - 0.5 * step / 6) for step in range(7)]
-    assert rates == pytest.approx([2.0, 4.0, 6.0, 8.0, *falling, 4.0])
+    falling = [8.0 * (1 - 0.5 * step / 5) for step in range(6)]
+    assert rates == pytest.approx([2.0, 4.0, 6.0, *[8.0] * 4, *falling, 4.0])
+
+
+def test_a_decay_takes_its_share_of_all_updates() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    schedule = WarmupConstantDecay(optimizer, warmup_steps=0, decay_share=0.2, final_ratio=0.0)
+    decay = schedule.decay_after(400)
+    assert decay / (400 + decay) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("warmup_steps", -1, "must be at least 0, not -1"),
+        ("decay_share", 1, "must be at least 0 and less than 1, not 1"),
+        ("final_ratio", -0.1, "must be at least 0, not -0.1"),
+    ],
+)
+def test_settings_of_the_schedule(name: str, value: float, message: str) -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    settings: dict[str, Any] = {"warmup_steps": 4, "decay_share": 0.2, "final_ratio": 0.0, name: value}
+    with pytest.raises(SettingError) as refused:
+        WarmupConstantDecay(optimizer, **settings)
+    assert (refused.value.name, refused.value.problem) == (name, message)
 
 
 def test_the_schedule_moves_with_updates(composed: Compose) -> None:

@@ -153,16 +153,18 @@ def test_killed_some_time_after_the_checkpoint(
 
 @pytest.mark.usefixtures("die_after_saving")
 @pytest.mark.parametrize("selection_metric", ["loss", "sequence_error_rate"])
-def test_patience_goes_on(
+def test_plateau_and_decay_resume(
     composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, selection_metric: str
 ) -> None:
     unlearning = ("trainer.max_steps=60", "optimizer.lr=1.0", "schedule.warmup_steps=0")
-    config = composed(*TINY, *DROPOUT, *unlearning, "patience=1", f"selection_metric={selection_metric}")
+    config = composed(*TINY, *DROPOUT, *unlearning, "plateau.patience=1", f"selection_metric={selection_metric}")
     directory, said = run(config | {"runs_dir": str(tmp_path / "killed"), "checkpoint_interval": 1000})
     monkeypatch.undo()
     whole, _ = run(config | {"runs_dir": str(tmp_path / "whole")})
     assert len(said) > 1
-    assert read_json(whole / SUMMARY)["updates"] < 60
+    summary = read_json(whole / SUMMARY)
+    assert summary["ended_by"] == "plateau"
+    assert summary["plateau_update"] < summary["decay_update"] < summary["updates"] < 60
     assert_same(directory, whole)
 
 

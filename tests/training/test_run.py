@@ -164,13 +164,14 @@ def test_test_data_chooses_nothing(composed: Compose, finished: dict[str, Path],
 
 def test_the_best_checkpoint_is_tested(composed: Compose, tmp_path: Path) -> None:
     """With a rate that grows until it wrecks the model, the tested weights are those with the least validation loss."""
+    growing = ("schedule.decay_share=0.5", "schedule.final_ratio=1000")
     directory = run(
         composed,
         tmp_path,
         "decoder=plain",
         "trainer.max_steps=40",
         "schedule.warmup_steps=1",
-        "schedule.final_ratio=1000",
+        *growing,
     )
     summary, curves = read_json(directory / "summary.json"), pd.read_csv(directory / "metrics.csv")
     losses = curves.dropna(subset=["validation/loss"])
@@ -180,10 +181,25 @@ def test_the_best_checkpoint_is_tested(composed: Compose, tmp_path: Path) -> Non
     assert summary["best_update"] < 40
 
 
-def test_early_stopping_is_an_option(composed: Compose, tmp_path: Path) -> None:
-    wrecking = ("trainer.max_steps=60", "schedule.warmup_steps=1", "schedule.final_ratio=1000")
-    summary = read_json(run(composed, tmp_path, "decoder=plain", *wrecking, "patience=1") / "summary.json")
-    assert summary["updates"] == summary["best_update"] + 10 < 60
+def test_training_ends_after_the_decay_that_follows_a_plateau(composed: Compose, tmp_path: Path) -> None:
+    """At a rate of 0 nothing is gained after the first validation, and the decay takes half of all updates."""
+    still = ("trainer.max_steps=200", "optimizer.lr=0", "plateau.patience=2", "schedule.decay_share=0.5")
+    directory = run(composed, tmp_path, "decoder=plain", *still)
+    summary = read_json(directory / "summary.json")
+    assert (summary["ended_by"], summary["plateau_update"]) == ("plateau", 10)
+    assert (summary["decay_update"], summary["updates"]) == (30, 60)  # validations at 10, 20, 30
+    assert summary["last_doubling_gain"] == 0
+    assert summary["training_examples"] > summary["examples"]["train"]
+    decoded = pd.read_csv(directory / "metrics.csv").filter(regex="^step$|^validation_error_rate/").dropna()
+    assert decoded["step"].tolist() == [9, 19, 39, 59]  # validations 1, 2, 4, and the last
+
+
+def test_a_run_that_hits_the_cap_decays_before_it(composed: Compose, tmp_path: Path) -> None:
+    directory = run(composed, tmp_path, "decoder=plain", "trainer.max_steps=50", "schedule.decay_share=0.4")
+    summary = read_json(directory / "summary.json")
+    assert (summary["ended_by"], summary["plateau_update"], summary["updates"]) == ("max_steps", None, 50)
+    assert summary["decay_update"] == 30  # 30 / 50 at the full rate
+    assert 0 < summary["last_doubling_gain"] < 1
 
 
 def test_arms_see_the_same_batches(composed: Compose, cache: Path) -> None:

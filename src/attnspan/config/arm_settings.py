@@ -26,9 +26,10 @@ def apply_arm_settings(settings: DictConfig, *, arm: str, arms: Sequence[str], o
     Raises:
         InputError: an arm or a key does not exist, or it is no mapping.
     """
-    of_arms = OmegaConf.to_container(settings.pop(KEY)) if settings.get(KEY) is not None else settings.pop(KEY, None)
+    of_arms: Any = settings.pop(KEY)
     if of_arms is None:
         return
+    of_arms = OmegaConf.to_container(of_arms) if isinstance(of_arms, DictConfig) else of_arms
     if not isinstance(of_arms, dict) or not all(isinstance(keys, dict) for keys in of_arms.values()):
         raise InputError(f"{KEY}: must map each arm to its keys and values, as in {{plain: {{optimizer.lr: 0.002}}}}")
     given = [override.lstrip("+~").partition("=")[0] for override in overrides]

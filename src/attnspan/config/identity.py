@@ -17,7 +17,7 @@ from attnspan.errors import InputError
 from attnspan.runs.layout import CONFIG, read_config
 from attnspan.runs.stable_name import rename_classes, stable_name
 
-RESULTS_VERSION = 5
+RESULTS_VERSION = 6
 """Raise it with every change after which the same config gives other numbers."""
 
 CHANGES_NOTHING = (

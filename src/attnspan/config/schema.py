@@ -147,6 +147,7 @@ class Settings(Section):
     model: ModelSizes
     loader: Loader
     optimizer: Optimizer
+    validation_hypotheses: CountFromZero
     schedule: Part
     plateau: Plateau
     trainer: Trainer

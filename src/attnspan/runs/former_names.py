@@ -48,9 +48,8 @@ _CLASSES = {
 def with_todays_names(config: dict[str, Any]) -> dict[str, Any]:
     """The config of a run, whenever it was made, with the keys and class paths of today."""
     renamed = {FORMER_KEYS.get(key, key) if key in _AT_THE_TOP else key: value for key, value in config.items()}
-    for section, former, today in (("encoder", "final", "final_state"), ("schedule", "final", "final_ratio")):
-        if isinstance(part := renamed.get(section), dict) and former in part:
-            renamed[section] = {today if key == former else key: value for key, value in part.items()}
+    if isinstance(encoder := renamed.get("encoder"), dict):
+        renamed["encoder"] = {FORMER_KEYS.get(key, key): value for key, value in encoder.items()}
     return {key: rename_classes(value, _todays_class) for key, value in renamed.items()}
 
 

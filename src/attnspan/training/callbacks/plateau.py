@@ -109,7 +109,7 @@ class Plateau(L.Callback):
 
     def _is_last_chance(self, trainer: L.Trainer, update: int) -> bool:
         """Whether a decay that begins one validation later would be cut off by ``trainer.max_steps``."""
-        after = update + _interval(trainer)
+        after = update + validation_interval(trainer)
         return after + _decay_steps(trainer, after) > trainer.max_steps
 
     def _start_decay(self, trainer: L.Trainer, update: int) -> None:
@@ -120,7 +120,7 @@ class Plateau(L.Callback):
             _schedule(trainer).start_decay(steps)
 
 
-def _interval(trainer: L.Trainer) -> int:
+def validation_interval(trainer: L.Trainer) -> int:
     """Updates between two validations."""
     return max(1, int(trainer.val_check_batch or 1) // trainer.accumulate_grad_batches)
 
@@ -130,7 +130,7 @@ def _decay_steps(trainer: L.Trainer, update: int) -> int:
     schedule = trainer.lr_scheduler_configs[0].scheduler
     if not isinstance(schedule, WarmupConstantDecay):
         return 0
-    interval = _interval(trainer)
+    interval = validation_interval(trainer)
     return math.ceil(schedule.decay_after(update) / interval) * interval
 
 

@@ -20,6 +20,7 @@ from attnspan.training.callbacks.checkpoints import Checkpoints
 from attnspan.training.callbacks.cost import Cost
 from attnspan.training.callbacks.data_check import DataCheck
 from attnspan.training.callbacks.decoded_checkpoints import DecodedCheckpoints
+from attnspan.training.callbacks.learning_curve import LearningCurve
 from attnspan.training.callbacks.monitors import TrainingMonitor
 from attnspan.training.callbacks.plateau import Plateau
 from attnspan.training.callbacks.progress import ProgressReporter
@@ -85,6 +86,9 @@ def fit(prepared: Prepared, *, tracker: WandbMirror | None, report: Callable[[St
     plateau = Plateau(selection_metric=config["selection_metric"], **config["plateau"])
     checkpoints = Checkpoints(directory=directory, config=config, stop=prepared.stop)
     trackers = [tracker] if tracker else []
+    bins, validation = _validation_bins(prepared), prepared.data.validation
+    examples = config["validation_hypotheses"]
+    learning_curve = LearningCurve(bins, examples=examples, size=validation.num_rows, plateau=plateau)
     trainer = make_trainer(
         config,
         logger=[metrics_csv, *trackers],
@@ -93,7 +97,8 @@ def fit(prepared: Prepared, *, tracker: WandbMirror | None, report: Callable[[St
             ProgressReporter(report=report, began=prepared.began, plateau=plateau),
             cost,
             TrainingMonitor(every=config["trainer"]["log_every_n_steps"], trackers=trackers),
-            ValidationByLength(_validation_bins(prepared)),
+            ValidationByLength(bins),
+            learning_curve,
             recorder,
             decoded_checkpoints,
             metrics_csv_checkpoint,

@@ -1,0 +1,75 @@
+"""How the error by length changes over training: a part of validation is decoded whenever the updates have doubled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from attnspan.analysis.bins import Bins
+from attnspan.data.pipeline.batches import Batch
+from attnspan.data.tokenizer import EOS, PAD, UNK
+from attnspan.evaluation.loaded_run import SPECIALS
+from attnspan.runs.records import edit_distance
+from attnspan.training.callbacks.plateau import Plateau, validation_interval
+from attnspan.training.lightning_module import Seq2SeqModule
+
+
+class LearningCurve(L.Callback):
+    """Logs ``validation_error_rate/<lengths>``, of free-running decoding, for every bin.
+
+    It does so at validations 1, 2, 4, 8, ... and at the last. Each costs the decoding of ``examples`` sources.
+
+    Args:
+        bins: of source length in tokens; they hold every validation example.
+        examples: about so many validation examples, spread evenly over the split; 0: none.
+        size: of the validation split.
+        plateau: knows when training ends.
+    """
+
+    def __init__(self, bins: Bins, *, examples: int, size: int, plateau: Plateau) -> None:
+        self._labels = [label.replace("–", "-") for label in bins.labels]
+        self._edges = torch.tensor(bins.edges[1:-1])
+        self._stride = max(1, round(size / examples)) if examples else 0
+        self._plateau = plateau
+        self._sums = torch.empty(0)
+        self._due = False
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Set the sums to zero: [2, bins] of edits and reference tokens."""
+        number, left_over = divmod(trainer.global_step, validation_interval(trainer))
+        ends = trainer.global_step in (self._plateau.ends_at, trainer.max_steps)
+        self._due = bool(self._stride) and (ends or (not left_over and number & (number - 1) == 0))
+        self._sums = torch.zeros(2, len(self._labels), dtype=torch.float64)
+
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, *_: Any
+    ) -> None:
+        """Decode the chosen examples of the batch."""
+        if not self._due:
+            return
+        rows = (batch.index[: batch.examples] % self._stride == 0).nonzero()[:, 0]
+        if not len(rows):
+            return
+        assert isinstance(pl_module, Seq2SeqModule)
+        lengths = batch.source_lengths[rows]
+        on_device = rows.to(batch.source.device)
+        source, references = batch.source[on_device, : int(lengths.max())], batch.target_output[on_device].tolist()
+        found = pl_module.decoding(pl_module.model, source, lengths, specials=SPECIALS)
+        hypotheses = zip(found.tokens.tolist(), found.lengths.tolist(), strict=True)
+        into = torch.bucketize(lengths, self._edges)  # (edge, next edge]
+        for (tokens, length), padded, b in zip(hypotheses, references, into.tolist(), strict=True):
+            reference = [None if token == UNK else token for token in padded if token not in (EOS, PAD)]
+            self._sums[0, b] += edit_distance(tokens[:length], reference)  # the unknown equals nothing
+            self._sums[1, b] += len(reference)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log the rates of all processes; a bin without examples is left out."""
+        if not self._due:
+            return
+        sums: Tensor = trainer.strategy.reduce(self._sums.to(pl_module.device), reduce_op="sum").cpu()
+        for label, (edits, tokens) in zip(self._labels, sums.T.tolist(), strict=True):
+            if tokens:
+                pl_module.log(f"validation_error_rate/{label}", edits / tokens, rank_zero_only=True)
