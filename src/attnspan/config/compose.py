@@ -13,8 +13,8 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from attnspan.config.arm_settings import apply_arm_settings
 from attnspan.config.schema import check_settings
+from attnspan.config.settings_for import apply_settings_for
 from attnspan.errors import InputError, nearest
 from attnspan.runs.former_names import FORMER_KEYS
 from attnspan.runs.layout import OWN_CODE
@@ -54,9 +54,8 @@ def plain_config(composed: DictConfig, job: Any) -> dict[str, Any]:
         InputError: a value is missing, or is not what it must be.
     """
     settings = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-    arms = GlobalHydra.instance().config_loader().get_group_options("decoder")
-    choices = job.runtime.choices
-    apply_arm_settings(settings, arm=choices.decoder, arms=arms, overrides=job.overrides.task)
+    choices, options = job.runtime.choices, GlobalHydra.instance().config_loader().get_group_options
+    apply_settings_for(settings, choices=choices, options=options, overrides=job.overrides.task)
     try:
         resolved = OmegaConf.to_container(settings, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:

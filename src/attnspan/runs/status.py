@@ -37,6 +37,9 @@ STATES = (QUEUED, RUNNING, FINISHED, FAILED, INTERRUPTED)
 STARTING, PREPARING = "starting", "preparing"
 TRAINING, VALIDATING, TESTING = "training", "validating", "testing"
 
+PLATEAU, MAX_STEPS = "plateau", "max_steps"
+"""Why training ended: validation gained no more, or ``trainer.max_steps`` updates were done."""
+
 HEARTBEAT_INTERVAL = 10.0
 """Seconds between two heartbeats, whatever the run is busy with."""
 HEARTBEAT_TIMEOUT = 120.0

@@ -7,9 +7,6 @@ from typing import Any, TypedDict
 
 from attnspan.runs.records import Record
 
-PLATEAU, MAX_STEPS = "plateau", "max_steps"
-"""Why training ended: validation gained no more, or ``trainer.max_steps`` updates were done."""
-
 
 class Summary(TypedDict):
     """The keys of the file, but for ``best_validation_<selection metric>``. Seconds cover all attempts of the run."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from attnspan.errors import InputError
 from attnspan.files import read_json
 from attnspan.runs.layout import SUMMARY
-from attnspan.runs.summary import PLATEAU
+from attnspan.runs.status import PLATEAU
 
 
 class RunTimes:

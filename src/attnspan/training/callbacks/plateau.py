@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning as L
 
-from attnspan.runs.summary import MAX_STEPS, PLATEAU
+from attnspan.runs.status import MAX_STEPS, PLATEAU
 from attnspan.training.learning_rate import WarmupConstantDecay
 
 

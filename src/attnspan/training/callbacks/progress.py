@@ -23,13 +23,13 @@ class ProgressReporter(L.Callback):
     Args:
         report: takes the status.
         began: when the run began, :func:`time.monotonic`.
-        plateau: knows when training will end, once that is decided.
+        plateau: knows when training will end, once that is decided; None where nothing is trained.
     """
 
     EVERY = 1.0
     """Seconds between two reports."""
 
-    def __init__(self, *, report: Callable[[Status], None], began: float, plateau: Plateau) -> None:
+    def __init__(self, *, report: Callable[[Status], None], began: float, plateau: Plateau | None = None) -> None:
         self._report = report
         self._began = began
         self._plateau = plateau
@@ -77,7 +77,7 @@ class ProgressReporter(L.Callback):
 
     def _updates(self, trainer: L.Trainer) -> int:
         """Updates of the whole training, or the most that they can become."""
-        return self._plateau.ends_at or int(trainer.max_steps)
+        return (self._plateau and self._plateau.ends_at) or int(trainer.max_steps)
 
     def _due(self, trainer: L.Trainer, *, final: bool = False) -> bool:
         return trainer.is_global_zero and (final or time.monotonic() - self._last >= self.EVERY)
@@ -99,6 +99,6 @@ class ProgressReporter(L.Callback):
                 loss=loss,
                 seconds=self._last - self._began,
                 remaining=remaining,
-                at_most=phase == TRAINING and self._plateau.may_end_earlier,
+                at_most=phase == TRAINING and self._plateau is not None and self._plateau.may_end_earlier,
             )
         )

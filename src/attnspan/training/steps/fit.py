@@ -86,9 +86,6 @@ def fit(prepared: Prepared, *, tracker: WandbMirror | None, report: Callable[[St
     plateau = Plateau(selection_metric=config["selection_metric"], **config["plateau"])
     checkpoints = Checkpoints(directory=directory, config=config, stop=prepared.stop)
     trackers = [tracker] if tracker else []
-    bins, validation = _validation_bins(prepared), prepared.data.validation
-    examples = config["validation_hypotheses"]
-    learning_curve = LearningCurve(bins, examples=examples, size=validation.num_rows, plateau=plateau)
     trainer = make_trainer(
         config,
         logger=[metrics_csv, *trackers],
@@ -97,8 +94,7 @@ def fit(prepared: Prepared, *, tracker: WandbMirror | None, report: Callable[[St
             ProgressReporter(report=report, began=prepared.began, plateau=plateau),
             cost,
             TrainingMonitor(every=config["trainer"]["log_every_n_steps"], trackers=trackers),
-            ValidationByLength(bins),
-            learning_curve,
+            *_callbacks_by_length(prepared, plateau),
             recorder,
             decoded_checkpoints,
             metrics_csv_checkpoint,
@@ -137,6 +133,13 @@ def _callbacks_of_the_test(prepared: Prepared, cost: Cost) -> tuple[Recorder, De
         recorder=recorder,
         cost=cost,
     )
+
+
+def _callbacks_by_length(prepared: Prepared, plateau: Plateau) -> list[L.Callback]:
+    """What looks at validation by source length."""
+    bins, size = _validation_bins(prepared), prepared.data.validation.num_rows
+    examples = prepared.config["validation_hypotheses"]
+    return [ValidationByLength(bins), LearningCurve(bins, examples=examples, size=size, plateau=plateau)]
 
 
 def _train(prepared: Prepared, trainer: L.Trainer, resume_point: ResumePoint | None) -> None:
