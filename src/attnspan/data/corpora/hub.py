@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from attnspan.checksums import sha256
 from attnspan.data.background import in_thread
 from attnspan.data.corpora.base import SPLITS, BuildContext, option
 from attnspan.data.corpora.text import TextCorpus
+from attnspan.data.readers import hub_client
 from attnspan.data.readers.columns import top_level_columns
 from attnspan.data.readers.streaming import fetched_rows, read_stream
 from attnspan.data.readers.table import ENDINGS, Row, check_file, read_table
@@ -24,7 +26,7 @@ from attnspan.errors import InputError, SettingError, check_switches, nearest
 if TYPE_CHECKING:
     from datasets import Dataset
 
-TIMEOUT = 5.0
+TIMEOUT = 10.0
 """Seconds to wait for an answer of the hub."""
 
 _HUB_NAME = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)?")
@@ -77,7 +79,7 @@ class Hub(TextCorpus):
         identity = {key: value for key, value in super().identity(splits).items() if key != "streaming"}
         if self._is_local:
             return identity | {"path": _hash_directory(Path(self.path)), "revision": None}
-        return identity | {"revision": self._commit()}
+        return identity | {"revision": self._commit}
 
     def split_location(self, split: str) -> str:
         """The dataset and its name for the split."""
@@ -87,11 +89,20 @@ class Hub(TextCorpus):
         """Download what is missing; read and validate all rows."""
         from huggingface_hub import constants
 
-        if not self._is_local and not constants.HF_HUB_OFFLINE:
+        online = not self._is_local and not constants.HF_HUB_OFFLINE
+        if online:
             info = self._info()  # fails at once where `load_dataset` retries for half a minute
             if self.folder is not None:
                 self._check_folder(name.rfilename.rpartition("/")[0].partition("/")[0] for name in info.siblings)
-        return super().load(context, splits)
+        try:
+            datasets = super().load(context, splits)
+        except InputError:
+            if online:
+                self._check_downloads()  # a damaged file may be the reason
+            raise
+        if online and (failed := self._check_downloads()):
+            raise self._failure(failed) from failed
+        return datasets
 
     def _check_folder(self, known: Iterable[str]) -> None:
         known = {name for name in known if name and not name.startswith(".")}
@@ -103,7 +114,9 @@ class Hub(TextCorpus):
     def _is_local(self) -> bool:
         return Path(self.path).is_dir()
 
+    @cached_property
     def _commit(self) -> str:
+        """The commit of the revision, which is asked for once: a branch may move meanwhile."""
         if self.revision is not None and _COMMIT.fullmatch(self.revision):
             return self.revision
         return str(self._info().sha)
@@ -111,37 +124,78 @@ class Hub(TextCorpus):
     def _info(self) -> Any:
         """The dataset's entry on the hub."""
         from huggingface_hub import HfApi
-        from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+        from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-        # A hanging name server ignores the timeout of the HTTP client.
-        info = in_thread(lambda: HfApi().dataset_info(self.path, revision=self.revision, timeout=TIMEOUT))
-        try:
+        def ask() -> Any:
+            # A hanging name server ignores the timeout of the HTTP client.
+            info = in_thread(lambda: HfApi().dataset_info(self.path, revision=self.revision, timeout=TIMEOUT))
             return info.result(TIMEOUT)
-        except GatedRepoError:
-            raise InputError(f"data.path: {self.path}: access is restricted; log in to the hub first") from None
+
+        try:
+            return hub_client.patiently(ask, self.path)
         except RevisionNotFoundError:
-            raise InputError(f"data.revision: {self.path} has no revision '{self.revision}' on the hub") from None
+            raise InputError(
+                f"data.revision: {self.path} has no revision '{self.revision}' on the hub; "
+                f"{nearest(str(self.revision), hub_client.branches(self.path))}"
+            ) from None
         except RepositoryNotFoundError:
-            raise InputError(f"data.path: {self.path}: no such directory, and no such dataset on the hub") from None
+            raise InputError(
+                f"data.path: {self.path}: no such directory, and no such dataset on the hub; "
+                "for a private one, `hf auth login` or set HF_TOKEN"
+            ) from None
         except Exception as error:  # the client's errors have no base class in common
-            timed_out = isinstance(error, TimeoutError)
-            reason = f"no answer within {TIMEOUT:.0f} s" if timed_out else _one_line(error)
+            if (failure := hub_client.find_failure(error)) and failure.status:
+                raise InputError(f"data.path: {self.path}: {failure.explain(self._page)}") from error
+            reason = hub_client.one_line(error)
+            if isinstance(error, TimeoutError):
+                reason = f"no answer within {TIMEOUT:.0f} s"
+            elif isinstance(error, ValueError):  # not JSON, but perhaps the login page of a network
+                reason = "what answers is not a hub"
             problem = f"no such directory, and the hub cannot be reached ({reason})"
-            raise InputError(f"data.path: {self.path}: {problem}") from error
+            raise InputError(f"data.path: {self.path}: {problem}; {hub_client.UNREACHABLE}") from error
+
+    @property
+    def _page(self) -> str:
+        """Where people find the dataset."""
+        from huggingface_hub import constants
+
+        return f"{constants.ENDPOINT}/datasets/{self.path}"
+
+    def _check_downloads(self) -> Exception | None:
+        """Compare the files in the cache of the hub's client with the hub's checksums.
+
+        Returns:
+            The error because of which the checksums are not known.
+
+        Raises:
+            InputError: a file is damaged.
+        """
+        try:
+            damaged = hub_client.patiently(lambda: hub_client.damaged_download(self.path, self._commit), self.path)
+        except Exception as error:
+            return error
+        if damaged:
+            problem = "its content is not that of the hub, so it was removed; the same command downloads it again"
+            raise InputError(f"data.path: {self.path}: {damaged}: {problem}")
+        return None
 
     def _load_dataset(self, split: str, scratch: Path, *, streaming: bool = False) -> Any:
         import datasets
 
-        with self._translate_errors(split):
+        def load() -> Any:
             return datasets.load_dataset(
                 os.fspath(self.path),
                 self.name,
                 data_dir=self.folder,
                 split=getattr(self, split),
-                revision=None if self._is_local else self._commit(),
+                revision=None if self._is_local else self._commit,
                 cache_dir=str(scratch / "hub"),
                 streaming=streaming,
             )
+
+        with self._translate_errors(split):
+            # A stream is opened with patience by `datasets` itself.
+            return load() if self._is_local or streaming else hub_client.patiently(load, self.path)
 
     @contextmanager
     def _translate_errors(self, split: str, hint: Callable[[], str] = str) -> Iterator[None]:
@@ -153,9 +207,17 @@ class Hub(TextCorpus):
         except Exception as error:  # builders raise errors of many types
             if self._is_local:
                 _check_files(Path(self.path))
-            likely = {"BuilderConfig": "name", "Config name": "name", "split": split}
-            key = next((key for word, key in likely.items() if word in str(error)), "path")
-            raise InputError(f"data.{key}: {self.path}: {_one_line(error)}{hint()}") from error
+            raise self._failure(error, split, hint()) from error
+
+    def _failure(self, error: Exception, split: str = "", hint: str = "") -> InputError:
+        """The one line for an error of `datasets` or of the hub's client."""
+        at = "" if self._is_local else f" at {self.revision or 'main'}"
+        if failure := hub_client.find_failure(error):
+            return InputError(f"data.path: {self.path}{at}: {failure.explain(self._page)}{hint}")
+        words = hub_client.one_line(error)
+        likely = {"BuilderConfig": "name", "Config name": "name"} | ({split: split} if split else {})
+        key = next((key for word, key in likely.items() if word in words), "path")
+        return InputError(f"data.{key}: {self.path}{at}: {words}{hint}")
 
     def raw_rows(self, split: str, context: BuildContext) -> Iterator[Row]:
         """The rows of the dataset."""
@@ -201,12 +263,3 @@ def _check_files(directory: Path) -> None:
         check_file(path, "data.path")
         for _ in read_table(path, required=()):
             pass
-
-
-def _one_line(error: BaseException) -> str:
-    """The message of an error and of its cause in one line of at most 300 characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    cause = " ".join(str(error.__cause__ or "").split())
-    if cause not in text:
-        text = f"{text} {cause}"
-    return text if len(text) <= 300 else f"{text[:297]}..."

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 PART_ROWS = 50_000
 """Rows per part, and so the most rows that a resumed stream fetches again."""
 
+READ_ATTEMPTS = 3
+"""How often `datasets` reads again from a broken connection, each time after the client's own six attempts.
+
+Its default is 20, which can take half an hour in silence; a stream that ends with an error resumes where it was.
+"""
+
 PROGRESS = "progress.json"
 
 
@@ -55,8 +61,11 @@ def _progress(directory: Path) -> dict[str, Any]:
 
 def _fetch(directory: Path, open_stream: Callable[[], IterableDataset]) -> int:
     """Fetch the missing parts. Returns the number of parts."""
+    import datasets
+
     from attnspan.data.arrow import write_dataset
 
+    datasets.config.STREAMING_READ_MAX_RETRIES = datasets.config.STREAMING_OPEN_MAX_RETRIES = READ_ATTEMPTS
     directory.mkdir(parents=True, exist_ok=True)
     progress = _progress(directory)
     if not progress["ended"]:
