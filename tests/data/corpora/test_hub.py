@@ -12,7 +12,6 @@ from typing import Any
 import huggingface_hub
 import pytest
 from huggingface_hub import HfApi
-from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
 from attnspan.data.corpora import hub as hub_module
 from attnspan.data.corpora.base import Corpus
@@ -187,25 +186,6 @@ def test_a_silent_network_times_out(monkeypatch: pytest.MonkeyPatch, ready: Read
     with pytest.raises(InputError, match=r"data\.path: owner/name: no such directory, and the hub cannot be reached"):
         ready(hub("owner/name"))
     assert time.perf_counter() - began < 2
-
-
-@pytest.mark.parametrize(
-    ("error", "words"),
-    [
-        (RepositoryNotFoundError, "data.path: owner/name: no such directory, and no such dataset on the hub"),
-        (RevisionNotFoundError, "data.revision: owner/name has no revision 'v9' on the hub"),
-    ],
-)
-def test_unknown_datasets_and_revisions(
-    monkeypatch: pytest.MonkeyPatch, ready: Ready, error: type[Exception], words: str
-) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        raise error.__new__(error)
-
-    monkeypatch.setattr(HfApi, "dataset_info", refuse)
-    with pytest.raises(InputError) as caught:
-        ready(hub("owner/name", revision="v9"))
-    assert str(caught.value) == words
 
 
 def test_a_branch_is_identified_by_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,6 +126,8 @@ class Hub(TextCorpus):
         from huggingface_hub import HfApi
         from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
+        hub_client.check_token()
+
         def ask() -> Any:
             # A hanging name server ignores the timeout of the HTTP client.
             info = in_thread(lambda: HfApi().dataset_info(self.path, revision=self.revision, timeout=TIMEOUT))
@@ -217,6 +219,8 @@ class Hub(TextCorpus):
         words = hub_client.one_line(error)
         likely = {"BuilderConfig": "name", "Config name": "name"} | ({split: split} if split else {})
         key = next((key for word, key in likely.items() if word in words), "path")
+        if "scripts are no longer supported" in words:
+            hint = "; try data.revision=refs/convert/parquet"
         return InputError(f"data.{key}: {self.path}{at}: {words}{hint}")
 
     def raw_rows(self, split: str, context: BuildContext) -> Iterator[Row]:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from attnspan.checksums import sha256
+from attnspan.errors import InputError
 
 T = TypeVar("T")
 
@@ -102,6 +103,8 @@ def find_failure(error: BaseException) -> Failure | None:
             request = getattr(one, "_request", None)  # the property raises where there is none
             file = _file_of(str(request.url)) if request is not None else None
             return Failure(status=None, words=f"the connection broke ({one_line(one)})", file=file, may_pass=False)
+        if "is a gated dataset" in str(one):  # `datasets` has dropped the answer
+            return Failure(status=HTTPStatus.UNAUTHORIZED, code="GatedRepo", words="", file=None, may_pass=False)
         if isinstance(one, OSError) and (match := _INCOMPLETE.search(str(one))):
             words = f"{match[2]} bytes have arrived instead of {match[1]}"
             file = None if match[3].startswith("(") else match[3]  # part of an address
@@ -131,6 +134,19 @@ def patiently(call: Callable[[], T], what: str) -> T:
             print(f"{what}: the hub's answer was {reason}; trying again in {wait:.0f} s", file=sys.stderr)
             time.sleep(wait)
     return call()
+
+
+def check_token() -> None:
+    """Check that the token can stand in a request: the client's error would print it.
+
+    Raises:
+        InputError: it cannot.
+    """
+    from huggingface_hub import get_token
+
+    if (token := get_token()) and not re.fullmatch(r"[!-~]+", token):
+        problem = "the token for the hub holds characters that no token has; set it anew, or unset it"
+        raise InputError(f"HF_TOKEN: {problem} and `hf auth login`")
 
 
 def never_wait_forever() -> None:
@@ -191,6 +207,7 @@ def shorten(text: str) -> str:
 
     if token := get_token():
         text = text.replace(token, "<token>")
+    text = re.sub(r"Bearer [^'\"]+", "Bearer <token>", text)
     text = re.sub(r"(https?://)[^/@\s'\"]+@", r"\1", text)
     text = re.sub(r"(https?://[^\s'\"?]+)\?[^\s'\"]*", r"\1", text)
     text = " ".join(text.split())
