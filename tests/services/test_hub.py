@@ -311,6 +311,17 @@ def test_a_damaged_file_in_the_clients_cache_is_never_used(hub: service.Hub, rea
     assert len(ready(corpus).train) == len(rows)
 
 
+@pytest.mark.parametrize("revision", ["main", "f" * 40])
+def test_offline_mode_asks_nothing(
+    hub: service.Hub, ready: Ready, monkeypatch: pytest.MonkeyPatch, revision: str
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    problem = "no such directory, and HF_HUB_OFFLINE forbids to ask the hub; unset it; a copy of the dataset on this"
+    with pytest.raises(InputError, match=f"^data.path: owner/name: {problem} machine is given by data.path=DIRECTORY$"):
+        ready(of("owner/name", revision=revision))
+    assert not hub.asked
+
+
 NO_DATASET = "path: owner/nane: no such directory, and no such dataset on the hub; for a private one, `hf auth login`"
 NO_REVISION = "revision: owner/name has no revision"
 RESTRICTED = (

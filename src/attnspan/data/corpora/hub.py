@@ -87,9 +87,7 @@ class Hub(TextCorpus):
 
     def load(self, context: BuildContext, splits: Sequence[str] = SPLITS) -> dict[str, Dataset]:
         """Download what is missing; read and validate all rows."""
-        from huggingface_hub import constants
-
-        online = not self._is_local and not constants.HF_HUB_OFFLINE
+        online = not self._is_local
         if online:
             info = self._info()  # fails at once where `load_dataset` retries for half a minute
             if self.folder is not None:
@@ -123,9 +121,12 @@ class Hub(TextCorpus):
 
     def _info(self) -> Any:
         """The dataset's entry on the hub."""
-        from huggingface_hub import HfApi
+        from huggingface_hub import HfApi, constants
         from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
+        if constants.HF_HUB_OFFLINE:
+            problem = "no such directory, and HF_HUB_OFFLINE forbids to ask the hub; unset it"
+            raise InputError(f"data.path: {self.path}: {problem}; {hub_client.COPY}")
         hub_client.check_token()
 
         def ask() -> Any:

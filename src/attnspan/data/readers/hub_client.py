@@ -88,7 +88,7 @@ def find_failure(error: BaseException) -> Failure | None:
     from datasets.utils.file_utils import CONNECTION_ERRORS_TO_RETRY
 
     for one in _chain(error):
-        response = getattr(one, "response", None)
+        response: Any = getattr(one, "response", None)
         if isinstance(status := getattr(response, "status_code", None), int):
             urls = [str(each.request.url) for each in (*response.history, response)]
             return Failure(
@@ -181,7 +181,7 @@ def damaged_download(name: str, commit: str) -> Path | None:
     Raises:
         Exception: the hub's checksums cannot be had.
     """
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import HfApi, RepoFile, constants
 
     directory = Path(constants.HF_HUB_CACHE, f"datasets--{name.replace('/', '--')}", "snapshots", commit)
     files = sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
@@ -193,7 +193,9 @@ def damaged_download(name: str, commit: str) -> Path | None:
         for entry in HfApi().get_paths_info(name, files[first : first + 500], repo_type="dataset", revision=commit)
     ]
     for entry in entries:
-        path, lfs = directory / entry.path, getattr(entry, "lfs", None)
+        if not isinstance(entry, RepoFile):
+            continue
+        path, lfs = directory / entry.path, entry.lfs
         if (lfs and sha256(path) != lfs.sha256) or (not lfs and _git_hash(path) != entry.blob_id):
             path.resolve().unlink(missing_ok=True)  # the snapshot has links to the contents
             path.unlink(missing_ok=True)
