@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import time
 from contextlib import redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,9 +14,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from attnspan.config import memory
+from attnspan.config.instantiate import assemble_model
+from attnspan.config.memory import check_size
 from attnspan.errors import InputError
 from attnspan.sweeps import plan, preflight
-from tests.conftest import TINY, Compose
+from tests.conftest import ARMS, TINY, Compose
 
 
 def check_here(arguments: list[str], *, input: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -53,3 +57,26 @@ def test_references_of_validation_out_of_reach_stop_the_sweep(composed: Compose,
     with pytest.raises(InputError, match=r"^validation: \d+ of 40 .*decoding\.limit\.margin=6 reaches them all$"):
         planned(composed, tmp_path, "decoding.limit.ratio=0", "decoding.limit.margin=5")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_parameters_are_counted_without_building_the_model(composed: Compose, arm: str) -> None:
+    config = composed(f"decoder={arm}", "model.hidden_size=8", "model.embedding_size=8")
+    sizes = {"source_vocabulary_size": 11, "target_vocabulary_size": 9}
+    model = assemble_model(config, **sizes)
+    assert check_size(config, **sizes) == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_a_model_that_no_memory_holds_is_refused_at_once(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"source_vocabulary_size": 11, "target_vocabulary_size": 9}
+    began = time.monotonic()
+    with pytest.raises(InputError, match=r"^the model has \d+,\d+,\d+,\d+ parameters.*model\.hidden_size=90000"):
+        check_size(composed("model.hidden_size=90000"), **sizes)
+    assert time.monotonic() - began < 10
+    config = composed("model.hidden_size=8")
+    needed = 16 * check_size(config, **sizes)
+    monkeypatch.setattr(memory, "memory", lambda: needed)
+    check_size(config, **sizes)
+    monkeypatch.setattr(memory, "memory", lambda: needed - 1)
+    with pytest.raises(InputError, match="too large"):
+        check_size(config, **sizes)

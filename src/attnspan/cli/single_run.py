@@ -9,12 +9,10 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from attnspan.cli.console import unbreakable
-from attnspan.config.compose import explain
+from attnspan.config.hydra_errors import COMPOSITION_ERRORS, explain, is_hydras
 from attnspan.config.threads import thread_environment
 from attnspan.errors import AlreadyRunningError, InputError, NotFiniteError, is_out_of_memory, reason_of
 from attnspan.training.distributed import rank
@@ -34,8 +32,12 @@ def run_command(body: Callable[[], None], *, name: str = "attnspan-train") -> No
     ):
         try:
             body()
-        except (InputError, HydraException, OmegaConfBaseException, OSError) as error:
+        except (InputError, *COMPOSITION_ERRORS, OSError) as error:
             if os.environ.get("ATTNSPAN_TRACEBACK"):  # for developers
+                raise
+            sys.exit(print_error(error, name=name))
+        except (ValueError, TypeError) as error:
+            if os.environ.get("ATTNSPAN_TRACEBACK") or not is_hydras(error):
                 raise
             sys.exit(print_error(error, name=name))
         except KeyboardInterrupt:
@@ -45,7 +47,7 @@ def run_command(body: Callable[[], None], *, name: str = "attnspan-train") -> No
 
 def print_error(error: Exception, *, name: str = "attnspan-train") -> int:
     """Print one line, and return the exit code."""
-    if isinstance(error, (HydraException, OmegaConfBaseException)):
+    if isinstance(error, COMPOSITION_ERRORS):
         message = explain(error)
     elif isinstance(error, OSError) and error.filename:
         message = f"{error.filename}: {error.strerror}"

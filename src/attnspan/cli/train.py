@@ -12,12 +12,14 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from attnspan.cli.help import GROUPS, print_help
 from attnspan.cli.single_run import print_error, run, run_command
 from attnspan.config.compose import conf_directory, plain_config
+from attnspan.config.hydra_errors import COMPOSITION_ERRORS
+from attnspan.config.overrides import options_first
 from attnspan.errors import InputError
 
 
@@ -30,7 +32,7 @@ def _main() -> None:
     if {"--help", "-h"} & set(sys.argv[1:]):
         print_help(Console(), [conf_directory(), *_config_directories(sys.argv[1:])])
         return
-    sys.argv[1:] = _options_first(sys.argv[1:])
+    sys.argv[1:] = options_first(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise its errors, which become one line
     # hydra-submitit-launcher, if installed, has a launcher of the same name; ours replaces it.
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/submitit_slurm' is validated")
@@ -42,9 +44,10 @@ def _main() -> None:
 def _hydra_main(composed: DictConfig) -> None:
     """Carry out one run. Sweeps do not come here: their jobs start with ``attnspan.cli.job``."""
     job = HydraConfig.get()
-    command = shlex.join(["attnspan-train", *_config_dir_option(job), *job.overrides.task, *_mode(job)])
+    command = shlex.join(["attnspan-train", *_config_dir_option(job), *_words(job.overrides.task), *_mode(job)])
     # Errors are printed here, because Hydra would print a line of its own first.
     try:
+        _refuse_sweep_of_no_mode(job)
         config = plain_config(composed, job)
         if job.mode == RunMode.MULTIRUN:
             raise InputError("hydra/launcher: use hydra/launcher=processes or hydra/launcher=submitit_slurm")
@@ -52,8 +55,19 @@ def _hydra_main(composed: DictConfig) -> None:
             _print_plan(config, job)
         else:
             run(config, command)
-    except InputError as error:
+    except (InputError, *COMPOSITION_ERRORS) as error:
         sys.exit(print_error(error))
+
+
+def _refuse_sweep_of_no_mode(job: Any) -> None:
+    """A sweep's file that does not say that it is one would make one run of the defaults."""
+    sweep, params = job.runtime.choices.sweep, job.sweeper.get("params")
+    is_asked_for = any(word.startswith("hydra.mode=") for word in sys.argv[1:])  # Hydra adds the mode to its overrides
+    if sweep and params and job.mode != RunMode.MULTIRUN and not is_asked_for:
+        raise InputError(
+            f"sweep={sweep}: its hydra.sweeper.params has {', '.join(params)}, and its hydra.mode is not MULTIRUN; add "
+            "mode: MULTIRUN under hydra, or give hydra.mode=RUN for a single run"
+        )
 
 
 def _print_plan(config: dict[str, Any], job: Any) -> None:
@@ -62,7 +76,7 @@ def _print_plan(config: dict[str, Any], job: Any) -> None:
     from attnspan.sweeps.plan import make_plan, print_plan
 
     console = open_console(wide=True)
-    plan = make_plan([config], [job.overrides.task], config_directory=None, n_jobs=None, console=console)
+    plan = make_plan([config], [_words(job.overrides.task)], config_directory=None, n_jobs=None, console=console)
     print_plan(console, plan)
 
 
@@ -73,20 +87,12 @@ def _config_dir_option(job: Any) -> list[str]:
 
 
 def _mode(job: Any) -> list[str]:
-    return [override for override in job.overrides.hydra if override.startswith("hydra.mode=")]
+    return [override for override in _words(job.overrides.hydra) if override.startswith("hydra.mode=")]
 
 
-def _options_first(arguments: list[str]) -> list[str]:
-    """Put options before overrides, as Hydra's parser needs them."""
-    options: list[str] = []
-    overrides: list[str] = []
-    rest = iter(arguments)
-    for word in rest:
-        if word in ("--config-dir", "-cd", "--config-name", "-cn", "--cfg", "-c", "--package", "-p"):
-            options += [word, *([value] if (value := next(rest, None)) is not None else [])]
-        else:
-            (options if word.startswith("-") else overrides).append(word)
-    return options + overrides
+def _words(overrides: Any) -> list[str]:
+    """Overrides as they were given; what is interpolated in one is no part of the config."""
+    return [str(word) for word in OmegaConf.to_container(overrides, resolve=False) or ()]
 
 
 def _refuse_empty_groups(arguments: list[str]) -> None:

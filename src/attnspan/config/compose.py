@@ -1,22 +1,19 @@
-"""From what Hydra composes to the plain config of a run, and from Hydra's errors to one line."""
+"""From what Hydra composes to the plain config of a run."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from attnspan.config.schema import check_settings
+from attnspan.config.schema import check_sections, check_settings
 from attnspan.config.settings_for import apply_settings_for
-from attnspan.errors import InputError, nearest
-from attnspan.runs.former_names import FORMER_KEYS
+from attnspan.errors import InputError
 from attnspan.runs.layout import OWN_CODE
 from attnspan.runs.own_code import own_code
 
@@ -53,9 +50,16 @@ def plain_config(composed: DictConfig, job: Any) -> dict[str, Any]:
     Raises:
         InputError: a value is missing, or is not what it must be.
     """
-    settings = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     choices, options = job.runtime.choices, GlobalHydra.instance().config_loader().get_group_options
-    apply_settings_for(settings, choices=choices, options=options, overrides=job.overrides.task)
+    if several := [group for group in ("decoder", "data", "sweep") if group not in choices]:
+        raise InputError(f"{several[0]}: takes one choice, not a list; with -m, {several[0]}=a,b is a sweep over both")
+    _refuse_sweep_of_no_package(composed, choices)
+    settings = OmegaConf.masked_copy(composed, [str(key) for key in composed if key not in ("hydra", "sweep")])
+    unresolved = OmegaConf.to_container(settings, resolve=False)
+    assert isinstance(unresolved, dict)
+    check_sections({str(key): value for key, value in unresolved.items()})
+    given: Any = OmegaConf.to_container(job.overrides.task, resolve=False)
+    apply_settings_for(settings, choices=choices, options=options, overrides=given)
     try:
         resolved = OmegaConf.to_container(settings, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
@@ -64,7 +68,7 @@ def plain_config(composed: DictConfig, job: Any) -> dict[str, Any]:
         raise InputError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     assert isinstance(resolved, dict)
     config: dict[str, Any] = {"arm": choices.decoder}
-    config |= {str(key): value for key, value in resolved.items() if key != "sweep"}
+    config |= {str(key): value for key, value in resolved.items()}
     config["data_name"] = config.get("data_name") or choices.data
     config["study"] = config.get("study") or choices.sweep
     check_settings(config)
@@ -76,33 +80,13 @@ def plain_config(composed: DictConfig, job: Any) -> dict[str, Any]:
     return config
 
 
+def _refuse_sweep_of_no_package(composed: DictConfig, choices: Any) -> None:
+    """The keys of a file in ``sweep/`` that names no package stand under ``sweep``, where nobody reads them."""
+    if composed.get("sweep"):
+        raise InputError(f"sweep={choices.sweep}: the first line of the file must be '# @package _global_'")
+
+
 def _space_validations_evenly(trainer: dict[str, Any]) -> None:
     """Let validations be at most ``val_check_interval`` updates apart, with one after the last update."""
     steps = trainer["max_steps"]
     trainer["val_check_interval"] = steps // math.ceil(steps / trainer["val_check_interval"])
-
-
-def explain(error: HydraException | OmegaConfBaseException) -> str:
-    """One line for an error of Hydra's or OmegaConf's, with the nearest name that there is."""
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, name = error.missing_cfg_file.rpartition("/")
-        if group:
-            return f"{group}={name}: there is no such {group.rpartition('/')[2]}; {nearest(name, error.options or ())}"
-    cause = error.__cause__
-    if isinstance(error, ConfigCompositionException) and isinstance(cause, OmegaConfBaseException):
-        parent, key = cause.parent_node, str(cause.key)
-        known = [str(name) for name in parent if str(name) != "hydra"] if isinstance(parent, DictConfig) else []
-        if known and key not in known:
-            return f"{cause.full_key}: there is no such key; {_nearest_key(key, known)}"
-        return f"{cause.full_key}: {_first_line(cause)}"
-    return _first_line(error)
-
-
-def _nearest_key(key: str, known: Sequence[str]) -> str:
-    """As :func:`nearest`; what a key was called formerly leads to its name of today, however it is spelled."""
-    today = FORMER_KEYS.get(key)
-    return f"it is called '{today}' now" if today in known else nearest(key, known)
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

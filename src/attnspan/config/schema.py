@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from attnspan.errors import InputError, nearest
+from attnspan.runs.former_names import nearest_key
 
 LOSS, SEQUENCE_ERROR_RATE = "loss", "sequence_error_rate"
 OFFLINE, ONLINE, DISABLED = MODES = "offline", "online", "disabled"
@@ -163,12 +164,12 @@ def check_settings(config: dict[str, Any]) -> None:
         config: resolved, in plain dicts, lists, strings and numbers.
 
     Raises:
-        InputError: one line with the key of the first that cannot be, and what it must be.
+        InputError: one line with the key of each that cannot be, and what it must be.
     """
     try:
         Settings.model_validate(config)
     except ValidationError as error:
-        raise InputError(_explain(error.errors()[0])) from error
+        raise InputError("; ".join(dict.fromkeys(map(_explain, error.errors())))) from error
     trainer = config["trainer"]
     for key in trainer:
         if key in _OTHER_LENGTHS or key.startswith("limit_"):
@@ -183,6 +184,14 @@ def check_settings(config: dict[str, Any]) -> None:
         raise InputError(f"threads={threads}{each} is more than this machine's {cores} cores")
 
 
+def check_sections(config: dict[str, Any]) -> None:
+    """Raise :class:`InputError` for a section of a config, not resolved yet, that is no mapping."""
+    for key, field in Settings.model_fields.items():
+        is_section = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        if is_section and not isinstance(config.get(key, {}), dict | str):
+            raise InputError(f"{key}: must be {_kind(field)}, not {config[key]!r}")
+
+
 def _explain(error: Any) -> str:
     """One line for an error of pydantic's."""
     if error["type"] == "sentence":
@@ -190,7 +199,8 @@ def _explain(error: Any) -> str:
     *parents, name = error["loc"]
     section, key = _section(parents), ".".join(map(str, error["loc"]))
     if error["type"] == "extra_forbidden":
-        return f"{key}: there is no such key; {nearest(str(name), section.model_fields)}"
+        known = (field for field in section.model_fields if field != "arm")  # it is the file's name
+        return f"{key}: there is no such key; {nearest_key(str(name), known)}"
     if error["type"] == "missing":
         return f"{key}: is missing"
     field = section.model_fields[name]

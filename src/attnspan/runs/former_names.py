@@ -6,8 +6,11 @@ written has today's names.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import Any
 
+from attnspan.errors import nearest
 from attnspan.runs.stable_name import rename_classes
 
 FORMER_KEYS = {
@@ -18,6 +21,15 @@ FORMER_KEYS = {
     "final": "final_state",
 }
 """Former name of a key or group -> its name."""
+
+
+def nearest_key(key: str, known: Iterable[str]) -> str:
+    """As :func:`nearest`; what a key was called formerly leads to its name of today, however it is spelled."""
+    known = list(known)
+    near = difflib.get_close_matches(key, [*FORMER_KEYS, *known], n=1, cutoff=0.8)
+    today = FORMER_KEYS.get(near[0]) if near else None
+    return f"it is called '{today}' now" if today in known else nearest(key, known)
+
 
 _PACKAGES = {
     "models.attention": "attention scores windows",

@@ -103,7 +103,7 @@ def make_plan(
         command = command_line(overrides, config_directory)
         jobs[directory] = Job(config=config, directory=directory, command=command, code=code, varied=" ".join(others))
     try:
-        for remark in refuse_unfit([config for config in new if _is_prepared(config, fingerprints)]):
+        for remark in refuse_unfit(new):
             console.print(remark, highlight=False, soft_wrap=True)
     except InputError as error:
         complaints.append(str(error))
@@ -212,12 +212,6 @@ def _fingerprints(configs: Sequence[dict[str, Any]], console: Console) -> tuple[
         except InputError as error:
             complaints.append(str(error))
     return found, complaints
-
-
-def _is_prepared(config: dict[str, Any], fingerprints: dict[str, str]) -> bool:
-    from attnspan.data.pipeline.prepare import is_prepared
-
-    return is_prepared(fingerprints[repr(config["data"])], cache_dir=Path(config["cache_dir"]))
 
 
 def _side_by_side(config: dict[str, Any]) -> int:

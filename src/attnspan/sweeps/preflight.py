@@ -22,6 +22,9 @@ from attnspan.files import free_bytes, size
 _BYTES_KEPT = 4 * 4
 """Bytes per parameter that a finished run keeps: best weights, and last weights with Adam's two moments, float32."""
 
+_UNKNOWN_VOCABULARY = 8
+"""Tokens of a vocabulary that is not known before the data is prepared: the four special ones, and a few."""
+
 _IGNORED = {"seed", *CHANGES_NOTHING} - {"data"}
 """Keys that do not affect the checks."""
 
@@ -40,7 +43,7 @@ _KNOWN_TO_LIGHTNING = {
 
 
 def refuse_unfit(configs: Sequence[dict[str, Any]]) -> list[str]:
-    """Build what every config describes, without training it. The data must be prepared.
+    """Make what every config describes, without training it. Of data that is not prepared nothing is checked.
 
     Returns:
         What limits the results of the runs, one line each.
@@ -73,43 +76,42 @@ def refuse_unfit(configs: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def check(config: dict[str, Any]) -> tuple[int, list[str]]:
-    """Build all parts of a run.
+    """Make all parts of a run, of the model their shapes only.
 
     Returns:
         The number of the model's parameters, and what limits the run's results.
 
     Raises:
-        InputError: a part cannot be built, or references of validation are longer than a hypothesis may become.
+        InputError: a part cannot be made, or references of validation are longer than a hypothesis may become.
     """
     import torch
 
-    from attnspan.config.instantiate import assemble_model, build_corpus, build_decoding, check_optimizer
+    from attnspan.config.instantiate import build, build_corpus, build_decoding, check_optimizer
+    from attnspan.config.memory import check_size
     from attnspan.data.pipeline.batches import EncodedSplit, plan_batches
-    from attnspan.data.pipeline.prepare import prepare
+    from attnspan.data.pipeline.prepare import fingerprint_of, is_prepared, prepare
     from attnspan.data.pipeline.reachable import check_references, limit_of_training
 
     torch.set_num_threads(1)
-    prepared = prepare(build_corpus(config), cache_dir=Path(config["cache_dir"]))
-    for split in ("train", "validation", "test"):
-        key = "batch_tokens" if split == "train" else "evaluation_batch_tokens"
-        plan_batches(EncodedSplit(getattr(prepared, split)), config["loader"][key], f"loader.{key}")
-    try:
-        model = assemble_model(
-            config,
-            source_vocabulary_size=len(prepared.source_tokenizer),
-            target_vocabulary_size=len(prepared.target_tokenizer),
-        )
-    except MemoryError as error:
-        raise InputError(f"the model is too large for this machine's memory ({error})") from error
-    check_optimizer(config, model.parameters())
-    decoding = build_decoding(config, limit=limit_of_training(prepared))
-    unreachable = check_references(prepared, decoding.limit)
+    corpus, cache, remarks = build_corpus(config), Path(config["cache_dir"]), []
+    sizes = dict.fromkeys(("source_vocabulary_size", "target_vocabulary_size"), _UNKNOWN_VOCABULARY)
+    if is_prepared(fingerprint_of(corpus), cache_dir=cache):
+        prepared = prepare(corpus, cache_dir=cache)
+        for split in ("train", "validation", "test"):
+            key = "batch_tokens" if split == "train" else "evaluation_batch_tokens"
+            plan_batches(EncodedSplit(getattr(prepared, split)), config["loader"][key], f"loader.{key}")
+        sizes = {name: len(getattr(prepared, name.replace("vocabulary_size", "tokenizer"))) for name in sizes}
+        decoding = build_decoding(config, limit=limit_of_training(prepared))
+        if (unreachable := check_references(prepared, decoding.limit)).count:
+            remarks.append(f"{config['data_name']}: {unreachable}")
+    build(config, "decoding")
+    parameters = check_size(config, **sizes)
+    check_optimizer(config, [torch.nn.Parameter(torch.zeros(1))])
     if set(config["trainer"]) - _KNOWN_TO_LIGHTNING or config["trainer"]["accelerator"] not in ("auto", "cpu"):
         from attnspan.training.trainer import check_trainer  # takes seconds to import
 
         check_trainer(config)
-    remarks = [f"{config['data_name']}: {unreachable}"] if unreachable.count else []
-    return sum(parameter.numel() for parameter in model.parameters()), remarks
+    return parameters, remarks
 
 
 def main() -> None:

@@ -20,10 +20,8 @@ def compose_jobs(
     Raises:
         InputError: one line with everything that is wrong.
     """
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    from attnspan.config.compose import explain, plain_config
+    from attnspan.config.compose import plain_config
+    from attnspan.config.hydra_errors import COMPOSITION_ERRORS, explain
     from attnspan.errors import InputError
     from attnspan.runs.own_code import freeze_own_code
 
@@ -38,7 +36,7 @@ def compose_jobs(
             configs.append(plain_config(composed, composed.hydra))
         except InputError as error:
             complaints.append(str(error))
-        except (HydraException, OmegaConfBaseException) as error:
+        except COMPOSITION_ERRORS as error:
             complaints.append(explain(error))
     if complaints:
         raise InputError("; ".join(dict.fromkeys(complaints)))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
@@ -13,6 +13,32 @@ if TYPE_CHECKING:
     from attnspan.sweeps.hyperparameters.space import Choices, NumberRange, Space
 
 _LOG = "log"
+
+
+def params_as_overrides(params: Any) -> list[str]:
+    """``hydra.sweeper.params`` as words of the command line.
+
+    Raises:
+        InputError: it is no mapping, or has a list, which could be one value or several, or what Hydra cannot read.
+    """
+    from attnspan.config.overrides import check_override
+    from attnspan.errors import InputError
+
+    if params is None:
+        return []
+    if not isinstance(params, Mapping):
+        raise InputError(f"hydra.sweeper.params: must be a mapping of keys to values, not {params}")
+    overrides = []
+    for key, value in params.items():
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            several = ",".join("null" if one is None else str(one) for one in value)
+            raise InputError(
+                f"hydra.sweeper.params.{key}: is a list; to sweep over its values, give the text '{several}'; for one "
+                f"value that is a list, the text '[{several}]'"
+            )
+        overrides.append(f"{key}={'null' if value is None else value}")
+        check_override(overrides[-1])
+    return overrides
 
 
 def read_space(overrides: Sequence[Override]) -> tuple[Space, list[str]]:

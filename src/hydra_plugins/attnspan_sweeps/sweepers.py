@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from .composition import compose_jobs, config_directory
 from .launchers import refuse_foreign
-from .search_space import read_space
+from .search_space import params_as_overrides, read_space
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -50,7 +50,8 @@ class AllJobsSweeper(BasicSweeper):
         """
         assert self.hydra_context is not None
         assert self.config is not None
-        (jobs,) = self.split_arguments(_parse(self.hydra_context, [*self._parse_config(), *arguments]), None)
+        overrides = [*params_as_overrides(self.params), *arguments]
+        (jobs,) = self.split_arguments(_parse(self.hydra_context, overrides), None)
         return refuse_foreign(self.launcher, self.config).launch(jobs, initial_job_idx=0)
 
 
@@ -68,7 +69,7 @@ class OptunaSweeper(Sweeper):
         self.n_trials = n_trials
         self.seed = seed
         self.sampler = OmegaConf.to_container(sampler, resolve=True)
-        self.params: dict[str, Any] = {str(key): value for key, value in (params or {}).items()}
+        self.params = params
         self.config: DictConfig
         self.hydra_context: HydraContext
         self.launcher: Launcher
@@ -93,7 +94,7 @@ class OptunaSweeper(Sweeper):
         from attnspan.sweeps.hyperparameters.space import corners
 
         launcher = self._check()
-        space, fixed = read_space(_parse(self.hydra_context, _with([], self.params) + arguments))
+        space, fixed = read_space(_parse(self.hydra_context, params_as_overrides(self.params) + arguments))
         if not space:
             raise InputError(
                 "hydra/sweeper=optuna: nothing varies: give a key a space, as in optimizer.lr='interval(0.001,0.01)'"

@@ -13,6 +13,7 @@ import torch
 
 from attnspan.config.identity import claim
 from attnspan.config.instantiate import check_optimizer
+from attnspan.config.memory import check_size
 from attnspan.data.pipeline.datamodule import DataModule
 from attnspan.data.pipeline.prepare import PreparedData
 from attnspan.data.pipeline.reachable import check_references
@@ -75,6 +76,11 @@ def prepare(
     claim(directory, config, data_fingerprint=data.fingerprint)
     code = code_state()
     set_up_machine(config)
+    check_size(
+        config,
+        source_vocabulary_size=len(data.source_tokenizer),
+        target_vocabulary_size=len(data.target_tokenizer),
+    )
     module = assemble_module(config, data)
     if changed := changed_code(config, config.get(OWN_CODE) or {}):  # it would train under the id of the old code
         raise InputError(f"{', '.join(changed)} changed while the run was starting; give the command again")
