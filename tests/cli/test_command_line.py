@@ -103,9 +103,9 @@ def test_there_is_no_way_to_quote_what_no_quotes_hold() -> None:
 FILES = {
     "every unknown key": (
         GLOBAL
-        + "choseby: x\npatiense: 1\nmodle: {dropout: 0.5}\nloader: {batch_token: 5}\n"
+        + "choseby: x\nsede: 1\nmodle: {dropout: 0.5}\nloader: {batch_token: 5}\n"
         + f"hydra: {{mode: MULTIRUN, {TWO_SEEDS}}}",
-        ("choseby: ", "'selection_metric' now", "'patience'", "'model'", "loader.batch_token: ", "'batch_tokens'"),
+        ("choseby: ", "'selection_metric' now", "'seed'", "'model'", "loader.batch_token: ", "'batch_tokens'"),
     ),
     "no package": (f"hydra: {{mode: MULTIRUN, {TWO_SEEDS}}}", ("sweep=mine", "first line", "'# @package _global_'")),
     "a package that comes too late": (f"# Mine.\n{GLOBAL}seed: 3", ("first line", "'# @package _global_'")),
