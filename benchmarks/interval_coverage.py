@@ -29,13 +29,15 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit, stdtrit
 
-from attnspan.analysis.spans import Span, find_span
+from attnspan.analysis.lengths.axis import LengthAxis
+from attnspan.analysis.lengths.spans import Span, find_span
 from attnspan.analysis.statistics import Floats, Rates, holm, randomisation
 
 BINS = {8: 40, 20: 60, 32: 100, 44: 200, 56: 200}
 """Source length (and reference tokens) -> sources."""
 LENGTHS = np.repeat(list(BINS), list(BINS.values()))
 AT = np.array(list(BINS), dtype=float)
+SOURCE = LengthAxis("source")
 MEMBERS = np.equal(LENGTHS, AT[:, None])
 B = len(BINS)
 DIFFICULTY, LIKES, LUCK = 0.7, 0.4, 0.4
@@ -118,20 +120,20 @@ def span_of(arms: list[Rates], which: int, keep: float) -> Span | None:
     for other in arms[1:]:
         rates = Rates.paired(rates, other)
     columns = list(range(which * B, which * B + B))
-    return find_span(rates, arm=columns, best=best * B, at=AT, shortest=4, longest=60, keep=keep)
+    return find_span(rates, arm=columns, best=best * B, axis=SOURCE, at=AT, shortest=4, longest=60, keep=keep)
 
 
 def true_spans(truth: Floats, keep: float) -> list[float | None]:
     """The span of each arm's true curve; None if it is beyond the tested lengths."""
     known = [Rates(curve[None], np.zeros((1, B, 2)), np.full(B, 30)) for curve in truth]
     spans = [span_of(known, arm, keep) for arm in range(len(truth))]
-    return [None if span is None or span.length.censored else span.length.tokens for span in spans]
+    return [None if span is None or span.length.censored else span.length.value for span in spans]
 
 
 def misses(span: Span, length: float) -> tuple[bool, bool]:
     """Whether a length lies below a span's interval, and whether it lies above; a censored end is open."""
-    low = -np.inf if span.low.censored == "<" else span.low.tokens
-    high = np.inf if span.high.censored == ">" else span.high.tokens
+    low = -np.inf if span.low.censored == "<" else span.low.value
+    high = np.inf if span.high.censored == ">" else span.high.value
     return length < low - 0.1, length > high + 0.1
 
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
-from attnspan.analysis.bins import joined
 from attnspan.analysis.collection import collect, differing_keys, find_runs
+from attnspan.analysis.lengths.bins import joined
 from attnspan.cli.report import ListParser
 from attnspan.config.identity import flatten
 from attnspan.errors import InputError, nearest

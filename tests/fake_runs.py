@@ -53,6 +53,7 @@ def fake_run(
     data: str = "pronunciation",
     config: dict[str, Any] | None = None,
     training_lengths: tuple[int, int] = (5, 60),
+    training_target_lengths: tuple[int, int] | None = None,
     attention: Sequence[dict[str, Any]] | None = None,
     change_records: Callable[[list[Record]], list[Record]] = lambda records: records,
     **summary: Any,
@@ -68,6 +69,7 @@ def fake_run(
         data: name of the data set.
         config: dotted keys of the config to change.
         training_lengths: shortest and longest source in training.
+        training_target_lengths: shortest and longest target in training; None for an older run, which has none.
         attention: the columns on attention of each example.
         change_records: applied to the records before they are written.
         summary: keys of the summary to change.
@@ -121,6 +123,7 @@ def fake_run(
         "dropped": {"train": 3},
         "examples": {"train": 20_000, "validation": 1_000, "test": len(records)},
         "training_lengths": list(training_lengths),
+        **({"training_target_lengths": list(training_target_lengths)} if training_target_lengths else {}),
         "data_fingerprint": "d" * 64,
         "test_fingerprint": "t" * 64,
         "wall_seconds": 211.5,

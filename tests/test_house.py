@@ -138,7 +138,7 @@ HEAVY = ("torch", "lightning", "hydra", "datasets", "wandb")
 LIGHT = sorted(
     ".".join(("attnspan", *path.relative_to(PACKAGE).with_suffix("").parts))
     for package in ("analysis", "reporting")
-    for path in (PACKAGE / package).glob("[a-z]*.py")
+    for path in (PACKAGE / package).rglob("[a-z]*.py")
 )
 
 

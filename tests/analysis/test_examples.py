@@ -67,7 +67,7 @@ def test_who_saw_an_example_where_arms_were_trained_differently(tmp_path):
     write_attention_maps(kept, {"e00000": SHORT, "e00030": dataclasses.replace(SHORT)})
     short, long = mapped_examples(build_study(collect([tmp_path]), edges=[0, 4, 8]))
     assert short.in_training == "within the lengths seen in training"
-    assert long.in_training == "seen only by arms trained up to 8 tokens"
+    assert long.in_training == "seen only by arms trained up to 8 source tokens"
 
 
 def test_an_output_that_is_empty_is_said_to_be(study):

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from attnspan.analysis.bins import EXTRAPOLATION, IN_RANGE
 from attnspan.analysis.collection import collect
+from attnspan.analysis.lengths.training_range import EXTRAPOLATION, IN_RANGE
 from attnspan.analysis.metrics import ERROR_RATE
 from attnspan.analysis.study import Study, build_study
 from attnspan.errors import InputError
@@ -53,7 +53,7 @@ def test_totals_by_hand_and_apart(hand_made):
 
 
 def test_sides_and_counts(hand_made):
-    regions = hand_made.regions(12)
+    regions = hand_made.regions(hand_made.arms[0])
     assert [(r.label, r.side, r.total, r.examples) for r in regions] == [
         ("1–4", IN_RANGE, False, 30),
         ("5–8", IN_RANGE, False, 30),
@@ -88,7 +88,7 @@ def test_span_by_hand(hand_made):
     # best on the shortest: bahdanau, quality 0.875, threshold 0.4375. plain falls from 0.5 at 8 to 0.375 at 12:
     # (0.5 - 0.4375) / 0.125 = half-way, at 10. bahdanau: 0.5 at 16, never below
     spans = {one.arm: one for one in hand_made.spans}
-    assert spans["plain"].span.length.tokens == pytest.approx(10)
+    assert spans["plain"].span.length.value == pytest.approx(10)
     assert str(spans["bahdanau"].span.length) == "> 16"
     assert spans["plain"].best == "bahdanau"
 
@@ -201,7 +201,7 @@ def test_each_arm_is_in_range_up_to_its_own_training_lengths(tmp_path):
         heading = row.cells[0] if row.kind == "heading" else heading
         headings[row.cells[0]] = heading
     assert headings["5–8"] == "in range of every arm"
-    assert headings["9–12"] == "longer than any seen by arms trained up to 8 tokens"
+    assert headings["9–12"] == "longer than any seen by arms trained up to 8 source tokens"
     assert headings["13–16"] == "longer than any arm has seen"
     totals = {row.cells[0]: row.cells[2:] for row in rows if row.kind == "total"}
     assert set(totals) == {

@@ -97,6 +97,32 @@ def test_the_numbers_of_a_hand_made_example_are_in_every_file(tmp_path, capsys):
         assert "&gt; 8" in text or "> 8" in text
 
 
+def test_every_file_says_which_length_it_is(tmp_path, capsys):
+    # sources of 4 tokens; 30 targets of 4 and 30 of 8, trained to 4 and 4
+    examples = [example(n, 4, target_length=length, target_tokens=length + 1) for n, length in enumerate([4, 8] * 30)]
+    for arm in ("plain", "bahdanau"):
+        same = {"training_lengths": (1, 4), "training_target_lengths": (1, 4)}
+        fake_run(tmp_path / "runs", arm, 0, examples, [1, 4] * 30, **same)
+    out = tmp_path / "out"
+    assert report.main([str(tmp_path / "runs"), "--out", str(out), "--length", "target-multiple"]) == 0
+    for name in ("curve.csv", "seeds.csv", "differences.csv", "spans.csv"):
+        assert {row["length"] for row in rows(out / name)} == {"target-multiple"}, name
+    for text in (
+        capsys.readouterr().out,
+        *((out / name).read_text() for name in ("index.html", "report.md", "tables.tex")),
+    ):
+        assert "target length" in text
+        assert "by source length" not in text
+        assert "ources of" not in text
+    svg = (out / "degradation.svg").read_text()
+    assert svg.count("<!-- target length (× 4 tokens, the longest in training) -->") == 1
+    text = " ".join((out / "index.html").read_text().split())
+    assert "test examples of 4 to 4 source tokens and 4 to 8 target tokens" in text
+    assert "longer than the longest in training (4 source and 4 target tokens)" in text
+    assert report.main([str(tmp_path / "runs"), "--out", str(out), "--length", "sauce"]) == 2
+    assert "--length sauce: there is no such length; did you mean 'source'?" in one_line(capsys)
+
+
 def test_the_terminal_table_is_aligned_plain_text_of_at_most_100_columns(printed, made):
     assert "\x1b" not in printed
     assert max(map(len, printed.splitlines())) <= 100
@@ -237,7 +263,7 @@ def test_runs_of_several_data_sets_give_a_ranking_above_a_report_on_each(tmp_pat
     report.refuse_foreign(out)  # it is a report, and may be replaced
     printed, errors = capsys.readouterr()
     assert errors.count("\n") == 1
-    assert "Over 2 data sets (one and two), on sources of lengths seen in training, bahdanau" in " ".join(
+    assert "Over 2 data sets (one and two), on examples of lengths seen in training, bahdanau" in " ".join(
         printed.split()
     )
     assert {path.name for path in out.iterdir()} == {
@@ -360,7 +386,7 @@ def test_where_attention_looks_stands_in_every_file(tmp_path):
         ):
             assert caption in text
         assert "0.800 (no variation)" in text
-    assert "bahdanau from 0.500 at 1–4 tokens to 0.250 at 5–8 tokens" in (out / "index.html").read_text()
+    assert "bahdanau from 0.500 at 1–4 source tokens to 0.250 at 5–8 source tokens" in (out / "index.html").read_text()
 
 
 def test_without_gold_links_there_is_only_an_entropy(tmp_path):

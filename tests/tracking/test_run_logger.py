@@ -107,7 +107,7 @@ def test_no_clock_stands_in_metrics_csv(three: dict[str, Path]) -> None:
 
 
 def test_validation_is_told_by_length(mirror: Mirrored) -> None:
-    for key in ("validation_loss/2-6", "validation_accuracy/2-6"):
+    for key in ("validation_loss/source_2-6", "validation_accuracy/source_2-6"):
         assert updates(mirror, key) == [10, 20]
         assert mirror.axis(key) == "update"
 
@@ -116,14 +116,14 @@ def test_quality_by_length_is_that_of_the_records(three: dict[str, Path], mirror
     records = read_records(three["bahdanau"] / "records.parquet")
     table = mirror.table("test/by_length")
     assert sum(row["examples"] for row in table) == len(records)
-    rows = [row for row in mirror.rows if "test_by_length/error_rate" in row]
+    rows = [row for row in mirror.rows if "test_by_source_length/error_rate" in row]
     assert len(rows) == len(table) == 2
-    assert mirror.axis("test_by_length/error_rate") == "test_by_length/source_length"
+    assert mirror.axis("test_by_source_length/error_rate") == "test_by_source_length/length"
     inside = [records[records["source_length"] <= 6], records[records["source_length"] > 6]]
     for row, said, part in zip(rows, table, inside, strict=True):
         rate = part["edits"].sum() / part["target_length"].sum()
-        assert row["test_by_length/source_length"] == pytest.approx(part["source_length"].mean())
-        assert row["test_by_length/error_rate"] == said["error_rate"] == pytest.approx(rate)
+        assert row["test_by_source_length/length"] == pytest.approx(part["source_length"].mean())
+        assert row["test_by_source_length/error_rate"] == said["error_rate"] == pytest.approx(rate)
         assert said["examples"] == len(part)
     assert [row["side"] for row in table] == ["in range", "extrapolation"]
     drawn = mirror.table("quality_by_length_table")
@@ -164,7 +164,7 @@ def test_a_span_is_told_where_there_is_one(composed: Compose, tmp_path: Path) ->
     learns = ("trainer.max_steps=600", "trainer.val_check_interval=300", "data.train_size=2000")
     directory = run(composed, tmp_path, "decoder=bahdanau", *MIRRORED, *learns, "logger.wandb.examples=0")
     (one,) = read_mirrors(directory)
-    assert 2 <= one.summary["span/tokens"] <= 9
+    assert 2 <= one.summary["span/source_length"] <= 9
     assert one.summary["span/in_words"].endswith(f"({one.summary['span/in_words'].partition('(')[2]}")
     assert "tokens (" in one.summary["span/in_words"]
     assert "test/examples.path" not in one.summary
@@ -277,7 +277,7 @@ def test_killed_and_resumed_is_one_run_with_nothing_twice(composed: Compose, tmp
         assert [row[key] for row in rows if key in row] == pytest.approx(expected[key].tolist())
     assert mirrors[-1].exit_code == 0
     assert mirrors[-1].summary["failure"] is None
-    assert sum("test_by_length/error_rate" in row for row in rows) == 2
+    assert sum("test_by_source_length/error_rate" in row for row in rows) == 2
 
 
 def test_what_wandb_lost_is_made_up_from_the_checkpoint(composed: Compose, tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_what_wandb_lost_is_made_up_from_the_checkpoint(composed: Compose, tmp_p
     assert not attempt(config)[0]
     (one,) = read_mirrors(directory)
     curves = pd.read_csv(directory / "metrics.csv")
-    for key in ("train/loss", "train/learning_rate", "validation/loss", "validation_loss/2-6"):
+    for key in ("train/loss", "train/learning_rate", "validation/loss", "validation_loss/source_2-6"):
         rows = curves.dropna(subset=[key])
         assert updates(one, key) == (rows["step"] + 1).tolist()
         assert [row[key] for row in one.rows if key in row] == pytest.approx(rows[key].tolist())
@@ -395,5 +395,5 @@ def test_of_several_processes_one_logs(composed: Compose, tmp_path: Path, cache:
     assert done.returncode == 0, done.stdout + done.stderr
     (one,) = read_mirrors(tmp_path)
     assert updates(one, "train/loss") == [5, 10, 15, 20]
-    assert updates(one, "validation_loss/2-6") == [10, 20]
+    assert updates(one, "validation_loss/source_2-6") == [10, 20]
     assert one.exit_code == 0

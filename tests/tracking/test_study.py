@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from attnspan.analysis.collection import collect
-from attnspan.analysis.spans import Span
+from attnspan.analysis.lengths.spans import Span
 from attnspan.analysis.study import build_study
 from attnspan.cli import dashboard, report
 from attnspan.errors import InputError
@@ -63,7 +63,7 @@ def test_it_has_the_plots_and_the_numbers_behind_them(mirror: Mirrored, out: Pat
     curve = mirror.table("pronunciation/curve")
     assert len(curve) == len(points_frame(study.curve))
     assert any("low" in name for name in curve[0])  # intervals
-    drawn = mirror.table("pronunciation/error_rate_by_length_table")
+    drawn = mirror.table("pronunciation/error_rate_by_source_length_table")
     rates = {
         (point.arm, point.region.mean_length): point.metrics["error_rate"].value
         for point in study.curve
@@ -72,7 +72,7 @@ def test_it_has_the_plots_and_the_numbers_behind_them(mirror: Mirrored, out: Pat
     assert {(row["lineKey"], row["step"]): row["lineVal"] for row in drawn} == pytest.approx(rates)
     for one in study.spans:
         assert isinstance(one.span, Span)
-        assert mirror.summary[f"pronunciation/span/{one.arm}"] == pytest.approx(one.span.length.tokens)
+        assert mirror.summary[f"pronunciation/span/source_length/{one.arm}"] == pytest.approx(one.span.length.value)
     assert [row["arm"] for row in mirror.table("pronunciation/spans")] == [one.arm for one in study.spans]
 
 
@@ -171,11 +171,11 @@ class TestDashboard:
         workspace, _ = dumped(study_of(tmp_path / "runs"), tmp_path, "--entity", "me", "--project", "ours")
         assert (workspace["entity"], workspace["project"]) == ("me", "ours")
         found = panels(workspace)
-        for panel in [*found["Curves"], *found["Quality against source length"], *found["Cost"]]:
+        for panel in [*found["Curves"], *found["Quality against length"], *found["Cost"]]:
             assert (panel["groupBy"], panel["groupAgg"], panel["groupArea"]) == ("arm.value", "mean", "stddev")
         assert {panel["xAxis"] for panel in found["Curves"]} == {"update"}
-        assert {panel["xAxis"] for panel in found["Quality against source length"]} == {"test_by_length/source_length"}
-        assert found["Quality against source length"][0]["metrics"] == ["test_by_length/error_rate"]
+        assert {panel["xAxis"] for panel in found["Quality against length"]} == {"test_by_source_length/length"}
+        assert found["Quality against length"][0]["metrics"] == ["test_by_source_length/error_rate"]
         (runset,) = workspace["spec"]["section"]["runSets"]
         filters = {(one["key"]["name"], one["op"], one["value"]) for one in runset["filters"]["filters"]}
         assert filters == {("group", "=", "mine"), ("data_name", "=", "pronunciation")}
@@ -196,7 +196,7 @@ class TestDashboard:
     def test_the_report_compares_and_says_what_failed(self, tmp_path: Path) -> None:
         _, found = dumped(study_of(tmp_path / "runs"), tmp_path)
         text = json.dumps(found)
-        for word in ("pronunciation/degradation", "Quality against source length", "Cost", "Failures", "groupAgg"):
+        for word in ("pronunciation/degradation", "Quality against length", "Cost", "Failures", "groupAgg"):
             assert word in text
         assert found["displayName"].startswith("mine")
 

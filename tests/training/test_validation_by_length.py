@@ -8,7 +8,8 @@ from typing import Any, cast
 import pytest
 import torch
 
-from attnspan.analysis.bins import Bins
+from attnspan.analysis.lengths.axis import LengthAxis
+from attnspan.analysis.lengths.bins import Bins
 from attnspan.data.tokenizer import PAD
 from attnspan.training.callbacks.validation_by_length import ValidationByLength
 from attnspan.training.lightning_module import ValidationOutput
@@ -23,7 +24,7 @@ def test_sums_over_batches_by_hand() -> None:
             device=torch.device("cpu"), log=lambda name, value, rank_zero_only: logged.update({name: value})
         ),
     )
-    callback = ValidationByLength(Bins((0, 3, 6, 9)))
+    callback = ValidationByLength(Bins(LengthAxis("source"), (0, 3, 6, 9)))
     callback.on_validation_epoch_start(trainer, module)
     # sources of 3 and of 4 tokens are in the first and the second bin; nothing is in the third
     for lengths, nll, correct, tokens in (
@@ -39,17 +40,17 @@ def test_sums_over_batches_by_hand() -> None:
     callback.on_validation_epoch_end(trainer, module)
     assert logged == pytest.approx(
         {
-            "validation_loss/1-3": (1.0 + 4.0 + 0.5) / 6,
-            "validation_accuracy/1-3": 3 / 6,
-            "validation_loss/4-6": (6.0 + 2.0) / 4,
-            "validation_accuracy/4-6": 1 / 4,
+            "validation_loss/source_1-3": (1.0 + 4.0 + 0.5) / 6,
+            "validation_accuracy/source_1-3": 3 / 6,
+            "validation_loss/source_4-6": (6.0 + 2.0) / 4,
+            "validation_accuracy/source_4-6": 1 / 4,
         }
     )
 
 
 def test_each_validation_begins_anew() -> None:
     trainer, module = cast(Any, None), cast(Any, SimpleNamespace(device=torch.device("cpu")))
-    callback = ValidationByLength(Bins((0, 3)))
+    callback = ValidationByLength(Bins(LengthAxis("source"), (0, 3)))
     for _ in range(2):
         callback.on_validation_epoch_start(trainer, module)
         assert callback._sums.sum() == 0

@@ -1,4 +1,4 @@
-"""Arms: the runs of each, its error rates in regions of source length, and which arm is compared to which."""
+"""Arms: the runs of each, its error rates in regions of length, and which arm is compared to which."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-from attnspan.analysis.bins import Region, members
+from attnspan.analysis.lengths.regions import Region, members
+from attnspan.analysis.lengths.training_range import TrainingRange
 from attnspan.analysis.metrics import ERROR_RATE, RecordMetric
 from attnspan.analysis.statistics import Floats, Rates
 from attnspan.errors import InputError, nearest
@@ -38,15 +38,10 @@ class Arm:
         """Ascending."""
         return tuple(run.seed for run in self.runs)
 
-    @property
-    def training_max(self) -> int:
-        """The longest source that every run of the arm saw in training."""
-        return min(run.training_lengths[1] for run in self.runs)
-
     @cached_property
-    def lengths(self) -> NDArray[np.int64]:
-        """The source length of every test example."""
-        return self.runs[0].records["source_length"].to_numpy()
+    def training_range(self) -> TrainingRange:
+        """What every run of the arm saw in training."""
+        return TrainingRange.of(self.runs)
 
     def common_seeds(self, other: Arm) -> tuple[int, ...]:
         """The seeds that both arms have."""
@@ -60,7 +55,7 @@ class Arm:
 
     def error_rates(self, regions: Sequence[Region], seeds: Sequence[int] | None = None) -> Rates:
         """The error rate in each of ``regions``, with ``seeds`` (default: all)."""
-        return Rates.measure(*self.sums(ERROR_RATE, seeds), members(regions, self.lengths))
+        return Rates.measure(*self.sums(ERROR_RATE, seeds), members(regions))
 
     def paired_error_rates(self, other: Arm, regions: Sequence[Region], seeds: Sequence[int]) -> Rates:
         """The error rates of this arm, then those of ``other``, on the same examples with the same seeds."""

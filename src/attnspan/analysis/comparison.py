@@ -1,4 +1,4 @@
-"""Arms against their baselines: the advantage in every region, and how it changes with source length."""
+"""Arms against their baselines: the advantage in every region, and how it changes with length."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnspan.analysis.arms import Arm
-from attnspan.analysis.bins import SIDES, Region, members
+from attnspan.analysis.lengths.axis import LengthAxis
+from attnspan.analysis.lengths.regions import Region, members
+from attnspan.analysis.lengths.training_range import SIDES
 from attnspan.analysis.statistics import NOTHING, Estimate, Floats, Rates, holm, randomisation
-
-PER = 10
-"""Slopes are per this many source tokens."""
 
 
 @dataclass(frozen=True)
@@ -37,19 +36,19 @@ class Difference:
 
 @dataclass(frozen=True)
 class Trend:
-    """How one arm changes with source length, on one side of the longest training length."""
+    """How one arm changes with length, on one side of the longest training length; ``per`` is of the length's axis."""
 
     arm: str
     side: str
     bins: int
     seeds: tuple[int, ...]
     error_factor: Estimate
-    """The factor of the error rate per 10 more source tokens (from a line through the log error rates)."""
+    """The factor of the error rate per ``per`` more length (from a line through the log error rates)."""
     relative_drop: Estimate
     """The share of its quality in the shortest bin that the arm has lost in the longest."""
     baseline: str | None
     growth: Estimate
-    """Interaction of arm and length: the growth of the advantage over the baseline per 10 more source tokens."""
+    """Interaction of arm and length: the growth of the advantage over the baseline per ``per`` more length."""
 
 
 def differences(arm: Arm, baseline: Arm, regions: Sequence[Region]) -> list[Difference]:
@@ -73,7 +72,7 @@ def differences(arm: Arm, baseline: Arm, regions: Sequence[Region]) -> list[Diff
     ]  # fmt: skip
 
 
-def trends(arm: Arm, baseline: Arm | None, regions: Sequence[Region]) -> list[Trend]:
+def trends(arm: Arm, baseline: Arm | None, regions: Sequence[Region], axis: LengthAxis) -> list[Trend]:
     """Slope and drop of an arm on each side that has two bins or more."""
     found = []
     for side in SIDES:
@@ -83,7 +82,7 @@ def trends(arm: Arm, baseline: Arm | None, regions: Sequence[Region]) -> list[Tr
         own = arm.error_rates(bins)
         at = np.array([region.mean_length for region in bins])
         centred = at - at.mean()
-        slope = np.asarray(PER * centred / (centred**2).sum())  # of the least-squares line through one value a bin
+        slope = np.asarray(axis.per * centred / (centred**2).sum())  # of the least-squares line through one value a bin
         growth = NOTHING
         if baseline and (seeds := arm.common_seeds(baseline)):
             growth = baseline.paired_error_rates(arm, bins, seeds).estimate(np.concatenate([slope, -slope]))
@@ -98,7 +97,7 @@ def trends(arm: Arm, baseline: Arm | None, regions: Sequence[Region]) -> list[Tr
 
 def _randomised(arm: Arm, baseline: Arm, seeds: Sequence[int], regions: Sequence[Region]) -> Floats:
     edits = [sum(run.records["edits"].to_numpy() for run in one.runs if run.seed in seeds) for one in (baseline, arm)]
-    return randomisation(np.asarray(edits[0] - edits[1], dtype=np.float64), members(regions, arm.lengths))
+    return randomisation(np.asarray(edits[0] - edits[1], dtype=np.float64), members(regions))
 
 
 def _holm_over(p_values: Floats, chosen: NDArray[np.bool_]) -> Floats:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from attnspan.analysis.arms import Arm
-from attnspan.analysis.bins import Region, joined, members
+from attnspan.analysis.lengths.regions import Region
 from attnspan.analysis.metrics import ATTENTION_ENTROPY, DEGENERATE, RecordMetric, metrics_in
 from attnspan.analysis.study import Study
 from attnspan.errors import InputError
@@ -32,9 +32,10 @@ class MappedExample:
 
     example_id: str
     in_training: str
-    """In words, whether training saw sources of that length."""
+    """In words, whether training saw such lengths."""
     source: str
     source_length: int
+    target_length: int
     reference: str
     maps: tuple[ArmMap, ...]
 
@@ -63,24 +64,26 @@ def mapped_examples(study: Study) -> list[MappedExample]:
     """
     kept = {arm.label: _kept_maps(arm) for arm in study.arms}
     ids = {name for _, maps, _ in kept.values() for name in maps}
-    rows = study.test_set[study.test_set["example_id"].isin(ids)].to_dict("records")  # by length
+    shown = study.test_set[study.test_set["example_id"].isin(ids)]  # by length
+    rows = zip(shown.index, shown.to_dict("records"), strict=True)
     return [
         MappedExample(
-            row["example_id"], _in_training(study, row["source_length"]), row["source"], row["source_length"],
+            row["example_id"], _in_training(study, number), row["source"], row["source_length"], row["target_length"],
             row["reference"], tuple(_map_of(arm, *kept[arm.label], row["example_id"]) for arm in study.arms),
         )
-        for row in rows
+        for number, row in rows
     ]  # fmt: skip
 
 
-def _in_training(study: Study, length: int) -> str:
-    """Whether training saw sources of ``length`` tokens, and for which arms where their training lengths differ."""
-    up_to = sorted({arm.training_max for arm in study.arms if arm.training_max >= length})
-    if not up_to:
+def _in_training(study: Study, number: int) -> str:
+    """Whether training saw a source and a target as long as those of example ``number``, and for which arms."""
+    (part,) = (part for part in study.partition.parts if part.inside[number])
+    saw = [one for one in study.ranges if one not in part.exceeded]
+    if not saw:
         return "longer than any seen in training"
-    if all(arm.training_max >= length for arm in study.arms):
+    if not part.exceeded:
         return "within the lengths seen in training"
-    return f"seen only by arms trained up to {joined(map(str, up_to))} tokens"
+    return f"seen only by arms trained up to {study.trained_up_to(saw)}"
 
 
 def _kept_maps(arm: Arm) -> tuple[Run, dict[str, AttentionMap], str]:
@@ -108,23 +111,20 @@ def _map_of(arm: Arm, run: Run, maps: dict[str, AttentionMap], why: str, example
 
 def degenerate_outputs(study: Study) -> list[DegenerateOutput]:
     """For each kind, bin and arm that has any, the degenerate output with the lowest example id, then seed."""
-    regions = [region for region in study.regions(study.arms[0].training_max) if not region.total]
+    regions = [region for region in study.regions(study.arms[0]) if not region.total]
     each = itertools.product(metrics_in(DEGENERATE), regions, study.arms)
     return [output for one in each if (output := _first_output(*one))]
 
 
 def _first_output(metric: RecordMetric, region: Region, arm: Arm) -> DegenerateOutput | None:
-    (inside,) = members([region], arm.lengths)
     found = []
     for run in arm.runs:
         is_degenerate, _ = metric.sums_of(run.records)
-        rows = np.flatnonzero(inside & (is_degenerate > 0))
+        rows = np.flatnonzero(region.inside & (is_degenerate > 0))
         names = run.records["example_id"].iloc[rows]
         found += [(str(name), run.seed, run, int(row)) for name, row in zip(names, rows, strict=True)]
     if not found:
         return None
     name, seed, run, row = min(found, key=lambda one: one[:2])
     texts = run.records.iloc[row][["source", "reference", "hypothesis"]]
-    return DegenerateOutput(
-        metric, region, arm.label, len(found), len(arm.runs) * int(inside.sum()), seed, name, *texts
-    )
+    return DegenerateOutput(metric, region, arm.label, len(found), len(arm.runs) * region.examples, seed, name, *texts)

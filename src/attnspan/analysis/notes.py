@@ -8,6 +8,8 @@ from typing import Any
 
 from attnspan.analysis.arms import Arm
 from attnspan.analysis.collection import differing_keys
+from attnspan.analysis.lengths.bins import joined
+from attnspan.data.corpora.base import SIDES
 from attnspan.runs.finished_run import Run
 
 
@@ -59,9 +61,16 @@ def _notes_on_few_seeds(arms: Sequence[Arm]) -> Iterable[str]:
 
 
 def _notes_on_training_lengths(arms: Sequence[Arm]) -> Iterable[str]:
-    if len({arm.training_max for arm in arms}) > 1:
-        lengths = ", ".join(f"{arm.label} {arm.training_max}" for arm in arms)
-        yield f"The longest source seen in training differs ({lengths}); each arm is in range up to its own."
+    for side in SIDES:
+        longest = {arm.label: arm.training_range.longest(side) for arm in arms}
+        if len(set(longest.values())) > 1:
+            lengths = ", ".join(f"{label} {'unknown' if one is None else one}" for label, one in longest.items())
+            yield f"The longest {side} seen in training differs ({lengths}); each arm is in range up to its own."
+    if unknown := [arm.label for arm in arms if arm.training_range.target is None]:
+        yield (
+            f"The runs of {joined(unknown)} do not record the longest target in training, so for them in range and "
+            "extrapolation are judged by source length alone."
+        )
 
 
 def _notes_on_settings(arms: Sequence[Arm]) -> Iterable[str]:

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
-from attnspan.analysis.bins import SIDES
+from attnspan.analysis.lengths.training_range import SIDES
 from attnspan.analysis.statistics import LEVEL, Estimate, Floats
 from attnspan.analysis.study import Study
 
@@ -54,7 +54,7 @@ class Ranking:
 
     side: str
     data: tuple[str, ...]
-    """The data sets that have sources on this side."""
+    """The data sets that have examples on this side."""
     standings: tuple[Standing, ...]
     """The highest interquartile mean first."""
     improvements: dict[tuple[str, str], Estimate]
@@ -68,7 +68,7 @@ def rank(studies: Sequence[Study]) -> list[Ranking]:
     for side in SIDES:
         data, scores = [], {arm: [] for arm in arms}  # type: tuple[list[str], dict[str, list[Floats]]]
         for study in studies:
-            whole = [r for r in study.regions(study.arms[0].training_max) if r.total and r.side == side]
+            whole = [r for r in study.regions(study.arms[0]) if r.total and r.side == side]
             if whole:
                 data.append(study.data)
                 for label in arms:

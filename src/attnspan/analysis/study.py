@@ -1,4 +1,4 @@
-"""A study: runs of several arms on one test set, and what they show by source length. Neither torch nor files."""
+"""A study: runs of several arms on one test set, and what they show by length. Neither torch nor files."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from attnspan.analysis.arms import Arm, arms_of, baselines
-from attnspan.analysis.bins import Bins, Region, make_bins, members
 from attnspan.analysis.collection import Collection
 from attnspan.analysis.comparison import Difference, Trend, differences, trends
+from attnspan.analysis.lengths.axis import LengthAxis, choose_axis
+from attnspan.analysis.lengths.bins import Bins, Lengths
+from attnspan.analysis.lengths.regions import Partition, Region, members, partition
+from attnspan.analysis.lengths.spans import ArmSpan, best_arm, spans
+from attnspan.analysis.lengths.training_range import TrainingRange, distinct
 from attnspan.analysis.metrics import ATTENTION, DEGENERATE, QUALITY, RecordMetric, metrics_in
 from attnspan.analysis.notes import notes_on_arms, notes_on_origin
-from attnspan.analysis.spans import ArmSpan, best_arm, spans
 from attnspan.analysis.statistics import Estimate, Floats, Rates
 from attnspan.analysis.text_metrics import CORPUS_SCORES, PERPLEXITIES, CorpusScore, Perplexity, is_text
 from attnspan.errors import InputError
@@ -25,7 +27,7 @@ from attnspan.errors import InputError
 
 @dataclass(frozen=True)
 class Point:
-    """One arm on the sources of one region; metrics by name."""
+    """One arm on the examples of one region; metrics by name."""
 
     arm: str
     region: Region
@@ -46,7 +48,8 @@ class Study:
     """The label of every compared arm, with that of its baseline."""
     legend: tuple[str, ...]
     """Labels in the order of their colours, including arms that only other studies of the report have."""
-    bins: Bins
+    partition: Partition
+    """The test examples in bins of length, and in range or not."""
     keep: float
     """The span ends where less than this share of quality is left."""
     text: bool = False
@@ -67,27 +70,46 @@ class Study:
         return self.collection.runs[0].records
 
     @property
-    def lengths(self) -> NDArray[np.int64]:
-        """The source length of every test example."""
-        return self.arms[0].lengths
+    def axis(self) -> LengthAxis:
+        """The length by which results are given."""
+        return self.partition.axis
+
+    @property
+    def bins(self) -> Bins:
+        """Of that length."""
+        return self.partition.bins
+
+    @property
+    def lengths(self) -> Lengths:
+        """That length of every test example."""
+        return self.partition.lengths
+
+    @cached_property
+    def ranges(self) -> list[TrainingRange]:
+        """What arms have seen in training, each range once, the shortest first."""
+        return distinct(arm.training_range for arm in self.arms)
+
+    def trained_up_to(self, ranges: Sequence[TrainingRange]) -> str:
+        """In words, as in ``20 or 40 source tokens``; both sides where one does not tell the ranges of arms apart."""
+        side = self.axis.side
+        if None in (longest := {one.longest(side) for one in self.ranges}) or len(longest) < len(self.ranges):
+            return " or ".join(map(str, ranges))
+        *most, last = (str(one.longest(side)) for one in ranges)
+        return f"{', '.join(most)} or {last} {side} tokens" if most else f"{last} {side} tokens"
 
     @cached_property
     def notes(self) -> list[str]:
         """What a reader must know before believing the numbers, one sentence each."""
-        of_arms = notes_on_arms(self.arms, self.compared, best_arm(self.arms, self._bins))
-        return [*of_arms, *notes_on_origin(self.collection.runs), *self.bins.notes]
+        of_arms = notes_on_arms(self.arms, self.compared, best_arm(self.arms, self.partition.whole_bins))
+        return [*of_arms, *notes_on_origin(self.collection.runs), *self.partition.notes]
 
     def arm(self, label: str) -> Arm:
         """The arm with that label."""
         return next(arm for arm in self.arms if arm.label == label)
 
-    def regions(self, training_max: int) -> list[Region]:
-        """The bins, then the two sides of ``training_max`` as wholes (those with examples)."""
-        return self.bins.regions(self.lengths, training_max)
-
-    @property
-    def _bins(self) -> list[Region]:
-        return [region for region in self.regions(0) if not region.total]
+    def regions(self, *arms: Arm) -> list[Region]:
+        """The bins in range of all of ``arms``, then the others, then each side as a whole (if it has examples)."""
+        return self.partition.regions(*(arm.training_range for arm in arms))
 
     @cached_property
     def curve(self) -> list[Point]:
@@ -116,8 +138,8 @@ class Study:
         return [point for arm in self.arms for point in self._text_points(arm)] if self.text else []
 
     def _text_points(self, arm: Arm) -> list[Point]:
-        regions = self.regions(arm.training_max)
-        inside = members(regions, self.lengths)
+        regions = self.regions(arm)
+        inside = members(regions)
         records = [run.records for run in arm.runs]
         metrics: list[CorpusScore | Perplexity] = [*self.corpus_scores, *PERPLEXITIES]
         rates = {metric: metric.rates(records, inside) for metric in metrics}
@@ -129,9 +151,8 @@ class Study:
         for arm in self.arms:
             known = [metric for metric in metrics if all(metric.is_known(run.records) for run in arm.runs)]
             of_arm = {metric: arm.sums(metric) for metric in known}
-            for region in self.regions(arm.training_max) if known else ():
-                inside = members([region], self.lengths)
-                rates = {metric: Rates.measure(*of_arm[metric], inside) for metric in known}
+            for region in self.regions(arm) if known else ():
+                rates = {metric: Rates.measure(*of_arm[metric], members([region])) for metric in known}
                 points.append(_point(arm, region, rates, np.ones(1)))
         return points
 
@@ -140,13 +161,13 @@ class Study:
         """The advantage of every compared arm over its baseline, in every region."""
         found = []
         for arm, baseline in ((self.arm(label), self.arm(baseline)) for label, baseline in self.compared.items()):
-            found += differences(arm, baseline, self.regions(min(arm.training_max, baseline.training_max)))
+            found += differences(arm, baseline, self.regions(arm, baseline))
         return found
 
     @cached_property
     def spans(self) -> list[ArmSpan]:
         """The span of every arm; none if no arm has any quality in the shortest bin."""
-        return spans(self.arms, self._bins, self.keep)
+        return spans(self.arms, self.partition, self.keep)
 
     @cached_property
     def trends(self) -> list[Trend]:
@@ -154,8 +175,8 @@ class Study:
         found = []
         for arm in self.arms:
             baseline = self.arm(self.compared[arm.label]) if arm.label in self.compared else None
-            training_max = min(one.training_max for one in (arm, baseline) if one)
-            found += trends(arm, baseline, self.regions(training_max))
+            both = [one for one in (arm, baseline) if one]
+            found += trends(arm, baseline, self.regions(*both), self.axis)
         return found
 
 
@@ -170,7 +191,8 @@ def build_study(
     collection: Collection,
     *,
     baseline: str | None = None,
-    edges: Sequence[int] | None = None,
+    length: str | None = None,
+    edges: Sequence[float] | None = None,
     keep: float = 0.5,
     text: bool | None = None,
     ter: bool = False,
@@ -181,12 +203,13 @@ def build_study(
     Args:
         collection: the runs.
         baseline: an arm, or the label of a variant; by default ``plain`` if there is one, else the first arm.
+        length: by which results are given, one of ``LENGTHS``; by default, see :func:`choose_axis`.
         edges: of the length bins; by default even bins, with an edge on the longest training length.
         text: by default, if the target is cut into subwords, or into words and punctuation.
 
     Raises:
-        InputError: there is no such arm, ``keep`` is not between 0 and 1, or TER is requested for a target that is not
-            text.
+        InputError: there is no such arm or length, ``keep`` is not between 0 and 1, or TER is requested for a target
+            that is not text.
     """
     target_is_text = all(map(is_text, collection.runs)) if text is None else text
     if ter and not target_is_text:
@@ -199,10 +222,12 @@ def build_study(
     compared = baselines(arms, chosen)
     first = chosen if chosen in labels else next(arm.label for arm in arms if arm.name == chosen)
     arms.sort(key=lambda arm: (arm.label not in {first, *compared.values()}, arm.name != chosen))
+    ranges, records = [arm.training_range for arm in arms], collection.runs[0].records
+    configured = [(run.config.get("data") or {}).get("length") for run in collection.runs]
+    axis = choose_axis(length, configured, ranges, records)
     return Study(
         collection=collection, arms=tuple(arms), baseline=chosen, compared=compared,
-        legend=tuple(arm.label for arm in arms),
-        bins=make_bins(arms[0].lengths, [arm.training_max for arm in arms], edges),
+        legend=tuple(arm.label for arm in arms), partition=partition(axis, records, ranges, edges),
         keep=keep, text=target_is_text, ter=ter, loss=loss,
     )  # fmt: skip
 

@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from attnspan.analysis.bins import parse_edges
 from attnspan.analysis.collection import collect_each
+from attnspan.analysis.lengths.bins import parse_edges
 from attnspan.analysis.ranking import Ranking, rank
 from attnspan.analysis.study import Study, build_study, with_one_legend
 from attnspan.cli.console import ListParser, command, open_console
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> None:
     if options.wandb:
         wandb_study.check_mode(options.wandb)
     collections, excluded = collect_each([Path(run) for run in options.runs])
-    settings = {name: getattr(options, name) for name in ("baseline", "keep", "text", "ter", "loss")}
+    settings = {name: getattr(options, name) for name in ("baseline", "length", "keep", "text", "ter", "loss")}
     studies = with_one_legend([build_study(collection, edges=edges, **settings) for collection in collections])
     for one in excluded:
         print(f"excluded: {one.directory}: {one.reason}", file=sys.stderr)
@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = ListParser(
         prog="attnspan-report",
-        description="Compare finished runs: quality by source length, paired differences to a baseline, and spans. "
+        description="Compare finished runs: quality by length, paired differences to a baseline, and spans. "
         "Runs of several data sets are also ranked, above a report on each. Prints tables and writes a page, plots and "
         "csv files.",
     )
@@ -65,13 +65,19 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", required=True, metavar="DIR", help="directory of the report, as in reports/long_sequences")
     add("--baseline", metavar="ARM", help="the arm to which the others are compared (default: plain)")
     add(
+        "--length", metavar="LENGTH",
+        help="the length by which results are given: source or target, in tokens, or source-multiple or "
+        "target-multiple, as multiples of the longest in training (default: data.length of the runs, else the side on "
+        "which the test goes beyond training)",
+    )  # fmt: skip
+    add(
         "--bins", metavar="EDGES",
-        help="edges of the source length bins, as in 0,10,20,40 (default: about ten even bins, with an edge on the "
+        help="edges of the length bins, as in 0,10,20,40 (default: about ten even bins, with an edge on the "
         "longest training length)",
     )  # fmt: skip
     add(
         "--keep", type=float, default=0.5, metavar="SHARE",
-        help="the span ends where less than this share of the best arm's quality on the shortest sources is left "
+        help="the span ends where less than this share of the best arm's quality on the shortest examples is left "
         "(default: 0.5)",
     )  # fmt: skip
     add(

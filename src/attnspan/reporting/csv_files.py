@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from attnspan.analysis.bins import Region
+from attnspan.analysis.lengths.regions import Region
 from attnspan.analysis.statistics import Estimate
 from attnspan.analysis.study import Point, Study
 
@@ -65,9 +65,9 @@ def _spans_frame(study: Study) -> pd.DataFrame:
     """spans.csv: one row per arm; a censored length is the limit, with ``>`` or ``<`` in the column next to it."""
     rows = []
     for one in study.spans:
-        row: dict[str, Any] = {"arm": one.arm}
+        row: dict[str, Any] = {"arm": one.arm, "length": study.axis.name}
         for name, length in (("span", one.span.length), ("low", one.span.low), ("high", one.span.high)):
-            row |= {name: length.tokens, f"{name}_censored": length.censored}
+            row |= {name: length.value, f"{name}_censored": length.censored}
         threshold = {"keep": study.keep, "threshold": one.span.threshold, "threshold_arm": one.best}
         rows.append({**row, **threshold, "seeds": len(one.seeds)})
     return pd.DataFrame(rows)
@@ -78,7 +78,7 @@ def _trends_frame(study: Study) -> pd.DataFrame:
     rows = []
     for one in study.trends:
         row: dict[str, Any] = {name: getattr(one, name) for name in ("arm", "baseline", "side", "bins")}
-        row["seeds"] = len(one.seeds)
+        row |= {"length": study.axis.name, "per": study.axis.per, "seeds": len(one.seeds)}
         for name in ("error_factor", "relative_drop", "growth"):
             row |= _interval(name, getattr(one, name))
         rows.append(row)
@@ -89,8 +89,10 @@ def _interval(name: str, estimate: Estimate) -> dict[str, float]:
     return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
-_REGION = ("lengths", "side", "total", "above", "up_to", "mean_length", "examples")
+_REGION = ("length", "lengths", "side", "total", "above", "up_to", "mean_length", "examples")
+"""Which length it is, the bin in words, and so on."""
 
 
 def _region_columns(region: Region) -> dict[str, Any]:
-    return {name: getattr(region, "label" if name == "lengths" else name) for name in _REGION}
+    values = {"length": region.axis.name, "lengths": region.label}
+    return values | {name: getattr(region, name) for name in _REGION if name not in values}

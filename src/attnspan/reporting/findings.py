@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from attnspan.analysis.bins import EXTRAPOLATION, IN_RANGE, joined
 from attnspan.analysis.comparison import Difference
+from attnspan.analysis.lengths.axis import LengthAxis
+from attnspan.analysis.lengths.bins import joined
+from attnspan.analysis.lengths.regions import Region
+from attnspan.analysis.lengths.training_range import EXTRAPOLATION, IN_RANGE
 from attnspan.analysis.metrics import ERROR_RATE
 from attnspan.analysis.statistics import Estimate
 from attnspan.analysis.study import Point, Study
+from attnspan.data.corpora.base import SIDES
 from attnspan.reporting.formatting import number, span_interval
 
 
@@ -37,7 +41,6 @@ def _best_at(study: Study, side: str) -> Difference | None:
 
 def _longest_bin(study: Study, side: str) -> str:
     """The error rates in the longest bin of ``side``: of the best arm and its baseline, or of the only arm."""
-    which = "the longest seen in training" if side == IN_RANGE else "longer than any seen in training"
     best = _best_at(study, side)
     if best is None:
         last = _last_bin(study, side, study.curve)
@@ -45,9 +48,10 @@ def _longest_bin(study: Study, side: str) -> str:
             return ""
         arm = study.arms[0].label
         points = [point for point in study.curve if point.arm == arm and not point.region.total]
-        (rate,) = (point.metrics[ERROR_RATE.name] for point in points if point.region.label == last)
+        (point,) = (point for point in points if (point.region.label, point.region.side) == (last, side))
+        rate = point.metrics[ERROR_RATE.name]
         return (
-            f"On sources of {last} tokens, {which}, {arm} makes {number(rate.value)} errors per reference token "
+            f"On {_examples(study, point.region)}, {arm} makes {number(rate.value)} errors per reference token "
             f"(95% interval {_range(rate)}; {_replicates(rate.seeds)})."
         )
     # With the seeds that both have, like the difference, which must be the difference of these two numbers.
@@ -62,7 +66,7 @@ def _longest_bin(study: Study, side: str) -> str:
     size = f"{number(abs(advantage.value))} {more}" if advantage.value else "as many"
     verdict = "" if _excludes_zero(advantage) else "; the interval includes 0, so this does not tell them apart"
     return (
-        f"On sources of {best.region.label} tokens, {which}, {best.arm} makes {number(own)} errors per reference token "
+        f"On {_examples(study, best.region)}, {best.arm} makes {number(own)} errors per reference token "
         f"and {best.baseline} {number(its)}: {size} (95% interval of the difference {_range(advantage)}; "
         f"{_replicates(advantage.seeds)}, {best.region.examples} examples{verdict}{chosen})."
     )
@@ -77,7 +81,7 @@ def _growth(study: Study) -> str:
     unsure = "" if _excludes_zero(trend.growth) else ", which includes zero"
     return (
         f"Over the lengths seen in training, the advantage of {trend.arm} over {trend.baseline} {does} by "
-        f"{number(abs(trend.growth.value))} errors per reference token with every 10 more source tokens "
+        f"{number(abs(trend.growth.value))} errors per reference token with every {_more(study.axis)} "
         f"(95% interval of the growth {_range(trend.growth)}{unsure})."
     )
 
@@ -85,11 +89,50 @@ def _growth(study: Study) -> str:
 def _spans(study: Study) -> str:
     if not study.spans:
         return ""
-    each = joined(f"{one.span.length} tokens for {one.arm} ({span_interval(one.span)})" for one in study.spans)
+    unit = study.axis.unit if study.axis.is_multiple else "tokens"
+    each = joined(f"{one.span.length} {unit} for {one.arm} ({span_interval(one.span)})" for one in study.spans)
     return (
         f"The span, up to which an arm keeps {study.keep:.0%} of the quality that the best arm has on the shortest "
-        f"sources, is {each}."
+        f"{study.axis.side}s, is {each}."
     )
+
+
+def _examples(study: Study, region: Region) -> str:
+    """The examples of a bin, and what training saw, as in ``sources of 51–60 tokens, the longest seen in training``."""
+    axis, examples = region.axis, region.axis.examples(region.label)
+    (other,) = (side for side in SIDES if side != axis.side)
+    if region.side == IN_RANGE:
+        seen = (
+            "the longest seen in training"
+            if _reaches_training(study, region)
+            else "within the lengths seen in training"
+        )
+    elif _share_beyond(study, region, axis.side) == 1:
+        seen = "longer than any seen in training"
+    elif _share_beyond(study, region, other) == 1:
+        return f"{examples}, whose {other}s are longer than any seen in training"
+    else:
+        return f"{examples}, which are, or whose {other}s are, longer than any seen in training"
+    return examples if axis.is_multiple else f"{examples}, {seen}"  # a multiple says so itself
+
+
+def _reaches_training(study: Study, region: Region) -> bool:
+    """Whether a bin has an example as long as the longest that an arm was trained on."""
+    lengths = study.test_set[f"{region.axis.side}_length"].to_numpy()[region.inside]
+    known = [longest for one in study.ranges if (longest := one.longest(region.axis.side)) is not None]
+    return bool(known) and int(lengths.max()) >= min(known)
+
+
+def _share_beyond(study: Study, region: Region, side: str) -> float:
+    """The share of the examples of a bin that are longer, on ``side``, than what every arm has seen."""
+    known = [longest for one in study.ranges if (longest := one.longest(side)) is not None]
+    lengths = study.test_set[f"{side}_length"].to_numpy()[region.inside]
+    return float((lengths > min(known)).mean()) if known else 0.0
+
+
+def _more(axis: LengthAxis) -> str:
+    """Of a slope, per what."""
+    return f"further multiple of the longest {axis.side}" if axis.is_multiple else f"{axis.per} more {axis.unit}"
 
 
 def _excludes_zero(estimate: Estimate) -> bool:

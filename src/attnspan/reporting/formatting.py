@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 
-from attnspan.analysis.spans import Span
+from attnspan.analysis.lengths.spans import Span
 from attnspan.analysis.statistics import Estimate
 
 NONE = "–"

@@ -12,12 +12,13 @@ from typing import Any
 import jinja2
 
 from attnspan.analysis.arms import Arm
-from attnspan.analysis.bins import joined
 from attnspan.analysis.collection import Excluded
 from attnspan.analysis.examples import ArmMap, degenerate_outputs, mapped_examples
+from attnspan.analysis.lengths.bins import joined
 from attnspan.analysis.metrics import DEGENERATE, ERROR_RATE, GOLD_ATTENTION, QUALITY, Metric, metrics_in
 from attnspan.analysis.study import Study
 from attnspan.analysis.text_metrics import PERPLEXITIES
+from attnspan.data.corpora.base import SIDES
 from attnspan.reporting import tables
 from attnspan.reporting.findings import findings
 from attnspan.reporting.formatting import NONE, duration, number, visible
@@ -42,7 +43,7 @@ def pages(study: Study, wide: dict[str, Plot], *, out: Path, command: str) -> di
     by_kind = [(kind, [output for output in outputs if output.metric == kind]) for kind in kinds]
     html = template("report.html.j2").render(
         content,
-        one_training=len({run.training_lengths for arm in study.arms for run in arm.runs}) == 1,
+        training_range=study.ranges[0] if len(study.ranges) == 1 else None,
         styles=[(style.name, label) for label, style in arm_styles(study).items()],
         plots={name: inline(name, wide[name], narrow[name]) for name in wide},
         mapped_examples=[(example, [_picture(one) for one in example.maps]) for example in mapped_examples(study)],
@@ -122,9 +123,17 @@ def _content(study: Study, out: Path, command: str) -> dict[str, Any]:
         **{table.__name__: table(study) for table in _TABLES},
         "runs": [_run_line(arm, run, out) for arm in study.arms for run in arm.runs],
         "test_examples": len(study.lengths),
-        "lengths": (int(study.lengths.min()), int(study.lengths.max())),
+        "axis": study.axis,
+        "tested": [_from_to(study, side) for side in SIDES],
+        "limits": [study.axis.text(length) for length in (study.lengths.min(), study.lengths.max())],
         "about_data": [*_dropped(study.arms), *_about_test(runs)],
     }
+
+
+def _from_to(study: Study, side: str) -> str:
+    """The lengths of the test examples on one side, as in ``4 to 9 source tokens``."""
+    lengths = study.test_set[f"{side}_length"]
+    return f"{lengths.min()} to {lengths.max()} {side} tokens"
 
 
 def _portable(command: str) -> str:

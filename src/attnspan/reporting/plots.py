@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -17,14 +18,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from attnspan.analysis.bins import Region
 from attnspan.analysis.comparison import Difference
+from attnspan.analysis.lengths.regions import Region
+from attnspan.analysis.lengths.training_range import EXTRAPOLATION
 from attnspan.analysis.metrics import ERROR_RATE, RecordMetric
 from attnspan.analysis.statistics import Estimate
 from attnspan.analysis.study import Point, Study
 from attnspan.reporting.formatting import number, with_interval
 
-INK, GRID, SHADE = "#222222", "#d9d9d9", "#eceff3"
+INK, GRID, SHADE, GROUND = "#222222", "#d9d9d9", "#eceff3", "#ffffff"
 RC: Any = {
     "font.size": 9, "font.family": "sans-serif", "legend.frameon": False, "svg.hashsalt": "attnspan",
     "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
@@ -97,7 +99,8 @@ class Plot:
         svg = re.sub(r' id="(?!m[0-9a-f]{10}"|p[0-9a-f]{10}")[^"]*"', "", svg)
         svg = re.sub(r'id="([mp][0-9a-f]{10})"', rf'id="{name}-\1"', svg)
         svg = re.sub(r'(url\(#|href="#)', rf"\1{name}-", svg)
-        for colour, variable in ((INK, "currentColor"), (GRID, "var(--grid)"), (SHADE, "var(--shade)")):
+        variables = {INK: "currentColor", GRID: "var(--grid)", SHADE: "var(--shade)", GROUND: "var(--ground)"}
+        for colour, variable in variables.items():
             svg = svg.replace(colour, variable)
         return svg.strip()
 
@@ -113,7 +116,7 @@ def draw_plots(study: Study, *, narrow: bool = False) -> dict[str, Plot]:
 
 
 def degradation(study: Study, *, narrow: bool = False) -> Plot:
-    """Error rate against source length: intervals as bands, seeds as dots, training range shaded, counts below."""
+    """Error rate against length: intervals as bands, seeds as dots, training range shaded, counts below."""
     with mpl.rc_context(RC):
         figure = Figure(figsize=(3.7, 4.3) if narrow else (7.2, 4.4), layout="constrained")
         axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(6, 1))
@@ -126,7 +129,7 @@ def degradation(study: Study, *, narrow: bool = False) -> Plot:
 
 
 def attention(study: Study, *, narrow: bool = False) -> Plot:
-    """Where teacher-forced attention looks against source length, one panel for each known metric."""
+    """Where teacher-forced attention looks against length, one panel for each known metric."""
     metrics = study.attention_metrics
     with mpl.rc_context(RC):
         height = 0.8 + len(metrics) * (1.7 if narrow else 1.8)
@@ -137,7 +140,7 @@ def attention(study: Study, *, narrow: bool = False) -> Plot:
             _curves(axes, study, metric, tips)
             axes.set_ylabel(metric.label)
             _lengths(axes, study, words=axes is panels[0], labels=not narrow)
-        panels[-1].set_xlabel("source length (tokens)")
+        panels[-1].set_xlabel(study.axis.title)
         text = ". ".join(_curves_text(study, metric) for metric in metrics)
         return _finished(figure, study, narrow, text, tips, [point.arm for point in study.attention])
 
@@ -161,12 +164,13 @@ def _curves(axes: Axes, study: Study, metric: RecordMetric, tips: list[str]) -> 
         high = np.array([np.nan_to_num(one.high, nan=one.value) for one in estimates])
         looks: Any = {"color": style.colour, "gid": style.name}
         ends.append((style, at, high))
-        axes.fill_between(at, low, high, alpha=0.16, linewidth=0, **looks)
-        _line(axes, at, values, style, linewidth=1.6)
+        for piece in _pieces([point.region for point in points]):
+            axes.fill_between(at[piece], low[piece], high[piece], alpha=0.16, linewidth=0, **looks)
+        _line(axes, at, values, style, [point.region for point in points], linewidth=1.6)
         for point, one, x in zip(points, estimates, at, strict=True):
             dots = point.by_seed[metric.name]
             axes.plot([x] * len(dots), dots, ".", markersize=2.5, alpha=0.7, **looks)
-            text = f"{label}, {point.region.label} tokens: {with_interval(one)}"
+            text = f"{label}, {point.region.in_words}: {with_interval(one)}"
             tip(axes, tips, style.name, (x, one.value), text, color=style.colour)
             top = max(top, one.value, *dots, min(np.nan_to_num(one.high), max(1.0, 1.25 * one.value)))
     axes.set_ylim(0, max(top * 1.04, 0.05))
@@ -174,9 +178,22 @@ def _curves(axes: Axes, study: Study, metric: RecordMetric, tips: list[str]) -> 
         _mark_cut(axes, *end)
 
 
-def _line(axes: Axes, at: np.ndarray, values: np.ndarray, style: Style, **how: Any) -> None:
-    axes.plot(at, values, style.line, color=style.colour, gid=style.name, **how)
-    axes.plot(at, values, style.marker, color=style.colour, gid=style.name, markersize=4.5)
+def _line(axes: Axes, at: np.ndarray, values: np.ndarray, style: Style, regions: Sequence[Region], **how: Any) -> None:
+    """A curve through the values of ``regions``; extrapolation has open markers."""
+    for piece in _pieces(regions):
+        axes.plot(at[piece], values[piece], style.line, color=style.colour, gid=style.name, **how)
+    beyond = np.array([region.side == EXTRAPOLATION for region in regions], dtype=bool)
+    for some, filling in ((~beyond, style.colour), (beyond, GROUND)):
+        axes.plot(
+            at[some], values[some], style.marker, color=style.colour, markerfacecolor=filling, gid=style.name,
+            markersize=4.5,
+        )  # fmt: skip
+
+
+def _pieces(regions: Sequence[Region]) -> list[slice]:
+    """The parts of a curve: it is broken where a bin of extrapolation is not longer than the last bin in range."""
+    breaks = [k for k in range(1, len(regions)) if regions[k].mean_length <= regions[k - 1].mean_length]
+    return [slice(start, end) for start, end in itertools.pairwise([0, *breaks, len(regions)])]
 
 
 def _mark_cut(axes: Axes, style: Style, at: np.ndarray, ends: np.ndarray) -> None:
@@ -202,7 +219,7 @@ def _known(study: Study, label: str, metric: RecordMetric) -> list[Point]:
 
 
 def advantage(study: Study, *, narrow: bool = False) -> Plot:
-    """Paired advantage over the baseline against source length, with intervals."""
+    """Paired advantage over the baseline against length, with intervals."""
     with mpl.rc_context(RC):
         figure = Figure(figsize=(3.7, 3.2) if narrow else (7.2, 3.2), layout="constrained")
         axes = figure.subplots()
@@ -221,9 +238,9 @@ def advantage(study: Study, *, narrow: bool = False) -> Plot:
             halves = np.array([np.nan_to_num(one.advantage.high - one.advantage.value) for one in ones])
             ends += [(style, at, values - halves), (style, at, values + halves)]
             axes.vlines(at, values - halves, values + halves, color=style.colour, linewidth=1.3, gid=style.name)
-            _line(axes, at, values, style, linewidth=0.9, alpha=0.8)
+            _line(axes, at, values, style, [one.region for one in ones], linewidth=0.9, alpha=0.8)
             for one, x in zip(ones, at, strict=True):
-                text = f"{label} over {one.baseline}, {one.region.label} tokens: {with_interval(one.advantage)}"
+                text = f"{label} over {one.baseline}, {one.region.in_words}: {with_interval(one.advantage)}"
                 tip(axes, tips, style.name, (x, one.advantage.value), text)
             shown_halves = np.minimum(halves, 0.5)
             extremes += [*values, *(values + shown_halves), *(values - shown_halves)]
@@ -235,25 +252,29 @@ def advantage(study: Study, *, narrow: bool = False) -> Plot:
             _mark_cut(axes, *end)
         axes.set_ylabel("advantage in error rate")
         _lengths(axes, study, labels=not narrow)
-        axes.set_xlabel("source length (tokens)")
+        axes.set_xlabel(study.axis.title)
         return _finished(figure, study, narrow, _advantage_text(study), tips, compared)
 
 
 def _lengths(axes: Axes, study: Study, *, labels: bool, words: bool = True) -> None:
     """The x axis in bins, with the lengths seen in training shaded, and named if ``words``."""
-    edges = study.bins.edges
+    edges, axis = study.bins.edges, study.axis
     axes.set_xlim(edges[0], edges[-1])
     axes.set_xticks(edges)
-    ranges = {run.training_lengths for arm in study.arms for run in arm.runs}
+    ranges = {lengths for arm in study.arms for run in arm.runs if (lengths := run.training_lengths_on(axis.side))}
     above: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "ha": "center", "va": "bottom", "fontsize": 7.5}
     if len(ranges) == 1:
-        shortest, longest = ranges.pop()
-        axes.axvspan(max(shortest - 1, edges[0]), min(longest, edges[-1]), color=SHADE, linewidth=0, zorder=-5)
+        first, last = ranges.pop()
+        shortest, longest = axis.in_units(np.array([first - 1, last])).tolist()
+        start, end = max(shortest, edges[0]), min(longest, edges[-1])
+        if start < end:
+            axes.axvspan(start, end, color=SHADE, linewidth=0, zorder=-5)
         if not words:
             return
-        axes.text((max(shortest, edges[0]) + min(longest, edges[-1])) / 2, 1.01, "seen in training", **above)
-        if labels and longest < edges[-1]:
-            axes.text((longest + edges[-1]) / 2, 1.01, "longer than any seen", **above)
+        if start < end:
+            axes.text((start + end) / 2, 1.01, f"{axis.side} length seen in training", **above)
+        if (labels or start >= end) and longest < edges[-1]:
+            axes.text((max(longest, edges[0]) + edges[-1]) / 2, 1.01, "longer than any seen", **above)
     else:
         for longest in sorted({longest for _, longest in ranges}):  # several arms may share one
             axes.axvline(longest, color="#555555", linestyle=":", linewidth=1.0)
@@ -265,7 +286,7 @@ def _counts(axes: Axes, study: Study, *, numbers: bool) -> None:
     """Test examples in each bin."""
     edges = np.array(study.bins.edges)
     middles = (edges[:-1] + edges[1:]) / 2
-    counts = study.bins.members(study.lengths).sum(axis=1)
+    counts = np.array([region.examples for region in study.partition.whole_bins])
     axes.bar(middles, counts, 0.92 * np.diff(edges), color=GRID, linewidth=0)
     axes.set_ylim(0, counts.max() * 1.6)
     axes.set_yticks([])
@@ -274,7 +295,7 @@ def _counts(axes: Axes, study: Study, *, numbers: bool) -> None:
     axes.set_ylabel("examples", rotation=0, ha="right", va="center", fontsize=7.5)
     for middle, count in zip(middles, counts, strict=True):
         axes.text(middle, count, f"{count}", ha="center", va="bottom", fontsize=7 if numbers else 5.5)
-    axes.set_xlabel("source length (tokens)")
+    axes.set_xlabel(study.axis.title)
 
 
 def _finished(
@@ -301,7 +322,7 @@ def _bins_of(study: Study, label: str) -> list[Difference]:
 
 
 def _curves_text(study: Study, metric: RecordMetric) -> str:
-    return f"{metric.title} against source length: " + "; ".join(
+    return f"{metric.title} against {study.axis.noun}: " + "; ".join(
         f"{arm.label} from {_from_to([(point.region, point.metrics[metric.name]) for point in points])}"
         for arm in study.arms
         if (points := _known(study, arm.label, metric))
@@ -309,7 +330,7 @@ def _curves_text(study: Study, metric: RecordMetric) -> str:
 
 
 def _advantage_text(study: Study) -> str:
-    return "Advantage in error rate against source length: " + "; ".join(
+    return f"Advantage in error rate against {study.axis.noun}: " + "; ".join(
         f"{label} over {ones[0].baseline} from {_from_to([(one.region, one.advantage) for one in ones])}"
         for label in study.compared
         if (ones := _bins_of(study, label))
@@ -317,4 +338,4 @@ def _advantage_text(study: Study) -> str:
 
 
 def _from_to(curve: Sequence[tuple[Region, Estimate]]) -> str:
-    return " to ".join(f"{number(one.value)} at {region.label} tokens" for region, one in (curve[0], curve[-1]))
+    return " to ".join(f"{number(one.value)} at {region.in_words}" for region, one in (curve[0], curve[-1]))

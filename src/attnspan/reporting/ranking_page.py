@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from attnspan.analysis.bins import IN_RANGE, joined
 from attnspan.analysis.collection import Excluded
+from attnspan.analysis.lengths.bins import joined
+from attnspan.analysis.lengths.training_range import IN_RANGE
 from attnspan.analysis.ranking import Ranking, common_arms
 from attnspan.analysis.statistics import Estimate
 from attnspan.analysis.study import Study
@@ -30,7 +31,7 @@ def standings_table(ranking: Ranking, baseline: str) -> Table:
         wins = with_interval(better, 2) if better else NONE
         rows.append(Row((one.arm, with_interval(one.iqm), wins, *(number(float(some.mean())) for some in one.scores))))
     columns = ("arm", "interquartile mean of quality", f"P(better than {baseline})", *ranking.data)
-    return Table(f"Sources {_lengths(ranking.side)}, with 95% intervals", columns, tuple(rows))
+    return Table(f"Examples {_lengths(ranking.side)}, with 95% intervals", columns, tuple(rows))
 
 
 def improvements_table(ranking: Ranking) -> Table:
@@ -38,7 +39,7 @@ def improvements_table(ranking: Ranking) -> Table:
     arms = [one.arm for one in ranking.standings]
     of = {pair: with_interval(one, 2) for pair, one in ranking.improvements.items()}
     rows = [Row((arm, *(of.get((arm, other), NONE) for other in arms))) for arm in arms]
-    caption = f"Probability that a run of the row's arm beats one of the column's, sources {_lengths(ranking.side)}"
+    caption = f"Probability that a run of the row's arm beats one of the column's, examples {_lengths(ranking.side)}"
     return Table(caption, ("arm", *arms), tuple(rows))
 
 
@@ -56,7 +57,7 @@ def ranking_findings(studies: Sequence[Study], rankings: Sequence[Ranking]) -> l
 def _finding(ranking: Ranking, baseline: str) -> str:
     first = ranking.standings[0]
     start = (
-        f"Over {len(ranking.data)} data sets ({joined(ranking.data)}), on sources {_lengths(ranking.side)}, "
+        f"Over {len(ranking.data)} data sets ({joined(ranking.data)}), on examples {_lengths(ranking.side)}, "
         f"{first.arm} has the highest interquartile mean of quality: {_in_words(first.iqm)}"
     )
     other = next((one for one in ranking.standings if one.arm == baseline), None)
@@ -116,7 +117,7 @@ def ranking_plot(studies: Sequence[Study], rankings: Sequence[Ranking], *, narro
 
 def _plot_text(rankings: Sequence[Ranking]) -> str:
     return "Interquartile mean of quality: " + "; ".join(
-        f"sources {_lengths(one.side)}: " + ", ".join(f"{arm.arm} {number(arm.iqm.value)}" for arm in one.standings)
+        f"examples {_lengths(one.side)}: " + ", ".join(f"{arm.arm} {number(arm.iqm.value)}" for arm in one.standings)
         for one in rankings
     )
 

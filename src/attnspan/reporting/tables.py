@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from attnspan.analysis.arms import Arm
-from attnspan.analysis.bins import EXTRAPOLATION, IN_RANGE, SIDES, Region
+from attnspan.analysis.lengths.regions import Part, Region
+from attnspan.analysis.lengths.training_range import IN_RANGE, SIDES
 from attnspan.analysis.metrics import DEGENERATE, ERROR_RATE, Metric, metrics_in
 from attnspan.analysis.statistics import Estimate
 from attnspan.analysis.study import Point, Study
@@ -37,7 +38,7 @@ class Table:
 def by_length(study: Study, metric: Metric) -> Table:
     """One metric, length bins x the arms for which it is known."""
     points = [point for point in (*study.curve, *study.attention, *study.translation) if metric.name in point.metrics]
-    caption = f"{metric.title} by source length, with 95% intervals"
+    caption = f"{metric.title} by {study.axis.noun}, with 95% intervals"
     return _by_length(study, points, caption, lambda point: with_interval(point.metrics[metric.name], metric.digits))
 
 
@@ -51,45 +52,50 @@ def _by_length(study: Study, points: Sequence[Point], caption: str, cell: Callab
             label = _total_label(study, region) if region.total else region.label
             values = [cells.get((arm, _key(region)), NONE) for arm in arms]
             rows.append(Row((label, f"{region.examples:,}", *values), "total" if region.total else ""))
-    return Table(caption, ("source tokens", "examples", *arms), tuple(rows), labels=1)
+    return Table(caption, (study.axis.unit, "examples", *arms), tuple(rows), labels=1)
 
 
-def _heading(side: str) -> str:
-    return {IN_RANGE: "in range: lengths seen in training", EXTRAPOLATION: "extrapolation: longer than any seen"}[side]
+def _heading(study: Study, side: str) -> str:
+    if side == IN_RANGE:
+        return "in range: lengths seen in training"
+    judged = "source or target" if all(one.target is not None for one in study.ranges) else "source"
+    return f"extrapolation: {judged} longer than any seen"
 
 
 def _sections(study: Study) -> list[tuple[str, list[Region]]]:
-    """Regions under headings that say which arms saw sources of that length in training; the totals last.
+    """Regions under headings that say which arms saw such lengths in training; the totals last.
 
     Where arms were trained up to different lengths, a bin may be in range for one and not for another.
     """
-    limits = sorted({arm.training_max for arm in study.arms})
-    each = [region for limit in limits for region in study.regions(limit)]
-    if len(limits) == 1:
-        sections = [(_heading(side), [region for region in each if region.side == side]) for side in SIDES]
+    if len(study.ranges) == 1:
+        each = study.regions(study.arms[0])
+        sections = [(_heading(study, side), [region for region in each if region.side == side]) for side in SIDES]
     else:
-        bins = [region for region in study.regions(limits[0]) if not region.total]
-        sections = [("in range of every arm", [region for region in bins if region.up_to <= limits[0]])]
-        for k, limit in enumerate(limits, start=1):
-            longest = limits[k] if k < len(limits) else math.inf
-            trained = f"{', '.join(map(str, limits[: k - 1]))} or {limit}" if k > 1 else str(limit)
-            heading = f"longer than any seen by arms trained up to {trained} tokens"
-            inside = [region for region in bins if limit < region.up_to <= longest]
-            sections.append((heading if k < len(limits) else "longer than any arm has seen", inside))
-        totals = {_key(region): region for region in each if region.total}
+        parts = study.partition.parts
+        sections = [(_heading_of_part(study, part), study.partition.in_part(part, "")) for part in parts]
+        totals = {_key(region): region for arm in study.arms for region in study.regions(arm) if region.total}
         sections.append(("each arm over lengths that it saw, and over longer ones", list(totals.values())))
     return [(heading, regions) for heading, regions in sections if regions]
 
 
+def _heading_of_part(study: Study, part: Part) -> str:
+    """Which arms saw examples as long as those of ``part``."""
+    if not part.exceeded:
+        return "in range of every arm"
+    if len(part.exceeded) == len(study.ranges):
+        return "longer than any arm has seen"
+    exceeded = [one for one in study.ranges if one in part.exceeded]
+    return f"longer than any seen by arms trained up to {study.trained_up_to(exceeded)}"
+
+
 def _total_label(study: Study, region: Region) -> str:
     """The label of a whole side, with its lengths where they differ between arms."""
-    alike = len({arm.training_max for arm in study.arms}) == 1
-    return f"all {region.side}" + ("" if alike else f", {region.above + 1}–{region.up_to}")
+    return f"all {region.side}" + ("" if len(study.ranges) == 1 else f", {_column(region, study)}")
 
 
-def _key(region: Region) -> tuple[bool, int, int]:
-    """Equal for the same region of two arms; totals differ between arms with different training lengths."""
-    return region.total, region.above, region.up_to
+def _key(region: Region) -> tuple[bool, bytes]:
+    """Equal for the same examples; totals differ between arms with different training lengths."""
+    return region.total, region.inside.tobytes()
 
 
 def differences(study: Study) -> Table:
@@ -104,7 +110,7 @@ def differences(study: Study) -> Table:
             numbers = (with_interval(one.advantage), p_value(one.p_holm), p_value(one.p_models_holm))
             cells = (label, f"{one.region.examples:,}", f"{len(one.seeds)}", *numbers)
             rows.append(Row(cells, "total" if one.region.total else ""))
-    columns = ("source tokens", "examples", "seeds", "advantage [95% interval]", "p (Holm)", "p, models (Holm)")
+    columns = (study.axis.unit, "examples", "seeds", "advantage [95% interval]", "p (Holm)", "p, models (Holm)")
     return Table("Advantage: error rate of the baseline minus error rate of the arm", columns, tuple(rows))
 
 
@@ -114,17 +120,19 @@ def spans(study: Study) -> Table:
         Row((one.arm, str(one.span.length), span_interval(one.span), number(one.span.threshold), f"{len(one.seeds)}"))
         for one in study.spans
     ]
-    caption = f"Span: source tokens up to which an arm keeps {study.keep:.0%} of the best arm's quality on the shortest"
+    caption = (
+        f"Span: {study.axis.noun} up to which an arm keeps {study.keep:.0%} of the best arm's quality on the shortest"
+    )
     return Table(caption, ("arm", "span", "95% interval", "quality to keep", "seeds"), tuple(rows))
 
 
 def trends(study: Study) -> Table:
     """Slope, drop and interaction of each arm."""
-    rows = []
+    rows, per = list[Row](), f"{study.axis.per} {study.axis.unit}"
     for side in SIDES:
         of_side = [one for one in study.trends if one.side == side]
         if of_side:
-            rows.append(Row((_heading(side),), "heading"))
+            rows.append(Row((_heading(study, side),), "heading"))
         for one in of_side:
             changes = (
                 with_interval(one.error_factor, 2),
@@ -133,10 +141,10 @@ def trends(study: Study) -> Table:
             )
             rows.append(Row((one.arm, *changes)))
     columns = (
-        "arm", "error rate, factor per 10 tokens", "share of quality lost, shortest to longest bin",
-        "growth of the advantage per 10 tokens",
+        "arm", f"error rate, factor per {per}", "share of quality lost, shortest to longest bin",
+        f"growth of the advantage per {per}",
     )  # fmt: skip
-    return Table("Change with source length, with 95% intervals", columns, tuple(rows))
+    return Table(f"Change with {study.axis.noun}, with 95% intervals", columns, tuple(rows))
 
 
 def degenerate(study: Study) -> Table:
@@ -213,13 +221,15 @@ def degradation_blocks(study: Study) -> list[Table]:
             rows = [counts]
             for arm in study.arms:
                 rows.append(Row((arm.label, *(_short(points.get((arm.label, _key(region)))) for region in some))))
-            blocks.append(Table(f"{ERROR_RATE.title} by source length, {heading}", columns, tuple(rows)))
+            blocks.append(Table(f"{ERROR_RATE.title} by {study.axis.noun}, {heading}", columns, tuple(rows)))
     return blocks
 
 
 def _column(region: Region, study: Study) -> str:
     """A short column heading for a region."""
-    return (_total_label(study, region).partition(", ")[2] or "all") if region.total else region.label
+    if not region.total:
+        return region.label
+    return "all" if len(study.ranges) == 1 else study.axis.label(region.above, region.up_to)
 
 
 def _short(estimate: Estimate | None) -> str:

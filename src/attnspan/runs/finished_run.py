@@ -58,6 +58,16 @@ class Run:
         shortest, longest = self.summary["training_lengths"]
         return int(shortest), int(longest)
 
+    @property
+    def training_target_lengths(self) -> tuple[int, int] | None:
+        """The shortest and the longest target in training, in tokens; None where an older run does not record them."""
+        lengths = self.summary.get("training_target_lengths")
+        return None if lengths is None else (int(lengths[0]), int(lengths[1]))
+
+    def training_lengths_on(self, side: str) -> tuple[int, int] | None:
+        """Those of ``source`` or ``target``."""
+        return self.training_lengths if side == "source" else self.training_target_lengths
+
 
 def read_run(directory: Path) -> Run:
     """Read a finished run.
@@ -72,9 +82,10 @@ def read_run(directory: Path) -> Run:
     for key in _NEEDED:
         if summary.get(key) is None:
             raise InputError(f"{directory / rundir.SUMMARY}: key '{key}' is missing")
-    lengths = summary["training_lengths"]
-    if not (isinstance(lengths, list) and [type(length) for length in lengths] == [int, int]):
-        raise InputError(f"{directory / rundir.SUMMARY}: training_lengths is {lengths!r}, not two integers")
+    for key in ("training_lengths", "training_target_lengths"):
+        lengths = summary.get(key)  # older runs lack those of targets
+        if lengths is not None and not (isinstance(lengths, list) and [type(one) for one in lengths] == [int, int]):
+            raise InputError(f"{directory / rundir.SUMMARY}: {key} is {lengths!r}, not two integers")
     records = read_records(directory / rundir.RECORDS)
     _check(records, summary, directory / rundir.RECORDS)
     records = records.sort_values(["source_length", "example_id"], kind="stable", ignore_index=True)

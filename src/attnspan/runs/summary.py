@@ -31,6 +31,7 @@ class Summary(TypedDict):
     test: dict[str, float]  # scores over the whole test split, see total_scores
     references_over_limit: int  # test references longer than a hypothesis may become
     length_limit: dict[str, float]  # ratio and margin: a hypothesis has at most ratio * source tokens + margin tokens
+    length: str  # by which the results are given: source, target, source-multiple or target-multiple
     dropped: dict[str, int]  # split -> pairs longer than data.limits
     skipped: dict[str, int]  # split -> unusable rows
     unknown: dict[str, dict[str, float]]  # split -> side -> share of tokens that the vocabulary lacks

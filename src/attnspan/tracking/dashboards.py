@@ -14,7 +14,7 @@ from wandb_workspaces import expr
 from attnspan.analysis.metrics import ATTENTION, DEGENERATE, QUALITY, metrics_in
 from attnspan.errors import InputError, reason_of
 from attnspan.files import write_text
-from attnspan.tracking.session import BY_LENGTH, UPDATE
+from attnspan.tracking.session import TEST_BY, UPDATE
 from attnspan.tracking.study import JOB_TYPE, StudyRuns
 
 REPORT = "report.json"
@@ -22,8 +22,9 @@ REPORT = "report.json"
 _MOST_RUNS = 100
 """The most runs that a plot shows."""
 _WIDE = wr.Layout(w=24, h=12)
-_QUALITY, _FAILURES = "Quality against source length", "Failures"
-_CLOSED = ("Validation by source length", "Examples")
+_QUALITY, _FAILURES = "Quality against length", "Failures"
+_VALIDATION = "Validation by length"
+_CLOSED = (_VALIDATION, "Examples")
 """Sections of a workspace that are closed at first."""
 
 _CURVES = {
@@ -92,8 +93,9 @@ def _views(runs: StudyRuns, project: str, entity: str) -> list[Any]:
 def workspace(runs: StudyRuns, data: str, *, project: str, entity: str) -> ws.Workspace:
     """Quality by length, curves, cost and failures on one data set, with a line per arm and a band for its seeds."""
     maps = [f"test/attention_{number}" for number in (1, 2, 3)]
+    span = f"summary:span/{runs.lengths[data].key}"
     pictures = wr.MediaBrowser(title="attention maps", media_keys=maps, num_columns=3)
-    panels = {**_panels(runs.by), "Examples": [pictures]}
+    panels = {**_panels(runs, data), "Examples": [pictures]}
     panels[_FAILURES].append(_comparer())
     return ws.Workspace(
         entity=entity,
@@ -104,7 +106,7 @@ def workspace(runs: StudyRuns, data: str, *, project: str, entity: str) -> ws.Wo
         runset_settings=ws.RunsetSettings(
             filters=_of_data(runs, data),
             groupby=[expr.Config(runs.by)],
-            pinned_columns=["run:state", "summary:failure", "summary:test/error_rate", "summary:span/tokens"],
+            pinned_columns=["run:state", "summary:failure", "summary:test/error_rate", span],
         ),
     )
 
@@ -125,7 +127,7 @@ def report(runs: StudyRuns, *, project: str, entity: str) -> wr.Report:
             wr.P("Error rates with 95% intervals over seeds and test examples, from attnspan-report."),
             grid([wr.MediaBrowser(media_keys=compared, num_columns=2, layout=_WIDE)], of_study),
         ]
-        of_data, panels = _of_data(runs, data), _panels(runs.by)
+        of_data, panels = _of_data(runs, data), _panels(runs, data)
         for heading in (_QUALITY, "Curves", "Cost", _FAILURES):
             blocks.append(wr.H2(heading))
             if heading == _QUALITY:
@@ -146,23 +148,25 @@ def _of_data(runs: StudyRuns, data: str) -> list[Any]:
     return [expr.Metric("Group") == runs.study, expr.Config("data_name") == data]
 
 
-def _panels(by: str) -> dict[str, list[Any]]:
+def _panels(runs: StudyRuns, data: str) -> dict[str, list[Any]]:
     """The plots under each heading, with the mean over the seeds of a value of ``by``, and its standard deviation."""
-    grouped: Any = {"groupby": wr.Config(by), "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
+    axis = runs.lengths[data]
+    section = f"{TEST_BY}{axis.key}"
+    grouped: Any = {"groupby": wr.Config(runs.by), "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
 
     def line(title: str, axis: str = UPDATE, axis_title: str = "updates", **what: Any) -> wr.LinePlot:
         return wr.LinePlot(title=title, x=axis, title_x=axis_title, max_runs_to_show=_MOST_RUNS, **what, **grouped)
 
     def by_length(*places: str) -> list[Any]:
         return [
-            line(metric.title, f"{BY_LENGTH}/source_length", "source tokens", y=[f"{BY_LENGTH}/{metric.name}"])
+            line(metric.title, f"{section}/length", axis.unit, y=[f"{section}/{metric.name}"])
             for metric in metrics_in(*places)
         ]
 
     return {
         _QUALITY: by_length(QUALITY, ATTENTION),
         "Curves": [line(title, y=[key]) for key, title in _CURVES.items()],
-        "Validation by source length": [  # all bins by a pattern: their names are lengths, which depend on the data
+        _VALIDATION: [  # all bins by a pattern: their names are lengths, which depend on the data
             line(f"validation {name} of each bin (teacher-forced)", metric_regex=f"validation_{name}/.*")
             for name in ("loss", "accuracy")
         ],

@@ -5,9 +5,11 @@ keys                        content
 ==========================  ==================================================================================
 ``train/``                  loss, learning rate and gradient norm, against ``update``
 ``validation/``             the columns of ``metrics.csv`` for each validation, against ``update``
-``validation_loss/``        the loss in each bin of source length; ``validation_accuracy/``: the accuracy
+``validation_loss/``        the loss in each bin, as in ``source_1-10``; ``validation_accuracy/`` and
+                            ``validation_error_rate/``: the accuracy, and the error rate of free-running decoding
 ``machine/``                tokens per second and peak memory, against ``update``
-``test_by_length/``         every test metric, against ``test_by_length/source_length``, one row per bin
+``test_by_source_length/``  every test metric, against ``test_by_source_length/length``, one row per bin; so for
+                            ``target_length``, ``source_length_multiple`` ..., if the results are given by these
 ``quality_by_length``       the same as one plot; ``test/by_length``: as a table
 ``test/examples``           some test examples with attention maps; ``test/attention_1`` ...: the maps alone
 ==========================  ==================================================================================
@@ -29,13 +31,15 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from attnspan.analysis.lengths.axis import LengthAxis
 from attnspan.config.identity import CHANGES_NOTHING, flatten
 from attnspan.config.schema import DISABLED
+from attnspan.data.corpora.base import LENGTHS
 from attnspan.errors import reason_of
 from attnspan.runs.layout import run_of
-from attnspan.tracking.session import BY_LENGTH, UPDATE, VARIANT, logged_until, session
+from attnspan.tracking.session import TEST_BY, UPDATE, VARIANT, logged_until, session
 
-_CURVES = ("train", "validation", "validation_loss", "validation_accuracy", "machine")
+_CURVES = ("train", "validation", "validation_loss", "validation_accuracy", "validation_error_rate", "machine")
 EVALUATION = "evaluation"
 """The job type of an evaluation."""
 _LONGEST_TAG = 64
@@ -60,7 +64,9 @@ class WandbMirror(Logger):
         self._report = log
         for name in _CURVES:
             run.define_metric(f"{name}/*", step_metric=UPDATE)
-        run.define_metric(f"{BY_LENGTH}/*", step_metric=f"{BY_LENGTH}/source_length")
+        for name in LENGTHS:
+            section = f"{TEST_BY}{LengthAxis(name).key}"
+            run.define_metric(f"{section}/*", step_metric=f"{section}/length")
 
     @property
     def name(self) -> str:

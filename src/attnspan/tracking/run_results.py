@@ -16,7 +16,7 @@ from attnspan.analysis.study import build_study
 from attnspan.reporting.heatmap_figure import draw, small_png
 from attnspan.runs.attention_maps import read_attention_maps
 from attnspan.runs.finished_run import Run
-from attnspan.tracking.session import BY_LENGTH
+from attnspan.tracking.session import TEST_BY
 
 _SUMMARY_KEYS = (
     "parameters", "updates", "best_update", "best_validation_loss", "wall_seconds", "train_seconds",
@@ -40,29 +40,30 @@ def results_of(directory: Path, *, examples: int) -> tuple[list[dict[str, float]
     attention = {point.region: point.metrics for point in study.attention}
     metrics = [point.metrics | attention.get(point.region, {}) for point in points]
     measured = [
-        {"source_length": point.region.mean_length, **{name: estimate.value for name, estimate in estimates.items()}}
+        {"length": point.region.mean_length, **{name: estimate.value for name, estimate in estimates.items()}}
         for point, estimates in zip(points, metrics, strict=True)
     ]
     regions = [(point.region.label, point.region.side, point.region.examples) for point in points]
     table = wandb.Table(
-        columns=["source tokens", "side", "examples", *measured[0]],
+        columns=[study.axis.unit, "side", "examples", *measured[0]],
         data=[[*region, *values.values()] for region, values in zip(regions, measured, strict=True)],
     )
     rates = [metric.name for metric in metrics_in(QUALITY) if not metric.unit]
     plot = wandb.plot.line_series(
-        xs=[values["source_length"] for values in measured],
+        xs=[values["length"] for values in measured],
         ys=[[values[name] for values in measured] for name in rates],
         keys=rates,
-        title="Quality by source length",
-        xname="source tokens",
+        title=f"Quality by {study.axis.noun}",
+        xname=study.axis.unit,
     )
     summary = {name: run.summary.get(name) for name in _SUMMARY_KEYS}
     summary |= {f"test/{name}": value for name, value in run.summary["test"].items()}
     for one in study.spans:  # of one arm, so against its own quality on the shortest sources
         span = one.span
-        summary |= {"span/tokens": span.length.tokens, "span/low": span.low.tokens, "span/high": span.high.tokens}
-        summary["span/in_words"] = f"{span.length} tokens ({span.low} to {span.high})"
-    rows = [{f"{BY_LENGTH}/{name}": value for name, value in values.items()} for values in measured]
+        each = {study.axis.key: span.length, "low": span.low, "high": span.high}
+        summary |= {f"span/{name}": length.value for name, length in each.items()}
+        summary["span/in_words"] = f"{span.length} {study.axis.unit} ({span.low} to {span.high})"
+    rows = [{f"{TEST_BY}{study.axis.key}/{name}": value for name, value in values.items()} for values in measured]
     return rows, {"test/by_length": table, "quality_by_length": plot, **_examples(run, examples)}, summary
 
 

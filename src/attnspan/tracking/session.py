@@ -21,8 +21,8 @@ from attnspan.errors import InputError, Interrupted, NotFiniteError, is_out_of_m
 
 UPDATE = "update"
 """The x axis of all curves: the number of updates."""
-BY_LENGTH = "test_by_length"
-"""The section of the metrics of the test, one row per bin of source length."""
+TEST_BY = "test_by_"
+"""The sections of the metrics of the test, one row per bin, begin with it; then comes the length that bins are of."""
 
 VARIANT = "variant"
 """Config key: the arm, and what its command line sets except data, seed and keys that change no number."""

@@ -15,9 +15,11 @@ from typing import Any
 import pandas as pd
 
 from attnspan.analysis.collection import differing_keys
+from attnspan.analysis.lengths.axis import LengthAxis
 from attnspan.analysis.metrics import ERROR_RATE
 from attnspan.analysis.study import Study
 from attnspan.config.schema import DISABLED, MODES
+from attnspan.data.corpora.base import LENGTHS
 from attnspan.errors import InputError, nearest
 from attnspan.files import read_json
 from attnspan.reporting import csv_files, tables
@@ -39,6 +41,8 @@ class StudyRuns:
     data: tuple[str, ...]
     by: str
     """The config key that is the same for all seeds of an arm, and differs between arms."""
+    lengths: dict[str, LengthAxis]
+    """The length by which the results on each data set are given, as far as a run says so; else the source's."""
 
 
 def find_study(paths: Sequence[Path]) -> StudyRuns:
@@ -48,6 +52,7 @@ def find_study(paths: Sequence[Path]) -> StudyRuns:
         InputError: there is no run, or the runs are of several studies, or of none.
     """
     studies = dict[str | None, Path]()
+    lengths = dict[str, LengthAxis]()
     arms: dict[tuple[str, str], list[Run]] = {}
     for directory in find_runs(paths):
         if not (directory / CONFIG).is_file():
@@ -56,6 +61,9 @@ def find_study(paths: Sequence[Path]) -> StudyRuns:
         summary = read_json(directory / SUMMARY) if (directory / SUMMARY).is_file() else {}
         studies.setdefault(config.get("study"), directory)
         run = Run(directory, summary, config, pd.DataFrame())
+        length = summary.get("length") or config["data"].get("length")
+        if length in LENGTHS:
+            lengths[str(config["data_name"])] = LengthAxis(length)
         arms.setdefault((str(config["data_name"]), str(config["arm"])), []).append(run)
     if not studies:
         raise InputError(f"{paths[0]}: no run has started yet")
@@ -68,7 +76,8 @@ def find_study(paths: Sequence[Path]) -> StudyRuns:
     if {"'", '"'} & set(name):
         raise InputError(f"study {name}: W&B cannot search for a name that contains quotes")
     by = VARIANT if any(differing_keys(runs) for runs in arms.values()) else "arm"
-    return StudyRuns(name, tuple(sorted({data for data, _ in arms})), by)
+    every = tuple(sorted({data for data, _ in arms}))
+    return StudyRuns(name, every, by, {data: lengths.get(data, LengthAxis("source")) for data in every})
 
 
 def check_mode(mode: str) -> None:
@@ -127,7 +136,7 @@ def mirror_study(
         for study in studies:
             run.summary[f"{study.data}/finding"] = findings(study)[0]
             for one in study.spans:
-                run.summary[f"{study.data}/span/{one.arm}"] = one.span.length.tokens
+                run.summary[f"{study.data}/span/{study.axis.key}/{one.arm}"] = one.span.length.value
         artifact = wandb.Artifact(f"report-{run.id}", type="report", description=f"Report on the study {name}")
         for path in files:
             artifact.add_file(str(path), name=path.relative_to(out).as_posix(), policy="immutable")
@@ -146,12 +155,12 @@ def _media(study: Study, out: Path, studies: int) -> dict[str, Any]:
     }
     points = [[point for point in study.curve if point.arm == arm and not point.region.total] for arm in study.legend]
     points = [of_arm for of_arm in points if of_arm]
-    found["error_rate_by_length"] = wandb.plot.line_series(
+    found[f"error_rate_by_{study.axis.key}"] = wandb.plot.line_series(
         xs=[[point.region.mean_length for point in of_arm] for of_arm in points],
         ys=[[point.metrics[ERROR_RATE.name].value for point in of_arm] for of_arm in points],
         keys=[of_arm[0].arm for of_arm in points],
-        title=f"Error rate by source length, {study.data}",
-        xname="source tokens",
+        title=f"Error rate by {study.axis.noun}, {study.data}",
+        xname=study.axis.unit,
     )
     found["curve"] = wandb.Table(dataframe=csv_files.points_frame(study.curve))
     for make in (tables.differences, tables.spans, tables.cost):

@@ -99,6 +99,11 @@ def test_fingerprints_do_not_change(kind: type[GeneratedCorpus], fingerprint: st
     assert fingerprint_of(task(kind)) == fingerprint
 
 
+@pytest.mark.parametrize("length", ["source", "target", "source-multiple", "target-multiple"])
+def test_the_length_of_results_changes_no_example(length: str) -> None:
+    assert fingerprint_of(task(Copy, length=length)) == fingerprint_of(task(Copy))
+
+
 def test_identity_does_not_depend_on_the_module_of_a_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
     before = task(Copy).identity()
     monkeypatch.setattr(Copy, "__module__", "attnspan.somewhere.else_")
@@ -132,6 +137,7 @@ def test_only_symbols_are_aligned(ready: Callable[[Corpus], PreparedData]) -> No
             {"symbols": 9},
             "data.test_lengths: a source of 30 tokens needs 10 different keys, but data.symbols=9",
         ),
+        (Copy, {"length": "targets"}, "data.length: unknown length 'targets'; did you mean 'target'"),
         (Copy, {"symbols": 0}, "data.symbols: must be a whole number of at least 1, not 0"),
         (Reverse, {"symbols": "a"}, "data.symbols: must be a whole number of at least 1, not 'a'"),
     ],

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from attnspan.analysis.lengths.axis import LengthAxis
 from attnspan.data.alignment import GoldAlignment
-from attnspan.data.corpora.base import Corpus
 from attnspan.data.corpora.scan import Command, Scan, commands
-from attnspan.data.pipeline.prepare import PreparedData
+from attnspan.data.pipeline.prepare import PreparedData, prepare
+from attnspan.data.pipeline.reachable import check_references, limit_of_training
 from attnspan.errors import InputError
+from attnspan.evaluation.length_axis import length_axis
 from tests.data.small_corpora import ANY_LENGTH
 
 ACTIONS = {" ".join(command.words): command.actions for command in commands()}
@@ -81,8 +82,12 @@ def test_the_simple_split_is_random_and_depends_on_the_seed_only() -> None:
     assert abs(sum(lengths) / len(lengths) - sum(map(len, ACTIONS.values())) / 20_910) < 0.5
 
 
-def test_each_action_is_aligned_to_the_word_that_names_it(ready: Callable[[Corpus], PreparedData]) -> None:
-    prepared = ready(scan())
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+    return prepare(scan(), cache_dir=tmp_path_factory.mktemp("cache"))
+
+
+def test_each_action_is_aligned_to_the_word_that_names_it(prepared: PreparedData) -> None:
     assert prepared.training_lengths == (1, 9)
     assert "alignment" not in prepared.train.column_names
     for row in prepared.test.select(range(50)):
@@ -90,6 +95,17 @@ def test_each_action_is_aligned_to_the_word_that_names_it(ready: Callable[[Corpu
         gold = GoldAlignment.parse(row["alignment"], location="", source_length=len(source), target_length=len(target))
         names = {j: source[i] for i, j in gold.sure}
         assert [names[j].upper() for j in range(len(target))] == [action.split("_")[-1] for action in target]
+
+
+def test_no_reference_is_out_of_reach_by_default(prepared: PreparedData) -> None:
+    assert check_references(prepared, limit_of_training(prepared)).count == 0
+
+
+def test_results_go_by_the_target_because_only_that_is_longer_than_in_training(prepared: PreparedData) -> None:
+    assert prepared.training_target_lengths == (1, 22)
+    assert length_axis({"data": {"length": None}}, prepared) == LengthAxis("target")
+    assert length_axis({"data": {"length": "source"}}, prepared) == LengthAxis("source")
+    assert length_axis({"data": {"length": "target-multiple"}}, prepared) == LengthAxis("target-multiple", 22)
 
 
 def test_after_reverses_the_order_and_keeps_the_alignment() -> None:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SPLITS = (TRAIN, VALIDATION, TEST)
 SIDES = ("source", "target")
+LENGTHS = (*SIDES, *(f"{side}-multiple" for side in SIDES))
+"""The lengths by which results are given: tokens of a side, or multiples of the longest on that side in training."""
 COLUMNS = ("id", *SIDES)
 ALIGNMENT = "alignment"
 LIMITS_KEY = {TRAIN: "train", VALIDATION: "evaluation", TEST: "evaluation"}
@@ -81,6 +83,11 @@ class Corpus(ABC):
 
     A longer pair is dropped from training and counted. In validation and test it is an error.
     """
+    length: str | None = None
+    """By which length results are given, one of ``LENGTHS``; null for the side on which the test goes beyond training.
+
+    It changes no example, so it is not part of the identity.
+    """
 
     @abstractmethod
     def load(self, context: BuildContext, splits: Sequence[str] = SPLITS) -> dict[str, Dataset]:
@@ -100,7 +107,8 @@ class Corpus(ABC):
         return {"corpus": stable_name(path), **({OWN_CODE: own} if own else {})} | {
             one.name: value
             for one in fields(self)
-            if (value := getattr(self, one.name)) != one.default or not one.metadata.get("option")
+            if one.name != "length"
+            and ((value := getattr(self, one.name)) != one.default or not one.metadata.get("option"))
         }
 
     def split_location(self, split: str) -> str:
@@ -143,6 +151,8 @@ class Corpus(ABC):
         for side, tokenization in self.tokenizations().items():
             check_choice(f"{side}_tokens", "tokenization", tokenization, TOKENIZATIONS)
         check_counts(vocabulary_size=self.vocabulary_size)
+        if self.length is not None:
+            check_choice("length", "length", self.length, LENGTHS)
         for part, side in product(dict.fromkeys(LIMITS_KEY.values()), SIDES):
             key, limits = f"limits.{part}.{side}", self.limits.get(part)
             if not isinstance(limits, Mapping) or side not in limits:

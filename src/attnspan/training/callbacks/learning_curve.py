@@ -8,29 +8,30 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from attnspan.analysis.bins import Bins
+from attnspan.analysis.lengths.bins import Bins
 from attnspan.data.pipeline.batches import Batch
 from attnspan.data.tokenizer import EOS, PAD, UNK
 from attnspan.evaluation.loaded_run import SPECIALS
 from attnspan.runs.records import edit_distance
 from attnspan.training.callbacks.plateau import Plateau, validation_interval
+from attnspan.training.callbacks.validation_by_length import column_labels, lengths_of
 from attnspan.training.lightning_module import Seq2SeqModule
 
 
 class LearningCurve(L.Callback):
-    """Logs ``validation_error_rate/<lengths>``, of free-running decoding, for every bin.
+    """Logs ``validation_error_rate/<side>_<lengths>``, of free-running decoding, for every bin.
 
     It does so at validations 1, 2, 4, 8, ... and at the last. Each costs the decoding of ``examples`` sources.
 
     Args:
-        bins: of source length in tokens; they hold every validation example.
+        bins: of the length of either side in tokens; they hold every validation example.
         examples: about so many validation examples, spread evenly over the split; 0: none.
         size: of the validation split.
         plateau: knows when training ends.
     """
 
     def __init__(self, bins: Bins, *, examples: int, size: int, plateau: Plateau) -> None:
-        self._labels = [label.replace("–", "-") for label in bins.labels]
+        self._side, self._labels = bins.axis.side, column_labels(bins)
         self._edges = torch.tensor(bins.edges[1:-1])
         self._stride = max(1, round(size / examples)) if examples else 0
         self._plateau = plateau
@@ -59,7 +60,7 @@ class LearningCurve(L.Callback):
         source, references = batch.source[on_device, : int(lengths.max())], batch.target_output[on_device].tolist()
         found = pl_module.decoding(pl_module.model, source, lengths, specials=SPECIALS)
         hypotheses = zip(found.tokens.tolist(), found.lengths.tolist(), strict=True)
-        into = torch.bucketize(lengths, self._edges)  # (edge, next edge]
+        into = torch.bucketize(lengths_of(batch, self._side).cpu()[rows], self._edges)  # (edge, next edge]
         for (tokens, length), padded, b in zip(hypotheses, references, into.tolist(), strict=True):
             reference = [None if token == UNK else token for token in padded if token not in (EOS, PAD)]
             self._sums[0, b] += edit_distance(tokens[:length], reference)  # the unknown equals nothing

@@ -1,4 +1,4 @@
-"""Validation by source length: teacher-forced loss and accuracy in bins, at every validation."""
+"""Validation by length: teacher-forced loss and accuracy in bins, at every validation."""
 
 from __future__ import annotations
 
@@ -8,23 +8,33 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from attnspan.analysis.bins import Bins
+from attnspan.analysis.lengths.bins import Bins
 from attnspan.data.pipeline.batches import Batch
 from attnspan.data.tokenizer import PAD
 from attnspan.training.lightning_module import ValidationOutput
 
 
+def column_labels(bins: Bins) -> list[str]:
+    """The bins in names of columns, as in ``source_1-10``."""
+    return [f"{bins.axis.side}_{label.replace('–', '-')}" for label in bins.labels]
+
+
+def lengths_of(batch: Batch, side: str) -> Tensor:
+    """[B]: tokens of the ``source`` (on the CPU) or ``target`` (on the device of the batch), without ``<eos>``."""
+    return batch.source_lengths if side == "source" else (batch.target_output != PAD).sum(dim=1) - 1
+
+
 class ValidationByLength(L.Callback):
-    """Logs ``validation_loss/<lengths>`` and ``validation_accuracy/<lengths>`` for every bin.
+    """Logs ``validation_loss/<side>_<lengths>`` and ``validation_accuracy/<side>_<lengths>`` for every bin.
 
     Sums stay on the device until the validation is over.
 
     Args:
-        bins: of source length in tokens; they hold every validation example.
+        bins: of the length of either side in tokens; they hold every validation example.
     """
 
     def __init__(self, bins: Bins) -> None:
-        self._labels = [label.replace("–", "-") for label in bins.labels]
+        self._side, self._labels = bins.axis.side, column_labels(bins)
         self._edges = torch.tensor(bins.edges[1:-1])
         self._sums = torch.empty(0)
 
@@ -39,7 +49,7 @@ class ValidationByLength(L.Callback):
         """Add the batch."""
         assert isinstance(outputs, ValidationOutput)
         tokens = (batch.target_output != PAD).sum(dim=1)
-        into = torch.bucketize(batch.source_lengths.to(self._edges.device), self._edges)  # (edge, next edge]
+        into = torch.bucketize(lengths_of(batch, self._side).to(self._edges.device), self._edges)  # (edge, next edge]
         self._sums.index_add_(1, into, torch.stack([outputs.nll, outputs.correct.double(), tokens.double()]))
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:

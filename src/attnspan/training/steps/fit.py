@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import lightning as L
-import numpy as np
-import pyarrow.compute as pc
 import yaml
 
-from attnspan.analysis.bins import Bins, make_bins
+from attnspan.analysis.lengths.axis import LengthAxis
+from attnspan.analysis.lengths.bins import Bins, make_bins
+from attnspan.data.pipeline.prepare import token_counts
+from attnspan.evaluation.length_axis import length_axis, training_range
 from attnspan.files import write_text
 from attnspan.runs.layout import CONFIG, EVALUATIONS, TOKENIZERS
 from attnspan.runs.own_code import keep_own_code
@@ -136,7 +137,7 @@ def _callbacks_of_the_test(prepared: Prepared, cost: Cost) -> tuple[Recorder, De
 
 
 def _callbacks_by_length(prepared: Prepared, plateau: Plateau) -> list[L.Callback]:
-    """What looks at validation by source length."""
+    """What looks at validation by length."""
     bins, size = _validation_bins(prepared), prepared.data.validation.num_rows
     examples = prepared.config["validation_hypotheses"]
     return [ValidationByLength(bins), LearningCurve(bins, examples=examples, size=size, plateau=plateau)]
@@ -170,6 +171,7 @@ def _begin_directory(prepared: Prepared, resume_point: ResumePoint | None, repor
 
 
 def _validation_bins(prepared: Prepared) -> Bins:
-    """Bins of the source lengths of validation."""
-    lengths = pc.list_value_length(prepared.data.validation.data["source_ids"]).to_numpy()
-    return make_bins(np.asarray(lengths, dtype=np.int64), [prepared.data.training_lengths[1]])
+    """Bins of validation, in tokens of the side by whose length the results of the test are given."""
+    side = length_axis(prepared.config, prepared.data).side
+    longest = training_range(prepared.data).longest(side)
+    return make_bins(LengthAxis(side), token_counts(prepared.data.validation, side), [longest] if longest else [])

@@ -12,6 +12,7 @@ from attnspan.checksums import make_manifest
 from attnspan.data.corpora.base import SPLITS
 from attnspan.data.pipeline.prepare import PreparedData
 from attnspan.evaluation.attention_maps import decode_shown_examples
+from attnspan.evaluation.length_axis import length_axis
 from attnspan.evaluation.loaded_run import LoadedRun
 from attnspan.files import write_json
 from attnspan.kernels.backend import backend_of
@@ -93,6 +94,7 @@ def _summary(tested: Tested) -> dict[str, Any]:
         "test": total_scores(tested.records),
         "references_over_limit": prepared.unreachable_references,
         "length_limit": asdict(prepared.module.decoding.limit),
+        "length": length_axis(config, prepared.data).name,
         **_data_facts(prepared.data),
         **{
             f"{part}_seconds": round(getattr(cost, f"{part}_seconds"), 2)

@@ -1,8 +1,16 @@
 import numpy as np
 import pytest
 
-from attnspan.analysis.bins import make_bins, parse_edges
+from attnspan.analysis.lengths.axis import LengthAxis
+from attnspan.analysis.lengths.bins import Bins, parse_edges
+from attnspan.analysis.lengths.bins import make_bins as make_bins_of
 from attnspan.errors import InputError
+
+SOURCE = LengthAxis("source")
+
+
+def make_bins(*arguments) -> Bins:
+    return make_bins_of(SOURCE, *arguments)
 
 
 def lengths(*ranges: tuple[int, int, int]) -> np.ndarray:
@@ -82,7 +90,7 @@ def test_trained_longer_than_tested():
     assert bins.edges[-1] == 50
 
 
-@pytest.mark.parametrize("text", ["5,x", "5", "", "20,10", "5,5", "-5,10", "1.5,3"])
+@pytest.mark.parametrize("text", ["5,x", "5", "", "20,10", "5,5", "-5,10", "nan,3", "0,inf"])
 def test_bad_edges_are_refused(text):
     with pytest.raises(InputError, match="--bins"):
         parse_edges(text)

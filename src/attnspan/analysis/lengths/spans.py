@@ -1,10 +1,10 @@
-"""The attention span of an arm: how long a source may get before the arm loses its quality.
+"""The attention span of an arm: how long an example may get before the arm loses its quality.
 
 Quality is ``1 - error rate``, not below 0. An arm has lost its quality where it keeps less than a share (``keep``, by
 default half) of the quality that the best arm has in the shortest bin; that share is the threshold. A bin's quality
-stands at the mean source length of its examples. It is interpolated linearly between those points, and constant outside
+stands at the mean length of its examples. It is interpolated linearly between those points, and constant outside
 them. The span is where the curve *first* falls below the threshold: an arm that recovers later has not kept its
-quality. A curve that never falls below gives ``> L``, where L is the longest source tested; one that starts below gives
+quality. A curve that never falls below gives ``> L``, where L is the longest length tested; one that starts below gives
 ``< L``, where L is the shortest.
 
 The interval inverts a test: it contains every length at which the curve is neither certainly above nor certainly below
@@ -26,23 +26,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from attnspan.analysis.arms import Arm
-from attnspan.analysis.bins import Region
+from attnspan.analysis.lengths.axis import LengthAxis
+from attnspan.analysis.lengths.regions import Partition, Region
 from attnspan.analysis.statistics import Floats, Rates
-
-_STEP = 0.1
-"""Tokens between the lengths at which the interval is tested."""
 
 
 @dataclass(frozen=True)
 class Length:
-    """A source length in tokens, or a bound on one."""
+    """A length in units of ``axis``, or a bound on one."""
 
-    tokens: float
+    axis: LengthAxis
+    value: float
     censored: str = ""
     """``>`` or ``<`` where the length lies beyond the lengths tested."""
 
     def __str__(self) -> str:
-        return f"{self.censored} {self.tokens:.0f}" if self.censored else f"{self.tokens:.0f}"
+        text = self.axis.text(self.value)
+        return f"{self.censored} {text}" if self.censored else text
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,13 @@ class ArmSpan:
 
 
 def best_arm(arms: Sequence[Arm], bins: Sequence[Region]) -> Arm:
-    """The arm with the fewest errors on the shortest sources."""
+    """The arm with the fewest errors on the shortest examples."""
     return min(arms, key=lambda arm: arm.error_rates(bins).mean[0])
 
 
-def spans(arms: Sequence[Arm], bins: Sequence[Region], keep: float) -> list[ArmSpan]:
+def spans(arms: Sequence[Arm], examples: Partition, keep: float) -> list[ArmSpan]:
     """The span of every arm; none if no arm has any quality in the shortest bin."""
+    bins = examples.whole_bins
     best = best_arm(arms, bins)
     found = []
     for arm in arms:
@@ -90,8 +91,9 @@ def spans(arms: Sequence[Arm], bins: Sequence[Region], keep: float) -> list[ArmS
             arm=list(range(len(bins))),
             best=column,
             at=np.array([region.mean_length for region in bins]),
-            shortest=int(arm.lengths.min()),
-            longest=int(arm.lengths.max()),
+            axis=examples.axis,
+            shortest=float(examples.lengths.min()),
+            longest=float(examples.lengths.max()),
             keep=keep,
         )
         if span:
@@ -106,7 +108,15 @@ def _as_known(rates: Rates, seeds: int) -> Rates:
 
 
 def find_span(
-    rates: Rates, *, arm: list[int], best: int, at: Floats, shortest: int, longest: int, keep: float
+    rates: Rates,
+    *,
+    arm: list[int],
+    best: int,
+    at: Floats,
+    axis: LengthAxis,
+    shortest: float,
+    longest: float,
+    keep: float,
 ) -> Span | None:
     """The span of one arm; None if even the best arm has no quality to keep.
 
@@ -114,18 +124,19 @@ def find_span(
         rates: error rates of the arm and of the best arm, with the same seeds.
         arm: the columns of ``rates`` that are the arm's bins, by length.
         best: the column that is the best arm's shortest bin.
-        at: the mean source length of each bin.
-        shortest: the shortest source length tested.
-        longest: the longest source length tested.
+        at: the mean length of each bin.
+        axis: what the lengths are.
+        shortest: the shortest length tested.
+        longest: the longest length tested.
         keep: the share of the best arm's quality to keep.
     """
     threshold = keep * (1 - rates.mean[best])
     if not threshold > 0:
         return None
     margins = np.maximum(1 - rates.mean[arm], 0) - threshold
-    below, above = Length(shortest, "<"), Length(longest, ">")
+    below, above = Length(axis, shortest, "<"), Length(axis, longest, ">")
 
-    lengths = np.arange(shortest, longest + _STEP / 2, _STEP)
+    lengths = np.arange(shortest, longest + axis.step / 2, axis.step)
     shares = np.stack([np.interp(lengths, at, unit) for unit in np.eye(len(at))], axis=1)  # lengths x bins
     weights = np.zeros((len(lengths), len(rates.mean)))
     weights[:, arm] -= shares
@@ -137,7 +148,7 @@ def find_span(
         where = np.flatnonzero(true)
         if not len(where):
             return above
-        return Length(float(lengths[where[0]])) if where[0] else below
+        return Length(axis, float(lengths[where[0]])) if where[0] else below
 
     return Span(
         length=_crossing(at, margins, below, above),
@@ -156,4 +167,4 @@ def _crossing(at: Floats, margins: Floats, below: Length, above: Length) -> Leng
     if b == 0:
         return below
     share = margins[b - 1] / (margins[b - 1] - margins[b])
-    return Length(float(at[b - 1] + share * (at[b] - at[b - 1])))
+    return Length(below.axis, float(at[b - 1] + share * (at[b] - at[b - 1])))
