@@ -27,6 +27,12 @@ def test_all_of_a_condition_must_hold_and_a_later_one_is_stronger(composed: Comp
     assert composed(SETTINGS, "decoder=bahdanau", "data=copy")["optimizer"]["lr"] == 0.25
 
 
+def test_a_choice_of_the_group_is_no_override_of_its_keys(composed: Compose) -> None:
+    settings = r"settings_for={data\=copy:{data.symbols:7}}"
+    assert composed(settings, "data=copy")["data"]["symbols"] == 7
+    assert composed(settings, "data=copy", "data.symbols=9")["data"]["symbols"] == 9
+
+
 def test_the_run_knows_only_what_it_got(composed: Compose) -> None:
     """So its id is that of the same settings given by hand."""
     assert composed(SETTINGS, "decoder=bahdanau") == composed("decoder=bahdanau", "optimizer.lr=0.25")

@@ -42,6 +42,7 @@ def apply_settings_for(
     if not isinstance(conditions, dict) or not all(isinstance(keys, dict) for keys in conditions.values()):
         raise InputError(f"{KEY}: must map choices to keys and values, as in {_EXAMPLE}")
     given = [override.lstrip("+~").partition("=")[0] for override in overrides]
+    given = [key for key in given if key not in choices]  # data=copy sets no key of data
     for condition, keys in conditions.items():
         wanted = _parse(str(condition), choices, options)
         for key, value in keys.items():
