@@ -134,6 +134,11 @@ def name_variants(runs: Sequence[Run]) -> list[Run]:
     return named
 
 
+def setting(run: Run, key: str) -> str:
+    """A setting of a run, as a label has it."""
+    return _setting(key, _flat(run.config).get(key, "unset"))
+
+
 def _setting(key: str, value: str) -> str:
     """A setting in a label: of a class, its name alone."""
     return value.rpartition(".")[2] if key.endswith("._target_") else f"{key}={value}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from attnspan.analysis.arms import Arm
@@ -29,6 +29,17 @@ def notes_on_arms(arms: Sequence[Arm], compared: Mapping[str, str], best: Arm) -
             for arm in arms
             if not arm.common_seeds(best)
         ),
+    ]
+
+
+def notes_on_training(improving: Collection[str], mark: str) -> list[str]:
+    """Which arms were still improving when their training ended."""
+    if not improving:
+        return []
+    names = joined(sorted(improving))
+    return [
+        f"{mark} {names}: the cap on the updates ended the training of a run or more while validation was still "
+        "improving, so more training would lower the error rate; see how the arms learned."
     ]
 
 

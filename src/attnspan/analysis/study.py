@@ -13,16 +13,20 @@ import pandas as pd
 from attnspan.analysis.arms import Arm, arms_of, baselines
 from attnspan.analysis.collection import Collection
 from attnspan.analysis.comparison import Difference, Trend, differences, trends
+from attnspan.analysis.learning import is_still_improving
 from attnspan.analysis.lengths.axis import LengthAxis, choose_axis
 from attnspan.analysis.lengths.bins import Bins, Lengths
 from attnspan.analysis.lengths.regions import Partition, Region, members, partition
 from attnspan.analysis.lengths.spans import ArmSpan, best_arm, spans
 from attnspan.analysis.lengths.training_range import TrainingRange, distinct
 from attnspan.analysis.metrics import ATTENTION, DEGENERATE, QUALITY, RecordMetric, metrics_in
-from attnspan.analysis.notes import notes_on_arms, notes_on_origin
+from attnspan.analysis.notes import notes_on_arms, notes_on_origin, notes_on_training
 from attnspan.analysis.statistics import Estimate, Floats, Rates
 from attnspan.analysis.text_metrics import CORPUS_SCORES, PERPLEXITIES, CorpusScore, Perplexity, is_text
 from attnspan.errors import InputError
+
+IMPROVING = "†"
+"""Stands beside an arm that was still improving when its training ended."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +104,18 @@ class Study:
     @cached_property
     def notes(self) -> list[str]:
         """What a reader must know before believing the numbers, one sentence each."""
+        of_training = notes_on_training(self.improving, IMPROVING)
         of_arms = notes_on_arms(self.arms, self.compared, best_arm(self.arms, self.partition.whole_bins))
-        return [*of_arms, *notes_on_origin(self.collection.runs), *self.partition.notes]
+        return [*of_training, *of_arms, *notes_on_origin(self.collection.runs), *self.partition.notes]
+
+    @cached_property
+    def improving(self) -> frozenset[str]:
+        """The labels of the arms of which a run was still improving when its training ended."""
+        return frozenset(arm.label for arm in self.arms if any(map(is_still_improving, arm.runs)))
+
+    def shown(self, label: str) -> str:
+        """An arm's label for a table or a plot, with a dagger if it was still improving."""
+        return f"{label} {IMPROVING}" if label in self.improving else label
 
     def arm(self, label: str) -> Arm:
         """The arm with that label."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from attnspan.analysis.learning import is_still_improving, learning_points
 from attnspan.analysis.lengths.regions import Region
 from attnspan.analysis.statistics import Estimate
 from attnspan.analysis.study import Point, Study
@@ -22,7 +23,10 @@ def csv_files(study: Study) -> dict[str, pd.DataFrame]:
         "differences.csv": _differences_frame(study),
         "spans.csv": _spans_frame(study),
         "trends.csv": _trends_frame(study),
+        "training.csv": _training_frame(study),
     }
+    if learned := _learning_frame(study):
+        files |= {"learning.csv": pd.DataFrame(learned)}
     for name, points in (("attention", study.attention), ("text", study.translation)):
         if points:
             files |= {f"{name}.csv": points_frame(points), f"{name}_seeds.csv": _seeds_frame(points)}
@@ -83,6 +87,32 @@ def _trends_frame(study: Study) -> pd.DataFrame:
             row |= _interval(name, getattr(one, name))
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+_TRAINING = ("updates", "ended_by", "plateau_update", "decay_update", "training_examples", "train_seconds",
+             "best_update", "best_validation_loss", "last_doubling_gain")  # fmt: skip
+"""What training.csv has of a summary."""
+
+
+def _training_frame(study: Study) -> pd.DataFrame:
+    """training.csv: one row per run, how its training went and ended."""
+    return pd.DataFrame(
+        {"arm": arm.label, "seed": run.seed, "still_improving": is_still_improving(run)}
+        | {key: run.summary.get(key) for key in _TRAINING}
+        for arm in study.arms
+        for run in arm.runs
+    )
+
+
+def _learning_frame(study: Study) -> list[dict[str, Any]]:
+    """learning.csv: one row per arm, point of its training and bin of validation, means over its runs."""
+    return [
+        {"arm": arm.label, "updates": point.updates, "end": point.is_end, "train_seconds": point.seconds}
+        | {"lengths": label, "error_rate": rate}
+        for arm in study.arms
+        for point in learning_points(arm)
+        for label, rate in point.rates.items()
+    ]
 
 
 def _interval(name: str, estimate: Estimate) -> dict[str, float]:

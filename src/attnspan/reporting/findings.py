@@ -69,6 +69,19 @@ def _longest_bin(study: Study, side: str) -> str:
         f"On {_examples(study, best.region)}, {best.arm} makes {number(own)} errors per reference token "
         f"and {best.baseline} {number(its)}: {size} (95% interval of the difference {_range(advantage)}; "
         f"{_replicates(advantage.seeds)}, {best.region.examples} examples{verdict}{chosen})."
+        f"{_improving(study, [best.arm, best.baseline])}"
+    )
+
+
+def _improving(study: Study, arms: Iterable[str]) -> str:
+    """A sentence on those of the arms that had not learned all they can; empty if all had."""
+    names = [arm for arm in arms if arm in study.improving]
+    if not names:
+        return ""
+    which = "was" if len(names) == 1 else "were"
+    return (
+        f" But {joined(names)} {which} still improving when the cap on updates ended training, so this compares the "
+        "arms at that cost, not at their best."
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,17 @@ import jinja2
 from attnspan.analysis.arms import Arm
 from attnspan.analysis.collection import Excluded
 from attnspan.analysis.examples import ArmMap, degenerate_outputs, mapped_examples
+from attnspan.analysis.learning import learning_points, validations
 from attnspan.analysis.lengths.bins import joined
 from attnspan.analysis.metrics import DEGENERATE, ERROR_RATE, GOLD_ATTENTION, QUALITY, Metric, metrics_in
 from attnspan.analysis.study import Study
 from attnspan.analysis.text_metrics import PERPLEXITIES
 from attnspan.data.corpora.base import SIDES
-from attnspan.reporting import tables
+from attnspan.reporting import learning_tables, tables
 from attnspan.reporting.findings import findings
 from attnspan.reporting.formatting import NONE, duration, number, visible
 from attnspan.reporting.heatmap_figure import draw, small_png
+from attnspan.reporting.learning_plots import error_over_training, training_curves
 from attnspan.reporting.plots import Plot, arm_styles, draw_plots
 from attnspan.runs.attention_maps import AttentionMap
 from attnspan.runs.finished_run import Run
@@ -36,21 +38,31 @@ def pages(study: Study, wide: dict[str, Plot], *, out: Path, command: str) -> di
 
     ``wide`` has the plots of the study. ``out`` is the future directory of the page, for links to configs.
     """
-    content = _content(study, out, command)
-    narrow = draw_plots(study, narrow=True)
+    content = _content(study, wide, out, command)
+    narrow = all_plots(study, narrow=True)
     outputs = degenerate_outputs(study)
     kinds = metrics_in(DEGENERATE)
     by_kind = [(kind, [output for output in outputs if output.metric == kind]) for kind in kinds]
     html = template("report.html.j2").render(
         content,
         training_range=study.ranges[0] if len(study.ranges) == 1 else None,
-        styles=[(style.name, label) for label, style in arm_styles(study).items()],
+        styles=[(style.name, study.shown(label)) for label, style in arm_styles(study).items()],
         plots={name: inline(name, wide[name], narrow[name]) for name in wide},
         mapped_examples=[(example, [_picture(one) for one in example.maps]) for example in mapped_examples(study)],
         kinds=kinds,
         degenerate_outputs=[(f"{kind.label.capitalize()}: {kind.meaning}", some) for kind, some in by_kind if some],
     )
     return {MARKDOWN: template("report.md.j2").render(content), INDEX: html}
+
+
+def all_plots(study: Study, *, narrow: bool = False) -> dict[str, Plot]:
+    """The plots of a study by name: of its results, and of how its arms learned where the runs have kept that."""
+    plots = draw_plots(study, narrow=narrow)
+    if any(validations(run) for run in study.collection.runs):
+        plots["training_curves"] = training_curves(study, narrow=narrow)
+    if all(learning_points(arm) for arm in study.arms):
+        plots["error_over_training"] = error_over_training(study, narrow=narrow)
+    return plots
 
 
 def inline(name: str, wide: Plot, narrow: Plot) -> dict[str, str]:
@@ -97,12 +109,14 @@ def shared_content(runs: Sequence[Run], data: str, excluded: Sequence[Excluded],
 
 
 _TABLES = (
-    tables.differences, tables.spans, tables.trends, tables.degenerate, tables.cost, tables.training_time
+    tables.differences, tables.spans, tables.trends, tables.degenerate, tables.cost,
+    learning_tables.training, learning_tables.learning, learning_tables.equal_training,
+    learning_tables.time_to_common_loss,
 )  # fmt: skip
 """By their names in the templates."""
 
 
-def _content(study: Study, out: Path, command: str) -> dict[str, Any]:
+def _content(study: Study, plots: Collection[str], out: Path, command: str) -> dict[str, Any]:
     runs = study.collection.runs
 
     def by_length(metrics: Iterable[Metric]) -> list[tables.Table]:
@@ -122,6 +136,7 @@ def _content(study: Study, out: Path, command: str) -> dict[str, Any]:
         "gold_known": GOLD_ATTENTION in study.attention_metrics,
         **{table.__name__: table(study) for table in _TABLES},
         "runs": [_run_line(arm, run, out) for arm in study.arms for run in arm.runs],
+        "learned": [name for name in ("training_curves", "error_over_training") if name in plots],
         "test_examples": len(study.lengths),
         "axis": study.axis,
         "tested": [_from_to(study, side) for side in SIDES],

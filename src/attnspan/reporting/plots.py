@@ -125,7 +125,7 @@ def degradation(study: Study, *, narrow: bool = False) -> Plot:
         axes.set_ylabel(ERROR_RATE.label)
         _lengths(axes, study, labels=not narrow)
         _counts(below, study, numbers=not narrow)
-        return _finished(figure, study, narrow, _curves_text(study, ERROR_RATE), tips)
+        return finished(figure, study, narrow, _curves_text(study, ERROR_RATE), tips)
 
 
 def attention(study: Study, *, narrow: bool = False) -> Plot:
@@ -142,7 +142,7 @@ def attention(study: Study, *, narrow: bool = False) -> Plot:
             _lengths(axes, study, words=axes is panels[0], labels=not narrow)
         panels[-1].set_xlabel(study.axis.title)
         text = ". ".join(_curves_text(study, metric) for metric in metrics)
-        return _finished(figure, study, narrow, text, tips, [point.arm for point in study.attention])
+        return finished(figure, study, narrow, text, tips, [point.arm for point in study.attention])
 
 
 def tip(axes: Axes, tips: list[str], name: str, at: tuple[float, float], text: str, **how: Any) -> None:
@@ -253,7 +253,7 @@ def advantage(study: Study, *, narrow: bool = False) -> Plot:
         axes.set_ylabel("advantage in error rate")
         _lengths(axes, study, labels=not narrow)
         axes.set_xlabel(study.axis.title)
-        return _finished(figure, study, narrow, _advantage_text(study), tips, compared)
+        return finished(figure, study, narrow, _advantage_text(study), tips, compared)
 
 
 def _lengths(axes: Axes, study: Study, *, labels: bool, words: bool = True) -> None:
@@ -298,12 +298,12 @@ def _counts(axes: Axes, study: Study, *, numbers: bool) -> None:
     axes.set_xlabel(study.axis.title)
 
 
-def _finished(
+def finished(
     figure: Figure, study: Study, narrow: bool, text: str, tips: list[str], chosen: Sequence[str] | None = None
 ) -> Plot:
     """Add the legend of the ``chosen`` arms, and compute the layout once, not each time that the figure is saved."""
     shown = {label: style for label, style in arm_styles(study).items() if chosen is None or label in chosen}
-    handles = [style.handle(label) for label, style in shown.items()]
+    handles = [style.handle(study.shown(label)) for label, style in shown.items()]
     inches = 0.6 + 0.067 * max(len(arm.label) for arm in study.arms)  # a handle, and letters of 8 points
     columns = min(max(int(figure.get_figwidth() / inches), 1), 2 if narrow else 4)
     legend = figure.legend(handles=handles, loc="outside upper left", ncols=columns, fontsize=8, handlelength=3.2)

@@ -17,7 +17,7 @@ from attnspan.errors import InputError
 from attnspan.reporting import page, ranking_page, tables
 from attnspan.reporting.csv_files import CURVE, csv_files
 from attnspan.reporting.page import INDEX
-from attnspan.reporting.plots import Plot, draw_plots
+from attnspan.reporting.plots import Plot
 
 LATEX, RANKING = "tables.tex", "ranking.csv"
 _MARKS = ({INDEX, CURVE}, {INDEX, RANKING})
@@ -74,7 +74,7 @@ def _swap(new: Path, out: Path, old: Path) -> None:
 
 def write_study(study: Study, directory: Path, out: Path, command: str) -> None:
     """Write the files of a report on one data set into ``directory``, which will become ``out``."""
-    plots = draw_plots(study)
+    plots = page.all_plots(study)
     for_papers = [
         tables.by_length(study, ERROR_RATE),
         tables.differences(study),

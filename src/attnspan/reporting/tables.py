@@ -13,7 +13,6 @@ from attnspan.analysis.lengths.training_range import IN_RANGE, SIDES
 from attnspan.analysis.metrics import DEGENERATE, ERROR_RATE, Metric, metrics_in
 from attnspan.analysis.statistics import Estimate
 from attnspan.analysis.study import Point, Study
-from attnspan.analysis.time_to_loss import common_loss, time_to_loss, validations
 from attnspan.reporting.formatting import NONE, duration, number, p_value, span_interval, with_interval
 
 
@@ -52,7 +51,7 @@ def _by_length(study: Study, points: Sequence[Point], caption: str, cell: Callab
             label = _total_label(study, region) if region.total else region.label
             values = [cells.get((arm, _key(region)), NONE) for arm in arms]
             rows.append(Row((label, f"{region.examples:,}", *values), "total" if region.total else ""))
-    return Table(caption, (study.axis.unit, "examples", *arms), tuple(rows), labels=1)
+    return Table(caption, (study.axis.unit, "examples", *map(study.shown, arms)), tuple(rows), labels=1)
 
 
 def _heading(study: Study, side: str) -> str:
@@ -104,7 +103,7 @@ def differences(study: Study) -> Table:
     for arm, baseline in study.compared.items():
         of_arm = [one for side in SIDES for one in study.differences if one.arm == arm and one.region.side == side]
         if of_arm:
-            rows.append(Row((f"{arm} over {baseline}",), "heading"))
+            rows.append(Row((f"{study.shown(arm)} over {study.shown(baseline)}",), "heading"))
         for one in of_arm:
             label = f"all {one.region.side}" if one.region.total else one.region.label
             numbers = (with_interval(one.advantage), p_value(one.p_holm), p_value(one.p_models_holm))
@@ -117,7 +116,15 @@ def differences(study: Study) -> Table:
 def spans(study: Study) -> Table:
     """The span of each arm."""
     rows = [
-        Row((one.arm, str(one.span.length), span_interval(one.span), number(one.span.threshold), f"{len(one.seeds)}"))
+        Row(
+            (
+                study.shown(one.arm),
+                str(one.span.length),
+                span_interval(one.span),
+                number(one.span.threshold),
+                f"{len(one.seeds)}",
+            )
+        )
         for one in study.spans
     ]
     caption = (
@@ -139,7 +146,7 @@ def trends(study: Study) -> Table:
                 with_interval(one.relative_drop, 2),
                 with_interval(one.growth),
             )
-            rows.append(Row((one.arm, *changes)))
+            rows.append(Row((study.shown(one.arm), *changes)))
     columns = (
         "arm", f"error rate, factor per {per}", "share of quality lost, shortest to longest bin",
         f"growth of the advantage per {per}",
@@ -170,38 +177,11 @@ def cost(study: Study) -> Table:
         "wall time": ("wall_seconds", duration),
         "peak memory (MB)": ("peak_memory_mb", whole),
     }
-    rows = [Row((arm.label, *(_mean(arm, key, style) for key, style in columns.values()))) for arm in study.arms]
+    rows = [
+        Row((study.shown(arm.label), *(_mean(arm, key, style) for key, style in columns.values())))
+        for arm in study.arms
+    ]
     return Table("Cost of a run, mean over the runs of an arm", ("arm", *columns), tuple(rows))
-
-
-def training_time(study: Study) -> Table:
-    """How long each arm trains until it reaches one validation loss; no rows where no run has recorded its losses."""
-    runs = study.collection.runs
-    loss = common_loss(runs) if study.loss is None else study.loss
-    if loss is None or not any(map(validations, runs)):
-        return Table("", (), ())
-    rows, means = [], dict[str, float | None]()
-    for arm in study.arms:
-        times = [time_to_loss(run, loss) for run in arm.runs]
-        reached = [time for time in times if time is not None]
-        updates = sorted({time.updates for time in reached})
-        seconds = [time.seconds for time in reached if time.seconds is not None]
-        means[arm.label] = mean = statistics.fmean(seconds) if len(seconds) == len(times) else None
-        baseline = means[study.arms[0].label]
-        cells = (
-            arm.label,
-            f"{len(reached)} of {len(times)}",
-            "–".join(f"{n:,}" for n in dict.fromkeys((updates[0], updates[-1]))) if reached else "not reached",
-            duration(statistics.fmean(seconds)) if seconds else NONE if reached else "not reached",
-            number(mean / baseline, 2) if mean and baseline else NONE,
-        )
-        rows.append(Row(cells))
-    caption = (
-        f"Training until the first validation with a loss of {number(loss)} nats per token or less; "
-        "the time is the mean over the runs that reach it"
-    )
-    columns = ("arm", "runs that reach it", "updates", "training time", f"relative to {study.arms[0].label}")
-    return Table(caption, columns, tuple(rows))
 
 
 def _mean(arm: Arm, key: str, style: Callable[[float], str]) -> str:
@@ -220,7 +200,8 @@ def degradation_blocks(study: Study) -> list[Table]:
             counts = Row(("examples", *(f"{region.examples:,}" for region in some)), "total")
             rows = [counts]
             for arm in study.arms:
-                rows.append(Row((arm.label, *(_short(points.get((arm.label, _key(region)))) for region in some))))
+                cells = (_short(points.get((arm.label, _key(region)))) for region in some)
+                rows.append(Row((study.shown(arm.label), *cells)))
             blocks.append(Table(f"{ERROR_RATE.title} by {study.axis.noun}, {heading}", columns, tuple(rows)))
     return blocks
 
