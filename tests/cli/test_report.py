@@ -25,7 +25,7 @@ from attnspan.reporting.plots import styles
 from tests.fake_runs import example, fake_run, fake_study, sign
 
 FILES = {
-    "index.html", "curve.csv", "seeds.csv", "differences.csv", "spans.csv", "trends.csv", "report.md",
+    "index.html", "curve.csv", "seeds.csv", "differences.csv", "spans.csv", "trends.csv", "training.csv", "report.md",
     "tables.tex",
     "degradation.png", "degradation.svg", "advantage.png", "advantage.svg",
 }  # fmt: skip

@@ -120,9 +120,10 @@ def learning_points(arm: Arm) -> list[LearningPoint]:
 def _decoded(run: Run) -> pd.DataFrame:
     """Update -> error rate in each bin of source length."""
     table = _metrics(run)
-    columns = [name for name in table if str(name).startswith(_ERROR_RATE)]
+    columns = [name for name in map(str, table) if name.startswith(_ERROR_RATE)]
     if not columns:
         return pd.DataFrame()
+    columns.sort(key=lambda name: int(name.removeprefix(_ERROR_RATE).partition("-")[0]))
     decoded = table.dropna(subset=columns).set_index("step")[columns]
     decoded.index = decoded.index.astype(int) + 1
     return decoded.rename(columns=lambda name: str(name).removeprefix(_ERROR_RATE).replace("-", "–"))

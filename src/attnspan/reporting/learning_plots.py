@@ -9,6 +9,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from attnspan.analysis.learning import LearningPoint, is_still_improving, learning_points, seconds_until, validations
 from attnspan.analysis.study import Study
@@ -32,6 +33,10 @@ def training_curves(study: Study, *, narrow: bool = False) -> Plot:
             axes.set_xlabel(label)
             axes.set_xscale("log")
             axes.set_yscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.tick_params(axis="x", labelsize=7)
         by_updates.set_ylabel("validation loss (nats per token)")
         if narrow:
             by_time.set_ylabel("validation loss (nats per token)")
@@ -93,13 +98,15 @@ def error_over_training(study: Study, *, narrow: bool = False) -> Plot:
 
 def _panel(axes: Axes, points: list[LearningPoint], style: Style, tips: list[str]) -> None:
     """The curves of one arm; rates above 1 lie outside."""
-    for k, point in enumerate(points):
+    written: list[float] = []  # heights of numbers at the right edge, which must not overlap
+    for k, point in reversed([*enumerate(points)]):
         labels, rates = [*point.rates], np.array([*point.rates.values()])
         at = np.arange(len(labels))
         shade = 0.25 + 0.75 * (k + 1) / len(points)
         width = 2.0 if point.is_end else 1.0
         axes.plot(at, rates, "-", color=style.colour, alpha=shade, linewidth=width, gid=style.name)
-        if len(at) and rates[-1] <= 1.02:
+        if rates[-1] <= 1.02 and all(abs(rates[-1] - other) > 0.06 for other in written):
+            written.append(float(rates[-1]))
             axes.annotate(
                 f"{point.updates:,.0f}", (at[-1], rates[-1]), xytext=(3, -2), textcoords="offset points",
                 fontsize=6, color=INK,
@@ -108,7 +115,8 @@ def _panel(axes: Axes, points: list[LearningPoint], style: Style, tips: list[str
         for x, label, rate in zip(at, labels, rates, strict=True):
             if rate <= 1.02:
                 tip(axes, tips, style.name, (float(x), float(rate)), f"{label} tokens after {when}: {number(rate)}")
-    axes.set_xticks(np.arange(len(points[0].rates)) if points else [], [*points[0].rates] if points else [])
+    lengths = [*points[0].rates] if points else []
+    axes.set_xticks(np.arange(len(lengths)), lengths, rotation=45 if len(lengths) > 4 else 0)
     axes.tick_params(axis="x", labelsize=7)
 
 
