@@ -89,7 +89,7 @@ def test_a_point_tells_its_value(page: Page, made: Path):
     page.open(made, width=1280)
     tips = page.evaluate("[...document.querySelectorAll('.wide .tip title')].map(e => e.textContent)")
     assert len(tips) == 4 * 10 + 3 * 10 + 3 * 3 * 10  # three metrics of three arms with attention
-    assert any(tip.startswith("plain, 51–60 tokens: 0.") for tip in tips)
+    assert any(tip.startswith("plain, 51–60 source tokens: 0.") for tip in tips)
     page.evaluate("document.querySelector('.wide .tip').scrollIntoView({block: 'center'})")
     on_top = (
         "(e => { const b = e.getBoundingClientRect(); "
