@@ -49,6 +49,7 @@ from attnspan.data.tokenizer import EOS, PAD
 from attnspan.models.decoding.beam import Beam
 from attnspan.models.decoding.greedy import Greedy
 from attnspan.models.decoding.length_limit import LengthLimit
+from attnspan.models.decoding.length_penalty import LengthNormalisation
 from attnspan.training.lightning_module import SPECIALS
 from attnspan.training.machine import processor_name
 
@@ -152,7 +153,11 @@ def decoder(what: str, model: Any, source: Tensor, lengths: Tensor) -> Callable[
     with torch.no_grad():
         model.readout.bias[EOS] = -1e9
     limit = LengthLimit(ratio=1.0, margin=0)
-    decoding = Greedy(limit=limit) if what == "greedy" else Beam(limit=limit, beam_size=5, length_normalisation=1.0)
+    decoding = (
+        Greedy(limit=limit)
+        if what == "greedy"
+        else Beam(limit=limit, beam_size=5, length_penalty=LengthNormalisation(exponent=1.0))
+    )
     return lambda: decoding(model, source, lengths, specials=SPECIALS)
 
 

@@ -37,6 +37,7 @@ WORDS = ("a cat sat", "the dog ran far", "one bird sang", "two cats sat down", "
 FORMER = {
     "decoding=": "search=",
     "decoding.": "search.",
+    "decoding/length_penalty=normalisation": "search.length_normalisation=1.0",
     "selection_metric=": "choose_by=",
     "checkpoint_interval=": "checkpoint_every=",
     "encoder.final_state=": "encoder.final=",
@@ -83,7 +84,7 @@ def cases(arms: Sequence[str], inputs: Path) -> dict[str, list[str]]:
     found = {f"arm {arm}": [*TINY, f"decoder={arm}"] for arm in arms}
     found |= {
         "beam": [*TINY, "decoding=beam", "decoding.beam_size=3"],
-        "beam, normalised, plain": [*TINY, "decoder=plain", "decoding=beam", "decoding.length_normalisation=1.0"],
+        "beam, normalised, plain": [*TINY, "decoder=plain", "decoding=beam", "decoding/length_penalty=normalisation"],
         "sequence error rate": [*TINY, "selection_metric=sequence_error_rate", "plateau.patience=1"],
         "dropout, label smoothing": [*TINY, "model.dropout=0.2", "label_smoothing=0.1", "seed=3"],
         "copy": [*MODEL, "data=copy", "data.train_lengths=[2,6]", "data.test_lengths=[2,9]", *generated],

@@ -61,7 +61,7 @@ def check_numbers(*, below: float = math.inf, **values: object) -> None:
 
 
 class NotFiniteError(RuntimeError):
-    """Training has left the numbers that a computer can hold. Commands say so in one line and exit with code 2."""
+    """A model has left the numbers that a computer can hold. Commands say so in one line and exit with code 2."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -41,7 +41,7 @@ class Doubling:
     """A search that says every source token twice, looks where :func:`known_weights` say, and leaves NaN in padding."""
 
     def __call__(
-        self, model: nn.Module, source: Tensor, lengths: Tensor, *, specials: Specials, with_weights: bool = False
+        self, model: nn.Module, source: Tensor, lengths: Tensor, *, specials: Specials, with_weights: bool, n_best: int
     ) -> Hypotheses:
         B, S = source.shape
         weights = torch.full((B, 2 * S, S), torch.nan)

@@ -5,17 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from attnspan.cli.help import describe_config
 from attnspan.config.compose import conf_directory
 from attnspan.config.identity import claim, run_directory, run_id
-from attnspan.config.instantiate import assemble_model, build, build_decoding
+from attnspan.config.instantiate import assemble_model, build, build_decoding, check_decoding
 from attnspan.errors import InputError
 from attnspan.models.decoding.length_limit import LengthLimit
 from attnspan.sweeps.hyperparameters.space import corners
 from hydra_plugins.attnspan_sweeps.search_space import read_space
 from tests.conftest import ARMS, Compose, parsed
+from tests.models.arms import small
 
 GROUPS = ("data", "decoder", "encoder", "decoding", "optimizer", "trainer", "logger")
 CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((conf_directory() / group).glob("*.yaml"))]
@@ -46,9 +48,23 @@ def test_every_corpus_builds(composed: Compose, choice: str) -> None:
 def test_every_decoding_builds(composed: Compose, choice: str) -> None:
     limit = LengthLimit(ratio=1.5, margin=10)
     assert build_decoding(composed(f"decoding={choice}"), limit=limit).limit == limit
-    assert build_decoding(composed(f"decoding={choice}", "decoding.limit.margin=3"), limit=limit).limit == LengthLimit(
-        ratio=1.5, margin=3
-    )
+    config = composed(f"decoding={choice}", "decoding.limit.margin=3")
+    assert build_decoding(config, limit=limit).limit == LengthLimit(ratio=1.5, margin=3)
+
+
+def test_a_decoding_that_does_not_go_with_the_arm(composed: Compose) -> None:
+    beam = build(composed("decoding=beam", "decoding.coverage_penalty=0.2"), "decoding")
+    with pytest.raises(InputError, match=r"^decoding\.coverage_penalty: is about attention, and this arm has none"):
+        check_decoding(beam, small(composed, "plain"))
+    for arm in ("bahdanau", "luong_local_p", "transformer"):
+        check_decoding(beam, small(composed, arm))
+    check_decoding(build(composed("decoding=beam"), "decoding"), small(composed, "plain"))
+
+
+@pytest.mark.parametrize("choice", ["none", "normalisation", "gnmt"])
+def test_every_length_penalty_builds(composed: Compose, choice: str) -> None:
+    config = composed("decoding=beam", f"decoding/length_penalty={choice}")
+    assert build(config, "decoding").length_penalty(torch.tensor(1)) == 1.0
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)

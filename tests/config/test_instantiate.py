@@ -99,13 +99,29 @@ def test_a_missing_argument_is_named(composed: Compose) -> None:
         ),
         (("decoding=beam", "decoding.beam_size=0"), f"decoding.beam_size: {COUNT} 0"),
         (
-            ("decoding=beam", "decoding.length_normalisation=-0.5"),
-            "decoding.length_normalisation: must be a number of at least 0, not -0.5",
+            ("decoding=beam", "decoding/length_penalty=normalisation", "decoding.length_penalty.exponent=-0.5"),
+            "decoding.length_penalty.exponent: must be a number of at least 0, not -0.5",
         ),
+        (
+            ("decoding=beam", "decoding/length_penalty=gnmt", "decoding.length_penalty.alpha=a"),
+            "decoding.length_penalty.alpha: must be a number of at least 0, not 'a'",
+        ),
+        (
+            ("decoding=beam", "decoding.length_penalty=null"),
+            "decoding.length_penalty: must be a length penalty, not None",
+        ),
+        (("decoding.min_length=1.5",), "decoding.min_length: must be a whole number of at least 0, not 1.5"),
+        (("decoding.no_repeat_ngram=0",), f"decoding.no_repeat_ngram: {COUNT} 0"),
+        (("decoding.limit=null",), "decoding.limit: must be a length limit, not None"),
+        (
+            ("decoding=sample", "decoding.temperature=0"),
+            "decoding.temperature: must be more than 0; decoding=greedy takes the likeliest token",
+        ),
+        (("decoding=sample", "decoding.seed=null"), "decoding.seed: must be a whole number, not None"),
         (
             ("decoding=beam", "+decoding.beam=3"),
             "decoding.beam: there is no such argument; did you mean 'beam_size'? "
-            "known: beam_size, length_normalisation, limit",
+            "known: beam_size, coverage_penalty, length_penalty, limit, min_length, no_repeat_ngram",
         ),
     ],
     ids=lambda part: " ".join(part) if isinstance(part, tuple) else "",

@@ -14,6 +14,7 @@ from torch import Tensor
 from attnspan.models.decoding.beam import Beam
 from attnspan.models.decoding.greedy import Greedy
 from attnspan.models.decoding.length_limit import LengthLimit
+from attnspan.models.decoding.length_penalty import LengthNormalisation
 from attnspan.models.decoding.strategy import Specials
 from attnspan.models.seq2seq import Seq2Seq
 from tests.conftest import Compose
@@ -29,7 +30,8 @@ def model(composed: Compose, request: pytest.FixtureRequest) -> Seq2Seq:
 
 
 def beam(size: int, limit: LengthLimit, normalisation: float = 0.0) -> Beam:
-    return Beam(limit=limit, beam_size=size, length_normalisation=normalisation)
+    penalty = LengthNormalisation(exponent=normalisation)
+    return Beam(limit=limit, beam_size=size, length_penalty=penalty)
 
 
 def log_probs(model: Seq2Seq, source: list[int], words: list[int]) -> Tensor:
@@ -141,5 +143,5 @@ def test_a_hypothesis_cut_at_the_limit_is_marked(model: Seq2Seq) -> None:
 def test_a_beam_has_a_slot() -> None:
     with pytest.raises(ValueError, match=r"^beam_size: must be a whole number of at least 1, not 0$"):
         beam(0, LengthLimit(ratio=1.0, margin=1))
-    with pytest.raises(ValueError, match=r"^length_normalisation: must be a number of at least 0, not -0\.5$"):
+    with pytest.raises(ValueError, match=r"^exponent: must be a number of at least 0, not -0\.5$"):
         beam(1, LengthLimit(ratio=1.0, margin=1), -0.5)

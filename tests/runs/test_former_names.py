@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from hydra.utils import get_method
 
@@ -48,6 +49,15 @@ def test_keys_and_classes_get_their_names_of_today(composed: Compose) -> None:
     assert config["encoder"]["final_state"] == "both"
     assert config["data"]["source"] == "final"  # a value is no name
     assert build(config, "decoding").limit.margin == 10
+
+
+def test_an_exponent_has_become_a_length_penalty() -> None:
+    former = {"search": {"_target_": "attnspan.models.search.Beam", "beam_size": 4, "length_normalisation": 0.5}}
+    decoding = with_todays_names(former)["decoding"]
+    assert decoding["beam_size"] == 4
+    limit = {"_target_": "attnspan.models.decoding.length_limit.LengthLimit", "ratio": 2.0, "margin": 10}
+    penalty = build({"decoding": decoding | {"limit": limit}}, "decoding").length_penalty
+    assert float(penalty(torch.tensor(16))) == 4.0
 
 
 def test_todays_config_is_left_as_it_is(composed: Compose) -> None:

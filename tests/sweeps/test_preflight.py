@@ -80,3 +80,10 @@ def test_a_model_that_no_memory_holds_is_refused_at_once(composed: Compose, monk
     monkeypatch.setattr(memory, "memory", lambda: needed - 1)
     with pytest.raises(InputError, match="too large"):
         check_size(config, **sizes)
+
+
+def test_a_decoding_that_does_not_go_with_the_arm_stops_the_sweep(composed: Compose, tmp_path: Path) -> None:
+    beam = ("decoding=beam", "decoding.coverage_penalty=0.2")
+    assert planned(composed, tmp_path, "decoder=bahdanau", *beam) == "preparing data: reverse\n"
+    with pytest.raises(InputError, match=r"^decoding\.coverage_penalty: is about attention, and this arm has none"):
+        planned(composed, tmp_path, "decoder=plain", *beam)

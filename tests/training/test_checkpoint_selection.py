@@ -17,6 +17,7 @@ from attnspan.config.instantiate import build_corpus
 from attnspan.data.pipeline.prepare import prepare
 from attnspan.errors import InputError
 from attnspan.files import read_json
+from attnspan.models.decoding.length_limit import LengthLimit
 from attnspan.models.decoding.strategy import Hypotheses
 from attnspan.runs.checkpoint_file import read_checkpoint
 from attnspan.runs.layout import BEST, METRICS, RECORDS, SUMMARY
@@ -35,7 +36,7 @@ NAN, INF = float("nan"), float("inf")
 def validate(directory: Path, values: list[tuple[float, float]], *, selection_metric: str) -> Checkpoints:
     """Go through validations with these (sequence error rates, losses), one an update."""
     config = {"selection_metric": selection_metric, "checkpoint_interval": 60}
-    checkpoints = Checkpoints(directory=directory, config=config, stop=Stop())
+    checkpoints = Checkpoints(directory=directory, config=config, stop=Stop(), limit=LengthLimit(ratio=1.0, margin=2))
     trainer: Any = SimpleNamespace(should_stop=False, is_global_zero=True)
     module: Any = SimpleNamespace(state_dict=lambda: {"update": torch.tensor(trainer.global_step)})
     for update, (rate, loss) in enumerate(values, start=1):

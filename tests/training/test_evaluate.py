@@ -166,6 +166,7 @@ REFUSED = {
     ("data=files", "data.source=a", "data.target=b"): r"data\.test has no value",
     ("data_name=a/b",): r"data_name: must be a name of letters",
     ("decoding=beam", "decoding.beam_size=0"): r"decoding\.beam_size: must be a whole number of at least 1",
+    ("decoding/length_penalty=gnmt",): r"decoding\.length_penalty: there is no such argument",
     ("data.test_lengths=[9,2]",): r"data\.test_lengths: the shortest length, 9, exceeds the longest, 2",
 }
 
@@ -205,11 +206,13 @@ def test_the_id_is_of_what_is_asked_and_of_the_weights(run: Path) -> None:
     others = [
         name("decoding=beam"),
         name("decoding=beam", "decoding.beam_size=2"),
+        name("decoding/length_penalty=gnmt", "decoding=beam"),
+        name("decoding=beam", "decoding/length_penalty=gnmt", "decoding.length_penalty.alpha=0.5"),
         name("loader.evaluation_batch_tokens=99"),
         name(weights="0"),
         name(fingerprint="g"),
     ]
-    assert len({same[0], *others}) == 6
+    assert len({same[0], *others}) == 8
 
 
 def test_a_run_that_was_computed_again_has_no_evaluations_of_its_old_weights(run: Path, tmp_path: Path) -> None:
@@ -235,6 +238,7 @@ def test_a_run_that_was_computed_again_has_no_evaluations_of_its_old_weights(run
     [
         ([], "test"),
         (["decoding=beam", "decoding.beam_size=5"], "beam-beam_size-5"),
+        (["decoding=beam", "decoding/length_penalty=gnmt"], "beam-gnmt"),
         (["split=validation", "length=61-120"], "validation-61-120"),
         (["data=files", "data.test=some/where/news.tsv", "threads=2"], "files-news"),
         (["data.test_lengths=[61,120]"], "test_lengths-61-120"),

@@ -25,7 +25,7 @@ from attnspan.config.instantiate import build_corpus
 from attnspan.data.pipeline.batches import Batch
 from attnspan.data.pipeline.prepare import prepare
 from attnspan.data.tokenizer import EOS
-from attnspan.errors import InputError
+from attnspan.errors import InputError, SettingError
 from attnspan.files import read_json
 from attnspan.models.decoding.length_limit import LengthLimit
 from attnspan.models.memory import Memory
@@ -348,6 +348,37 @@ class TestLoadRun:
         with torch.no_grad():
             run.model.readout.bias[EOS] = -1e6
         assert [len(found.tokens) for found in run.decode(["1", "1 2 3 4 5 0 1 2 3"])] == [7, 15]
+
+    @pytest.mark.parametrize("arm", STUDY)
+    def test_an_empty_hypothesis_has_the_weights_of_its_arm(self, finished: dict[str, Path], arm: str) -> None:
+        """Alone, and beside a longer one."""
+        run = load_run(finished[arm])
+        with torch.no_grad():
+            run.model.readout.bias[EOS] = 1e6
+        for found in (*run.decode(["1 2"]), *run.decode(["1 2", "1 2 3"])):
+            assert found.tokens == []
+            assert arm == "plain" or tuple(found.weights.shape) == (0, len(found.source_tokens))  # type: ignore[union-attr]
+            assert arm != "plain" or found.weights is None
+
+    def test_a_list_of_hypotheses(self, finished: dict[str, Path]) -> None:
+        run, sources = load_run(finished["bahdanau"]), ["1 2 3 4", "5"]
+        lists = run.decode(sources, beam_size=4, n_best=3)
+        for source, found in zip(sources, lists, strict=True):
+            assert [len({one.text for one in found}), len(found)] == [3, 3]
+            assert run.decode([source], beam_size=4)[0].text == found[0].text
+            for one in found:
+                assert one.weights is not None
+                assert one.weights.shape == (len(one.tokens), len(one.source_tokens))
+        with pytest.raises(SettingError, match="n_best"):
+            run.decode(sources, n_best=2)
+
+    @pytest.mark.parametrize("beam_size", [None, 5])
+    def test_weights_that_are_not_finite(self, finished: dict[str, Path], beam_size: int | None) -> None:
+        run = load_run(finished["luong_general"])
+        for parameter in run.model.parameters():
+            parameter.data.fill_(torch.nan)
+        with pytest.raises(InputError, match=r"^the model gives no finite scores"):
+            run.decode(["1 2"], beam_size=beam_size)
 
     def test_no_sources_no_hypotheses(self, finished: dict[str, Path]) -> None:
         assert load_run(finished["plain"]).decode([]) == []

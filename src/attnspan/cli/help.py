@@ -12,6 +12,7 @@ GROUPS = {
     "encoder": "how the source is encoded",
     "data": "the data set",
     "decoding": "how hypotheses are found",
+    "decoding/length_penalty": "of decoding=beam",
     "optimizer": "how weights are updated",
     "trainer": "how long, and on what",
     "logger": "where metrics are logged, besides metrics.csv",

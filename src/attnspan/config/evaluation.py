@@ -31,6 +31,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from attnspan.config.compose import conf_directory
 from attnspan.config.identity import RESULTS_VERSION, flatten, with_stable_names
 from attnspan.config.schema import check_settings
+from attnspan.config.settings_for import KEY as SETTINGS_FOR
 from attnspan.data.corpora.base import SPLITS, TEST
 from attnspan.errors import InputError, nearest
 from attnspan.runs.completeness import weights_of
@@ -40,7 +41,8 @@ from attnspan.runs.own_code import own_code
 EVALUATION = "evaluation"
 """The key of the config with what is asked."""
 
-GROUPS = ("data", "decoding", "logger")
+LENGTH_PENALTY = "decoding/length_penalty"
+GROUPS = ("data", "decoding", LENGTH_PENALTY, "logger")
 """The groups of which another file may be chosen."""
 
 MAY_CHANGE = (
@@ -87,8 +89,11 @@ def evaluation_config(
     if split not in SPLITS:
         raise InputError(f"split={split}: there is no such split; {nearest(split, SPLITS)}")
     changed = {key: frozen[key] for key in frozen if any(one.partition(".")[0] == key for one in MAY_CHANGE)}
-    for override in overrides:
-        if (group := override.key_or_group) in GROUPS:
+    for override in sorted(overrides, key=lambda one: str(one.key_or_group).count("/")):  # a part after its whole
+        if (group := override.key_or_group) == LENGTH_PENALTY:
+            beam = _chosen("decoding", "beam", config_directory, f"{group}={override.value()}")["decoding"]
+            changed["decoding"]["length_penalty"] = copy.deepcopy(beam["length_penalty"])
+        elif group in GROUPS:
             changed |= copy.deepcopy(_chosen(group, str(override.value()), config_directory))
     if any(override.key_or_group == "data" for override in overrides):
         kept = (*_OF_THE_TOKENIZERS, *_OF_THE_TEXT)
@@ -145,7 +150,7 @@ def default_name(overrides: Sequence[str]) -> str:
 
 
 _LONGEST_NAME = 48
-_NOT_IN_NAMES = ("rerun", "fail_fast", "dry_run", *MAY_CHANGE[4:])
+_NOT_IN_NAMES = ("rerun", "fail_fast", "dry_run", *MAY_CHANGE[len(GROUPS) + 1 :])
 """Keys that do not say what is decoded."""
 
 
@@ -168,11 +173,11 @@ def _refuse_trained(overrides: Sequence[Override], frozen: dict[str, Any]) -> No
 
 
 @functools.cache
-def _chosen(group: str, choice: str, config_directory: str | None) -> dict[str, Any]:
+def _chosen(group: str, choice: str, config_directory: str | None, *more: str) -> dict[str, Any]:
     """The node of the chosen file of a group, not resolved; of the data also its name."""
     added = [f"hydra.searchpath=[file://{Path(config_directory).absolute()}]"] if config_directory else []
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
-        composed = compose("train", overrides=[f"{group}={choice}", *added])
+        composed = compose("train", overrides=[f"{group}={choice}", *more, *added])
     content = OmegaConf.to_container(composed, resolve=False)
     assert isinstance(content, dict)
     found = {group: content[group]}
@@ -184,7 +189,9 @@ def _chosen(group: str, choice: str, config_directory: str | None) -> dict[str, 
 def _with_later_keys(config: dict[str, Any]) -> dict[str, Any]:
     """The config of a run, with today's defaults for keys that were added since it was made."""
     today = _todays_defaults()
-    later = {key: value for key, value in today.items() if key not in ("sweep", "data") and key not in config}
+    later = {
+        key: value for key, value in today.items() if key not in ("sweep", "data", SETTINGS_FOR) and key not in config
+    }
     nested = {key: {**today[key], **config[key]} for key in ("loader", "logger") if isinstance(config.get(key), dict)}
     return config | copy.deepcopy(later) | nested
 

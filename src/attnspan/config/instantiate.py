@@ -114,6 +114,14 @@ def build_decoding(config: dict[str, Any], *, limit: LengthLimit) -> DecodingStr
     return strategy
 
 
+def check_decoding(strategy: DecodingStrategy, model: Seq2Seq) -> None:
+    """Raise :class:`InputError` if ``strategy`` is about attention, and ``model`` has none."""
+    if strategy.needs_attention and not model.has_attention():
+        raise InputError(
+            f"decoding.{strategy.needs_attention}: is about attention, and this arm has none; leave it out"
+        )
+
+
 def assemble_model(config: dict[str, Any], *, source_vocabulary_size: int, target_vocabulary_size: int) -> Seq2Seq:
     """Make the model of a run with freshly drawn weights.
 

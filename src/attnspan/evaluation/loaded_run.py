@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from jaxtyping import Float, Int
@@ -16,9 +16,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from attnspan.config.instantiate import assemble_model, build_decoding, refuse_foreign_targets
 from attnspan.data.tokenizer import BOS, EOS, PAD, Tokenizer
-from attnspan.errors import InputError
+from attnspan.errors import InputError, NotFiniteError
 from attnspan.models.decoding.beam import Beam
 from attnspan.models.decoding.length_limit import LengthLimit
+from attnspan.models.decoding.length_penalty import NoLengthPenalty
 from attnspan.models.decoding.strategy import DecodingStrategy, Hypotheses, Specials
 from attnspan.models.seq2seq import Seq2Seq
 from attnspan.runs.checkpoint_file import read_checkpoint
@@ -42,7 +43,7 @@ class Hypothesis:
     source_tokens: list[str]
     """S."""
     weights: Float[Tensor, "T S"] | None
-    """Attention weights on the CPU, None where the arm has none."""
+    """Attention weights on the CPU, [0, S] of an empty hypothesis; None where the arm has none."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,29 +58,46 @@ class LoadedRun:
     source_tokenizer: Tokenizer
     target_tokenizer: Tokenizer
 
-    def decode(self, sources: Sequence[str], *, beam_size: int | None = None, batch_size: int = 64) -> list[Hypothesis]:
+    @overload
+    def decode(
+        self, sources: Sequence[str], *, beam_size: int | None = None, n_best: None = None, batch_size: int = 64
+    ) -> list[Hypothesis]: ...
+    @overload
+    def decode(
+        self, sources: Sequence[str], *, beam_size: int | None = None, n_best: int, batch_size: int = 64
+    ) -> list[list[Hypothesis]]: ...
+    def decode(
+        self, sources: Sequence[str], *, beam_size: int | None = None, n_best: int | None = None, batch_size: int = 64
+    ) -> list[Hypothesis] | list[list[Hypothesis]]:
         """Decode texts, free-running.
 
         Args:
             sources: any number of texts of any length.
             beam_size: use a beam of this size without length normalisation; None for the strategy that the run was
                 tested with.
+            n_best: hypotheses of each source; None for one.
             batch_size: sources in a batch; the hypotheses do not depend on it.
 
+        Returns:
+            A hypothesis for each source; with ``n_best`` a list of them, the best first. It is shorter where there are
+            not so many.
+
         Raises:
-            InputError: a source is not a text or has no token; names its position.
-            SettingError: ``beam_size`` is less than 1.
+            InputError: a source is not a text or has no token, with its position; the model gives no finite scores.
+            SettingError: ``beam_size`` or ``n_best`` is less than 1, or the strategy does not find so many hypotheses.
         """
         decoding = self.decoding
         if beam_size is not None:
-            decoding = Beam(limit=decoding.limit, beam_size=beam_size, length_normalisation=0.0)
+            decoding = Beam(limit=decoding.limit, beam_size=beam_size, length_penalty=NoLengthPenalty())
         if isinstance(sources, str):
             raise InputError("decode takes a list of sources, and this is one text: decode([text])")
         encoded = [self._encode(number, text) for number, text in enumerate(sources)]
-        hypotheses: dict[int, Hypothesis] = {}
+        found: dict[int, list[Hypothesis]] = {}
         for rows in batches_of_rows([len(ids) for ids in encoded], batch_size):
-            hypotheses.update(zip(rows, self._decode(decoding, [encoded[row] for row in rows]), strict=True))
-        return [hypotheses[row] for row in range(len(encoded))]
+            hypotheses = self._decode(decoding, [encoded[row] for row in rows], 1 if n_best is None else n_best)
+            found.update(zip(rows, hypotheses, strict=True))
+        lists = [found[row] for row in range(len(encoded))]
+        return lists if n_best is not None else [hypotheses[0] for hypotheses in lists]
 
     def _encode(self, number: int, text: str) -> list[int]:
         readable = isinstance(text, str) and not any("\ud800" <= character <= "\udfff" for character in text)
@@ -88,11 +106,20 @@ class LoadedRun:
             raise InputError(f"source {number}: {text!r} has no token")
         return ids
 
-    def _decode(self, decoding: DecodingStrategy, sources: list[list[int]]) -> list[Hypothesis]:
+    def _decode(self, decoding: DecodingStrategy, sources: list[list[int]], n_best: int) -> list[list[Hypothesis]]:
         source, lengths = padded(sources)
         device = next(self.model.parameters()).device
-        batch = decoding(self.model, source.to(device), lengths, specials=SPECIALS, with_weights=True)
-        return [self._hypothesis(batch, row, ids) for row, ids in enumerate(sources)]
+        try:
+            batch = decoding(
+                self.model, source.to(device), lengths, specials=SPECIALS, with_weights=True, n_best=n_best
+            )
+        except NotFiniteError as error:
+            raise InputError(str(error)) from error
+        is_found = (batch.log_prob > -torch.inf).view(-1, n_best).tolist()
+        return [
+            [self._hypothesis(batch, row * n_best + k, ids) for k in range(n_best) if is_found[row][k]]
+            for row, ids in enumerate(sources)
+        ]
 
     def _hypothesis(self, batch: Hypotheses, row: int, source: list[int]) -> Hypothesis:
         length = int(batch.lengths[row])

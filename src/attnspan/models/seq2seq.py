@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -73,6 +74,15 @@ class Seq2Seq(nn.Module):
         """Read previous tokens: logits of the next ones, and the decoder's step."""
         decoded = self.decoder.step(self.dropout(self.target_embedding(previous.unsqueeze(1))), state, memory)
         return self.readout(self.dropout(decoded.output.squeeze(1))), decoded
+
+    @torch.no_grad()
+    def has_attention(self) -> bool:
+        """Whether the decoder's steps have attention weights: it takes one, and draws no random numbers."""
+        device = self.readout.weight.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            memory = self.encode(torch.zeros(1, 1, dtype=torch.long, device=device), torch.ones(1, dtype=torch.long))
+            first = torch.zeros(1, dtype=torch.long, device=device)
+            return self.step(first, self.decoder.start(memory), memory)[1].weights is not None
 
     def forward(
         self, source: Int[Tensor, "B S"], lengths: Int[Tensor, " B"], target_input: Int[Tensor, "B T"]

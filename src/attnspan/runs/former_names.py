@@ -19,6 +19,7 @@ FORMER_KEYS = {
     "checkpoint_every": "checkpoint_interval",
     "at_a_time": "n_jobs",
     "final": "final_state",
+    "length_normalisation": "length_penalty",
 }
 """Former name of a key or group -> its name."""
 
@@ -62,9 +63,15 @@ def with_todays_names(config: dict[str, Any]) -> dict[str, Any]:
     renamed = {FORMER_KEYS.get(key, key) if key in _AT_THE_TOP else key: value for key, value in config.items()}
     if isinstance(encoder := renamed.get("encoder"), dict):
         renamed["encoder"] = {FORMER_KEYS.get(key, key): value for key, value in encoder.items()}
+    decoding = renamed.get("decoding")
+    if isinstance(decoding, dict) and "length_normalisation" in decoding:  # was an exponent
+        penalty = {"_target_": _LENGTH_NORMALISATION, "exponent": decoding["length_normalisation"]}
+        others = {key: value for key, value in decoding.items() if key != "length_normalisation"}
+        renamed["decoding"] = others | {"length_penalty": penalty}
     return {key: rename_classes(value, _todays_class) for key, value in renamed.items()}
 
 
+_LENGTH_NORMALISATION = "attnspan.models.decoding.length_penalty.LengthNormalisation"
 _AT_THE_TOP = ("search", "choose_by", "checkpoint_every")
 
 

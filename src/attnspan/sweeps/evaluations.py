@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from attnspan.config.evaluation import EVALUATION, evaluation_id
-from attnspan.config.instantiate import build_corpus, build_decoding, refuse_foreign_targets
+from attnspan.config.instantiate import build, build_corpus, refuse_foreign_targets
 from attnspan.data.pipeline.evaluated_split import EvaluatedSplit, LengthRange, prepare_split
 from attnspan.errors import InputError
 from attnspan.runs.layout import EVALUATIONS, JOB, TOKENIZERS, run_of
@@ -117,10 +117,8 @@ def check(config: dict[str, Any], trusted: Sequence[str]) -> None:
     Raises:
         InputError: it refuses a setting, or the config names a class that is not trusted.
     """
-    from attnspan.models.decoding.length_limit import LengthLimit  # torch takes seconds to import
-
     refuse_foreign_targets([config["decoding"], config[EVALUATION]["data"]], ("attnspan", *trusted))
-    build_decoding(config, limit=LengthLimit(ratio=1.0, margin=1))
+    build(config, "decoding")
 
 
 def prepare_examples(config: dict[str, Any], *, run: Path) -> EvaluatedSplit:

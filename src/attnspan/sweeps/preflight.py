@@ -86,7 +86,14 @@ def check(config: dict[str, Any]) -> tuple[int, list[str]]:
     """
     import torch
 
-    from attnspan.config.instantiate import build, build_corpus, build_decoding, check_optimizer
+    from attnspan.config.instantiate import (
+        assemble_model,
+        build,
+        build_corpus,
+        build_decoding,
+        check_decoding,
+        check_optimizer,
+    )
     from attnspan.config.memory import check_size
     from attnspan.data.pipeline.batches import EncodedSplit, plan_batches
     from attnspan.data.pipeline.prepare import fingerprint_of, is_prepared, prepare
@@ -104,8 +111,10 @@ def check(config: dict[str, Any]) -> tuple[int, list[str]]:
         decoding = build_decoding(config, limit=limit_of_training(prepared))
         if (unreachable := check_references(prepared, decoding.limit)).count:
             remarks.append(f"{config['data_name']}: {unreachable}")
-    build(config, "decoding")
+    strategy = build(config, "decoding")
     parameters = check_size(config, **sizes)
+    if strategy.needs_attention:
+        check_decoding(strategy, assemble_model(config, **dict.fromkeys(sizes, _UNKNOWN_VOCABULARY)))
     check_optimizer(config, [torch.nn.Parameter(torch.zeros(1))])
     if set(config["trainer"]) - _KNOWN_TO_LIGHTNING or config["trainer"]["accelerator"] not in ("auto", "cpu"):
         from attnspan.training.trainer import check_trainer  # takes seconds to import

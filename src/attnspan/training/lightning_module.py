@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from attnspan.config.instantiate import assemble_model, build, build_decoding
+from attnspan.config.instantiate import assemble_model, build, build_decoding, check_decoding
 from attnspan.config.schema import SEQUENCE_ERROR_RATE
 from attnspan.data.pipeline.batches import Batch
 from attnspan.data.pipeline.prepare import PreparedData
@@ -172,6 +172,7 @@ def make_module(config: dict[str, Any], model: Seq2Seq, *, decoding: DecodingStr
     Raises:
         InputError: a setting is refused.
     """
+    check_decoding(decoding, model)
     parts = {key: build(config, key) for key in ("optimizer", "schedule")}
     return Seq2SeqModule(
         model=model,

@@ -22,11 +22,11 @@ from torch import Tensor
 from attnspan.data.pipeline.batches import Batch
 from attnspan.errors import Interrupted
 from attnspan.files import write_atomically
+from attnspan.models.decoding.length_limit import LengthLimit
 from attnspan.runs.checkpoint_file import checkpoint_bytes
 from attnspan.runs.layout import BEST, LAST
 from attnspan.training.distributed import gather, rank
 from attnspan.training.lightning_loops import is_followed_by_validation, rewind_fetched_batch
-from attnspan.training.lightning_module import Seq2SeqModule
 from attnspan.training.random_state import random_state, set_random_state
 from attnspan.training.signals import Stop
 
@@ -43,10 +43,12 @@ class Checkpoints(Checkpoint):
             is written again after ``checkpoint_interval`` seconds, after every validation, and before the update that a
             validation follows.
         stop: says whether the run is asked to stop.
+        limit: of a hypothesis; ``best.ckpt`` keeps it.
     """
 
-    def __init__(self, *, directory: Path, config: dict[str, Any], stop: Stop) -> None:
+    def __init__(self, *, directory: Path, config: dict[str, Any], stop: Stop, limit: LengthLimit) -> None:
         self._directory = directory
+        self._limit = limit
         self._metrics = (f"validation/{config['selection_metric']}", "validation/loss")
         self._interval = config["checkpoint_interval"]
         self._stop = stop
@@ -123,12 +125,11 @@ class Checkpoints(Checkpoint):
             return
         self.best_update, self.best = trainer.global_step, (value, loss)
         if trainer.is_global_zero:
-            assert isinstance(pl_module, Seq2SeqModule)
             content = checkpoint_bytes(
                 {
                     "state_dict": pl_module.state_dict(),
                     "global_step": self.best_update,
-                    "length_limit": asdict(pl_module.decoding.limit),  # it comes from data that may be gone later
+                    "length_limit": asdict(self._limit),  # it comes from data that may be gone later
                 }
             )
             write_atomically(self._directory / BEST, content)

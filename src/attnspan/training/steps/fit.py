@@ -85,7 +85,8 @@ def fit(prepared: Prepared, *, tracker: WandbMirror | None, report: Callable[[St
     recorder, decoded_checkpoints = _callbacks_of_the_test(prepared, cost)
     metrics_csv_checkpoint = MetricsCsvCheckpoint(metrics_csv)
     plateau = Plateau(selection_metric=config["selection_metric"], **config["plateau"])
-    checkpoints = Checkpoints(directory=directory, config=config, stop=prepared.stop)
+    limit = prepared.module.decoding.limit
+    checkpoints = Checkpoints(directory=directory, config=config, stop=prepared.stop, limit=limit)
     trackers = [tracker] if tracker else []
     trainer = make_trainer(
         config,
