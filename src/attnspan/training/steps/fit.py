@@ -85,8 +85,7 @@ def fit(prepared: Prepared, *, tracker: WandbMirror | None, report: Callable[[St
     recorder, decoded_checkpoints = _callbacks_of_the_test(prepared, cost)
     metrics_csv_checkpoint = MetricsCsvCheckpoint(metrics_csv)
     plateau = Plateau(selection_metric=config["selection_metric"], **config["plateau"])
-    limit = prepared.module.decoding.limit
-    checkpoints = Checkpoints(directory=directory, config=config, stop=prepared.stop, limit=limit)
+    checkpoints = _checkpoints(prepared)
     trackers = [tracker] if tracker else []
     trainer = make_trainer(
         config,
@@ -142,6 +141,11 @@ def _callbacks_by_length(prepared: Prepared, plateau: Plateau) -> list[L.Callbac
     bins, size = _validation_bins(prepared), prepared.data.validation.num_rows
     examples = prepared.config["validation_hypotheses"]
     return [ValidationByLength(bins), LearningCurve(bins, examples=examples, size=size, plateau=plateau)]
+
+
+def _checkpoints(prepared: Prepared) -> Checkpoints:
+    limit = prepared.module.decoding.limit
+    return Checkpoints(directory=prepared.directory, config=prepared.config, stop=prepared.stop, limit=limit)
 
 
 def _train(prepared: Prepared, trainer: L.Trainer, resume_point: ResumePoint | None) -> None:
