@@ -425,6 +425,38 @@ class TestLoadRun:
             load_run(copy)
         assert "\n" not in str(raised.value)
 
+    @pytest.mark.parametrize("name", ["tokenizers/source.json", "tokenizers/target.json"])
+    def test_a_tokenizer_of_another_run(self, finished: dict[str, Path], tmp_path: Path, name: str) -> None:
+        """The same words with two ids exchanged: it fits, and every answer would be wrong."""
+        copy = tmp_path / "copy"
+        shutil.copytree(finished["plain"], copy)
+        text = (copy / name).read_text(encoding="utf-8")
+        swapped = text.replace('"4"', '"x"').replace('"5"', '"4"').replace('"x"', '"5"')
+        assert swapped != text
+        (copy / name).write_text(swapped, encoding="utf-8")
+        with pytest.raises(InputError, match=rf"{name} was changed after it was written"):
+            load_run(copy)
+
+    def test_weights_of_the_same_shape(self, finished: dict[str, Path], tmp_path: Path) -> None:
+        copy = tmp_path / "copy"
+        shutil.copytree(finished["plain"], copy)
+        content = torch.load(copy / BEST, weights_only=True)
+        content["state_dict"]["model.readout.bias"] += 1
+        torch.save(content, copy / BEST)
+        with pytest.raises(InputError, match=r"best\.ckpt (was changed|has \d+ bytes)"):
+            load_run(copy)
+
+    def test_another_decoding(self, finished: dict[str, Path], tmp_path: Path) -> None:
+        copy = tmp_path / "copy"
+        shutil.copytree(finished["plain"], copy)
+        config = yaml.safe_load((copy / "config.yaml").read_text(encoding="utf-8"))
+        config["decoding"]["limit"]["margin"] = 1
+        (copy / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+        with pytest.raises(InputError, match=r"config\.yaml (was changed|has \d+ bytes)"):
+            load_run(copy)
+        (copy / "summary.json").unlink()  # of an unfinished run nothing says what its files were
+        load_run(copy)
+
 
 class _Bomb:
     def __init__(self, path: str) -> None:

@@ -14,16 +14,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from attnspan.checksums import find_damage
 from attnspan.config.instantiate import assemble_model, build_decoding, refuse_foreign_targets
 from attnspan.data.tokenizer import BOS, EOS, PAD, Tokenizer
 from attnspan.errors import InputError, NotFiniteError
+from attnspan.files import read_json
 from attnspan.models.decoding.beam import Beam
 from attnspan.models.decoding.length_limit import LengthLimit
 from attnspan.models.decoding.length_penalty import NoLengthPenalty
 from attnspan.models.decoding.strategy import DecodingStrategy, Hypotheses, Specials
 from attnspan.models.seq2seq import Seq2Seq
 from attnspan.runs.checkpoint_file import read_checkpoint
-from attnspan.runs.layout import BEST, CONFIG, OWN_CODE, TOKENIZERS, read_config
+from attnspan.runs.layout import BEST, CONFIG, FILES, LOADED, OWN_CODE, SUMMARY, TOKENIZERS, read_config
 from attnspan.runs.own_code import changed_code
 
 SPECIALS = Specials(pad=PAD, bos=BOS, eos=EOS)
@@ -153,8 +155,9 @@ def load_run(directory: str | Path, *, trusted: Sequence[str] = ()) -> LoadedRun
     attnspan and of the packages in ``trusted``, such as that of your own arm.
 
     Raises:
-        InputError: the directory has no run, its checkpoint is damaged or does not fit its config, the config names a
-            class that is not trusted, or a trusted class is no longer what the run was computed with.
+        InputError: the directory has no run, its checkpoint is damaged or does not fit its config, a file is not the
+            one that its summary describes, the config names a class that is not trusted, or a trusted class is no
+            longer what the run was computed with.
     """
     directory = Path(directory)
     config = read_config(directory)
@@ -177,6 +180,7 @@ def load_run(directory: str | Path, *, trusted: Sequence[str] = ()) -> LoadedRun
         ) from error
     limit = best.get("length_limit", {"ratio": None, "margin": None})  # runs of version 5 have it in the config
     decoding = build_decoding(config, limit=LengthLimit(**limit))
+    _refuse_other_files(directory)
     return LoadedRun(
         config=config, model=model.eval(), decoding=decoding, source_tokenizer=source, target_tokenizer=target
     )
@@ -191,3 +195,17 @@ def _refuse_other_code(directory: Path, parts: list[Any], expected: Mapping[str,
             f"{directory}: {changed} changed since the run was computed, and its weights belong to the old code; start "
             f"Python with PYTHONPATH={shlex.quote(str(directory / OWN_CODE))}, where the run keeps its copy"
         )
+
+
+def _refuse_other_files(directory: Path) -> None:
+    """Check what a finished run's summary says of the files that are loaded.
+
+    Weights decode with any tokenizer of the right size, and nobody sees it. Of an unfinished run nothing says what its
+    files were.
+    """
+    if not (directory / SUMMARY).is_file():
+        return
+    manifest = read_json(directory / SUMMARY).get(FILES)
+    known = {name: manifest[name] for name in LOADED if name in manifest} if isinstance(manifest, dict) else {}
+    if damage := find_damage(directory, known):
+        raise InputError(f"{directory}: {damage}; the results are of another file, and rerun=true computes them again")

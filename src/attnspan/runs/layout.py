@@ -55,7 +55,9 @@ UNUSABLE = ".unusable"
 
 RESULTS = (CONFIG, METRICS, RECORDS)
 """What a study reads of a run, with the summary."""
-NEEDED = (*RESULTS, BEST, *(f"{TOKENIZERS}/{side}.json" for side in ("source", "target")))
+LOADED = (CONFIG, BEST, *(f"{TOKENIZERS}/{side}.json" for side in ("source", "target")))
+"""What decoding needs of a run."""
+NEEDED = (*RESULTS, *LOADED[1:])
 """A run is finished if and only if its summary says so, and these files match its checksums."""
 EVALUATIONS = "evaluations"
 """Directory of a run's evaluations."""

@@ -18,6 +18,7 @@ from typing import Any
 from attnspan.config.identity import CHANGES_NOTHING
 from attnspan.errors import InputError
 from attnspan.files import free_bytes, size
+from attnspan.runs.layout import OWN_CODE
 
 _BYTES_KEPT = 4 * 4
 """Bytes per parameter that a finished run keeps: best weights, and last weights with Adam's two moments, float32."""
@@ -98,6 +99,7 @@ def check(config: dict[str, Any]) -> tuple[int, list[str]]:
     from attnspan.data.pipeline.batches import EncodedSplit, plan_batches
     from attnspan.data.pipeline.prepare import fingerprint_of, is_prepared, prepare
     from attnspan.data.pipeline.reachable import check_references, limit_of_training
+    from attnspan.models.contract import check_contract
 
     torch.set_num_threads(1)
     corpus, cache, remarks = build_corpus(config), Path(config["cache_dir"]), []
@@ -115,6 +117,8 @@ def check(config: dict[str, Any]) -> tuple[int, list[str]]:
     parameters = check_size(config, **sizes)
     if strategy.needs_attention:
         check_decoding(strategy, assemble_model(config, **dict.fromkeys(sizes, _UNKNOWN_VOCABULARY)))
+    if OWN_CODE in config:
+        check_contract(assemble_model(config, **sizes))
     check_optimizer(config, [torch.nn.Parameter(torch.zeros(1))])
     if set(config["trainer"]) - _KNOWN_TO_LIGHTNING or config["trainer"]["accelerator"] not in ("auto", "cpu"):
         from attnspan.training.trainer import check_trainer  # takes seconds to import

@@ -18,6 +18,7 @@ from attnspan.data.pipeline.datamodule import DataModule
 from attnspan.data.pipeline.prepare import PreparedData
 from attnspan.data.pipeline.reachable import check_references
 from attnspan.errors import InputError
+from attnspan.models.contract import check_contract
 from attnspan.runs.layout import OWN_CODE
 from attnspan.runs.own_code import changed_code
 from attnspan.runs.provenance import code_state
@@ -82,8 +83,10 @@ def prepare(
         target_vocabulary_size=len(data.target_tokenizer),
     )
     module = assemble_module(config, data)
-    if changed := changed_code(config, config.get(OWN_CODE) or {}):  # it would train under the id of the old code
-        raise InputError(f"{', '.join(changed)} changed while the run was starting; give the command again")
+    if OWN_CODE in config:
+        if changed := changed_code(config, config[OWN_CODE]):  # it would train under the id of the old code
+            raise InputError(f"{', '.join(changed)} changed while the run was starting; give the command again")
+        check_contract(module.model)
     check_optimizer(config, module.parameters())
     trainer = make_trainer(config, logger=False)
     rank, ranks = trainer.global_rank, trainer.world_size

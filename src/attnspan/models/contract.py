@@ -1,0 +1,179 @@
+"""What every model promises, tried on a tiny batch: a part that breaks it trains without a word and is wrong.
+
+1. A score's hooks are complete: who sets ``remembers`` overrides ``start`` and ``remember``, and the other way round.
+2. The same batch gives the same numbers twice.
+3. Padding never matters: an example alone gives what it gives next to a longer one, and no weight lies in padding.
+4. Teacher forcing is the steps of decoding: a whole target at once gives what its steps give one by one.
+5. All that a step carries to the next is in its state, a row for each example, as a beam needs it.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from attnspan.errors import InputError, first_line
+from attnspan.models.attention.scores import Score
+from attnspan.models.decoders.base import Decoder, DecoderOutput
+from attnspan.models.memory import Memory
+from attnspan.models.recurrence.recurrence import State
+from attnspan.models.seq2seq import Seq2Seq
+
+_LENGTHS, _STEPS = (7, 2, 4), 5
+"""Source lengths and target length of the batch."""
+_TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-3}
+"""Largest relative difference that is rounding."""
+_FAILURES = (RuntimeError, TypeError, ValueError, AttributeError, LookupError)
+"""What a user's class may raise."""
+_SPREAD = 3.0
+"""Factor of the fresh weights: with small ones attention is flat, and hides what is wrong with it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Batch:
+    source: Tensor
+    lengths: Tensor
+    target: Tensor
+
+    def row(self, number: int) -> _Batch:
+        """One example without padding."""
+        length = int(self.lengths[number])
+        rows = slice(number, number + 1)
+        return _Batch(source=self.source[rows, :length], lengths=self.lengths[rows], target=self.target[rows])
+
+
+def check_contract(model: Seq2Seq) -> None:
+    """Try what ``model`` promises, on a copy with larger weights.
+
+    Raises:
+        InputError: it breaks a promise; names the class, where it can be told, and says what is wrong.
+    """
+    for score in (part for part in model.modules() if isinstance(part, Score)):
+        _check_hooks(score)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        tried = copy.deepcopy(model).cpu().eval()
+        for parameter in tried.parameters():
+            parameter.mul_(_SPREAD)
+        try:
+            _check(copy.deepcopy(tried).double())
+        except _FAILURES:  # a constant of another precision in a user's class
+            try:
+                _check(tried.float())
+            except _FAILURES as error:
+                raise InputError(
+                    f"the model fails on a batch of {len(_LENGTHS)} examples ({type(error).__name__}: "
+                    f"{first_line(error)}); ATTNSPAN_TRACEBACK=1 shows where"
+                ) from error
+
+
+def _check_hooks(score: Score) -> None:
+    name, kind = type(score).__name__, type(score)
+    has = {hook for hook in ("start", "remember") if getattr(kind, hook) is not getattr(Score, hook)}
+    if score.remembers and "remember" not in has:
+        raise InputError(f"{name}: sets remembers=True and has no remember(): its state would never change")
+    if score.remembers and "start" not in has:
+        raise InputError(f"{name}: sets remembers=True and has no start(): there is no state before the first step")
+    if has and not score.remembers:
+        raise InputError(
+            f"{name}: has {' and '.join(f'{hook}()' for hook in sorted(has, reverse=True))} and does not set "
+            "remembers = True: training would use the start state at every step, and decoding the real one"
+        )
+
+
+def _check(model: Seq2Seq) -> None:
+    batch = _batch(model)
+    logits, weights = model(batch.source, batch.lengths, batch.target)
+    if not torch.isfinite(logits).all():
+        raise InputError("the logits of the fresh model are not finite")
+    again, _ = model(batch.source, batch.lengths, batch.target)
+    _compare(logits, again, "the same batch gives other numbers the second time: a part keeps something, or draws")
+    _check_padding(model, batch, logits, weights)
+    _check_steps(model, batch)
+
+
+def _batch(model: Seq2Seq) -> _Batch:
+    def draw(embedding: nn.Embedding, *shape: int) -> Tensor:
+        return torch.randint(min(1, embedding.num_embeddings - 1), embedding.num_embeddings, shape)
+
+    source, lengths = draw(model.source_embedding, len(_LENGTHS), max(_LENGTHS)), torch.tensor(_LENGTHS)
+    source[torch.arange(max(_LENGTHS)) >= lengths.unsqueeze(1)] = 0
+    return _Batch(source=source, lengths=lengths, target=draw(model.target_embedding, len(_LENGTHS), _STEPS))
+
+
+def _check_padding(model: Seq2Seq, batch: _Batch, logits: Tensor, weights: Tensor | None) -> None:
+    memory = model.encode(batch.source, batch.lengths)
+    if weights is not None and bool(weights.transpose(1, 2)[~memory.mask].ne(0).any()):
+        raise InputError(f"{_name(model.decoder)}: the attention weights are not 0 in padding")
+    for number, length in enumerate(_LENGTHS):
+        row = batch.row(number)
+        alone = model.encode(row.source, row.lengths)
+        what = "what it makes of an example depends on how long the others of its batch are: it looks at padding"
+        _compare(memory.states[number, :length], alone.states[0], f"{_name(model.encoder)}: {what}")
+        for together, single in zip(memory.final_state, alone.final_state, strict=True):
+            _compare(together[number], single[0], f"{_name(model.encoder)}.final_state: {what}")
+        if memory.keys is not None and alone.keys is not None:
+            _compare(memory.keys[number, :length], alone.keys[0], f"{_owner_of_keys(model)}.keys: {what}")
+        single_logits, _ = model(row.source, row.lengths, row.target)
+        _compare(logits[number], single_logits[0], f"{_owner_of_keys(model)}: {what}")
+
+
+def _check_steps(model: Seq2Seq, batch: _Batch) -> None:
+    decoder, memory = model.decoder, model.encode(batch.source, batch.lengths)
+    embedded = model.target_embedding(batch.target)
+    whole, stepped = decoder.unroll(embedded, memory), Decoder.unroll(decoder, embedded, memory)
+    _compare(
+        whole.output,
+        stepped.output,
+        f"{_owner_of_keys(model)}: a target at once (teacher forcing, in training) gives other numbers than step by "
+        "step (in decoding)",
+    )
+    state, order = decoder.start(memory), torch.tensor([2, 0, 1])
+    for t in range(2):
+        for number, part in enumerate(state):
+            if part.size(0) != len(_LENGTHS):
+                raise InputError(
+                    f"{_name(decoder)}: part {number} of the state has the shape {tuple(part.shape)}; its first "
+                    f"dimension must be the batch, {len(_LENGTHS)} here"
+                )
+        token = embedded[:, t : t + 1]
+        if t:  # as a beam does, which reorders its hypotheses between two steps
+            expected = decoder.step(token, state, memory)
+            decoder.step(embedded[:, :1], decoder.start(memory), memory)
+            _compare_reordered(model, expected, token, state, memory, order)
+            return
+        state = decoder.step(token, state, memory).state
+
+
+def _compare_reordered(
+    model: Seq2Seq, expected: DecoderOutput, token: Tensor, state: State, memory: Memory, order: Tensor
+) -> None:
+    found = model.decoder.step(token[order], tuple(part[order] for part in state), memory.select(order))
+    _compare(
+        expected.output[order],
+        found.output,
+        f"{_owner_of_keys(model)}: a step depends on more than its state: what is carried to the next step must be in "
+        "the state, or a beam that reorders its hypotheses mixes them up",
+    )
+
+
+def _compare(expected: Tensor, found: Tensor, complaint: str) -> None:
+    if expected.shape != found.shape:
+        raise InputError(f"{complaint} (shapes {tuple(expected.shape)} and {tuple(found.shape)})")
+    difference = (expected - found).abs()
+    largest = float(difference.max()) if difference.numel() else 0.0
+    if not largest <= _TOLERANCE[expected.dtype] * max(1.0, float(expected.abs().max() if expected.numel() else 0)):
+        raise InputError(f"{complaint} (they differ by {largest:.2g})")
+
+
+def _owner_of_keys(model: Seq2Seq) -> str:
+    """The score, if the decoder has one, else the decoder."""
+    score = next((part for part in model.decoder.modules() if isinstance(part, Score)), None)
+    return _name(model.decoder) if score is None else f"{_name(model.decoder)} with {_name(score)}"
+
+
+def _name(part: nn.Module) -> str:
+    return type(part).__name__

@@ -1,0 +1,221 @@
+"""A user's part that trains without a word and is wrong is refused before training, in one line that says why."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from attnspan.cli.check import main
+from attnspan.config.instantiate import build_corpus
+from attnspan.data.pipeline.prepare import prepare as prepare_data
+from attnspan.errors import InputError
+from attnspan.models.attention.scores import AdditiveScore, CoverageScore, GeneralScore
+from attnspan.models.attention.windows import GlobalWindow
+from attnspan.models.contract import check_contract
+from attnspan.models.decoders.bahdanau import BahdanauDecoder
+from attnspan.models.decoders.luong import LuongDecoder
+from attnspan.models.encoders.recurrent import BidirectionalEncoder
+from attnspan.models.memory import Memory
+from attnspan.training.steps.prepare import prepare
+from tests.conftest import TINY, Compose
+from tests.models.arms import WIRINGS, small
+
+HERE = "tests.models.test_contract_of_own_parts"
+
+
+class FlagForgotten(GeneralScore):
+    def start(self, keys: Tensor) -> tuple[Tensor, ...]:
+        return (keys.new_zeros(keys.shape[:2]),)
+
+    def forward(self, query: Tensor, keys: Tensor, *state: Tensor) -> Tensor:
+        return super().forward(query, keys) - state[0].unsqueeze(1)
+
+    def remember(self, weights: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        return (state[0] + weights.sum(1),)
+
+
+class NothingRemembered(FlagForgotten):
+    remembers = True
+    remember = GeneralScore.remember
+
+
+class NoStart(GeneralScore):
+    remembers = True
+
+    def remember(self, weights: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        return state
+
+
+class RightMemory(FlagForgotten):
+    remembers = True
+
+
+class KeysOfAll(GeneralScore):
+    def keys(self, states: Tensor) -> Tensor:
+        return super().keys(states - states.mean(dim=1, keepdim=True))
+
+
+class ScoresOfAll(GeneralScore):
+    def forward(self, query: Tensor, keys: Tensor, *state: Tensor) -> Tensor:
+        return super().forward(query, keys) / keys.size(1)
+
+
+class KeptInItself(GeneralScore):
+    remembers = True
+
+    def start(self, keys: Tensor) -> tuple[Tensor, ...]:
+        self.seen = keys.new_zeros(keys.shape[:2])
+        return ()
+
+    def forward(self, query: Tensor, keys: Tensor, *state: Tensor) -> Tensor:
+        return super().forward(query, keys) - self.seen.unsqueeze(1)
+
+    def remember(self, weights: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        self.seen = self.seen + weights.sum(1)
+        return ()
+
+
+class Drawn(GeneralScore):
+    def forward(self, query: Tensor, keys: Tensor, *state: Tensor) -> Tensor:
+        return torch.nn.functional.dropout(super().forward(query, keys), 0.5)
+
+
+class StateOfSourceFirst(CoverageScore):
+    def start(self, keys: Tensor) -> tuple[Tensor, ...]:
+        return (keys.new_zeros(keys.shape[:2]).transpose(0, 1),)
+
+    def forward(self, query: Tensor, keys: Tensor, *state: Tensor) -> Tensor:
+        return super().forward(query, keys, state[0].transpose(0, 1))
+
+    def remember(self, weights: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        return ((state[0].transpose(0, 1) + weights.squeeze(1)).transpose(0, 1),)
+
+
+class Crashes(GeneralScore):
+    def forward(self, query: Tensor, keys: Tensor, *state: Tensor) -> Tensor:
+        return query @ keys  # [B, T, Q] and [B, S, A]
+
+
+class SinglePrecision(AdditiveScore):
+    """Right, and made for float32 only."""
+
+    def forward(self, query: Tensor, keys: Tensor, *state: Tensor) -> Tensor:
+        return query @ (keys.float() @ torch.ones(keys.size(-1), query.size(-1))).transpose(1, 2)
+
+
+class OtherSteps(BahdanauDecoder):
+    """Overrides a step, and training's kernel does not know of it."""
+
+    def step(self, embedded: Tensor, state: Any, memory: Memory) -> Any:
+        return super().step(2 * embedded, state, memory)
+
+
+class LooksAhead(LuongDecoder):
+    def unroll(self, embedded: Tensor, memory: Memory) -> Any:
+        return super().unroll(embedded + embedded.mean(dim=1, keepdim=True), memory)
+
+
+class WeightInPadding(GlobalWindow):
+    def forward(self, query: Tensor, step: Tensor, mask: Tensor) -> Any:
+        return torch.ones_like(mask).unsqueeze(1), None
+
+
+class MeanOfAll(BidirectionalEncoder):
+    def forward(self, embedded: Tensor, lengths: Tensor) -> Memory:
+        memory = super().forward(embedded, lengths)
+        return replace(memory, final_state=tuple(part / embedded.size(1) for part in memory.final_state))
+
+
+def score(name: str) -> tuple[str, str]:
+    return "luong_general", f"decoder.score._target_={HERE}.{name}"
+
+
+WRONG = {
+    "the flag forgotten": (score("FlagForgotten"), "FlagForgotten: has start() and remember() and does not set"),
+    "no remember()": (score("NothingRemembered"), "NothingRemembered: sets remembers=True and has no remember()"),
+    "no start()": (score("NoStart"), "NoStart: sets remembers=True and has no start()"),
+    "keys look at padding": (score("KeysOfAll"), "KeysOfAll.keys: what it makes of an example depends on how long"),
+    "scores look at padding": (score("ScoresOfAll"), "ScoresOfAll: what it makes of an example depends on how long"),
+    "a state kept elsewhere": (score("KeptInItself"), "KeptInItself: a step depends on more than its state"),
+    "random numbers": (score("Drawn"), "the same batch gives other numbers the second time"),
+    "a state without rows": (
+        ("coverage", f"decoder.score._target_={HERE}.StateOfSourceFirst"),
+        "BahdanauDecoder: part 2 of the state has the shape (7, 3)",
+    ),
+    "a crash": (score("Crashes"), "the model fails on a batch of 3 examples (RuntimeError: "),
+    "other steps than the kernel's": (
+        ("bahdanau", f"decoder._target_={HERE}.OtherSteps"),
+        "OtherSteps with AdditiveScore: a target at once",
+    ),
+    "a look ahead": (
+        ("luong_general", f"decoder._target_={HERE}.LooksAhead"),
+        "LooksAhead with GeneralScore: a target",
+    ),
+    "weights in padding": (
+        ("luong_general", f"+decoder.window={{_target_: {HERE}.WeightInPadding, _partial_: true}}"),
+        "the attention weights are not 0 in padding",
+    ),
+    "an encoder that looks at padding": (
+        ("plain", f"encoder._target_={HERE}.MeanOfAll"),
+        "MeanOfAll.final_state: what it makes of an example",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_part_is_named(composed: Compose, case: str) -> None:
+    wiring, words = WRONG[case]
+    with pytest.raises(InputError) as refused:
+        check_contract(small(composed, *wiring))
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "wiring",
+    [*WIRINGS, score("RightMemory"), ("bahdanau", f"decoder.score._target_={HERE}.SinglePrecision")],
+    ids=" ".join,
+)
+def test_right_parts_pass_and_are_left_as_they_are(composed: Compose, wiring: tuple[str, ...]) -> None:
+    model = small(composed, *wiring).train()
+    before, state = {name: value.clone() for name, value in model.state_dict().items()}, torch.get_rng_state()
+    check_contract(model)
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_run_with_a_wrong_part_does_not_begin(composed: Compose, cache: Path, tmp_path: Path) -> None:
+    arm, target = score("KeysOfAll")
+    config = composed(*TINY, f"decoder={arm}", target)
+    data = prepare_data(build_corpus(config), cache_dir=cache)
+    with pytest.raises(InputError, match=r"KeysOfAll\.keys"):
+        prepare(config, data=data, directory=tmp_path / "run", command="", log=print)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command_says_what_is_wrong(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    arm = tmp_path / "conf" / "decoder" / "mine.yaml"
+    arm.parent.mkdir(parents=True)
+    arm.write_text(f"defaults: [luong_general]\nscore: {{_target_: {HERE}.FlagForgotten}}\n", encoding="utf-8")
+    options = ["--config-dir", str(tmp_path / "conf"), "decoder=mine", "model.hidden_size=8"]
+    assert main(options) == 2
+    assert "attnspan-check: FlagForgotten: has start()" in capfd.readouterr().err
+    arm.write_text(arm.read_text(encoding="utf-8").replace("FlagForgotten", "RightMemory"), encoding="utf-8")
+    GlobalHydra.instance().clear()
+    assert main(options) == 0
+    assert capfd.readouterr().out.startswith("mine: ")
+    assert main(["decodr=mine"]) == 2
+    assert "did you mean 'decoder'?" in capfd.readouterr().err
+    assert HERE in sys.modules
