@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 
 import pytest
-import yaml
 
 from attnspan.analysis.collection import collect
 from attnspan.analysis.learning import (
@@ -221,10 +220,22 @@ def test_the_tables_of_training(study: Study) -> None:
 
 def test_a_learning_rate_of_its_own_is_said(tmp_path: Path) -> None:
     for arm, rate in (("plain", 0.002), ("bahdanau", 0.004)):
-        run = trained(tmp_path, arm, 1, [1.0], ended_by="plateau", plateau_update=100, training_examples=9)
-        config = yaml.safe_load((run / "config.yaml").read_text())
-        (run / "config.yaml").write_text(yaml.safe_dump(config | {"optimizer": {"lr": rate}}))
-        sign(run)
+        trained(tmp_path, arm, 1, [1.0], config={"optimizer.lr": rate})
     table = learning_tables.training(build_study(collect([tmp_path])))
     assert table.columns[-1] == "settings of its own"
     assert [row.cells[-1] for row in table.rows] == ["optimizer.lr=0.002", "optimizer.lr=0.004"]
+
+
+def test_settings_by_validation(tmp_path: Path) -> None:
+    """The mean over seeds decides, and what has not been measured comes last."""
+    for rate, losses in ((0.002, (0.5, 0.7)), (0.004, (0.3, 0.4)), (0.008, (math.nan, math.nan))):
+        for seed, loss in enumerate(losses, start=1):
+            trained(tmp_path, "plain", seed, [1.0], config={"optimizer.lr": rate}, best_validation_loss=loss)
+    trained(tmp_path, "bahdanau", 1, [1.0])
+    rows = [row.cells for row in learning_tables.settings_by_validation(build_study(collect([tmp_path]))).rows]
+    assert rows == [
+        ("plain",),
+        ("optimizer.lr=0.004", "2", "0.3500"),
+        ("optimizer.lr=0.002", "2", "0.6000"),
+        ("optimizer.lr=0.008", "2", "–"),
+    ]

@@ -23,6 +23,7 @@ from attnspan.analysis.learning import (
 from attnspan.analysis.study import Study
 from attnspan.reporting.formatting import NONE, duration, number, with_interval
 from attnspan.reporting.tables import Row, Table
+from attnspan.runs.finished_run import Run
 
 _NOT_TUNED = ("decoder", "arm", "encoder", "rnn", "data")
 """Keys that make the arm or the task, and are not a setting of its training."""
@@ -90,6 +91,36 @@ def _tuned(study: Study) -> list[str]:
 def _settings(study: Study, arm: Arm) -> list[str]:
     keys = _tuned(study)
     return [", ".join(setting(arm.runs[0], key) for key in keys)] if keys else []
+
+
+def settings_by_validation(study: Study) -> Table:
+    """The variants of each arm by what validation said of them, the best first; no rows where no arm has variants.
+
+    It is what a search chooses by. The test has no part in it.
+    """
+    rows = []
+    for name in dict.fromkeys(arm.name for arm in study.arms):
+        variants = [(_validated(arm), arm) for arm in study.arms if arm.name == name]
+        if len(variants) < 2:
+            continue
+        rows.append(Row((name,), "heading"))
+        variants.sort(key=lambda one: math.inf if math.isnan(one[0]) else one[0])
+        for value, arm in variants:
+            dagger = study.shown(arm.label).removeprefix(arm.label)
+            rows.append(Row((f"{arm.settings.strip()}{dagger}", f"{len(arm.runs)}", number(value, 4))))
+    metric = _selection_metric(study.arms[0].runs[0]).replace("_", " ")
+    caption = "Settings of each arm by the lowest value on validation that its runs reached, the best first"
+    return Table(caption, ("settings", "runs", f"validation {metric}"), tuple(rows))
+
+
+def _selection_metric(run: Run) -> str:
+    return str(run.summary.get("selection_metric", "loss"))
+
+
+def _validated(arm: Arm) -> float:
+    """The best value of the checkpoint selection metric, the mean over runs; nan where it is not known."""
+    values = [run.summary.get(f"best_validation_{_selection_metric(run)}", math.nan) for run in arm.runs]
+    return statistics.fmean(values)
 
 
 def learning(study: Study) -> Table:

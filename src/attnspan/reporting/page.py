@@ -111,7 +111,7 @@ def shared_content(runs: Sequence[Run], data: str, excluded: Sequence[Excluded],
 _TABLES = (
     tables.differences, tables.spans, tables.trends, tables.degenerate, tables.cost,
     learning_tables.training, learning_tables.learning, learning_tables.equal_training,
-    learning_tables.time_to_common_loss,
+    learning_tables.time_to_common_loss, learning_tables.settings_by_validation,
 )  # fmt: skip
 """By their names in the templates."""
 
