@@ -5,10 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tokenizers import pre_tokenizers
 
-from attnspan.data.tokenizer import BOS, EOS, PAD, SPECIALS, UNK, Tokenizer
+from attnspan.data.tokenizer import BOS, EOS, PAD, SPECIALS, UNK, Normalizer, Tokenizer
+from attnspan.data.white_space import WHITE_SPACE, symbols
 from attnspan.errors import InputError
 
 TEXTS = ["the cat sat on the mat", "a cat and a hat", 'naïve "café" 漢字 🙂', "tab\tnew\nline  two spaces "]
@@ -155,3 +157,30 @@ def test_errors(tmp_path: Path) -> None:
         (tmp_path / "t.json").write_text(content)
         with pytest.raises(InputError, match=r"t\.json: not"):
             Tokenizer.load(tmp_path / "t.json")
+
+
+CHARACTERS = [chr(code) for code in range(0x10000) if not 0xD800 <= code < 0xE000]
+
+
+def test_white_space_is_what_the_tokenizers_split_at() -> None:
+    text = "".join(CHARACTERS)
+    left = [token for token, _ in pre_tokenizers.WhitespaceSplit().pre_tokenize_str(text)]
+    assert symbols(text) == left
+    assert {*text} - {*"".join(left)} == {*WHITE_SPACE}
+
+
+@pytest.mark.parametrize("kind", ["characters", "symbols", "words", "bpe"])
+@settings(max_examples=40, deadline=None)
+@given(text=st.text(st.characters(exclude_categories=("Cs",)), max_size=20))
+@example(text="a b\x1cc g\x1fh \x1d i\x1e")  # white space for Python's str.split
+@example(text="\x1f")
+def test_no_token_of_training_is_unknown(kind: str, text: str) -> None:
+    assert UNK not in Tokenizer.train(kind, [text, "a"], 300).encode(text)
+
+
+@pytest.mark.parametrize("form", [None, "nfc", "nfkc"])
+def test_normalising_again_changes_nothing(form: str | None) -> None:
+    """Else training has tokens that its vocabulary lacks: a small letter may compose where its capital does not."""
+    normalizer = Normalizer(normalization=form, lowercase=True)
+    once = normalizer(" ".join(f"{character}\u0301" for character in CHARACTERS[:0x2200]))
+    assert normalizer(once) == once

@@ -16,6 +16,7 @@ from typing import Any
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
+from attnspan.data.white_space import symbols
 from attnspan.errors import InputError, nearest
 from attnspan.files import write_text
 
@@ -43,15 +44,18 @@ NORMALIZATIONS = {"nfc": normalizers.NFC, "nfkc": normalizers.NFKC}
 
 def count_symbols(text: str) -> int:
     """Number of tokens of ``text`` under the tokenization :data:`SYMBOLS`."""
-    return len(_AT_WHITE_SPACE.pre_tokenize_str(text))
+    return len(symbols(text))
 
 
 class Normalizer:
-    """Normalises text to a form in :data:`NORMALIZATIONS`, or none, and then perhaps to lower case; idempotent."""
+    """Normalises text to a form in :data:`NORMALIZATIONS`, or none, and perhaps to lower case; idempotent.
+
+    The form comes again after lower case, because a small letter may compose with an accent where the capital does not.
+    """
 
     def __init__(self, *, normalization: str | None, lowercase: bool) -> None:
-        steps = [NORMALIZATIONS[normalization]()] if normalization else []
-        steps += [normalizers.Lowercase()] if lowercase else []
+        form = [NORMALIZATIONS[normalization]()] if normalization else []
+        steps = [*form, normalizers.Lowercase(), *form] if lowercase else form
         self.backend = normalizers.Sequence(steps) if steps else None
 
     def __call__(self, text: str) -> str:
@@ -99,7 +103,7 @@ class Tokenizer:
             backend = _word_level(chain.from_iterable(texts), pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated"))
             backend.decoder = decoders.Fuse()
         elif tokenization == SYMBOLS:
-            backend = _word_level((symbol for text in texts for symbol in text.split()), _AT_WHITE_SPACE)
+            backend = _word_level((symbol for text in texts for symbol in symbols(text)), _AT_WHITE_SPACE)
         elif tokenization == WORDS:
             words = (word for text in texts for word, _ in _WORD_SPLIT.pre_tokenize_str(text))
             backend = _word_level(words, _WORD_SPLIT, vocabulary_size, minimum_count)

@@ -34,6 +34,8 @@ class Summary(TypedDict):
     length: str  # by which the results are given: source, target, source-multiple or target-multiple
     dropped: dict[str, int]  # split -> pairs longer than data.limits
     skipped: dict[str, int]  # split -> unusable rows
+    data_files: dict[str, list[str]]  # split -> its files, where the corpus found them itself
+    data_remarks: list[str]  # what is legal and yet odd about the files
     unknown: dict[str, dict[str, float]]  # split -> side -> share of tokens that the vocabulary lacks
     overlap: int  # test pairs that training has, too
     examples: dict[str, int]  # split -> examples

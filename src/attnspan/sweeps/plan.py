@@ -201,7 +201,10 @@ def _fingerprints(configs: Sequence[dict[str, Any]], console: Console) -> tuple[
             corpus = build_corpus(config)
             if not config["dry_run"]:
                 console.print(f"preparing data: {config['data_name']}", highlight=False)
-                found[repr(config["data"])] = prepare(corpus, cache_dir=Path(config["cache_dir"])).fingerprint
+                prepared = prepare(corpus, cache_dir=Path(config["cache_dir"]))
+                for line in prepared.remarks:
+                    console.print(line, highlight=False, soft_wrap=True)
+                found[repr(config["data"])] = prepared.fingerprint
                 continue
             name = found[repr(config["data"])] = fingerprint_of(corpus)
             if not is_prepared(name, cache_dir=Path(config["cache_dir"])):

@@ -82,3 +82,12 @@ def test_bad_links_are_named(files: Make, ready: Ready, content: str, changes: d
     with pytest.raises(InputError, match=re.escape(words)) as raised:
         ready(corpus)
     assert "\n" not in str(raised.value)
+
+
+def test_links_count_symbols_that_normalisation_does_not_split(files: Make, ready: Ready) -> None:
+    """NFKC makes a space and an accent of a lone diaeresis, after which the link would be to another symbol."""
+    raw = "source,target,gold\nab\u00a8c d,x y,1-1\n"
+    corpus = files(test=("test.csv", raw), alignment="gold", source_tokens="symbols", normalization="nfkc")
+    with pytest.raises(InputError, match=r"column 'source': data\.normalization=nfkc changes the number of symbols"):
+        ready(corpus)
+    assert ready(files(test=("test.csv", raw), alignment="gold", source_tokens="symbols", normalization="nfc")).test

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import datetime
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import HfApi
 
@@ -95,10 +99,11 @@ def test_a_directory_replaces_a_pinned_dataset(directory: Path, ready: Ready) ->
 
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"name": "de"}, "data.name: {}: BuilderConfig 'de' not found. Available: ['default']"),
-    ({"test": "tset"}, "data.test: {}: Unknown split \"tset\". Should be one of ['train', 'validation', 'test']"),
-    ({"source": "translation.fr"}, "{} split 'train': there is no column 'translation.fr'; did you mean 'translation."),
-    ({"source": "n"}, "{} split 'train' row 1: column 'n' holds a number instead of text: 0"),
-    ({"source": "translation"}, "{} split 'train' row 1: column 'translation' holds an object instead of text"),
+    ({"test": "tset"}, "data.test: {}: there is no split 'tset'; did you mean 'test'? known: test, train, validation"),
+    ({"test": "train[:x]"}, "data.test: {}: 'train[:x]' names no part of a split (Unrecognized instruction format"),
+    ({"source": "translation.fr"}, "{}/train.jsonl line 1: there is no column 'translation.fr'; did you mean 'transl"),
+    ({"source": "n"}, "{}/train.jsonl line 1: column 'n' holds a number instead of text: 0"),
+    ({"source": "translation"}, "{}/train.jsonl line 1: column 'translation' holds an object instead of text"),
 ]
 
 
@@ -115,14 +120,17 @@ def test_wrong_keys_are_named(directory: Path, ready: Ready, changes: dict[str, 
     [
         (
             [*ROWS, {"translation": {"en": "a", "de": None}, "n": 1}],
-            "split 'test' row 4: column 'translation.de' is null",
+            "/test.jsonl line 4: column 'translation.de' is null",
         ),
         (
             [*ROWS, {"translation": {"en": "", "de": "b"}, "n": 1}],
-            "split 'test' row 4: column 'translation.en' is empty",
+            "/test.jsonl line 4: column 'translation.en' is empty",
         ),
         (["not an object"], "/test.jsonl line 1: not a JSON object; json lines have one object per line"),
-        ([*ROWS, {"translation": "a", "n": 1}], "data.path: "),
+        (
+            [*ROWS, {"translation": "a", "n": 1}],
+            "/test.jsonl line 4: there is no column 'translation.de'; did you mean",
+        ),
     ],
 )
 def test_bad_rows_are_named(directory: Path, ready: Ready, rows: list[Any], words: str) -> None:
@@ -170,3 +178,168 @@ def test_a_branch_is_identified_by_its_commit(monkeypatch: pytest.MonkeyPatch) -
     first, second, third = (hub("owner/name", revision="main").identity() for _ in range(3))
     assert first == second != third
     assert hub("owner/name", revision=COMMIT).identity() == first  # without a request
+
+
+# ---- text stays as it is written
+
+PAIR = "src,tgt\nkivi,piedra\n"
+
+
+def tables(directory: Path, **splits: str) -> Hub:
+    """A directory of csv files, or of others that a double underscore gives an ending: ``train__jsonl``."""
+    directory.mkdir(exist_ok=True)
+    for name, content in ({"train": PAIR, "validation": PAIR, "test": PAIR} | splits).items():
+        stem, _, ending = name.partition("__")
+        if ending:
+            (directory / f"{stem}.csv").unlink(missing_ok=True)
+        (directory / f"{stem}.{ending or 'csv'}").write_text(content)
+    return hub(directory, source="src", target="tgt")
+
+
+@pytest.mark.parametrize(
+    ("cells", "streaming"),
+    [
+        (["0042", "0100"], False),
+        (["0042", "2.50", "3e4"], True),
+        (["True", "false"], False),
+        (["2020-01-01", "12:30"], False),
+        (["NA", "null", "None", "nan", "#N/A", "-"], False),
+        (["1", " padded ", "1_000"], False),  # one text among numbers
+    ],
+)
+def test_no_type_is_guessed(tmp_path: Path, ready: Ready, cells: list[str], streaming: bool) -> None:
+    corpus = tables(tmp_path / "corpus", test="src,tgt\n" + "".join(f"{cell},{cell}\n" for cell in cells))
+    test = ready(replace(corpus, streaming=streaming)).test
+    assert (test["source"][:], test["target"][:]) == (cells, cells)
+
+
+@pytest.mark.parametrize(
+    ("cell", "words", "split", "streaming"),
+    [
+        ("5", "a number instead of text: 5", "train", False),
+        ("5", "a number instead of text: 5", "test", True),
+        ("true", "a boolean", "validation", False),
+        ('{"w": "y"}', "an object instead of text: {'w': 'y'}", "test", False),
+        ('["y"]', "a list", "test", False),
+        ("null", "is null", "test", False),
+    ],
+)
+def test_one_cell_that_is_no_text_changes_no_other(
+    tmp_path: Path, ready: Ready, cell: str, words: str, split: str, streaming: bool
+) -> None:
+    rows = '{"src": "kivi", "tgt": "piedra"}\n'
+    given = {f"{name}__jsonl": rows for name in ("train", "validation", "test")}
+    given[f"{split}__jsonl"] = rows * 8 + f'{{"src": "yksi", "tgt": {cell}}}\n' + rows
+    corpus = replace(tables(tmp_path / "corpus", **given), streaming=streaming)
+    with pytest.raises(InputError) as error:
+        ready(corpus)
+    assert str(error.value).startswith(f"{tmp_path}/corpus/{split}.jsonl line 9: column 'tgt' ")
+    assert words in str(error.value)
+    prepared = ready(replace(corpus, on_bad_row="skip"))
+    assert set(getattr(prepared, split)["target"][:]) == {"piedra"}
+
+
+def test_a_stream_takes_no_date_for_text(tmp_path: Path, ready: Ready) -> None:
+    """JSON, in which a stream is stored, has no dates."""
+    corpus = tables(tmp_path / "corpus")
+    for name in ("train", "validation", "test"):
+        (tmp_path / "corpus" / f"{name}.csv").unlink()
+        columns = {"src": ["kivi"], "tgt": [datetime.date(2020, 1, 31)]}
+        pq.write_table(pa.table(columns), tmp_path / "corpus" / f"{name}.parquet")
+    for streaming in (False, True):
+        with pytest.raises(InputError, match=r"train\.parquet row 1: column 'tgt' holds (a date|an object) instead of"):
+            ready(replace(corpus, streaming=streaming))
+
+
+def test_a_row_with_a_cell_too_many_moves_no_cell(tmp_path: Path, ready: Ready) -> None:
+    with pytest.raises(
+        InputError, match=r"test\.csv row 2 \(line 3, the header is line 1\): has 3 cells, but there are"
+    ):
+        ready(tables(tmp_path / "corpus", test=PAIR + "kivi,suuri,piedra\n"))
+
+
+def test_a_stray_quote_swallows_no_row(tmp_path: Path, ready: Ready) -> None:
+    raw = 'src\ttgt\n"Kyllä\tSí\nei\tno\nkuu"\tluna\n'
+    corpus = tables(tmp_path / "corpus", train__tsv=raw, validation__tsv=raw, test__tsv=raw)
+    with pytest.raises(InputError, match=r"train\.tsv line 2: .* runs to line 4; .* set data\.quotes=false$"):
+        ready(corpus)
+    assert ready(replace(corpus, quotes=False)).train["source"][:] == ['"Kyllä', "ei", 'kuu"']
+
+
+# ---- which files make a split
+
+CARD = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: [train.csv, more.csv]\n"
+CARD += "  - split: validation\n    path: validation.csv\n  - split: test\n    path: test.csv\n{}---\nWords.\n"
+
+
+@pytest.mark.parametrize(
+    "added", ["train_2019", "old.train", "train (1)", "train-copy", "training", "how_we_made_train", "backup/train"]
+)
+def test_files_that_may_be_versions_of_a_split_are_refused(tmp_path: Path, ready: Ready, added: str) -> None:
+    corpus = tables(tmp_path / "corpus")
+    (tmp_path / "corpus" / "backup").mkdir()
+    (tmp_path / "corpus" / f"{added}.csv").write_text(PAIR)
+    names = ", ".join(sorted(["train.csv", f"{added}.csv"]))
+    with pytest.raises(InputError) as error:
+        ready(corpus)
+    assert f"split 'train' has 2 files that are no parts of one table: {names}; move away" in str(error.value)
+
+
+@pytest.mark.parametrize("added", ["train.csv.bak", "train.csv.orig", "train.csv~", "train.csv.2019"])
+def test_a_backup_is_not_read(tmp_path: Path, ready: Ready, added: str) -> None:
+    corpus = tables(tmp_path / "corpus")
+    (tmp_path / "corpus" / added).write_text("src,tgt\nvanha,viejo\n")
+    prepared = ready(corpus)
+    assert prepared.train["source"][:] == ["kivi"]
+    assert prepared.warnings()[:3] == [
+        "train: read from train.csv",
+        "validation: read from validation.csv",
+        "test: read from test.csv",
+    ]
+    assert prepared.files == {split: [f"{split}.csv"] for split in ("train", "validation", "test")}
+    left_out = [line for line in prepared.warnings() if added in line]
+    assert left_out in ([], [f"these files hold no table and are not read: {added}"])  # `datasets` may not look at it
+
+
+def test_numbered_parts_are_read_in_order(tmp_path: Path, ready: Ready) -> None:
+    corpus = tables(tmp_path / "corpus")
+    (tmp_path / "corpus" / "train.csv").unlink()
+    for part in (1, 0):
+        (tmp_path / "corpus" / f"train-0000{part}-of-00002.csv").write_text(f"src,tgt\n{part},x\n")
+    prepared = ready(corpus)
+    assert prepared.train["source"][:] == ["0", "1"]
+    line = "train: read from 2 files: train-00000-of-00002.csv, train-00001-of-00002.csv"
+    assert prepared.warnings()[0] == line
+    (tmp_path / "corpus" / "train-00000-of-00002.csv").unlink()
+    with pytest.raises(InputError, match=r"there are 1 files train-\.\.\.-of-00002, and their names say 2$"):
+        ready(replace(corpus))
+
+
+def test_the_card_may_name_the_files(tmp_path: Path, ready: Ready) -> None:
+    corpus = tables(tmp_path / "corpus", more=PAIR, train_2019="src,tgt\nvanha,viejo\n")
+    (tmp_path / "corpus" / "README.md").write_text(CARD.format(""))
+    prepared = ready(corpus)
+    assert prepared.train["source"][:] == ["kivi", "kivi"]
+    assert prepared.files["train"] == ["train.csv", "more.csv"]
+
+
+def test_the_card_may_say_how_cells_are_separated(tmp_path: Path, ready: Ready) -> None:
+    raw = dict.fromkeys(("train", "validation", "test", "more"), "007;piedra\n")
+    corpus = tables(tmp_path / "corpus", **raw)
+    card = tmp_path / "corpus" / "README.md"
+    card.write_text(CARD.format('  sep: ";"\n  column_names: [src, tgt]\n'))
+    assert ready(corpus).test["source"][:] == ["007"]
+    card.write_text(CARD.format("  skiprows: 3\n"))
+    with pytest.raises(
+        InputError, match=r"^data\.path: .*corpus: its card sets skiprows=3, which attnspan does not follow$"
+    ):
+        ready(replace(corpus))
+
+
+def test_the_card_may_list_other_splits_than_there_are(tmp_path: Path, ready: Ready) -> None:
+    corpus = tables(tmp_path / "corpus")
+    splits = "  splits:\n  - name: train\n    num_examples: 500\n    num_bytes: 9\n"
+    (tmp_path / "corpus" / "README.md").write_text(
+        f"---\ndataset_info:\n  features:\n  - name: src\n    dtype: string\n{splits}---\nWords.\n"
+    )
+    assert ready(corpus).test["source"][:] == ["kivi"]

@@ -86,6 +86,31 @@ def test_a_bad_line_is_named(root: Path, ready: Ready) -> None:
         ready(corpus(root))
 
 
+def test_a_line_that_editors_show_as_several_is_named(root: Path, ready: Ready) -> None:
+    (root / "train.de").write_bytes(b"Hund\nKatze\rMaus\n")
+    with pytest.raises(
+        InputError, match=r"train\.\{de,en\} line 2: column 'de': a carriage return \(byte 0x0d\) stands"
+    ):
+        ready(corpus(root))
+    assert ready(corpus(root, on_bad_row="skip")).skipped == {"train": 1}
+
+
+def test_files_with_carriage_returns_for_line_ends_are_not_one_pair(root: Path, ready: Ready) -> None:
+    for side in ("de", "en"):
+        (root / f"train.{side}").write_bytes(b"a\rb\rc\r")
+    with pytest.raises(InputError, match=r"line 1: column 'de': a carriage return"):
+        ready(corpus(root))
+
+
+def test_a_line_with_the_languages_names_is_no_pair(root: Path, ready: Ready) -> None:
+    (root / "train.de").write_text("de\nHund\n")
+    (root / "train.en").write_text("en\ndog\n")
+    with pytest.raises(
+        InputError, match=r"line 1: 'de' and 'en' are the names of the columns: a header; remove the line"
+    ):
+        ready(corpus(root))
+
+
 def test_identity_depends_on_content_and_not_on_paths(root: Path, ready: Ready) -> None:
     before = ready(corpus(root)).fingerprint
     moved = root.rename(root.with_name("moved"))

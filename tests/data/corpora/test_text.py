@@ -58,7 +58,7 @@ class TestOptions:
         """So existing caches and runs keep their names when an option is added."""
         assert set(files().identity()) == {
             *("corpus", "source_tokens", "target_tokens", "vocabulary_size", "limits"),
-            *("train", "validation", "test", "source", "target", "columns", "quotes", "alignment"),
+            *("train", "validation", "test", "source", "target", "columns", "quotes", "alignment", "reading"),
         }
 
     @pytest.mark.parametrize(
@@ -183,6 +183,13 @@ class TestConcat:
         assert prepared.test["id"][:] == ["test-00000-00001", "test-00002-00003", "test-00004"]
         assert [describe_rows(name) for name in prepared.test["id"][:]] == ["rows 1 to 2", "rows 3 to 4", "row 5"]
         assert (prepared.train.num_rows, prepared.validation.num_rows) == (3, 3)
+
+    def test_only_white_space_is_cut_at_the_seams(self, files: Make, ready: Ready) -> None:
+        """U+001C to U+001F are part of a symbol, though Python's str.strip cuts them."""
+        prepared = ready(files(**splits((" a\x1c\u3000", "x\x1f"), ("\x1fb", "y")), source_tokens="symbols", concat=2))
+        assert prepared.train["source"][:] == ["a\x1c \x1fb"]
+        assert prepared.train["target"][:] == ["x\x1f y"]
+        assert prepared.unknown_token_rates("train") == {"source": 0.0, "target": 0.0}
 
     def test_limits_apply_to_joined_rows_and_errors_name_them(self, files: Make, ready: Ready) -> None:
         limits = {"train": {"source": 12, "target": None}, "evaluation": ANY_LENGTH["evaluation"]}

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,6 +15,8 @@ from attnspan.data.corpora.base import Corpus
 from attnspan.data.corpora.hub import Hub
 from attnspan.data.pipeline.prepare import PreparedData, prepare
 from attnspan.data.readers import streaming
+from attnspan.data.readers.row import Row
+from attnspan.data.readers.streaming import RowStream
 from attnspan.errors import InputError
 from tests.data.small_corpora import ANY_LENGTH
 
@@ -35,10 +36,11 @@ def write_parquet(directory: Path) -> Path:
     """Several files per split, several row groups per file."""
     directory.mkdir()
     for split, rows in SPLITS.items():
-        for part, first in enumerate(range(0, len(rows), 9)):
+        starts = range(0, len(rows), 9)
+        for part, first in enumerate(starts):
             pq.write_table(
                 pa.Table.from_pylist(rows[first : first + 9]),
-                directory / f"{split}-{part:05d}-of-00003.parquet",
+                directory / f"{split}-{part:05d}-of-{len(starts):05d}.parquet",
                 row_group_size=4,
             )
     return directory
@@ -65,16 +67,16 @@ class Cable:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.length = 10**9
         self.came = 0
-        true = datasets.IterableDataset.__iter__
+        true = RowStream.__iter__
 
-        def rows(dataset: datasets.IterableDataset) -> Iterator[Any]:
-            for row in true(dataset):
+        def rows(stream: RowStream) -> Iterator[Row]:
+            for row in true(stream):
                 if self.came == self.length:
                     raise ConnectionError("the cable is torn")
                 self.came += 1
                 yield row
 
-        monkeypatch.setattr(datasets.IterableDataset, "__iter__", rows)
+        monkeypatch.setattr(RowStream, "__iter__", rows)
 
 
 @pytest.fixture
@@ -129,7 +131,7 @@ def test_an_interrupted_stream_resumes_after_the_last_part(
 def test_bad_rows_are_named_and_counted(tmp_path: Path, ready: Ready) -> None:
     rows = [*ROWS[:2], {"n": 1, "translation": {"de": None, "en": "x"}}, *ROWS[2:]]
     path = write_jsonl(tmp_path / "corpus", SPLITS | {"test": rows})
-    with pytest.raises(InputError, match=r"corpus split 'test' row 3: column 'translation\.de' is null$"):
+    with pytest.raises(InputError, match=r"corpus/test\.jsonl line 3: column 'translation\.de' is null$"):
         ready(hub(path))
     prepared = ready(hub(path, on_bad_row="skip"))
     assert (prepared.skipped, prepared.test.num_rows) == ({"test": 1}, 25)
@@ -154,7 +156,7 @@ def test_what_cannot_be_streamed(tmp_path: Path, changes: dict[str, Any], words:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"source": "translation.fr"}, "row 1: there is no column 'translation.fr'; did you mean 'translation."),
+        ({"source": "translation.fr"}, "line 1: there is no column 'translation.fr'; did you mean 'translation."),
         ({"test": "tset"}, "data.test: "),
         ({"name": "de"}, "data.name: "),
     ],

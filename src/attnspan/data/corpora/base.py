@@ -62,6 +62,10 @@ class BuildContext:
     """Unusable rows."""
     dropped: Counter[str] = field(default_factory=Counter)
     """Pairs over the limits."""
+    remarks: list[str] = field(default_factory=list)
+    """What is legal and yet odd about the data, one line each."""
+    files: dict[str, list[str]] = field(default_factory=dict)
+    """Split to the names of its files, where the corpus itself finds them."""
 
 
 @dataclass(frozen=True, kw_only=True)

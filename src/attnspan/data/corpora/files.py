@@ -11,7 +11,10 @@ from attnspan.checksums import sha256
 from attnspan.data.alignment import GoldAlignment
 from attnspan.data.corpora.base import ALIGNMENT, SIDES, SPLITS, TEST, BuildContext, without_splits
 from attnspan.data.corpora.text import TextCorpus
-from attnspan.data.readers.table import Row, check_file, read_table
+from attnspan.data.readers.csv_table import CsvFormat
+from attnspan.data.readers.row import Row
+from attnspan.data.readers.table import read_table
+from attnspan.data.readers.table_file import TableFile, check_file
 from attnspan.data.tokenizer import SYMBOLS, count_symbols
 from attnspan.errors import BadRowError, InputError, SettingError
 
@@ -49,11 +52,14 @@ class Files(TextCorpus):
     def _check_split(self, split: str) -> None:
         if not getattr(self, split):
             raise SettingError(split, "is empty; give the path of a file")
-        check_file(self.file(split), f"data.{split}")
+        check_file(TableFile.at(self.file(split)), f"data.{split}")
 
     def identity(self, splits: Sequence[str] = SPLITS) -> dict[str, Any]:
         """The fields, with the hash of each file of ``splits`` in place of the paths."""
-        files = {split: {"ending": self.file(split).suffix, "sha256": sha256(self.file(split))} for split in splits}
+        files = {
+            split: {"ending": TableFile.at(self.file(split)).ending, "sha256": sha256(self.file(split))}
+            for split in splits
+        }
         return without_splits(super().identity(splits)) | files
 
     def split_location(self, split: str) -> str:
@@ -66,14 +72,27 @@ class Files(TextCorpus):
 
     def raw_rows(self, split: str, context: BuildContext) -> Iterator[Row]:
         """The rows of the file."""
-        required = list(self.columns_of(split).values())
-        return read_table(self.file(split), required=required, columns=self.columns, quotes=self.quotes)
+        return read_table(
+            TableFile.at(self.file(split)),
+            required=list(self.columns_of(split).values()),
+            csv_format=CsvFormat(columns=self.columns, quotes=self.quotes),
+            remark=lambda words: context.remarks.append(f"{split}: {words}"),
+        )
+
+    @property
+    def header_remedy(self) -> str:
+        """What to do about a header among the rows."""
+        return super().header_remedy if self.columns is None else "remove the line, or leave out data.columns"
 
     def check_row(self, texts: dict[str, str], location: str) -> None:
         """Validate the gold links."""
         if ALIGNMENT not in texts:
             return
         lengths = {f"{side}_length": count_symbols(texts[side]) for side in SIDES}
+        for side in SIDES:
+            if count_symbols(self.normalizer(texts[side])) != lengths[f"{side}_length"]:
+                problem = f"data.normalization={self.normalization} changes the number of symbols that links count"
+                raise BadRowError(f"{location}: column '{getattr(self, side)}': {problem}")
         try:
             GoldAlignment.parse(texts[ALIGNMENT], location=f"{location}: column '{self.alignment}'", **lengths)
         except InputError as error:

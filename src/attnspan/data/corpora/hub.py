@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import count
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +17,10 @@ from attnspan.data.background import in_thread
 from attnspan.data.corpora.base import SPLITS, BuildContext, option
 from attnspan.data.corpora.text import TextCorpus
 from attnspan.data.readers import hub_client
-from attnspan.data.readers.columns import top_level_columns
-from attnspan.data.readers.streaming import fetched_rows, read_stream
-from attnspan.data.readers.table import ENDINGS, Row, check_file, read_table
+from attnspan.data.readers.row import Row
+from attnspan.data.readers.split_files import Part, SplitFiles, find_split_files, parse_split, read_part
+from attnspan.data.readers.streaming import RowStream, fetched_rows, read_stream
+from attnspan.data.readers.table_file import TableFile, check_file
 from attnspan.errors import InputError, SettingError, check_switches, nearest
 
 if TYPE_CHECKING:
@@ -35,9 +35,10 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True, kw_only=True)
 class Hub(TextCorpus):
-    """Pairs of texts from two columns of a dataset that ``datasets.load_dataset`` can load.
+    """Pairs of texts from two columns of csv, tsv, json, parquet or Arrow files, laid out as `datasets` expects.
 
-    A dot in the name of a column selects a nested column, as in ``translation.en``.
+    `datasets` says which files make a split; they are read as the user's own files are, so that no type is guessed. A
+    dot in the name of a column selects a nested column, as in ``translation.en``.
     """
 
     path: str
@@ -55,6 +56,8 @@ class Hub(TextCorpus):
     validation: str = "validation"
     test: str = "test"
     """Names of the splits in the dataset; ``train[:10000]`` selects a part."""
+    quotes: bool = option(True)
+    """Whether cells of csv and tsv files may be enclosed in double quotes; false if quotes are ordinary characters."""
     streaming: bool = False
     """Stream the rows without a copy of the files on this disk (:mod:`attnspan.data.readers.streaming`).
 
@@ -65,7 +68,7 @@ class Hub(TextCorpus):
         super()._check()
         if not self._is_local and not _HUB_NAME.fullmatch(str(self.path)):
             raise SettingError("path", f"{self.path}: no such directory, and not a valid name of a hub dataset")
-        check_switches(streaming=self.streaming)
+        check_switches(streaming=self.streaming, quotes=self.quotes)
         if self._is_local and self.folder is not None:
             self._check_folder(entry.name for entry in Path(self.path).iterdir() if entry.is_dir())
 
@@ -92,6 +95,9 @@ class Hub(TextCorpus):
             info = self._info()  # fails at once where `load_dataset` retries for half a minute
             if self.folder is not None:
                 self._check_folder(name.rfilename.rpartition("/")[0].partition("/")[0] for name in info.siblings)
+        context.files.update({split: self._names(split) for split in splits})
+        if left_out := self._found.left_out:
+            context.remarks.append(f"these files hold no table and are not read: {', '.join(left_out)}")
         try:
             datasets = super().load(context, splits)
         except InputError:
@@ -182,72 +188,102 @@ class Hub(TextCorpus):
             raise InputError(f"data.path: {self.path}: {damaged}: {problem}")
         return None
 
-    def _load_dataset(self, split: str, scratch: Path, *, streaming: bool = False) -> Any:
-        import datasets
+    @cached_property
+    def _found(self) -> SplitFiles:
+        """The files of the dataset's splits."""
 
-        def load() -> Any:
-            return datasets.load_dataset(
-                os.fspath(self.path),
-                self.name,
-                data_dir=self.folder,
-                split=getattr(self, split),
+        def find() -> SplitFiles:
+            return find_split_files(
+                str(self.path),
+                name=self.name,
+                folder=self.folder,
                 revision=None if self._is_local else self._commit,
-                cache_dir=str(scratch / "hub"),
-                streaming=streaming,
+                quotes=self.quotes,
             )
 
-        with self._translate_errors(split):
-            # A stream is opened with patience by `datasets` itself.
-            return load() if self._is_local or streaming else hub_client.patiently(load, self.path)
+        with self._translate_errors():
+            return find() if self._is_local else hub_client.patiently(find, self.path)
+
+    def _parts(self, split: str) -> list[Part]:
+        """What ``split`` is made of."""
+        return parse_split(getattr(self, split), self._found, f"data.{split}: {self.path}")
+
+    def _names(self, split: str) -> list[str]:
+        """The names of the files of ``split`` in the dataset."""
+        files = chain.from_iterable(self._found.files[part.split] for part in self._parts(split))
+        return list(dict.fromkeys(file.name.removeprefix(f"{self.path}/") for file in files))
 
     @contextmanager
-    def _translate_errors(self, split: str, hint: Callable[[], str] = str) -> Iterator[None]:
-        """Turn errors of `datasets` into one line that ends in ``hint()``."""
+    def _translate_errors(self, hint: Callable[[], str] = str) -> Iterator[None]:
+        """Turn errors of `datasets` and of the hub's client into one line that ends in ``hint()``."""
         try:
             yield
         except InputError:
             raise
-        except Exception as error:  # builders raise errors of many types
-            if self._is_local:
-                _check_files(Path(self.path))
-            raise self._failure(error, split, hint()) from error
+        except Exception as error:  # the libraries raise errors of many types
+            raise self._failure(error, hint()) from error
 
-    def _failure(self, error: Exception, split: str = "", hint: str = "") -> InputError:
+    def _failure(self, error: Exception, hint: str = "") -> InputError:
         """The one line for an error of `datasets` or of the hub's client."""
         at = "" if self._is_local else f" at {self.revision or 'main'}"
         if failure := hub_client.find_failure(error):
             return InputError(f"data.path: {self.path}{at}: {failure.explain(self._page)}{hint}")
         words = hub_client.one_line(error)
-        likely = {"BuilderConfig": "name", "Config name": "name"} | ({split: split} if split else {})
-        key = next((key for word, key in likely.items() if word in words), "path")
+        key = "name" if re.search("BuilderConfig|Config name", words) else "path"
         if "scripts are no longer supported" in words:
             hint = "; try data.revision=refs/convert/parquet"
         return InputError(f"data.{key}: {self.path}{at}: {words}{hint}")
 
     def raw_rows(self, split: str, context: BuildContext) -> Iterator[Row]:
-        """The rows of the dataset."""
-        from attnspan.data.arrow import read_rows
+        """The rows of the files."""
+        required = list(self.columns_of(split).values())
+
+        def remark(words: str) -> None:
+            context.remarks.append(f"{split}: {words}")
 
         if self.streaming:
-            yield from self._streamed_rows(split, context)
+            yield from self._streamed_rows(split, required, context.downloads / split, remark)
             return
-        dataset = self._load_dataset(split, context.scratch)
-        location, required = self.split_location(split), self.columns_of(split).values()
-        columns = top_level_columns(dataset.features.arrow_schema, required, location)
-        for number, row in enumerate(read_rows(dataset.select_columns(columns)), start=1):
-            yield f"{location} row {number}", row
+        for part in self._parts(split):
+            yield from read_part(part, self._here(part.split), required=required, remark=remark)
 
-    def _streamed_rows(self, split: str, context: BuildContext) -> Iterator[Row]:
-        directory = context.downloads / split
-        rows = read_stream(directory, lambda: self._load_dataset(split, context.scratch, streaming=True))
-        for number in count(1):
+    def _here(self, split: str) -> SplitFiles:
+        """The files of one split of the dataset, on this machine."""
+        with self._translate_errors():
+            files = [self._download(file) for file in self._found.files[split]]
+        for file in files:
+            check_file(file, "data.path")
+        return replace(self._found, files={split: files})
+
+    def _download(self, file: TableFile) -> TableFile:
+        """A copy of a file of the hub in its client's cache; another file as it is."""
+        from huggingface_hub import hf_hub_download
+
+        if not file.location.startswith(f"hf://datasets/{self.path}@"):
+            return file
+        name = file.name.removeprefix(f"{self.path}/")
+
+        def download() -> str:
+            return hf_hub_download(self.path, name, repo_type="dataset", revision=self._commit)
+
+        return replace(file, location=hub_client.patiently(download, self.path))
+
+    def _streamed_rows(
+        self, split: str, required: list[str], directory: Path, remark: Callable[[str], None]
+    ) -> Iterator[Row]:
+        def open_stream() -> RowStream:
+            files = [file for part in self._parts(split) for file in self._found.files[part.split]]
+            return RowStream(files, required=required, csv_format=self._found.csv_format, remark=remark)
+
+        rows = read_stream(directory, open_stream)
+        while True:
             with self._translate_errors(
-                split, lambda: f"; {fetched_rows(directory)} rows are stored, the same command resumes after them"
+                lambda: f"; {fetched_rows(directory)} rows are stored, the same command resumes after them"
             ):
                 row = next(rows, None)
             if row is None:
                 return
-            yield f"{self.split_location(split)} row {number}", row
+            yield row
 
 
 def _hash_directory(directory: Path) -> str:
@@ -256,15 +292,3 @@ def _hash_directory(directory: Path) -> str:
     for path in sorted(path for path in directory.rglob("*") if path.is_file()):
         digest.update(f"{path.relative_to(directory).as_posix()}\0{sha256(path)}\0".encode())
     return digest.hexdigest()
-
-
-def _check_files(directory: Path) -> None:
-    """Read all tables of a directory, because the errors of `datasets` name neither file nor row.
-
-    Raises:
-        InputError: names the first invalid file under ``directory``.
-    """
-    for path in sorted(path for path in directory.rglob("*") if path.suffix in ENDINGS):
-        check_file(path, "data.path")
-        for _ in read_table(path, required=()):
-            pass

@@ -11,8 +11,9 @@ from typing import Any
 from attnspan.checksums import sha256
 from attnspan.data.corpora.base import SIDES, SPLITS, BuildContext, without_splits
 from attnspan.data.corpora.text import TextCorpus
-from attnspan.data.readers.table import Row, read_lines
-from attnspan.errors import InputError, SettingError, nearest
+from attnspan.data.readers.lines import CARRIAGE_RETURN, decode_lines
+from attnspan.data.readers.row import Row
+from attnspan.errors import BadRowError, InputError, SettingError, nearest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,15 +57,22 @@ class Parallel(TextCorpus):
             InputError: one file has more lines than the other.
         """
         source, target = (self.file(split, side) for side in SIDES)
-        lines = zip_longest(read_lines(source), read_lines(target))
-        for number, (one, other) in enumerate(lines, start=1):
-            if one is None or other is None:
-                longer, shorter = (target, source) if one is None else (source, target)
-                rest = number + sum(1 for _ in lines)
-                counts = f"{longer} has {rest} lines and {shorter} has {number - 1}"
-                raise InputError(f"{split}: {counts}; both need the same number")
-            texts = {self.source: one.rstrip("\r\n"), self.target: other.rstrip("\r\n")}
-            yield f"{self.split_location(split)} line {number}", texts
+        with source.open("rb") as sources, target.open("rb") as targets:
+            lines = zip_longest(decode_lines(sources, str(source)), decode_lines(targets, str(target)))
+            for number, (one, other) in enumerate(lines, start=1):
+                if one is None or other is None:
+                    longer, shorter = (target, source) if one is None else (source, target)
+                    rest = number + sum(1 for _ in lines)
+                    counts = f"{longer} has {rest} lines and {shorter} has {number - 1}"
+                    raise InputError(f"{split}: {counts}; both need the same number")
+                texts = {self.source: one.rstrip("\r\n"), self.target: other.rstrip("\r\n")}
+                yield f"{self.split_location(split)} line {number}", texts
+
+    def check_row(self, texts: dict[str, str], location: str) -> None:
+        """Refuse a line that editors show as several, as where a file has carriage returns for line ends."""
+        for side in SIDES:
+            if "\r" in texts[side]:
+                raise BadRowError(f"{location}: column '{getattr(self, side)}': {CARRIAGE_RETURN}")
 
     def file(self, split: str, side: str) -> Path:
         """The file of one ``side`` of ``split``."""

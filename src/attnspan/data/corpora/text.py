@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from attnspan.data.corpora.base import SIDES, SPLITS, BuildContext, Corpus, check_choice, make_example_id, option
 from attnspan.data.readers.columns import text_cell
-from attnspan.data.readers.table import Row
+from attnspan.data.readers.row import Row
 from attnspan.data.tokenizer import NORMALIZATIONS, WORDS, Normalizer, Tokenizer
+from attnspan.data.white_space import strip
 from attnspan.errors import BadRowError, InputError, SettingError, check_counts, check_switches
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 ERROR, SKIP = "error", "skip"
+
+READING = 2
+"""Raise it when the same files would be read differently. What was prepared from them before is then ignored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,10 @@ class TextCorpus(Corpus):
     Skipped rows are counted.
     """
 
+    def identity(self, splits: Sequence[str] = SPLITS) -> dict[str, Any]:
+        """The fields, and the version of the readers."""
+        return super().identity(splits) | {"reading": READING}
+
     def _check(self) -> None:
         super()._check()
         check_switches(lowercase=self.lowercase, joint_vocabulary=self.joint_vocabulary)
@@ -62,6 +70,11 @@ class TextCorpus(Corpus):
             raise SettingError("joint_vocabulary", problem)
         if self.minimum_count > 1 and WORDS not in (source, target):
             raise InputError(f"data.minimum_count={self.minimum_count}: needs a side whose tokenization is {WORDS}")
+
+    @property
+    def header_remedy(self) -> str:
+        """What to do about a header among the rows."""
+        return "remove the line"
 
     @abstractmethod
     def raw_rows(self, split: str, context: BuildContext) -> Iterator[Row]:
@@ -100,7 +113,7 @@ class TextCorpus(Corpus):
 
     def train_tokenizer(self, tokenization: str, train: Dataset, *sides: str, **options: Any) -> Tokenizer:
         """The tokenizer of the normalised texts of ``sides``."""
-        options |= {"minimum_count": self.minimum_count, "normalizer": self._normalizer}
+        options |= {"minimum_count": self.minimum_count, "normalizer": self.normalizer}
         return super().train_tokenizer(tokenization, train, *sides, **options)
 
     def _examples(self, split: str, context: BuildContext) -> Iterator[dict[str, str]]:
@@ -109,7 +122,7 @@ class TextCorpus(Corpus):
         while group := list(islice(rows, self.concat)):
             texts = [row for _, row in group]
             joined = {
-                side: self._normalizer(" ".join(row[side].strip() if self.concat > 1 else row[side] for row in texts))
+                side: self.normalizer(" ".join(strip(row[side]) if self.concat > 1 else row[side] for row in texts))
                 for side in SIDES
             }
             yield {**texts[0], **joined, "id": make_example_id(split, group[0][0], group[-1][0])}
@@ -120,12 +133,26 @@ class TextCorpus(Corpus):
         for number, (location, row) in enumerate(self.raw_rows(split, context)):
             try:
                 texts = {field: text_cell(row, column, location) for field, column in columns.items()}
+                self._refuse_header(texts, location)
                 self.check_row(texts, location)
             except BadRowError as error:
                 self.handle_bad_row(split, error, context)
                 continue
             yield number, texts
 
+    def _refuse_header(self, texts: dict[str, str], location: str) -> None:
+        """Refuse a row that spells the names of its columns, as where files were joined with their headers."""
+        if _spells(texts["source"], self.source) and _spells(texts["target"], self.target):
+            names = f"'{texts['source']}' and '{texts['target']}'"
+            raise BadRowError(f"{location}: {names} are the names of the columns: a header; {self.header_remedy}")
+
     @cached_property
-    def _normalizer(self) -> Normalizer:
+    def normalizer(self) -> Normalizer:
+        """Applied to both sides of every row."""
         return Normalizer(normalization=self.normalization, lowercase=self.lowercase)
+
+
+def _spells(text: str, name: str) -> bool:
+    """Whether ``text`` is the name of a column, or of the last part of a nested one."""
+    cell = strip(text.removeprefix("\ufeff")).casefold()
+    return cell in (name.casefold(), name.rpartition(".")[2].casefold())

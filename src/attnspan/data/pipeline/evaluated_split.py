@@ -24,7 +24,7 @@ from attnspan.checksums import sha256
 from attnspan.data.arrow import map_dataset, read_rows, silence_datasets, write_batches
 from attnspan.data.corpora.base import LIMITS_KEY, SIDES, BuildContext, Corpus
 from attnspan.data.pipeline.cache import FACTS, Damage, open_cache, refuse_damage, write_facts
-from attnspan.data.pipeline.prepare import FORMAT, hash_examples, tokenized, unknown_token_rates
+from attnspan.data.pipeline.prepare import FORMAT, hash_examples, provenance, tokenized, unknown_token_rates
 from attnspan.data.tokenizer import UNK, Tokenizer
 from attnspan.errors import InputError
 from attnspan.files import read_json
@@ -69,7 +69,8 @@ class EvaluatedSplit:
     """train, validation or test."""
     examples: Dataset
     facts: dict[str, Any]
-    """``dropped``, ``skipped``, ``test_fingerprint``, and ``unknown_symbols``: side to (symbol, count), most first."""
+    """``dropped``, ``skipped``, ``remarks``, ``split_files``, ``test_fingerprint``, and ``unknown_symbols``: side to
+    (symbol, count), most first."""
     directory: Path
     """Of the cache; its name is the sha256 of everything that determines the examples and their tokens."""
     damage: Damage
@@ -88,8 +89,9 @@ class EvaluatedSplit:
         return unknown_token_rates(self.examples)
 
     def warnings(self) -> list[str]:
-        """What limits the validity of results on these examples, one line each."""
-        lines = [
+        """Where the examples come from, and what limits the validity of results on them, one line each."""
+        lines = provenance(self.facts.get("split_files", {}), self.facts.get("remarks", []))
+        lines += [
             f"{self.name}: {self.facts[fact]} {words}"
             for fact, words in (
                 ("dropped", f"pairs are longer than data.limits.{LIMITS_KEY[self.name]} and were dropped"),
@@ -160,6 +162,8 @@ def _fill(directory: Path, corpus: Corpus, split: str, tokenizers: Path, lengths
         "identity": corpus.identity([split]),
         "dropped": context.dropped[split],
         "skipped": context.skipped[split],
+        "remarks": context.remarks,
+        "split_files": context.files,
         "test_fingerprint": hash_examples(written),
         "unknown_symbols": {side: _unknown_symbols(written, side, tokenizers) for side in SIDES},
     }

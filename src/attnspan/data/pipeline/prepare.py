@@ -15,7 +15,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -62,6 +62,10 @@ class PreparedData:
     """Split to the number of pairs dropped because they exceed ``data.limits``; possible in training only."""
     skipped: dict[str, int]
     """Split to the number of unusable rows skipped, which requires ``data.on_bad_row=skip``."""
+    remarks: list[str]
+    """What is legal and yet odd about the files, one line each."""
+    files: dict[str, list[str]]
+    """Split to the names of its files, where the corpus found them itself; else empty."""
     overlap: int
     """Number of test examples that occur, as a pair, in training."""
     training_lengths: tuple[int, int]
@@ -85,6 +89,7 @@ class PreparedData:
         fields: dict[str, Any] = {name: facts[name] for name in ("dropped", "overlap", "test_fingerprint")}
         fields |= {split: map_dataset(directory / f"{split}.arrow") for split in SPLITS}
         fields |= {f"{side}_tokenizer": Tokenizer.load(directory / f"{side}.json") for side in SIDES}
+        fields |= {"remarks": facts.get("remarks", []), "files": facts.get("split_files", {})}
         fields |= {"skipped": facts.get("skipped", {}), "training_lengths": tuple(facts["training_lengths"])}
         fields |= _trained_targets(fields[TRAIN])
         return cls(**fields, fingerprint=directory.name, directory=directory, damage=damage)
@@ -102,9 +107,10 @@ class PreparedData:
         return unknown_token_rates(getattr(self, split))
 
     def warnings(self) -> list[str]:
-        """What limits the validity of results on this data, one line each."""
+        """Where the data comes from, and what limits the validity of results on it, one line each."""
+        lines = provenance(self.files, self.remarks)
         dropped = [(split, count) for split, count in self.dropped.items() if count]
-        lines = [f"{split}: {n} pairs are longer than data.limits.{split} and were dropped" for split, n in dropped]
+        lines += [f"{split}: {n} pairs are longer than data.limits.{split} and were dropped" for split, n in dropped]
         lines += [f"{split}: {count} unusable rows were skipped" for split, count in self.skipped.items()]
         if self.overlap:
             lines.append(f"test: {self.overlap} examples also occur in training")
@@ -187,6 +193,8 @@ def _fill(directory: Path, corpus: Corpus) -> None:
         "identity": corpus.identity(),
         "examples": {split: dataset.num_rows for split, dataset in written.items()},
         "dropped": {TRAIN: context.dropped[TRAIN]},
+        "remarks": context.remarks,
+        "split_files": context.files,
         "overlap": _count_overlap(written[TRAIN], written[TEST]),
         "training_lengths": [lengths["min"], lengths["max"]],
         "test_fingerprint": hash_examples(written[TEST]),
@@ -227,6 +235,17 @@ def _count_overlap(train: Dataset, test: Dataset) -> int:
     test_pairs = Counter((row["source"], row["target"]) for row in read_rows(test))
     in_training = {pair for row in read_rows(train) if (pair := (row["source"], row["target"])) in test_pairs}
     return sum(test_pairs[pair] for pair in in_training)
+
+
+def provenance(files: Mapping[str, Sequence[str]], remarks: Sequence[str]) -> list[str]:
+    """Lines that say of which files each split is, and what is odd about them."""
+    return [f"{split}: read from {_enumerate(names)}" for split, names in files.items()] + [*remarks]
+
+
+def _enumerate(names: Sequence[str]) -> str:
+    """``train.csv``; ``2 files: a.csv, b.csv``; of many, the first and the last."""
+    shown = [*names[:2], "...", names[-1]] if len(names) > 5 else names
+    return names[0] if len(names) == 1 else f"{len(names)} files: {', '.join(shown)}"
 
 
 def hash_examples(dataset: Dataset) -> str:

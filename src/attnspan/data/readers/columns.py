@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from attnspan.data.white_space import strip
 from attnspan.errors import BadRowError, InputError, nearest
 
 
@@ -27,7 +28,7 @@ def text_cell(row: Mapping[str, Any], column: str, location: str) -> str:
         raise BadRowError(f"{location}: column '{column}' is null")
     if not isinstance(cell, str):
         raise BadRowError(f"{location}: column '{column}' holds {_type_name(cell)} instead of text: {_short(cell)}")
-    if not cell.strip():
+    if not strip(cell):
         raise BadRowError(f"{location}: column '{column}' is empty")
     if not cell.isascii():
         try:
@@ -53,9 +54,12 @@ def top_level_columns(schema: pa.Schema, required: Iterable[str], location: str)
     """The top-level columns of ``schema`` that hold the required, possibly nested, columns.
 
     Raises:
-        InputError: a required column is missing; names it and the known ones.
+        InputError: a required column is missing, or two have its name; names it and the known ones.
     """
     required = list(required)
+    for column in required:
+        if (count := schema.names.count(column)) > 1:
+            raise InputError(f"{location}: column '{column}' occurs {count} times")
     nested = [column for column in required if column not in schema.names]
     check_columns(_schema_leaves(schema), nested, location)
     return sorted({column.split(".")[0] if column in nested else column for column in required})

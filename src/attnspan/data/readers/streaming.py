@@ -3,36 +3,62 @@
 The rows are stored in parts, each with the state of the stream after it. A killed process, or one without network,
 resumes after the last complete part::
 
-    00000.arrow  00001.arrow  ...   rows as JSON, in a column ``row``
+    00000.arrow  00001.arrow  ...   [location, cells] of each row as JSON, in a column ``row``
     progress.json                   number of complete parts, their rows, the state of the stream, whether it has ended
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from attnspan.data.readers.csv_table import CsvFormat
+from attnspan.data.readers.row import Row
+from attnspan.data.readers.table import read_table
+from attnspan.data.readers.table_file import TableFile
 from attnspan.files import read_json, write_json
 
-if TYPE_CHECKING:
-    from datasets import IterableDataset
-
 PART_ROWS = 50_000
-"""Rows per part, and so the most rows that a resumed stream fetches again."""
-
-READ_ATTEMPTS = 3
-"""How often `datasets` reads again from a broken connection, each time after the client's own six attempts.
-
-Its default is 20, which can take half an hour in silence; a stream that ends with an error resumes where it was.
-"""
+"""Rows per part, and so the most rows that a resumed stream stores again. A text file is read again from its start."""
 
 PROGRESS = "progress.json"
 
 
-def read_stream(directory: Path, open_stream: Callable[[], IterableDataset]) -> Iterator[dict[str, Any]]:
+class RowStream:
+    """The rows of some files, one after the other, which can begin again after any row."""
+
+    def __init__(
+        self,
+        files: Sequence[TableFile],
+        *,
+        required: Sequence[str],
+        csv_format: CsvFormat,
+        remark: Callable[[str], None],
+    ) -> None:
+        self._files, self._options = files, {"required": required, "csv_format": csv_format, "remark": remark}
+        self._file = self._rows = 0  # complete files, and rows of the next one, that came already
+
+    def __iter__(self) -> Iterator[Row]:
+        """The rows that have not come yet."""
+        while self._file < len(self._files):
+            for row in read_table(self._files[self._file], first=self._rows, **self._options):  # type: ignore[arg-type]
+                self._rows += 1
+                yield row
+            self._file, self._rows = self._file + 1, 0
+
+    def state_dict(self) -> dict[str, int]:
+        """What has come."""
+        return {"file": self._file, "rows": self._rows}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Begin after what had come when :meth:`state_dict` gave ``state``."""
+        self._file, self._rows = state["file"], state["rows"]
+
+
+def read_stream(directory: Path, open_stream: Callable[[], RowStream]) -> Iterator[Row]:
     """All rows of a stream. Those that are not in ``directory`` yet are fetched first.
 
     Args:
@@ -46,7 +72,8 @@ def read_stream(directory: Path, open_stream: Callable[[], IterableDataset]) -> 
 
     for number in range(_fetch(directory, open_stream)):
         for row in read_rows(map_dataset(_part(directory, number))):
-            yield json.loads(row["row"])
+            location, cells = json.loads(row["row"])
+            yield location, cells
 
 
 def fetched_rows(directory: Path) -> int:
@@ -59,13 +86,10 @@ def _progress(directory: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {"parts": 0, "rows": 0, "state": None, "ended": False}
 
 
-def _fetch(directory: Path, open_stream: Callable[[], IterableDataset]) -> int:
+def _fetch(directory: Path, open_stream: Callable[[], RowStream]) -> int:
     """Fetch the missing parts. Returns the number of parts."""
-    import datasets
-
     from attnspan.data.arrow import write_dataset
 
-    datasets.config.STREAMING_READ_MAX_RETRIES = datasets.config.STREAMING_OPEN_MAX_RETRIES = READ_ATTEMPTS
     directory.mkdir(parents=True, exist_ok=True)
     progress = _progress(directory)
     if not progress["ended"]:
@@ -74,7 +98,7 @@ def _fetch(directory: Path, open_stream: Callable[[], IterableDataset]) -> int:
             stream.load_state_dict(progress["state"])
         rows = iter(stream)
         while not progress["ended"]:
-            part = ({"row": json.dumps(row, default=str)} for row in islice(rows, PART_ROWS))
+            part = ({"row": json.dumps(row, default=_tell)} for row in islice(rows, PART_ROWS))
             incomplete = directory / "incomplete"
             count = write_dataset(incomplete, ["row"], part).num_rows
             incomplete.rename(_part(directory, progress["parts"]))
@@ -90,3 +114,8 @@ def _fetch(directory: Path, open_stream: Callable[[], IterableDataset]) -> int:
 
 def _part(directory: Path, number: int) -> Path:
     return directory / f"{number:05d}.arrow"
+
+
+def _tell(cell: Any) -> dict[str, str]:
+    """What JSON has no form for, such as a date: no text, so that it is not taken for one."""
+    return {type(cell).__name__: str(cell)}

@@ -117,6 +117,8 @@ def _data_facts(data: PreparedData) -> dict[str, Any]:
     return {
         "dropped": data.dropped,
         "skipped": data.skipped,
+        "data_files": data.files,
+        "data_remarks": data.remarks,
         "unknown": {split: data.unknown_token_rates(split) for split in SPLITS},
         "overlap": data.overlap,
         "examples": {split: getattr(data, split).num_rows for split in SPLITS},
