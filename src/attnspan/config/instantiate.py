@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
 
+from attnspan.config.switches import refuse_words_for_switches
 from attnspan.data.corpora.base import Corpus
 from attnspan.errors import InputError, SettingError, first_line, nearest
 from attnspan.runs.stable_name import class_paths
@@ -60,6 +61,7 @@ class Builder:
         arguments = {**self._arguments, **arguments}
         try:
             self._signature.bind(*args, **arguments)  # says in plain words which argument is missing
+            refuse_words_for_switches(self._target, self._arguments)
             return self._target(*args, **arguments)
         except SettingError as error:
             raise InputError(f"{self._key}.{error.name}: {error.problem}") from error

@@ -42,6 +42,12 @@ def _project(value: str) -> str:
     return value
 
 
+def _deterministic(value: Any) -> Any:
+    if not isinstance(value, bool) and value != "warn":
+        raise _refuse(f"trainer.deterministic: must be true, false or warn, not {value!r}")
+    return value
+
+
 Count = Annotated[int, Ge(1)]
 CountFromZero = Annotated[int, Ge(0)]
 NotNegative = Annotated[float, Ge(0)]
@@ -108,6 +114,7 @@ class Trainer(Part):
     accelerator: str
     strategy: Literal["auto", "ddp"] = "auto"
     num_nodes: Count = 1
+    deterministic: Annotated[Any, AfterValidator(_deterministic)] = True
 
 
 class Wandb(Section):

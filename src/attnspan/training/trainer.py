@@ -9,7 +9,8 @@ import lightning as L
 from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
-from attnspan.errors import InputError
+from attnspan.config.switches import refuse_words_for_switches
+from attnspan.errors import InputError, SettingError
 from attnspan.files import write_atomically
 from attnspan.runs.checkpoint_file import checkpoint_bytes
 from attnspan.runs.layout import PREVIOUS
@@ -27,6 +28,7 @@ def make_trainer(config: dict[str, Any], **arguments: Any) -> L.Trainer:
     """
     settings = {key: value for key, value in config["trainer"].items() if key != "_target_"}
     try:
+        refuse_words_for_switches(L.Trainer, settings)
         return L.Trainer(
             **settings,
             **arguments,
@@ -37,6 +39,8 @@ def make_trainer(config: dict[str, Any], **arguments: Any) -> L.Trainer:
             enable_model_summary=False,
             use_distributed_sampler=False,  # the batches are planned already
         )
+    except SettingError as error:
+        raise InputError(f"trainer.{error}") from None
     except (TypeError, ValueError, L.pytorch.utilities.exceptions.MisconfigurationException) as error:
         raise InputError(f"trainer: {str(error).splitlines()[0]}") from error
 

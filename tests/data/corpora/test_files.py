@@ -30,7 +30,41 @@ def test_a_directory_instead_of_a_file(files: Make, ready: Ready, tmp_path: Path
 def test_a_split_without_a_file(files: Make, ready: Ready) -> None:
     corpus = files()
     with pytest.raises(InputError, match=r"data\.validation: is empty; give the path of a file"):
-        ready(Files(**(vars(corpus) | {"validation": None})))
+        ready(Files(**(vars(corpus) | {"validation": ""})))
+
+
+KINDS: list[tuple[str, Any, str]] = [
+    ("train", 123, """must be a path, not 123; as a name it needs quotes, as in "data.train='123'\""""),
+    ("train", ["a.csv", "b.csv"], "must be a path, not ['a.csv', 'b.csv']"),
+    ("test", None, "must be a path, not null"),
+    ("source", None, "must be the name of a column, not null"),
+    ("target", 1, """must be the name of a column, not 1; as a name it needs quotes, as in "data.target='1'\""""),
+    ("source", False, "must be the name of a column, not false; as a name it needs quotes"),  # Norwegian, in a yaml
+    ("columns", "src,tgt", "must be null or a list of names, as in [word,phones], not 'src,tgt'"),
+    ("columns", [0, 1], "must be null or a list of names, as in [word,phones], not [0, 1]"),
+    ("alignment", True, "must be null or the name of a column, not true"),
+    ("limits", None, "must be a mapping, {train: {source, target}, evaluation: {...}}, not null"),
+    ("limits", 100, "must be a mapping, {train: {source, target}, evaluation: {...}}, not 100"),
+    ("source_tokens", None, "must be one of bpe, characters, symbols, words, not null"),
+    ("source_tokens", ["bpe"], "must be one of bpe, characters, symbols, words, not ['bpe']"),
+    ("normalization", False, "must be nfc, nfkc or null, not false"),
+    ("on_bad_row", True, "must be error or skip, not true"),
+    ("quotes", "no", "must be true or false, not 'no'"),
+    ("quotes", "false", "must be true or false, not 'false'"),
+    ("quotes", None, "must be true or false, not null"),
+    ("lowercase", 0, "must be true or false, not 0"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "words"), KINDS)
+def test_a_value_of_the_wrong_kind_is_named_with_its_key(files: Make, key: str, value: Any, words: str) -> None:
+    with pytest.raises(InputError) as error:
+        Files(**(vars(files()) | {key: value})).check()
+    assert str(error.value).startswith(f"data.{key}: {words}")
+
+
+def test_an_evaluation_needs_no_other_split(files: Make) -> None:
+    Files(**(vars(files()) | {"train": None, "validation": 3})).check(["test"])
 
 
 def test_named_columns_must_include_the_required_ones(files: Make, ready: Ready) -> None:

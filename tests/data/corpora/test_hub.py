@@ -107,10 +107,20 @@ BAD: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+BAD += [
+    ({"path": 12}, "data.path: must be a name on the hub or a directory, not 12; as a name it needs quotes"),
+    ({"folder": 2023}, "data.folder: must be null or a name, not 2023; as a name it needs quotes"),
+    ({"revision": 1234567}, "data.revision: must be null or a name, not 1234567; as a name it needs quotes"),
+    ({"name": ["de", "en"]}, "data.name: must be null or a name, not ['de', 'en']"),
+    ({"quotes": "off"}, "data.quotes: must be true or false, not 'off'"),
+    ({"streaming": "no"}, "data.streaming: must be true or false, not 'no'"),
+]
+
+
 @pytest.mark.parametrize(("changes", "words"), BAD)
 def test_wrong_keys_are_named(directory: Path, ready: Ready, changes: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError) as error:
-        ready(hub(directory, **changes))
+        ready(replace(hub(directory), **changes))
     assert words.format(directory) in str(error.value)
     assert "\n" not in str(error.value)
 

@@ -19,9 +19,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from attnspan.data.alignment import to_pharaoh
+from attnspan.data.corpora.kinds import Range, check_kinds
 from attnspan.data.tokenizer import SYMBOLS, TOKENIZATIONS, Tokenizer
 from attnspan.errors import BadRowError, InputError, SettingError, check_counts, nearest
 from attnspan.runs.layout import OWN_CODE
@@ -40,6 +41,9 @@ COLUMNS = ("id", *SIDES)
 ALIGNMENT = "alignment"
 LIMITS_KEY = {TRAIN: "train", VALIDATION: "evaluation", TEST: "evaluation"}
 """Split to the part of ``data.limits`` that applies to it."""
+
+
+Tokenization = Annotated[str, f"one of {', '.join(TOKENIZATIONS)}"]
 
 
 def option(default: Any) -> Any:
@@ -75,14 +79,14 @@ class Corpus(ABC):
     Subclasses are keyword-only dataclasses whose fields are the keys of the yaml file.
     """
 
-    source_tokens: str
+    source_tokens: Tokenization
     """Tokenization of the source: ``characters``, ``symbols`` (split at white space), ``words`` (words and punctuation
     marks) or ``bpe``."""
-    target_tokens: str
+    target_tokens: Tokenization
     """Tokenization of the target."""
     vocabulary_size: int = 8000
     """Maximum number of vocabulary entries of a ``bpe`` or ``words`` side, including the four special tokens."""
-    limits: Mapping[str, Mapping[str, int | None]]
+    limits: Annotated[Mapping[str, Mapping[str, int | None]], "a mapping, {train: {source, target}, evaluation: {...}}"]
     """``{train: {source, target}, evaluation: {source, target}}``: maximum tokens of a side; null for no limit.
 
     A longer pair is dropped from training and counted. In validation and test it is an error.
@@ -145,6 +149,7 @@ class Corpus(ABC):
             InputError: names the key.
         """
         try:
+            check_kinds(self, left_out=[split for split in SPLITS if split not in splits])
             self._check()
             for split in splits:
                 self._check_split(split)
@@ -183,9 +188,9 @@ class GeneratedCorpus(Corpus):
     minimum_length: ClassVar[tuple[int, str]] = (1, "tokens")
     """Shortest possible source, and the unit for error messages."""
 
-    train_lengths: Sequence[int]
+    train_lengths: Range
     """Shortest and longest source in training and validation, in source tokens."""
-    test_lengths: Sequence[int]
+    test_lengths: Range
     """Shortest and longest source in the test split, in source tokens."""
     train_size: int
     validation_size: int
@@ -219,7 +224,7 @@ class GeneratedCorpus(Corpus):
         check_counts(train_size=self.train_size, validation_size=self.validation_size, test_size=self.test_size)
         for key in ("train_lengths", "test_lengths"):
             value = getattr(self, key)
-            if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
+            if len(value) != 2:
                 raise SettingError(key, f"must be [shortest, longest], not {value}")
             for length in value:
                 check_counts(**{key: length})

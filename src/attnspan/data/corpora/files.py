@@ -10,6 +10,7 @@ from typing import Any
 from attnspan.checksums import sha256
 from attnspan.data.alignment import GoldAlignment
 from attnspan.data.corpora.base import ALIGNMENT, SIDES, SPLITS, TEST, BuildContext, without_splits
+from attnspan.data.corpora.kinds import ColumnName, ColumnNames, FilePath
 from attnspan.data.corpora.text import TextCorpus
 from attnspan.data.readers.csv_table import CsvFormat
 from attnspan.data.readers.row import Row
@@ -26,15 +27,15 @@ class Files(TextCorpus):
     A dot in the name of a column selects a nested column, as in ``translation.en``.
     """
 
-    train: str
-    validation: str
-    test: str
+    train: FilePath
+    validation: FilePath
+    test: FilePath
     """Paths."""
-    columns: Sequence[str] | None = None
+    columns: ColumnNames | None = None
     """Names of the columns of csv and tsv files without a header line."""
     quotes: bool = True
     """Whether cells of csv and tsv files may be enclosed in double quotes; false if quotes are ordinary characters."""
-    alignment: str | None = None
+    alignment: ColumnName | None = None
     """Column of the test file with gold links in Pharaoh format (:mod:`attnspan.data.alignment`)."""
 
     def _check(self) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from attnspan.checksums import sha256
 from attnspan.data.background import in_thread
@@ -21,7 +21,7 @@ from attnspan.data.readers.row import Row
 from attnspan.data.readers.split_files import Part, SplitFiles, find_split_files, parse_split, read_part
 from attnspan.data.readers.streaming import RowStream, fetched_rows, read_stream
 from attnspan.data.readers.table_file import TableFile, check_file
-from attnspan.errors import InputError, SettingError, check_switches, nearest
+from attnspan.errors import InputError, SettingError, nearest
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -41,7 +41,7 @@ class Hub(TextCorpus):
     dot in the name of a column selects a nested column, as in ``translation.en``.
     """
 
-    path: str
+    path: Annotated[str, "a name on the hub or a directory"]
     """Name on the hub, ``owner/name``, or a local directory."""
     name: str | None = None
     """Config of the dataset."""
@@ -68,7 +68,6 @@ class Hub(TextCorpus):
         super()._check()
         if not self._is_local and not _HUB_NAME.fullmatch(str(self.path)):
             raise SettingError("path", f"{self.path}: no such directory, and not a valid name of a hub dataset")
-        check_switches(streaming=self.streaming, quotes=self.quotes)
         if self._is_local and self.folder is not None:
             self._check_folder(entry.name for entry in Path(self.path).iterdir() if entry.is_dir())
 

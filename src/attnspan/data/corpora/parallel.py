@@ -10,6 +10,7 @@ from typing import Any
 
 from attnspan.checksums import sha256
 from attnspan.data.corpora.base import SIDES, SPLITS, BuildContext, without_splits
+from attnspan.data.corpora.kinds import FilePath
 from attnspan.data.corpora.text import TextCorpus
 from attnspan.data.readers.lines import CARRIAGE_RETURN, decode_lines
 from attnspan.data.readers.row import Row
@@ -20,9 +21,9 @@ from attnspan.errors import BadRowError, InputError, SettingError, nearest
 class Parallel(TextCorpus):
     """Pairs of lines of two files. ``source`` and ``target`` are the file endings, such as ``de`` and ``en``."""
 
-    train: str
-    validation: str
-    test: str
+    train: FilePath
+    validation: FilePath
+    test: FilePath
     """Paths without the language: ``corpus/train`` stands for ``corpus/train.de`` and ``corpus/train.en``."""
 
     def _check(self) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from attnspan.data.corpora.base import SPLITS
 from attnspan.data.corpora.files import Files
+from attnspan.data.corpora.kinds import FilePath
 from attnspan.errors import SettingError, nearest
 
 
@@ -22,7 +23,7 @@ from attnspan.errors import SettingError, nearest
 class Sigmorphon2020(Files):
     """One language: ``<root>/<language>/train.tsv``, ``validation.tsv`` and ``test.tsv``."""
 
-    root: str
+    root: FilePath
     """The directory with one folder per language."""
     language: str | None
     """The folder of the language, such as ``fre``."""

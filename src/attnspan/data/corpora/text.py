@@ -7,14 +7,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from attnspan.data.corpora.base import SIDES, SPLITS, BuildContext, Corpus, check_choice, make_example_id, option
+from attnspan.data.corpora.kinds import ColumnName
 from attnspan.data.readers.columns import text_cell
 from attnspan.data.readers.row import Row
 from attnspan.data.tokenizer import NORMALIZATIONS, WORDS, Normalizer, Tokenizer
 from attnspan.data.white_space import strip
-from attnspan.errors import BadRowError, InputError, SettingError, check_counts, check_switches
+from attnspan.errors import BadRowError, InputError, SettingError, check_counts
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -34,12 +35,12 @@ class TextCorpus(Corpus):
     sources, so scores are computed on the processed text.
     """
 
-    source: str
-    target: str
+    source: ColumnName
+    target: ColumnName
     """Columns."""
     lowercase: bool = option(False)
     """Convert both sides to lower case."""
-    normalization: str | None = option(None)
+    normalization: Annotated[str | None, "nfc, nfkc or null"] = option(None)
     """Unicode normal form of both sides: ``nfc``, ``nfkc``, or null for none."""
     joint_vocabulary: bool = option(False)
     """One vocabulary for both sides, trained on the training texts of both."""
@@ -47,7 +48,7 @@ class TextCorpus(Corpus):
     """Minimum count of a word in training to enter the vocabulary of a ``words`` side; rarer words become ``<unk>``."""
     concat: int = option(1)
     """Number of consecutive rows that are joined by spaces to one example; the last of a split may have fewer."""
-    on_bad_row: str = option(ERROR)
+    on_bad_row: Annotated[str, f"{ERROR} or {SKIP}"] = option(ERROR)
     """What to do with a row that is no pair of texts, or is too long for validation and test: ``error`` or ``skip``.
 
     Skipped rows are counted.
@@ -59,7 +60,6 @@ class TextCorpus(Corpus):
 
     def _check(self) -> None:
         super()._check()
-        check_switches(lowercase=self.lowercase, joint_vocabulary=self.joint_vocabulary)
         check_counts(minimum_count=self.minimum_count, concat=self.concat)
         if self.normalization is not None:
             check_choice("normalization", "normal form", self.normalization, NORMALIZATIONS)
