@@ -14,7 +14,8 @@ at that length, computed by quadrature.
 Printed for each world and number of seeds, in percent: how often the 95% intervals contain the true value (aim: 95,
 within 92 to 98), and how often a difference is found where there is none (aim: 5, within 3 to 7; fewer is safe but
 costs power). With two arms the span of the first is tested, with four the span of every arm that has one. The best arm,
-which sets the threshold, is chosen by the results of each repetition.
+which sets the threshold, is chosen by the results of each repetition. Where the seeds of an arm fall into two groups
+the report gives no interval ("two groups of seeds"); what is left is "differences, one group".
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from scipy.special import expit, stdtrit
 
 from attnspan.analysis.lengths.axis import LengthAxis
 from attnspan.analysis.lengths.spans import Span, find_span
+from attnspan.analysis.seed_groups import split
 from attnspan.analysis.statistics import Floats, Rates, holm, randomisation
 
 BINS = {8: 40, 20: 60, 32: 100, 44: 200, 56: 200}
@@ -40,7 +42,11 @@ AT = np.array(list(BINS), dtype=float)
 SOURCE = LengthAxis("source")
 MEMBERS = np.equal(LENGTHS, AT[:, None])
 B = len(BINS)
+BIN_TOKENS = AT * list(BINS.values()) / (AT * list(BINS.values())).sum()
+"""Share of all reference tokens that each bin has."""
 DIFFICULTY, LIKES, LUCK = 0.7, 0.4, 0.4
+FAILED = 0.83
+"""The error rate of a seed that fails outright, as measured."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,8 @@ class World:
     """The share of quality to keep, chosen so that the first arm's span lies well inside the lengths."""
     skewed: bool = False
     """Whether seed effects are exponential: most seeds are good, some are bad."""
+    fail: float = 0.0
+    """Share of the first arm's seeds that learn nothing: their error rate is ``FAILED`` at every length."""
 
     def curves(self) -> Floats:
         """Logit of an error, arm x length."""
@@ -78,20 +86,25 @@ class World:
         else:
             seed, seed_weights = self.spread * nodes, weights
         logits = self.curves()[:, :, None, None] + noise[:, None] + seed * (0.5 + AT / 60)[:, None, None]
-        return np.einsum("abns,n,s->ab", expit(logits), weights, seed_weights)
+        truth = np.einsum("abns,n,s->ab", expit(logits), weights, seed_weights)
+        truth[0] = (1 - self.fail) * truth[0] + self.fail * FAILED
+        return truth
 
     def draw(self, seeds: int, generator: np.random.Generator) -> list[Rates]:
         """Draw one study: the rates of every arm."""
         N = len(LENGTHS)
         hard = generator.normal(0, DIFFICULTY, N)
         arms = []
-        for curve in self.curves():
+        for a, curve in enumerate(self.curves()):
             effect = generator.exponential(1, seeds) - 1 if self.skewed else generator.normal(0, 1, seeds)
             logits = np.repeat(curve, list(BINS.values())) + hard + generator.normal(0, LIKES, N)
             logits = (
                 logits + self.spread * effect[:, None] * (0.5 + LENGTHS / 60) + generator.normal(0, LUCK, (seeds, N))
             )
-            wrong = generator.binomial(LENGTHS, expit(logits)).astype(float)
+            wrong_share = expit(logits)
+            if self.fail and a == 0:
+                wrong_share[generator.random(seeds) < self.fail] = FAILED
+            wrong = generator.binomial(LENGTHS, wrong_share).astype(float)
             arms.append(Rates.measure(wrong, LENGTHS.astype(float), MEMBERS))
         return arms
 
@@ -103,6 +116,9 @@ OF_TWO = (
     World("second arm better, seeds differ a little", 0.1, (None,), 0.6),
     World("second arm better, seeds differ a lot", 0.4, (None,), 0.6),
     World("second arm better, some seeds fail (skewed)", 0.3, (None,), 0.6, skewed=True),
+    World("second arm better, a third of the first's seeds fail outright", 0.1, (None,), 0.6, fail=1 / 3),
+    World("second arm better, a fifth of the first's seeds fail outright", 0.1, (None,), 0.6, fail=1 / 5),
+    World("second arm better, a tenth of the first's seeds fail outright", 0.1, (None,), 0.6, fail=1 / 10),
 )
 OF_FOUR = (
     World("all alike, seeds alike", 0.0, (0.0, 0.0, 0.0), 0.75),
@@ -145,8 +161,8 @@ def simulate(world: World, seeds: int, repetitions: int) -> dict[str, float]:
     slope = (AT - AT.mean()) / ((AT - AT.mean()) ** 2).sum()
     growth = np.concatenate([slope, -slope])
     differences, interaction = unit @ truth.ravel(), growth @ truth.ravel()
-    span = true_spans(truth, world.keep)[0]
-    assert span is not None
+    span = None if world.fail else true_spans(truth, world.keep)[0]
+    assert world.fail or span is not None
     hits: dict[str, list[float]] = {}
 
     def note(what: str, value: float) -> None:
@@ -157,11 +173,17 @@ def simulate(world: World, seeds: int, repetitions: int) -> dict[str, float]:
         rates = Rates.paired(*arms)
         error = np.abs(unit @ rates.mean - differences)
         note("levels", float(np.mean(np.abs(rates.mean - truth.ravel()) <= rates.half_widths(np.eye(2 * B)))))
-        note("differences", float(np.mean(error <= rates.half_widths(unit))))
+        covered = float(np.mean(error <= rates.half_widths(unit)))
+        note("differences", covered)
+        split_seeds = any(split(arm.by_seed @ BIN_TOKENS) is not None for arm in arms)
+        note("two groups of seeds", split_seeds)
+        if not split_seeds:
+            note("differences, one group", covered)
         note("growth", abs(growth @ rates.mean - interaction) <= rates.half_widths(growth[None])[0])
-        found = span_of(arms, 0, world.keep)
-        note("spans", found is not None and not any(misses(found, span)))
-        note("spans, both ends known", found is not None and not found.low.censored + found.high.censored)
+        if span is not None:
+            found = span_of(arms, 0, world.keep)
+            note("spans", found is not None and not any(misses(found, span)))
+            note("spans, both ends known", found is not None and not found.low.censored + found.high.censored)
         for other, half in other_methods(rates, unit[2], generator).items():
             note(other, error[2] <= half)
         if world.alike:
@@ -215,6 +237,8 @@ def other_methods(rates: Rates, weights: Floats, generator: np.random.Generator)
 COLUMNS = (
     "levels",
     "differences",
+    "two groups of seeds",
+    "differences, one group",
     "growth",
     "spans",
     "spans, both ends known",

@@ -25,6 +25,8 @@ class Difference:
     seeds: tuple[int, ...]
     advantage: Estimate
     """The baseline's error rate minus the arm's: above 0, the arm is better."""
+    by_seed: Floats
+    """The advantage with each of ``seeds``."""
     p: float
     """The interval's p-value against no advantage."""
     p_holm: float
@@ -65,7 +67,7 @@ def differences(arm: Arm, baseline: Arm, regions: Sequence[Region]) -> list[Diff
     p_models_holm = _holm_over(p_models, is_bin)
     return [
         Difference(
-            arm.label, baseline.label, region, seeds, rates.estimate(contrasts[k]),
+            arm.label, baseline.label, region, seeds, rates.estimate(contrasts[k]), rates.by_seed @ contrasts[k],
             float(p[k]), float(p_holm[k]), float(p_models[k]), float(p_models_holm[k]),
         )
         for k, region in enumerate(regions)

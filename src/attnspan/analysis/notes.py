@@ -9,6 +9,7 @@ from typing import Any
 from attnspan.analysis.arms import Arm
 from attnspan.analysis.collection import differing_keys
 from attnspan.analysis.lengths.bins import joined
+from attnspan.analysis.seed_groups import Groups
 from attnspan.data.corpora.base import SIDES
 from attnspan.runs.finished_run import Run
 
@@ -40,6 +41,16 @@ def notes_on_training(improving: Collection[str], mark: str) -> list[str]:
     return [
         f"{mark} {names}: the cap on the updates ended the training of a run or more while validation was still "
         "improving, so more training would lower the error rate; see how the arms learned."
+    ]
+
+
+def notes_on_groups(groups: Mapping[str, Groups]) -> list[str]:
+    """Which arms have seeds that fall into groups."""
+    return [
+        f"The seeds of {label} fall into two groups ({joined(', '.join(map(str, seeds)) for seeds in both)}), as where "
+        "some learn and others fail. Neither a mean nor an interval describes that, so the tables give the mean of "
+        "each group, the better first, and no interval."
+        for label, both in groups.items()
     ]
 
 

@@ -20,7 +20,8 @@ from attnspan.analysis.lengths.regions import Partition, Region, members, partit
 from attnspan.analysis.lengths.spans import ArmSpan, best_arm, spans
 from attnspan.analysis.lengths.training_range import TrainingRange, distinct
 from attnspan.analysis.metrics import ATTENTION, DEGENERATE, QUALITY, RecordMetric, metrics_in
-from attnspan.analysis.notes import notes_on_arms, notes_on_origin, notes_on_training
+from attnspan.analysis.notes import notes_on_arms, notes_on_groups, notes_on_origin, notes_on_training
+from attnspan.analysis.seed_groups import Groups, seed_groups
 from attnspan.analysis.statistics import Estimate, Floats, Rates
 from attnspan.analysis.text_metrics import CORPUS_SCORES, PERPLEXITIES, CorpusScore, Perplexity, is_text
 from attnspan.errors import InputError
@@ -106,12 +107,19 @@ class Study:
         """What a reader must know before believing the numbers, one sentence each."""
         of_training = notes_on_training(self.improving, IMPROVING)
         of_arms = notes_on_arms(self.arms, self.compared, best_arm(self.arms, self.partition.whole_bins))
-        return [*of_training, *of_arms, *notes_on_origin(self.collection.runs), *self.partition.notes]
+        of_groups = notes_on_groups(self.groups)
+        return [*of_training, *of_groups, *of_arms, *notes_on_origin(self.collection.runs), *self.partition.notes]
 
     @cached_property
     def improving(self) -> frozenset[str]:
         """The labels of the arms of which a run was still improving when its training ended."""
         return frozenset(arm.label for arm in self.arms if any(map(is_still_improving, arm.runs)))
+
+    @cached_property
+    def groups(self) -> dict[str, Groups]:
+        """The labels of the arms whose seeds fall into groups, with these: they have no mean that means something."""
+        found = {arm.label: seed_groups(arm) for arm in self.arms}
+        return {label: groups for label, groups in found.items() if groups}
 
     def shown(self, label: str) -> str:
         """An arm's label for a table or a plot, with a dagger if it was still improving."""

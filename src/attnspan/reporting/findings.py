@@ -9,8 +9,10 @@ from attnspan.analysis.comparison import Difference
 from attnspan.analysis.lengths.axis import LengthAxis
 from attnspan.analysis.lengths.bins import joined
 from attnspan.analysis.lengths.regions import Region
+from attnspan.analysis.lengths.spans import ArmSpan
 from attnspan.analysis.lengths.training_range import EXTRAPOLATION, IN_RANGE
 from attnspan.analysis.metrics import ERROR_RATE
+from attnspan.analysis.seed_groups import Groups, group_means
 from attnspan.analysis.statistics import Estimate
 from attnspan.analysis.study import Point, Study
 from attnspan.data.corpora.base import SIDES
@@ -65,10 +67,26 @@ def _longest_bin(study: Study, side: str) -> str:
     more = "fewer" if advantage.value > 0 else "more"
     size = f"{number(abs(advantage.value))} {more}" if advantage.value else "as many"
     verdict = "" if _excludes_zero(advantage) else "; the interval includes 0, so this does not tell them apart"
+    if groups := study.groups.get(best.arm) or study.groups.get(best.baseline):
+        return _in_groups(study, best, groups)
     return (
         f"On {_examples(study, best.region)}, {best.arm} makes {number(own)} errors per reference token "
         f"and {best.baseline} {number(its)}: {size} (95% interval of the difference {_range(advantage)}; "
         f"{_replicates(advantage.seeds)}, {best.region.examples} examples{verdict}{chosen})."
+        f"{_improving(study, [best.arm, best.baseline])}"
+    )
+
+
+def _in_groups(study: Study, best: Difference, groups: Groups) -> str:
+    """A sentence on a difference without an interval: some seeds learn, others fail."""
+    whose = best.arm if best.arm in study.groups else best.baseline
+    each = joined(
+        f"{number(mean)} with seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+        for seeds, mean in group_means(best.by_seed, best.seeds, groups)
+    )
+    return (
+        f"On {_examples(study, best.region)}, the advantage of {best.arm} over {best.baseline} depends on the seed: "
+        f"{each}. The seeds of {whose} fall into two groups, so no interval is given."
         f"{_improving(study, [best.arm, best.baseline])}"
     )
 
@@ -88,7 +106,7 @@ def _improving(study: Study, arms: Iterable[str]) -> str:
 def _growth(study: Study) -> str:
     best = _best_at(study, IN_RANGE)
     trend = next((t for t in study.trends if best and t.arm == best.arm and t.side == IN_RANGE), None)
-    if best is None or trend is None or math.isnan(trend.growth.value):
+    if best is None or trend is None or math.isnan(trend.growth.value) or {trend.arm, trend.baseline} & {*study.groups}:
         return ""
     does = "grows" if trend.growth.value >= 0 else "shrinks"
     unsure = "" if _excludes_zero(trend.growth) else ", which includes zero"
@@ -103,7 +121,7 @@ def _spans(study: Study) -> str:
     if not study.spans:
         return ""
     unit = study.axis.unit if study.axis.is_multiple else "tokens"
-    each = joined(f"{one.span.length} {unit} for {one.arm} ({span_interval(one.span)})" for one in study.spans)
+    each = joined(f"{one.span.length} {unit} for {one.arm} ({_interval(study, one)})" for one in study.spans)
     return (
         f"The span, up to which an arm keeps {study.keep:.0%} of the quality that the best arm has on the shortest "
         f"{study.axis.side}s, is {each}."
@@ -146,6 +164,10 @@ def _share_beyond(study: Study, region: Region, side: str) -> float:
 def _more(axis: LengthAxis) -> str:
     """Of a slope, per what."""
     return f"further multiple of the longest {axis.side}" if axis.is_multiple else f"{axis.per} more {axis.unit}"
+
+
+def _interval(study: Study, one: ArmSpan) -> str:
+    return "seeds in two groups" if one.arm in study.groups else span_interval(one.span)
 
 
 def _excludes_zero(estimate: Estimate) -> bool:

@@ -6,7 +6,8 @@ import math
 import unicodedata
 
 from attnspan.analysis.lengths.spans import Span
-from attnspan.analysis.statistics import Estimate
+from attnspan.analysis.seed_groups import Groups, group_means
+from attnspan.analysis.statistics import Estimate, Floats
 
 NONE = "–"
 
@@ -26,6 +27,11 @@ def with_interval(estimate: Estimate, digits: int = 3) -> str:
     if math.isnan(estimate.low):
         return f"{number(estimate.value, digits)} (no variation)"
     return f"{number(estimate.value, digits)} [{number(estimate.low, digits)}, {number(estimate.high, digits)}]"
+
+
+def in_groups(by_seed: Floats, seeds: tuple[int, ...], groups: Groups, digits: int = 3) -> str:
+    """The mean of each group of seeds: ``0.114 / 0.832``."""
+    return " / ".join(number(mean, digits) for _, mean in group_means(by_seed, seeds, groups))
 
 
 def p_value(p: float) -> str:

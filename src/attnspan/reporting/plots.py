@@ -22,9 +22,10 @@ from attnspan.analysis.comparison import Difference
 from attnspan.analysis.lengths.regions import Region
 from attnspan.analysis.lengths.training_range import EXTRAPOLATION
 from attnspan.analysis.metrics import ERROR_RATE, RecordMetric
+from attnspan.analysis.seed_groups import Groups, group_means
 from attnspan.analysis.statistics import Estimate
 from attnspan.analysis.study import IMPROVING, Point, Study
-from attnspan.reporting.formatting import number, with_interval
+from attnspan.reporting.formatting import in_groups, number, with_interval
 
 INK, GRID, SHADE, GROUND = "#222222", "#d9d9d9", "#eceff3", "#ffffff"
 RC: Any = {
@@ -163,19 +164,32 @@ def _curves(axes: Axes, study: Study, metric: RecordMetric, tips: list[str]) -> 
         low = np.array([np.nan_to_num(one.low, nan=one.value) for one in estimates])
         high = np.array([np.nan_to_num(one.high, nan=one.value) for one in estimates])
         looks: Any = {"color": style.colour, "gid": style.name}
+        if groups := study.groups.get(label):
+            _groups(axes, points, metric, style, groups)
+            low = high = values
         ends.append((style, at, high))
         for piece in _pieces([point.region for point in points]):
             axes.fill_between(at[piece], low[piece], high[piece], alpha=0.16, linewidth=0, **looks)
-        _line(axes, at, values, style, [point.region for point in points], linewidth=1.6)
+        if not groups:
+            _line(axes, at, values, style, [point.region for point in points], linewidth=1.6)
         for point, one, x in zip(points, estimates, at, strict=True):
             dots = point.by_seed[metric.name]
             axes.plot([x] * len(dots), dots, ".", markersize=2.5, alpha=0.7, **looks)
-            text = f"{label}, {point.region.in_words}: {with_interval(one)}"
+            said = in_groups(dots, point.seeds, groups, metric.digits) if groups else with_interval(one)
+            text = f"{label}, {point.region.in_words}: {said}"
             tip(axes, tips, style.name, (x, one.value), text, color=style.colour)
             top = max(top, one.value, *dots, min(np.nan_to_num(one.high), max(1.0, 1.25 * one.value)))
     axes.set_ylim(0, max(top * 1.04, 0.05))
     for end in ends:
         _mark_cut(axes, *end)
+
+
+def _groups(axes: Axes, points: Sequence[Point], metric: RecordMetric, style: Style, groups: Groups) -> None:
+    """A curve for each group of an arm's seeds, in place of one mean."""
+    at, regions = np.array([point.region.mean_length for point in points]), [point.region for point in points]
+    means = [dict(group_means(point.by_seed[metric.name], point.seeds, groups)) for point in points]
+    for group in groups:
+        _line(axes, at, np.array([mean[group] for mean in means]), style, regions, linewidth=1.2)
 
 
 def _line(axes: Axes, at: np.ndarray, values: np.ndarray, style: Style, regions: Sequence[Region], **how: Any) -> None:
@@ -240,6 +254,8 @@ def advantage(study: Study, *, narrow: bool = False) -> Plot:
             axes.vlines(at, values - halves, values + halves, color=style.colour, linewidth=1.3, gid=style.name)
             _line(axes, at, values, style, [one.region for one in ones], linewidth=0.9, alpha=0.8)
             for one, x in zip(ones, at, strict=True):
+                axes.plot([x] * len(one.by_seed), one.by_seed, ".", color=style.colour, markersize=2.5, gid=style.name)
+                extremes += [*one.by_seed]
                 text = f"{label} over {one.baseline}, {one.region.in_words}: {with_interval(one.advantage)}"
                 tip(axes, tips, style.name, (x, one.advantage.value), text)
             shown_halves = np.minimum(halves, 0.5)

@@ -13,7 +13,7 @@ from attnspan.analysis.lengths.training_range import IN_RANGE, SIDES
 from attnspan.analysis.metrics import DEGENERATE, ERROR_RATE, Metric, metrics_in
 from attnspan.analysis.statistics import Estimate
 from attnspan.analysis.study import Point, Study
-from attnspan.reporting.formatting import NONE, duration, number, p_value, span_interval, with_interval
+from attnspan.reporting.formatting import NONE, duration, in_groups, number, p_value, span_interval, with_interval
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,13 @@ def by_length(study: Study, metric: Metric) -> Table:
     """One metric, length bins x the arms for which it is known."""
     points = [point for point in (*study.curve, *study.attention, *study.translation) if metric.name in point.metrics]
     caption = f"{metric.title} by {study.axis.noun}, with 95% intervals"
-    return _by_length(study, points, caption, lambda point: with_interval(point.metrics[metric.name], metric.digits))
+
+    def cell(point: Point) -> str:
+        if groups := study.groups.get(point.arm):
+            return in_groups(point.by_seed[metric.name], point.seeds, groups, metric.digits)
+        return with_interval(point.metrics[metric.name], metric.digits)
+
+    return _by_length(study, points, caption, cell)
 
 
 def _by_length(study: Study, points: Sequence[Point], caption: str, cell: Callable[[Point], str]) -> Table:
@@ -106,7 +112,10 @@ def differences(study: Study) -> Table:
             rows.append(Row((f"{study.shown(arm)} over {study.shown(baseline)}",), "heading"))
         for one in of_arm:
             label = f"all {one.region.side}" if one.region.total else one.region.label
-            numbers = (with_interval(one.advantage), p_value(one.p_holm), p_value(one.p_models_holm))
+            groups = study.groups.get(one.arm) or study.groups.get(one.baseline)
+            p = NONE if groups else p_value(one.p_holm)
+            advantage = in_groups(one.by_seed, one.seeds, groups) if groups else with_interval(one.advantage)
+            numbers = (advantage, p, p_value(one.p_models_holm))
             cells = (label, f"{one.region.examples:,}", f"{len(one.seeds)}", *numbers)
             rows.append(Row(cells, "total" if one.region.total else ""))
     columns = (study.axis.unit, "examples", "seeds", "advantage [95% interval]", "p (Holm)", "p, models (Holm)")
@@ -120,7 +129,7 @@ def spans(study: Study) -> Table:
             (
                 study.shown(one.arm),
                 str(one.span.length),
-                span_interval(one.span),
+                NONE if one.arm in study.groups else span_interval(one.span),
                 number(one.span.threshold),
                 f"{len(one.seeds)}",
             )

@@ -1,0 +1,60 @@
+"""Seeds that fall into groups: found by a rule, and shown as groups."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from attnspan.analysis.collection import collect
+from attnspan.analysis.metrics import ERROR_RATE
+from attnspan.analysis.seed_groups import seed_groups
+from attnspan.analysis.study import Study, build_study
+from attnspan.reporting import tables
+from attnspan.reporting.findings import findings
+from attnspan.reporting.plots import draw_plots
+from tests.fake_runs import example, fake_run
+
+
+def study(root: Path, **edits: list[int]) -> Study:
+    """Forty sources of ten tokens each; every seed of an arm makes this many errors in each of its outputs."""
+    for arm, by_seed in edits.items():
+        for seed, wrong in enumerate(by_seed, start=1):
+            fake_run(root, arm, seed, [example(n, 10) for n in range(40)], [wrong] * 40)
+    return build_study(collect([root]))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "groups"),
+    [
+        ([1, 9, 2], ((1, 3), (2,))),  # .1 .2 | .9
+        ([9, 8, 1, 9], ((3,), (1, 2, 4))),  # .1 | .8 .9 .9
+        ([1, 2, 3], None),  # gaps of .1
+        ([1, 2], None),
+        ([1, 3], ((1,), (2,))),  # .2 apart, and two seeds do not say which is typical
+        ([1, 4, 7], None),  # evenly spread
+        ([0, 2, 6, 8], None),  # the gap of .4 is twice as wide as the groups
+        ([5], None),
+    ],
+)
+def test_groups_by_hand(tmp_path: Path, wrong: list[int], groups: object) -> None:
+    assert seed_groups(study(tmp_path, plain=wrong).arm("plain")) == groups
+
+
+def test_the_report_gives_groups_and_no_interval(tmp_path: Path) -> None:
+    some = study(tmp_path, plain=[6, 6, 6], bahdanau=[1, 9, 2])
+    assert some.groups == {"bahdanau": ((1, 3), (2,))}
+    assert "The seeds of bahdanau fall into two groups (1, 3 and 2)" in some.notes[0]
+    rates = [row.cells for row in tables.by_length(some, ERROR_RATE).rows if row.kind == ""]
+    assert rates == [("10", "40", "0.600 (no variation)", "0.150 / 0.900")]
+    (row,) = [row.cells for row in tables.differences(some).rows if row.kind == ""]
+    assert row[3:5] == ("0.450 / −0.300", "–")
+    assert tables.spans(some).rows[1].cells[2] == "–"
+    first = findings(some)[0]
+    assert (
+        "the advantage of bahdanau over plain depends on the seed: 0.450 with seeds 1, 3 and −0.300 with seed 2"
+        in first
+    )
+    assert "interval of" not in first
+    tips = draw_plots(some)["degradation"].tips
+    assert any("0.150 / 0.900" in tip for tip in tips)
