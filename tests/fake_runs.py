@@ -98,6 +98,7 @@ def fake_run(
             truncated=int(wrong) > one["target_length"],
             repeating=False,
             hypothesis=one["reference"],
+            hypothesis_length=one["target_length"],
             **one,
             **weights,
         )

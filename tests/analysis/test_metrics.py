@@ -1,18 +1,19 @@
 """Sums of record columns, by hand."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 import pytest
 
 from attnspan.analysis import metrics
 from attnspan.analysis.collection import collect
-from attnspan.analysis.metrics import ATTENTION, DEGENERATE, METRICS, QUALITY, metrics_in
+from attnspan.analysis.metrics import ATTENTION, DEGENERATE, METRICS, QUALITY, STOPPING, metrics_in
 from attnspan.analysis.study import build_study
 from attnspan.cli import report
+from attnspan.reporting import tables
 from attnspan.runs import records as columns
-from tests.fake_runs import example, fake_run
+from tests.fake_runs import example, fake_run, sign
 
 
 def sums(table, name):
@@ -33,6 +34,56 @@ def test_every_metric_is_a_sum_over_a_sum(tmp_path):
     assert [part.tolist() for part in sums(table, "token_accuracy")] == [[2, 6], [4, 6]]
     assert all(metric.is_known(table) for metric in metrics_in(QUALITY, DEGENERATE))
     assert not any(metric.is_known(table) for metric in metrics_in(ATTENTION))
+    assert [metric.is_known(table) for metric in metrics_in(STOPPING)] == [True, True, False]
+
+
+# (hypothesis, reference, cut at the limit) -> too short, too long, ended at 22, the longest trained
+ENDS = {
+    (21, 22, False): (1, 0, 0),
+    (22, 22, False): (0, 0, 0),  # as long as its reference
+    (22, 24, False): (1, 0, 1),
+    (22, 20, False): (0, 1, 1),
+    (23, 24, False): (1, 0, 0),
+    (22, 24, True): (0, 0, 0),  # the limit ended it, not the model
+    (30, 24, True): (0, 1, 0),
+    (0, 1, False): (1, 0, 0),
+}
+
+
+def test_where_hypotheses_end_by_hand(tmp_path):
+    ends = [
+        example(n, 9, target_length=reference, target_tokens=reference + 1)
+        for n, (_, reference, _) in enumerate(ENDS)
+    ]  # fmt: skip
+
+    def ended(records):
+        each = zip(records, ENDS, strict=True)
+        return [replace(one, hypothesis_length=length, truncated=cut) for one, (length, _, cut) in each]
+
+    same = {"training_lengths": (1, 9), "training_target_lengths": (1, 22), "change_records": ended}
+    fake_run(tmp_path, "plain", 0, ends, [1] * len(ENDS), **same)
+    table = collect([tmp_path]).runs[0].records
+    found = [sums(table, name)[0].tolist() for name in ("too_short", "too_long", "at_longest_trained")]
+    assert [*zip(*found, strict=True)] == [*ENDS.values()]
+
+
+def test_older_records_do_not_say_where_hypotheses_end(tmp_path):
+    examples = [example(n, 5) for n in range(30)]
+    directory = fake_run(tmp_path, "plain", 0, examples, [1] * 30)
+    path = directory / "records.parquet"
+    pd.read_parquet(path).drop(columns=["hypothesis_length"]).to_parquet(path)  # as before there was such a column
+    sign(directory)
+    study = build_study(collect([tmp_path]))
+    assert study.stopping_metrics == []
+    assert tables.stopping(study).rows == ()
+    assert "too_short" not in study.curve[0].metrics
+
+
+def test_without_the_longest_trained_target_only_that_is_unknown(tmp_path):
+    fake_run(tmp_path, "plain", 0, [example(n, 5) for n in range(30)], [1] * 30)
+    study = build_study(collect([tmp_path]))
+    assert [metric.name for metric in study.stopping_metrics] == ["too_short", "too_long"]
+    assert tables.stopping(study).rows[1].cells[2] == "0.0 / 0.0"
 
 
 def test_lists_are_summed_over_what_is_known(tmp_path):
@@ -91,7 +142,7 @@ class TestANewMetric:
         monkeypatch.setattr(metrics, "METRICS", (*metrics.METRICS, added, short))
 
     def test_the_recorder_computes_its_column(self):
-        scores = {"edits": 2, "empty": False, "repeating": False, "missing_tokens": 1}
+        scores = {"edits": 2, "empty": False, "repeating": False, "hypothesis_length": 2, "missing_tokens": 1}
         assert columns.score_hypothesis("ab", "xbc") == scores
 
     def test_the_report_shows_it_everywhere(self, tmp_path):

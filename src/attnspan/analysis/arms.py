@@ -10,6 +10,7 @@ import numpy as np
 
 from attnspan.analysis.lengths.regions import Region, members
 from attnspan.analysis.lengths.training_range import TrainingRange
+from attnspan.analysis.lengths.unreachable import Unreachable, unreachable
 from attnspan.analysis.metrics import ERROR_RATE, RecordMetric
 from attnspan.analysis.statistics import Floats, Rates
 from attnspan.errors import InputError, nearest
@@ -42,6 +43,11 @@ class Arm:
     def training_range(self) -> TrainingRange:
         """What every run of the arm saw in training."""
         return TrainingRange.of(self.runs)
+
+    @cached_property
+    def unreachable(self) -> Unreachable | None:
+        """The references that are out of reach of a run of the arm; None where it is not known."""
+        return unreachable(self.runs)
 
     def common_seeds(self, other: Arm) -> tuple[int, ...]:
         """The seeds that both arms have."""

@@ -18,6 +18,8 @@ QUALITY = "quality"
 """Shown in ``curve.csv`` and in a table of its own."""
 DEGENERATE = "degenerate"
 """Shown in ``curve.csv``, in the table of degenerate output and with examples."""
+STOPPING = "stopping"
+"""Shown in ``curve.csv`` and in the table of stopping."""
 ATTENTION = "attention"
 """Shown in ``attention.csv``, as a panel of the attention plot and in a table of its own."""
 
@@ -60,6 +62,29 @@ def alignment_error_rate(*counts: pd.Series) -> tuple[Floats, Floats]:
     return alignment_errors(**{str(count.name): count.to_numpy(np.float64) for count in counts})
 
 
+def too_short(hypothesis: pd.Series, reference: pd.Series, truncated: pd.Series) -> tuple[Floats, Floats]:
+    """Whether the model ended a hypothesis with fewer tokens than its reference has.
+
+    A hypothesis that the length limit cut is not among them, however short: the model did not end it.
+    """
+    return ratio((hypothesis < reference) & ~truncated)
+
+
+def too_long(hypothesis: pd.Series, reference: pd.Series) -> tuple[Floats, Floats]:
+    """Whether a hypothesis has more tokens than its reference, be it ended or cut."""
+    return ratio(hypothesis > reference)
+
+
+def ended_at_longest(
+    hypothesis: pd.Series, reference: pd.Series, truncated: pd.Series, longest: pd.Series
+) -> tuple[Floats, Floats]:
+    """Whether the model ended a hypothesis at exactly the longest target length in training, and its reference doesn't.
+
+    Most of these are too short as well: the model has learned that no output is longer.
+    """
+    return ratio((hypothesis == longest) & (reference != longest) & ~truncated)
+
+
 @dataclass(frozen=True)
 class RecordMetric(Metric):
     """A metric that is computed from columns of the records."""
@@ -70,11 +95,11 @@ class RecordMetric(Metric):
     sums: Callable[..., tuple[Floats, Floats]] = ratio
     """Numerator and denominator [N] of each of N examples; both are summed before they are divided."""
     shown: str = QUALITY
-    """``QUALITY``, ``DEGENERATE`` or ``ATTENTION``."""
+    """``QUALITY``, ``DEGENERATE``, ``STOPPING`` or ``ATTENTION``."""
     unit: str = ""
     """Empty for rates, which may share an axis."""
     meaning: str = ""
-    """Of degenerate output, what is wrong with it."""
+    """Of degenerate output and of stopping, what is wrong with it."""
 
     def is_known(self, records: pd.DataFrame) -> bool:
         """Whether the records of a run have all values that the metric needs."""
@@ -114,6 +139,20 @@ METRICS: tuple[RecordMetric, ...] = (
     RecordMetric(
         "repeating", "Repeating output", ("repeating",),
         shown=DEGENERATE, label="repeating", meaning="loops where the reference does not",
+    ),
+    RecordMetric(
+        "too_short", "Output too short", ("hypothesis_length", "target_length", "truncated"), sums=too_short,
+        shown=STOPPING, label="too short", meaning="ended with fewer tokens than its reference",
+    ),
+    RecordMetric(
+        "too_long", "Output too long", ("hypothesis_length", "target_length"), sums=too_long,
+        shown=STOPPING, label="too long", meaning="more tokens than its reference",
+    ),
+    RecordMetric(
+        "at_longest_trained", "Output ended at the longest trained length",
+        ("hypothesis_length", "target_length", "truncated", "longest_trained_target"), sums=ended_at_longest,
+        shown=STOPPING, label="at the longest trained length",
+        meaning="ended with exactly as many tokens as the longest target in training, unlike its reference",
     ),
     GOLD_ATTENTION,
     ATTENTION_ENTROPY,

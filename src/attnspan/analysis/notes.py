@@ -23,9 +23,10 @@ def notes_on_arms(arms: Sequence[Arm], compared: Mapping[str, str], best: Arm) -
         *_notes_on_baselines(arms, compared),
         *_notes_on_few_seeds(arms),
         *_notes_on_training_lengths(arms),
+        *_notes_on_unreachable(arms),
         *_notes_on_settings(arms),
         *(
-            f"{arm.label} has no seed in common with {best.label}, the best arm on the shortest sources, so the "
+            f"{arm.label} has no seed in common with {best.label}, the best arm on the shortest examples, so the "
             "threshold of its span is taken as known: that interval is too narrow."
             for arm in arms
             if not arm.common_seeds(best)
@@ -92,6 +93,26 @@ def _notes_on_training_lengths(arms: Sequence[Arm]) -> Iterable[str]:
         yield (
             f"The runs of {joined(unknown)} do not record the longest target in training, so for them in range and "
             "extrapolation are judged by source length alone."
+        )
+
+
+def _notes_on_unreachable(arms: Sequence[Arm]) -> Iterable[str]:
+    """References that no output can equal, by arms that have the same ones."""
+    alike: dict[tuple[bytes, int], list[Arm]] = {}
+    for arm in arms:
+        if arm.unreachable is None:
+            told = max(int(run.summary.get("references_over_limit") or 0) for run in arm.runs)
+            if told:
+                yield f"{arm.label}: {told:,} references are longer than decoding.limit lets an output be."
+        elif arm.unreachable.count:
+            alike.setdefault((arm.unreachable.inside.tobytes(), arm.unreachable.needed_margin), []).append(arm)
+    for (_, margin), some in alike.items():
+        found = some[0].unreachable
+        assert found is not None
+        of = "" if len(some) == len(arms) else f" of {joined(arm.label for arm in some)}"
+        yield (
+            f"{found.count:,} of {len(found.inside):,} references are longer than decoding.limit lets an output{of} "
+            f"be, so no output can equal them; decoding.limit.margin={margin} reaches them all."
         )
 
 

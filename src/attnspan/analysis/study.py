@@ -19,7 +19,7 @@ from attnspan.analysis.lengths.bins import Bins, Lengths
 from attnspan.analysis.lengths.regions import Partition, Region, members, partition
 from attnspan.analysis.lengths.spans import ArmSpan, best_arm, spans
 from attnspan.analysis.lengths.training_range import TrainingRange, distinct
-from attnspan.analysis.metrics import ATTENTION, DEGENERATE, QUALITY, RecordMetric, metrics_in
+from attnspan.analysis.metrics import ATTENTION, DEGENERATE, QUALITY, STOPPING, RecordMetric, metrics_in
 from attnspan.analysis.notes import notes_on_arms, notes_on_groups, notes_on_origin, notes_on_training
 from attnspan.analysis.seed_groups import Groups, seed_groups
 from attnspan.analysis.statistics import Estimate, Floats, Rates
@@ -135,13 +135,19 @@ class Study:
 
     @cached_property
     def curve(self) -> list[Point]:
-        """Quality and degenerate output of every arm in every region."""
-        return self._points(metrics_in(QUALITY, DEGENERATE))
+        """Quality, degenerate output and stopping of every arm in every region."""
+        return self._points(metrics_in(QUALITY, DEGENERATE, STOPPING))
 
     @cached_property
     def attention(self) -> list[Point]:
         """Where teacher-forced attention looks, for every arm that has attention, in every region."""
         return self._points(metrics_in(ATTENTION))
+
+    @property
+    def stopping_metrics(self) -> list[RecordMetric]:
+        """The metrics of stopping that are known of any arm."""
+        known = {name for point in self.curve for name in point.metrics}
+        return [metric for metric in metrics_in(STOPPING) if metric.name in known]
 
     @property
     def attention_metrics(self) -> list[RecordMetric]:

@@ -109,7 +109,7 @@ def shared_content(runs: Sequence[Run], data: str, excluded: Sequence[Excluded],
 
 
 _TABLES = (
-    tables.differences, tables.spans, tables.trends, tables.degenerate, tables.cost,
+    tables.differences, tables.spans, tables.trends, tables.degenerate, tables.stopping, tables.cost,
     learning_tables.training, learning_tables.learning, learning_tables.equal_training,
     learning_tables.time_to_common_loss, learning_tables.settings_by_validation,
 )  # fmt: skip
@@ -126,7 +126,6 @@ def _content(study: Study, plots: Collection[str], out: Path, command: str) -> d
         "study": study,
         "findings": findings(study),
         "notes": study.notes,
-        "quality": tables.by_length(study, ERROR_RATE),
         "others": by_length(metric for metric in metrics_in(QUALITY) if metric != ERROR_RATE),
         "text_tables": by_length(study.corpus_scores),
         "texts_named": joined(score.label for score in study.corpus_scores) if study.text else "",
@@ -138,6 +137,9 @@ def _content(study: Study, plots: Collection[str], out: Path, command: str) -> d
         "runs": [_run_line(arm, run, out) for arm in study.arms for run in arm.runs],
         "learned": [name for name in ("training_curves", "error_over_training") if name in plots],
         "test_examples": len(study.lengths),
+        "quality": tables.by_length(study, ERROR_RATE),
+        "any_unreachable": tables.any_unreachable(study),
+        "stopping_kinds": study.stopping_metrics,
         "axis": study.axis,
         "tested": [_from_to(study, side) for side in SIDES],
         "limits": [study.axis.text(length) for length in (study.lengths.min(), study.lengths.max())],

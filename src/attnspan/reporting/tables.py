@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from attnspan.analysis.arms import Arm
 from attnspan.analysis.lengths.regions import Part, Region
 from attnspan.analysis.lengths.training_range import IN_RANGE, SIDES
-from attnspan.analysis.metrics import DEGENERATE, ERROR_RATE, Metric, metrics_in
+from attnspan.analysis.metrics import DEGENERATE, ERROR_RATE, Metric, RecordMetric, metrics_in
 from attnspan.analysis.statistics import Estimate
 from attnspan.analysis.study import Point, Study
 from attnspan.reporting.formatting import NONE, duration, in_groups, number, p_value, span_interval, with_interval
@@ -44,10 +44,26 @@ def by_length(study: Study, metric: Metric) -> Table:
             return in_groups(point.by_seed[metric.name], point.seeds, groups, metric.digits)
         return with_interval(point.metrics[metric.name], metric.digits)
 
-    return _by_length(study, points, caption, cell)
+    reach = metric == ERROR_RATE and any_unreachable(study)
+    return _by_length(study, points, caption, cell, reach=reach)
 
 
-def _by_length(study: Study, points: Sequence[Point], caption: str, cell: Callable[[Point], str]) -> Table:
+def any_unreachable(study: Study) -> bool:
+    """Whether a reference is longer than the decoding limit of an arm lets an output be."""
+    return any(arm.unreachable and arm.unreachable.count for arm in study.arms)
+
+
+def _unreachable(study: Study, region: Region) -> str:
+    """How many references of ``region`` no output can equal; a range where the limits of arms differ."""
+    known = [arm.unreachable for arm in study.arms if arm.unreachable]
+    counts = sorted({int((region.inside & one.inside).sum()) for one in known})
+    return "–".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
+
+
+def _by_length(
+    study: Study, points: Sequence[Point], caption: str, cell: Callable[[Point], str], *, reach: bool = False
+) -> Table:
+    """Length bins x arms; with ``reach``, beside the number of references that no output can equal."""
     arms = list(dict.fromkeys(point.arm for point in points))
     cells = {(point.arm, _key(point.region)): cell(point) for point in points}
     rows = []
@@ -55,9 +71,11 @@ def _by_length(study: Study, points: Sequence[Point], caption: str, cell: Callab
         rows.append(Row((heading,), "heading"))
         for region in regions:
             label = _total_label(study, region) if region.total else region.label
+            counts = (f"{region.examples:,}", *([_unreachable(study, region)] if reach else []))
             values = [cells.get((arm, _key(region)), NONE) for arm in arms]
-            rows.append(Row((label, f"{region.examples:,}", *values), "total" if region.total else ""))
-    return Table(caption, (study.axis.unit, "examples", *map(study.shown, arms)), tuple(rows), labels=1)
+            rows.append(Row((label, *counts, *values), "total" if region.total else ""))
+    columns = (study.axis.unit, "examples", *(["out of reach"] if reach else []), *map(study.shown, arms))
+    return Table(caption, columns, tuple(rows), labels=1)
 
 
 def _heading(study: Study, side: str) -> str:
@@ -165,11 +183,23 @@ def trends(study: Study) -> Table:
 
 def degenerate(study: Study) -> Table:
     """Empty, truncated and repeating output, in percent of the test examples."""
-    kinds = metrics_in(DEGENERATE)
-    caption = f"{' / '.join(kind.label for kind in kinds).capitalize()} output, percent of the test examples"
+    return _percentages(study, metrics_in(DEGENERATE), " output")
+
+
+def stopping(study: Study) -> Table:
+    """Outputs that are too short, too long, or ended at the longest trained length, in percent; no rows if unknown."""
+    return _percentages(study, study.stopping_metrics)
+
+
+def _percentages(study: Study, kinds: Sequence[RecordMetric], what: str = "") -> Table:
+    """Kinds of outputs in percent of the test examples, all kinds of an arm in one cell."""
+    if not kinds:
+        return Table("", (), ())
+    caption = f"{' / '.join(kind.label for kind in kinds).capitalize()}{what}, percent of the test examples"
 
     def cell(point: Point) -> str:
-        return " / ".join(number(100 * point.metrics[kind.name].value, 1) for kind in kinds)
+        known = (point.metrics.get(kind.name) for kind in kinds)
+        return " / ".join(number(100 * one.value, 1) if one else NONE for one in known)
 
     return _by_length(study, study.curve, caption, cell)
 
@@ -208,6 +238,8 @@ def degradation_blocks(study: Study) -> list[Table]:
             columns = ("arm", *(_column(region, study) for region in some))
             counts = Row(("examples", *(f"{region.examples:,}" for region in some)), "total")
             rows = [counts]
+            if any_unreachable(study):
+                rows.append(Row(("out of reach", *(_unreachable(study, region) for region in some)), "total"))
             for arm in study.arms:
                 cells = (_short(points.get((arm.label, _key(region)))) for region in some)
                 rows.append(Row((study.shown(arm.label), *cells)))

@@ -27,7 +27,10 @@ class Run:
     summary: dict[str, Any]
     config: dict[str, Any]
     records: pd.DataFrame
-    """One row per test example, sorted by source length, then example id."""
+    """One row per test example, sorted by source length, then example id.
+
+    ``longest_trained_target`` is a column beside those of the file: the longest target in training, of the summary.
+    """
     label: str = ""
     """The arm, with the settings in which it differs from other runs of that arm."""
 
@@ -88,6 +91,8 @@ def read_run(directory: Path) -> Run:
             raise InputError(f"{directory / rundir.SUMMARY}: {key} is {lengths!r}, not two integers")
     records = read_records(directory / rundir.RECORDS)
     _check(records, summary, directory / rundir.RECORDS)
+    trained = summary.get("training_target_lengths")
+    records = records.assign(longest_trained_target=trained[1] if trained else np.nan)
     records = records.sort_values(["source_length", "example_id"], kind="stable", ignore_index=True)
     return Run(directory, summary, rundir.read_config(directory), records)
 

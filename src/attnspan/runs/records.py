@@ -32,6 +32,11 @@ def edit_distance(hypothesis: Tokens, reference: Tokens) -> int:
     return int(Levenshtein.distance(hypothesis, reference))
 
 
+def hypothesis_length(hypothesis: Tokens, reference: Tokens) -> int:
+    """The tokens of the hypothesis."""
+    return len(hypothesis)
+
+
 def is_empty(hypothesis: Tokens, reference: Tokens) -> bool:
     """Whether the hypothesis has no token."""
     return not hypothesis
@@ -93,6 +98,8 @@ class Record:
     source: str
     hypothesis: str
     reference: str
+    hypothesis_length: int | None = field(default=None, metadata={"score": hypothesis_length})
+    """Tokens of the free-running hypothesis. Null in the records of older runs."""
     attention_entropy: list[float | None] | None = None
     """Teacher-forced: entropy in nats of the attention for each reference token, without ``<eos>``.
 
@@ -139,7 +146,7 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
 
 
 def read_records(path: Path) -> pd.DataFrame:
-    """Read the records of one run, one row per example.
+    """Read the records of one run, one row per example; a column that older runs do not have is null.
 
     Raises:
         InputError: the file is missing, is not a complete parquet file, lacks a column or has no rows; a column has
@@ -151,9 +158,12 @@ def read_records(path: Path) -> pd.DataFrame:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: not a whole parquet file ({str(error).splitlines()[0]})") from error
-    missing = [name for name in SCHEMA.names if name not in table.column_names]
+    absent = [column for column in SCHEMA if column.name not in table.column_names]
+    missing = [column.name for column in absent if not column.nullable]
     if missing:
         raise InputError(f"{path}: column '{missing[0]}' is missing; there are {', '.join(table.column_names)}")
+    for column in absent:
+        table = table.append_column(column, pa.nulls(table.num_rows, column.type))
     if table.num_rows == 0:
         raise InputError(f"{path}: holds no record")
     for expected in SCHEMA:

@@ -11,7 +11,7 @@ import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 from wandb_workspaces import expr
 
-from attnspan.analysis.metrics import ATTENTION, DEGENERATE, QUALITY, metrics_in
+from attnspan.analysis.metrics import ATTENTION, DEGENERATE, QUALITY, STOPPING, metrics_in
 from attnspan.errors import InputError, reason_of
 from attnspan.files import write_text
 from attnspan.tracking.session import TEST_BY, UPDATE
@@ -174,7 +174,7 @@ def _panels(runs: StudyRuns, data: str) -> dict[str, list[Any]]:
             *(wr.BarPlot(title=title, metrics=[wr.SummaryMetric(key)], **grouped) for key, title in _COST.items()),
             line("peak memory so far (MB)", y=["machine/peak_memory_mb"]),
         ],
-        _FAILURES: by_length(DEGENERATE),
+        _FAILURES: by_length(DEGENERATE, STOPPING),
     }
 
 

@@ -13,6 +13,7 @@ from attnspan.analysis.collection import collect
 from attnspan.analysis.lengths.training_range import EXTRAPOLATION, IN_RANGE
 from attnspan.analysis.metrics import ERROR_RATE
 from attnspan.analysis.study import Study, build_study
+from attnspan.cli import report
 from attnspan.data.corpora.scan import LONGEST_TRAINED, commands
 from attnspan.errors import InputError
 from attnspan.reporting import tables
@@ -140,6 +141,46 @@ def test_multiples_have_an_edge_on_the_longest_in_training(tmp_path: Path) -> No
     assert finer.bins.labels == ["0–0.4×", "0.4–1×", "1–2.2×"]
     with pytest.raises(InputError, match=r"--bins: 0.25 is not a whole number, and lengths are in source tokens"):
         build_study(study.collection, length="source", edges=[0, 0.25, 1])
+
+
+def test_references_out_of_reach_are_counted_by_bin_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A limit of 1.5 S + 2: 8 tokens for a source of 4, so its targets of 12 are out of reach."""
+    for arm, margin in (("plain", 2), ("bahdanau", 6)):
+        fake_run(
+            tmp_path / "runs", arm, 0, examples_of(MIXED), [1] * 120, training_lengths=(1, 8),
+            training_target_lengths=(1, 8), length_limit={"ratio": 1.5, "margin": margin}, references_over_limit=40,
+        )  # fmt: skip
+    study = build_study(collect([tmp_path / "runs"]), length="target", edges=[0, 4, 8, 12])
+    table = tables.by_length(study, ERROR_RATE)
+    assert table.columns[:3] == ("target tokens", "examples", "out of reach")
+    counts = {row.cells[0]: row.cells[2] for row in table.rows if row.kind != "heading"}
+    assert counts == {"1–4": "0", "5–8": "0", "9–12": "0–40", "all in range": "0", "all extrapolation": "0–40"}
+    (note,) = (note for note in study.notes if "decoding.limit" in note)
+    assert note == (
+        "40 of 120 references are longer than decoding.limit lets an output of plain be, so no output can equal them; "
+        "decoding.limit.margin=6 reaches them all."
+    )
+    out = tmp_path / "out"
+    assert report.main([str(tmp_path / "runs"), "--out", str(out), "--bins", "0,4,8,12"]) == 0
+    for text in (capsys.readouterr().out, *((out / name).read_text() for name in ("index.html", "report.md"))):
+        assert "out of reach" in text
+        assert "no output can equal them" in " ".join(text.split())
+
+
+def test_nothing_out_of_reach_has_no_column(scan: Study) -> None:
+    assert "out of reach" not in tables.by_length(scan, ERROR_RATE).columns
+
+
+def test_an_older_run_that_does_not_keep_its_limit_has_it_in_its_config(tmp_path: Path) -> None:
+    limit = {"decoding": {"limit": {"ratio": 1.5, "margin": 2}}}
+    fake_run(tmp_path / "a", "plain", 0, examples_of(MIXED), [0] * 120, config=limit, references_over_limit=40)
+    assert tables.any_unreachable(build_study(collect([tmp_path / "a"])))
+    fake_run(tmp_path / "b", "plain", 0, examples_of(MIXED), [0] * 120, references_over_limit=40)
+    unknown = build_study(collect([tmp_path / "b"]))
+    assert "plain: 40 references are longer than decoding.limit lets an output be." in unknown.notes
+    assert "out of reach" not in tables.by_length(unknown, ERROR_RATE).columns
 
 
 def test_older_runs_are_judged_by_their_sources_and_say_so(tmp_path: Path) -> None:
