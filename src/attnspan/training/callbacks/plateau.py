@@ -17,7 +17,7 @@ class Plateau(L.Callback):
     A validation gains if it lowers the best value so far of the loss, or of the checkpoint selection metric, by
     ``minimum_gain`` of that value and by ``minimum_difference``. After ``patience`` validations in a row without a gain
     the learning rate decays, and training ends with the decay. The decay begins before a plateau where otherwise
-    ``trainer.max_steps`` would cut it off.
+    ``trainer.max_steps`` would cut it off; then it takes all updates that are left.
 
     All decisions fall at validations, from values that every process knows, and are part of a checkpoint.
 
@@ -90,8 +90,9 @@ class Plateau(L.Callback):
             plateau = self._without_gain == self._patience
             if plateau:
                 self.plateau_update = self._last_gain or update
-            if plateau or self._is_last_chance(trainer, update):
-                self._start_decay(trainer, update)
+                self._start_decay(trainer, update, steps=_decay_steps(trainer, update))
+            elif self._is_last_chance(trainer, update):
+                self._start_decay(trainer, update, steps=trainer.max_steps - update)
         trainer.should_stop |= self.ends_at is not None and update >= self.ends_at
 
     def _look_for_gain(self, trainer: L.Trainer, update: int) -> None:
@@ -112,10 +113,9 @@ class Plateau(L.Callback):
         after = update + validation_interval(trainer)
         return after + _decay_steps(trainer, after) > trainer.max_steps
 
-    def _start_decay(self, trainer: L.Trainer, update: int) -> None:
-        steps = min(_decay_steps(trainer, update), trainer.max_steps - update)
+    def _start_decay(self, trainer: L.Trainer, update: int, *, steps: int) -> None:
         self.ends_at = update + steps
-        if steps:
+        if steps and _decays(trainer):
             self.decay_update = update
             _schedule(trainer).start_decay(steps)
 
@@ -123,6 +123,12 @@ class Plateau(L.Callback):
 def validation_interval(trainer: L.Trainer) -> int:
     """Updates between two validations."""
     return max(1, int(trainer.val_check_batch or 1) // trainer.accumulate_grad_batches)
+
+
+def _decays(trainer: L.Trainer) -> bool:
+    """Whether the schedule has a decay that can be started."""
+    schedule = trainer.lr_scheduler_configs[0].scheduler
+    return isinstance(schedule, WarmupConstantDecay) and schedule.decay_share > 0
 
 
 def _decay_steps(trainer: L.Trainer, update: int) -> int:
