@@ -53,3 +53,14 @@ def test_the_last_runs_bound_the_estimate() -> None:
 
 def test_durations() -> None:
     assert [duration(seconds) for seconds in (0.4, 61, 3599.7, 3725)] == ["00:00", "01:01", "1:00:00", "1:02:05"]
+
+
+def test_the_last_line_of_a_sweep_counts_every_run() -> None:
+    """In a terminal the line of the sweep stays when the bars are gone."""
+    screen = Console(file=io.StringIO(), force_terminal=True, width=100)
+    with ProgressDisplay(console=screen, jobs=2, n_jobs=2) as display:
+        display.update("a", Status(phase=TRAINING, done=1, total=2))
+        display.finish("a", "finished", seconds=1.0)
+        display.finish("b", "finished before, skipped")
+        assert display._total is not None
+        assert display._bars.tasks[0].fields["what"] == "2 of 2 runs"

@@ -9,11 +9,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console
 
 from attnspan.errors import InputError
+from attnspan.runs.run_lists import read_list
 
 _WIDTH_WITHOUT_TERMINAL = 100
 _WIDE = 10_000
@@ -95,17 +97,19 @@ def add_trusted(parser: argparse.ArgumentParser) -> None:
 
 
 class ListParser(argparse.ArgumentParser):
-    """Reads ``@file`` as one argument per line; empty lines and lines that start with # are skipped."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(fromfile_prefix_chars="@", **settings)
+    """Reads ``@FILE`` as the runs that the file lists (:mod:`attnspan.runs.run_lists`)."""
 
     def add_runs(self) -> None:
         """Add the argument ``runs``."""
         words = "a run directory, a directory above some, or @FILE that lists them"
         self.add_argument("runs", nargs="+", metavar="RUN", help=words)
 
-    def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
-        """Read one line of such a file."""
-        line = arg_line.strip()
-        return [line] if line and not line.startswith("#") else []
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's, which all other ways to parse call."""
+        words: list[str] = []
+        for word in sys.argv[1:] if args is None else args:
+            try:
+                words += read_list(Path(word[1:])) if word.startswith("@") else [word]
+            except InputError as error:
+                self.error(str(error))
+        return super().parse_known_args(words, namespace)

@@ -23,7 +23,7 @@ from attnspan.analysis.study import Study, build_study, with_one_legend
 from attnspan.cli.console import ListParser, command, open_console
 from attnspan.reporting import ranking_page, tables
 from attnspan.reporting.findings import findings
-from attnspan.reporting.report_files import INDEX, refuse_foreign, write_ranking, write_report, write_study
+from attnspan.reporting.report_files import INDEX, count_runs, refuse_foreign, write_ranking, write_report, write_study
 from attnspan.tracking import study as wandb_study
 
 
@@ -42,6 +42,9 @@ def main(arguments: list[str]) -> None:
     for one in excluded:
         print(f"excluded: {one.directory}: {one.reason}", file=sys.stderr)
     this = shlex.join(["attnspan-report", *arguments])
+    before, now = count_runs(out), sum(len(arm.runs) for study in studies for arm in study.arms)
+    if before > now:
+        print(f"{out}: had a report on {before} runs, which one on {now} replaces", file=sys.stderr)
     if len(studies) == 1:
         write_report(out, lambda directory: write_study(studies[0], directory, out, this))
         show(studies[0], out)

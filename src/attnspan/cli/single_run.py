@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from attnspan.cli.console import unbreakable
 from attnspan.config.hydra_errors import COMPOSITION_ERRORS, explain, is_hydras
 from attnspan.config.threads import thread_environment
 from attnspan.errors import AlreadyRunningError, InputError, NotFiniteError, is_out_of_memory, reason_of
-from attnspan.training.distributed import rank
+from attnspan.training.distributed import forget_launchers, rank
 
 
 def run_command(body: Callable[[], None], *, name: str = "attnspan-train") -> None:
@@ -31,11 +32,17 @@ def run_command(body: Callable[[], None], *, name: str = "attnspan-train") -> No
         redirect_stderr(err),
     ):
         try:
+            forget_launchers()
             body()
         except (InputError, *COMPOSITION_ERRORS, OSError) as error:
             if os.environ.get("ATTNSPAN_TRACEBACK"):  # for developers
                 raise
             sys.exit(print_error(error, name=name))
+        except ImportError as error:
+            if os.environ.get("ATTNSPAN_TRACEBACK") or not (hidden := hidden_package(error)):
+                raise
+            print(f"{name}: {hidden}", file=sys.stderr)
+            sys.exit(2)
         except (ValueError, TypeError) as error:
             if os.environ.get("ATTNSPAN_TRACEBACK") or not is_hydras(error):
                 raise
@@ -43,6 +50,18 @@ def run_command(body: Callable[[], None], *, name: str = "attnspan-train") -> No
         except KeyboardInterrupt:
             print(f"{name}: interrupted; the same command resumes what is not finished", file=sys.stderr)
             sys.exit(130)
+
+
+def hidden_package(error: ImportError) -> str | None:
+    """One line if a file of the user's own was imported in place of an installed package or a module of Python's."""
+    top = (error.name or "").partition(".")[0]
+    path = getattr(sys.modules.get(top), "__file__", None) or error.path
+    known = top in sys.stdlib_module_names or top in packages_distributions()
+    if not known or path is None or {"site-packages", "dist-packages"} & set(Path(path).parts):
+        return None
+    if Path(path).is_relative_to(sys.base_prefix):
+        return None
+    return f"{path}: is imported in place of the package {top}; rename it, or take its directory out of PYTHONPATH"
 
 
 def print_error(error: Exception, *, name: str = "attnspan-train") -> int:

@@ -14,7 +14,7 @@ def numba_is_available() -> bool:
     """Whether the compiled kernels can be loaded. The first call loads them, which takes a quarter of a second."""
     try:
         import attnspan.kernels.compiled  # noqa: F401
-    except ImportError as error:
+    except (ImportError, ValueError, RuntimeError) as error:  # the last two: a variable of numba's has a wrong value
         logging.getLogger(__name__).warning(
             "kernels: torch's operations, because numba cannot be imported (%s); training on a CPU is faster after "
             "pip install 'attnspan[fast]'",

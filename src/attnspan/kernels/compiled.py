@@ -39,6 +39,8 @@ import numba  # noqa: E402
 from llvmlite import binding as llvm  # noqa: E402
 from numba.extending import overload  # noqa: E402
 
+if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+    raise ImportError("NUMBA_DISABLE_JIT is set")
 if _THREADS > 1:
     numba.set_num_threads(min(_THREADS, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
     torch.set_num_threads(_THREADS)

@@ -12,7 +12,7 @@ from attnspan.analysis.lengths.regions import Region
 from attnspan.analysis.statistics import Estimate
 from attnspan.analysis.study import Point, Study
 
-CURVE = "curve.csv"
+CURVE, TRAINING = "curve.csv", "training.csv"
 
 
 def csv_files(study: Study) -> dict[str, pd.DataFrame]:
@@ -23,7 +23,7 @@ def csv_files(study: Study) -> dict[str, pd.DataFrame]:
         "differences.csv": _differences_frame(study),
         "spans.csv": _spans_frame(study),
         "trends.csv": _trends_frame(study),
-        "training.csv": _training_frame(study),
+        TRAINING: _training_frame(study),
     }
     if learned := _learning_frame(study):
         files |= {"learning.csv": pd.DataFrame(learned)}

@@ -15,7 +15,7 @@ from attnspan.analysis.ranking import Ranking
 from attnspan.analysis.study import Study
 from attnspan.errors import InputError
 from attnspan.reporting import page, ranking_page, tables
-from attnspan.reporting.csv_files import CURVE, csv_files
+from attnspan.reporting.csv_files import CURVE, TRAINING, csv_files
 from attnspan.reporting.page import INDEX
 from attnspan.reporting.plots import Plot
 
@@ -36,6 +36,11 @@ def refuse_foreign(out: Path) -> None:
         names = {path.name for path in out.iterdir()}
         if names and not any(names >= files for files in _MARKS):
             raise InputError(f"--out {out}: has other files ({min(names)}) and is not a report; it was not changed")
+
+
+def count_runs(out: Path) -> int:
+    """How many runs the report in ``out`` is about; 0 if there is none, or it does not say."""
+    return sum(max(0, len(path.read_text(encoding="utf-8").splitlines()) - 1) for path in out.rglob(TRAINING))
 
 
 def write_report(out: Path, write: Callable[[Path], None]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import time
@@ -14,6 +13,7 @@ from typing import IO
 from attnspan.config.threads import thread_environment
 from attnspan.errors import AlreadyRunningError, InputError
 from attnspan.files import cannot_write, free_bytes, size
+from attnspan.runs.child_process import child_environment
 from attnspan.runs.completeness import is_finished
 from attnspan.runs.layout import LOG
 from attnspan.runs.status import (
@@ -46,7 +46,7 @@ def start(job: Job, threads: int) -> bool:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=os.environ | thread_environment(threads),
+                env=child_environment(**thread_environment(threads)),
                 start_new_session=True,
             )
         # Not if the run's lock is held: it may be by another sweep's process, which writes its own status.

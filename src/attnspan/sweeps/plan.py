@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
 import shutil
@@ -17,6 +18,7 @@ from attnspan.config.threads import cores_of
 from attnspan.errors import InputError
 from attnspan.runs.completeness import is_finished
 from attnspan.runs.provenance import code_state
+from attnspan.runs.run_lists import read_list
 from attnspan.runs.status import FINISHED, current_status
 from attnspan.sweeps.job import SUCCESSFUL, Job, SweepOptions
 from attnspan.sweeps.outcomes import make_table
@@ -34,6 +36,7 @@ class Plan:
     jobs: list[Job]  # each run once, in the order in which to start them
     settings: dict[str, Any]  # config of the first
     n_jobs: int  # jobs at once
+    name: str = "sweep"  # of a sweep that has none
 
     @property
     def options(self) -> SweepOptions:
@@ -45,7 +48,18 @@ class Plan:
     @property
     def study(self) -> str:
         """The name of the sweep."""
-        return self.settings["study"] or "sweep"
+        return self.settings["study"] or self.name
+
+    def name_the_unnamed(self) -> None:
+        """Give a sweep without a name one whose list has no other runs: unnamed sweeps have nothing in common."""
+        own = {job.directory.absolute() for job in self.jobs}
+        numbers = itertools.count(2)
+        while (
+            not self.settings["study"]
+            and self.listed.is_file()
+            and not {Path(line).absolute() for line in read_list(self.listed)} <= own
+        ):
+            self.name = f"sweep-{next(numbers)}"
 
     @property
     def listed(self) -> Path:

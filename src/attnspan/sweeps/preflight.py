@@ -8,7 +8,6 @@ object with complaints and remarks.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from typing import Any
 from attnspan.config.identity import CHANGES_NOTHING
 from attnspan.errors import InputError
 from attnspan.files import free_bytes, size
+from attnspan.runs.child_process import child_environment
 from attnspan.runs.layout import OWN_CODE
 
 _BYTES_KEPT = 4 * 4
@@ -63,7 +63,7 @@ def refuse_unfit(configs: Sequence[dict[str, Any]]) -> list[str]:
         input=json.dumps(requests),
         capture_output=True,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=child_environment(OMP_NUM_THREADS="1"),
         check=False,
     )
     if done.returncode:

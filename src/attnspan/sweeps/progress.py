@@ -77,6 +77,7 @@ class ProgressDisplay:
             self._bars.remove_task(self._tasks.pop(name))
         if self._total is not None:
             self._bars.advance(self._total)
+            self._show_sweep()
         took = f" in {duration(seconds)}" if seconds is not None else ""
         self.log(f"{name}: {outcome}{took}{self._sweep_left()}")
 

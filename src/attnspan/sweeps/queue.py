@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from attnspan.errors import InputError
-from attnspan.files import write_text
 from attnspan.runs.completeness import is_finished
 from attnspan.runs.status import (
     FAILED,
@@ -108,8 +107,3 @@ def resolve_outcomes(jobs: Iterable[Job]) -> None:
         elif status.state == QUEUED:
             job.reason = ""
             release([job], NOT_STARTED)
-
-
-def write_list(path: Path, jobs: Sequence[Job]) -> None:
-    """Write the run directories of a sweep, one per line: ``attnspan-report @path`` reads it."""
-    write_text(path, "".join(f"{job.directory}\n" for job in jobs))

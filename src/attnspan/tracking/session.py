@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from typing import Any
 
 from attnspan.config.schema import OFFLINE, ONLINE
 from attnspan.errors import InputError, Interrupted, NotFiniteError, is_out_of_memory, reason_of
+from attnspan.runs.child_process import child_environment
 
 UPDATE = "update"
 """The x axis of all curves: the number of updates."""
@@ -84,7 +86,7 @@ def logged_until(directory: Path, run_id: str) -> dict[str, int]:
     last: dict[str, int] = {}
     for path in directory.glob(f"wandb/*-{run_id}/run-{run_id}.wandb"):
         command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=child_environment())
         for line in done.stdout.splitlines():
             item = json.loads(line).get("history", {}).get("item", {})
             for key in item:
@@ -131,7 +133,8 @@ def _start(directory: Path, *, mode: str, log: Callable[[str], None], **settings
             run = init(ONLINE)
         except Exception as error:  # a missing or invalid key, no network, a refusal: many classes
             reason = reason_of(error).rstrip(".")
-            log(f"W&B: {reason}; the run is logged offline, upload it with wandb sync {directory}/wandb/offline-run-*")
+            place = shlex.quote(str(directory))
+            log(f"W&B: {reason}; the run is logged offline, upload it with wandb sync {place}/wandb/offline-run-*")
             wandb.teardown()
             for empty in set(directory.glob("wandb/run-*")) - before:
                 shutil.rmtree(empty, ignore_errors=True)
@@ -150,4 +153,5 @@ def _finish(run: Any, code: int, log: Callable[[str], None]) -> None:
     started = time.monotonic()
     run.finish(exit_code=code)
     if not run.offline and time.monotonic() - started >= _UPLOAD_TIMEOUT:
-        log(f"W&B: the upload is incomplete; finish it with wandb sync --include-online {Path(run.dir).parent}")
+        place = shlex.quote(str(Path(run.dir).parent))
+        log(f"W&B: the upload is incomplete; finish it with wandb sync --include-online {place}")

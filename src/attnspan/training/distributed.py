@@ -8,10 +8,49 @@ from contextlib import contextmanager
 from signal import SIGKILL
 from typing import Any
 
+from attnspan.errors import InputError
+
+_FIRST = "ATTNSPAN_FIRST_PROCESS"
+"""The environment variable with the process id of rank 0, which starts the others."""
+
+_LAUNCHERS = (
+    *("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
+    *("SLURM_PROCID", "JSM_NAMESPACE_RANK"),
+)
+"""Variables from which Lightning and torch would take the rank of a process."""
+
+_TASKS = {"SLURM_STEP_NUM_TASKS": "srun", "OMPI_COMM_WORLD_SIZE": "mpirun", "PMI_SIZE": "mpirun"}
+"""Variables with the number of processes that a launcher has started, and its name."""
+
+
+def forget_launchers() -> None:
+    """Make this process rank 0, whatever the environment says, unless a run on several devices has started it.
+
+    A shell may keep variables of another program, and ``torchrun`` sets some. A run starts its processes itself.
+
+    Raises:
+        InputError: a launcher has started this command several times, and each would compute the same run.
+    """
+    if _is_started_by_rank_0():
+        return
+    for name, launcher in _TASKS.items():
+        if (count := os.environ.get(name, "")).isdecimal() and int(count) > 1:
+            raise InputError(
+                f"{launcher} has started {count} processes of this command ({name}={count}), and one computes a run: "
+                f"use {launcher} -n1; trainer.devices={count} trainer.strategy=ddp starts the others"
+            )
+    for name in _LAUNCHERS:
+        os.environ.pop(name, None)
+    os.environ[_FIRST] = str(os.getpid())
+
 
 def rank() -> int:
     """The rank of this process; 0 if it is the only one. Lightning sets it for the processes that it starts."""
-    return int(os.environ.get("LOCAL_RANK", 0))
+    return int(os.environ["LOCAL_RANK"]) if _is_started_by_rank_0() else 0
+
+
+def _is_started_by_rank_0() -> bool:
+    return os.environ.get(_FIRST) == str(os.getppid()) and os.environ.get("LOCAL_RANK", "").isdecimal()
 
 
 def gather(value: Any) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
@@ -70,10 +71,17 @@ class SweepLauncher(Launcher):
         Raises:
             SystemExit: a job did not finish.
         """
+        from attnspan.runs.run_lists import add_to_list
         from attnspan.sweeps.outcomes import print_outcomes
-        from attnspan.sweeps.queue import enqueue, queue_heartbeats, resolve_outcomes, write_list
+        from attnspan.sweeps.queue import enqueue, queue_heartbeats, resolve_outcomes
 
-        write_list(plan.listed, plan.jobs)
+        plan.name_the_unnamed()
+        if others := add_to_list(plan.listed, [job.directory for job in plan.jobs]):
+            console.print(
+                f"{plan.listed}: lists {others} runs of earlier launches too; delete it to begin a new list",
+                highlight=False,
+                soft_wrap=True,
+            )
         enqueue(plan.jobs, rerun=plan.settings["rerun"])
         try:
             with queue_heartbeats(plan.jobs):
@@ -82,7 +90,8 @@ class SweepLauncher(Launcher):
             resolve_outcomes(plan.jobs)
             print_outcomes(console, plan.jobs)
         for runs, name in plan.reports:
-            console.print(f"report: attnspan-report {runs} --out reports/{name}", highlight=False, soft_wrap=True)
+            command = shlex.join(["attnspan-report", runs, "--out", f"reports/{name}"])
+            console.print(f"report: {command}", highlight=False, markup=False, soft_wrap=True)
         if not plan.is_done:
             raise SystemExit(1)
 

@@ -25,6 +25,7 @@ from attnspan.data.background import in_thread
 from attnspan.data.corpora.base import SIDES
 from attnspan.data.tokenizer import Tokenizer
 from attnspan.errors import InputError
+from attnspan.runs.child_process import child_environment
 
 ROWS_PER_PROCESS = 50_000
 """Rows for which another process pays off."""
@@ -146,7 +147,7 @@ def _start(task: TokenizeTask, number: int, processes: int, out: Path) -> subpro
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"RAYON_NUM_THREADS": "1"},  # one process per core
+        env=child_environment(RAYON_NUM_THREADS="1"),  # one process per core
         start_new_session=True,  # Ctrl-C goes to the main program only, which terminates this process
     )
 

@@ -13,10 +13,11 @@ from rich.console import Console
 from attnspan.errors import InputError
 from attnspan.files import read_json
 from attnspan.runs.layout import SUMMARY
+from attnspan.runs.run_lists import add_to_list
 from attnspan.runs.status import FAILED
 from attnspan.sweeps.job import SKIPPED, SUCCESSFUL, Job, SweepOptions
 from attnspan.sweeps.processes import run_jobs
-from attnspan.sweeps.queue import enqueue, write_list
+from attnspan.sweeps.queue import enqueue
 
 if TYPE_CHECKING:  # optuna is an extra
     from attnspan.sweeps.hyperparameters.journal import Journal, Trial
@@ -110,7 +111,7 @@ class Search:
             self.add([trial])
             run = self.runs[trial.number]
             if run.job is not None:
-                write_list(self.listed, self.jobs)
+                add_to_list(self.listed, [job.directory for job in self.jobs])
                 enqueue([run.job], rerun=rerun)
                 return run.job
             journal.failed(trial, run.trial.reason or "")
