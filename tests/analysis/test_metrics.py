@@ -32,7 +32,8 @@ def test_every_metric_is_a_sum_over_a_sum(tmp_path):
     assert [part.tolist() for part in sums(table, "error_rate")] == [[2, 0], [3, 5]]
     assert [part.tolist() for part in sums(table, "exact_match")] == [[0, 1], [1, 1]]
     assert [part.tolist() for part in sums(table, "token_accuracy")] == [[2, 6], [4, 6]]
-    assert all(metric.is_known(table) for metric in metrics_in(QUALITY, DEGENERATE))
+    unknown = {metric.name for metric in metrics_in(QUALITY, DEGENERATE) if not metric.is_known(table)}
+    assert unknown == {"oracle_error_rate", "oracle_exact_match"}
     assert not any(metric.is_known(table) for metric in metrics_in(ATTENTION))
     assert [metric.is_known(table) for metric in metrics_in(STOPPING)] == [True, True, False]
 
@@ -121,6 +122,26 @@ def test_a_bin_without_a_gold_link_has_no_number_and_spoils_no_other(tmp_path):
     assert math.isnan(shorter.value)
     assert longer.value == both.value == 0.5
     assert (longer.low, longer.high) == (0, 1)  # two seeds that far apart say nothing
+
+
+def test_a_decoding_with_the_length_given_is_shown_beside_the_arms_that_have_none(tmp_path):
+    """30 sources of 4 tokens with one edit each, and 30 of 8 without any."""
+    examples = [example(n, 4 if n < 30 else 8) for n in range(60)]
+    oracle = [{"oracle_hypothesis": "a", "oracle_edits": int(n < 30), "oracle_exact_match": n >= 30} for n in range(60)]
+    fake_run(tmp_path / "runs", "plain", 0, examples, [2] * 60, training_lengths=(1, 8), attention=oracle)
+    fake_run(tmp_path / "runs", "bahdanau", 0, examples, [2] * 60, training_lengths=(1, 8))
+    out = tmp_path / "out"
+    assert report.main([str(tmp_path / "runs"), "--bins", "0,4,8", "--out", str(out)]) == 0
+    curve = pd.read_csv(out / "curve.csv").set_index(["arm", "lengths"])
+    assert curve.loc["plain", "oracle_error_rate"].tolist() == pytest.approx([0.25, 0, 30 / 360])
+    assert curve.loc["plain", "oracle_exact_match"].tolist() == [0, 1, 0.5]
+    assert curve.loc["bahdanau", "oracle_error_rate"].isna().all()
+    page = (out / "index.html").read_text()
+    title = "Error rate with the length of the reference given by source length, with 95% intervals"
+    assert title in page
+    fake_run(tmp_path / "without", "bahdanau", 0, examples, [2] * 60, training_lengths=(1, 8))
+    assert report.main([str(tmp_path / "without"), "--out", str(tmp_path / "other")]) == 0
+    assert "length of the reference given" not in (tmp_path / "other" / "index.html").read_text()
 
 
 class TestANewMetric:

@@ -52,6 +52,20 @@ def test_one_line_names_the_key(composed: Compose, key: str, value: Any, line: s
     assert "\n" not in str(refused.value)
 
 
+def test_training_without_eos_needs_the_length_given(composed: Compose) -> None:
+    """All that does not go together is in one line, as it must be set."""
+    config = composed() | {"eos_in_training": False, "selection_metric": "sequence_error_rate"}
+    with pytest.raises(InputError) as refused:
+        check_settings(config)
+    assert str(refused.value) == (
+        "eos_in_training=false: such a model cannot end a hypothesis, so free-running ones say nothing; set "
+        "oracle_length=true validation_hypotheses=0 selection_metric=loss"
+    )
+    with pytest.raises(InputError, match=r"; set validation_hypotheses=0$"):
+        check_settings(config | {"oracle_length": True, "selection_metric": "loss"})
+    check_settings(config | {"oracle_length": True, "selection_metric": "loss", "validation_hypotheses": 0})
+
+
 def test_a_missing_key_is_named(composed: Compose) -> None:
     config = composed()
     del config["loader"]["workers"]

@@ -205,6 +205,7 @@ def test_the_id_is_of_what_is_asked_and_of_the_weights(run: Path) -> None:
     assert len({*same}) == 1
     others = [
         name("decoding=beam"),
+        name("oracle_length=true"),
         name("decoding=beam", "decoding.beam_size=2"),
         name("decoding/length_penalty=gnmt", "decoding=beam"),
         name("decoding=beam", "decoding/length_penalty=gnmt", "decoding.length_penalty.alpha=0.5"),
@@ -212,7 +213,7 @@ def test_the_id_is_of_what_is_asked_and_of_the_weights(run: Path) -> None:
         name(weights="0"),
         name(fingerprint="g"),
     ]
-    assert len({same[0], *others}) == 8
+    assert len({same[0], *others}) == 9
 
 
 def test_a_run_that_was_computed_again_has_no_evaluations_of_its_old_weights(run: Path, tmp_path: Path) -> None:
@@ -239,6 +240,7 @@ def test_a_run_that_was_computed_again_has_no_evaluations_of_its_old_weights(run
         ([], "test"),
         (["decoding=beam", "decoding.beam_size=5"], "beam-beam_size-5"),
         (["decoding=beam", "decoding/length_penalty=gnmt"], "beam-gnmt"),
+        (["oracle_length=true"], "oracle_length-true"),
         (["split=validation", "length=61-120"], "validation-61-120"),
         (["data=files", "data.test=some/where/news.tsv", "threads=2"], "files-news"),
         (["data.test_lengths=[61,120]"], "test_lengths-61-120"),

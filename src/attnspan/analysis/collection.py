@@ -24,7 +24,7 @@ from attnspan.runs.layout import find_runs
 _NO_VARIANT = (*CHANGES_NOTHING, "arm", "seed", "hydra")
 """Config keys that cannot change a run's numbers, or that a study compares anyway: they do not make a variant."""
 
-_TEST_SET = ["example_id", "source_length", "target_length", "target_tokens", "source", "reference"]
+_TEST_SET = ["example_id", "source_length", "target_length", "source", "reference"]
 
 
 @dataclass(frozen=True)

@@ -126,6 +126,11 @@ ATTENTION_ENTROPY = RecordMetric(
 METRICS: tuple[RecordMetric, ...] = (
     ERROR_RATE,
     RecordMetric("exact_match", "Exact match", ("exact_match",)),
+    RecordMetric(
+        "oracle_error_rate", "Error rate with the length of the reference given", ("oracle_edits", "target_length"),
+        label="error rate, length given", highest=np.inf,
+    ),
+    RecordMetric("oracle_exact_match", "Exact match with the length of the reference given", ("oracle_exact_match",)),
     RecordMetric("token_accuracy", "Token accuracy, teacher-forced", ("tokens_correct", "target_tokens")),
     RecordMetric(
         "nll", "Negative log-likelihood per token (nats), teacher-forced", ("nll", "target_tokens"),

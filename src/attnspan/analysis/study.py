@@ -150,6 +150,12 @@ class Study:
         return [metric for metric in metrics_in(STOPPING) if metric.name in known]
 
     @property
+    def quality_metrics(self) -> list[RecordMetric]:
+        """The metrics of quality that are known of any arm."""
+        known = {name for point in self.curve for name in point.metrics}
+        return [metric for metric in metrics_in(QUALITY) if metric.name in known]
+
+    @property
     def attention_metrics(self) -> list[RecordMetric]:
         """The metrics of attention that are known of any arm."""
         known = {name for point in self.attention for name in point.metrics}

@@ -12,10 +12,11 @@ from rich.console import Console
 
 from attnspan.cli.single_run import run_command
 from attnspan.config.threads import thread_environment
-from attnspan.errors import InputError, is_out_of_memory, reason_of
+from attnspan.errors import InputError, NotFiniteError, is_out_of_memory, reason_of
 from attnspan.runs.completeness import is_finished
 from attnspan.runs.layout import JOB, OWN_CODE, run_of
 from attnspan.runs.own_code import use_kept_code
+from attnspan.runs.summary import describe_scores
 from attnspan.sweeps.job import Job, remove_job
 
 
@@ -39,8 +40,7 @@ def _run(directory: Path, trusted: Sequence[str]) -> None:
         summary = _evaluate(job, trusted)
         if summary is None:
             return
-        test = summary["test"]
-        print(f"{job.label}: error rate {test['error_rate']:.4f}, exact match {test['exact_match']:.4f} (free-running)")
+        print(f"{job.label}: {describe_scores(summary['test'])}")
     else:  # another process has finished the evaluation
         print(f"{directory}: finished before, skipped")
     if is_finished(directory):
@@ -65,6 +65,8 @@ def _evaluate(job: Job, trusted: Sequence[str]) -> dict[str, Any] | None:
                 log=lambda line: display.log(f"{job.label}: {line}"),
                 trusted=trusted,
             )
+        except NotFiniteError as error:
+            raise InputError(f"{job.label}: {error}") from error
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise

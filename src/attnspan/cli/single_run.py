@@ -88,6 +88,7 @@ def run(config: dict[str, Any], command: str) -> None:
     from attnspan.files import read_json
     from attnspan.runs.completeness import is_finished
     from attnspan.runs.layout import SUMMARY
+    from attnspan.runs.summary import describe_scores
 
     prepared = prepare(build_corpus(config), cache_dir=Path(config["cache_dir"]))
     directory = run_directory(config, data_fingerprint=prepared.fingerprint)
@@ -103,8 +104,7 @@ def run(config: dict[str, Any], command: str) -> None:
         summary = _train(config, prepared, directory, command, label)
         if summary is None:
             return
-    test = summary["test"]
-    print(f"{label}: error rate {test['error_rate']:.4f}, exact match {test['exact_match']:.4f} on test (free-running)")
+    print(f"{label}: {describe_scores(summary['test'])} on test")
     print(f"results: {directory}")
 
 

@@ -47,6 +47,7 @@ GROUPS = ("data", "decoding", LENGTH_PENALTY, "logger")
 
 MAY_CHANGE = (
     *GROUPS,
+    "oracle_length",
     "data_name",
     "loader.evaluation_batch_tokens",
     "cache_dir",
@@ -59,7 +60,7 @@ MAY_CHANGE = (
 )
 """The keys of a run that an evaluation may change: what is decoded, how, and on which machine."""
 
-_ASKED = ("decoding", "loader.evaluation_batch_tokens")
+_ASKED = ("decoding", "oracle_length", "loader.evaluation_batch_tokens")
 """Those that can change a number, besides the data."""
 
 _OF_THE_TOKENIZERS = ("source_tokens", "target_tokens", "vocabulary_size", "minimum_count", "joint_vocabulary")
@@ -150,7 +151,7 @@ def default_name(overrides: Sequence[str]) -> str:
 
 
 _LONGEST_NAME = 48
-_NOT_IN_NAMES = ("rerun", "fail_fast", "dry_run", *MAY_CHANGE[len(GROUPS) + 1 :])
+_NOT_IN_NAMES = ("rerun", "fail_fast", "dry_run", *MAY_CHANGE[len(GROUPS) + 2 :])
 """Keys that do not say what is decoded."""
 
 
@@ -167,8 +168,8 @@ def _refuse_trained(overrides: Sequence[Override], frozen: dict[str, Any]) -> No
             keys = [*MAY_CHANGE, "split", "length", "name"]
             raise InputError(f"{key}: there is no such key; {nearest(key, keys)}")
         raise InputError(
-            f"{key}: the run is trained, and an evaluation cannot change that; it may change data, decoding, split, "
-            "length, loader.evaluation_batch_tokens, logger and the keys about the machine"
+            f"{key}: the run is trained, and an evaluation cannot change that; it may change data, decoding, "
+            "oracle_length, split, length, loader.evaluation_batch_tokens, logger and the keys about the machine"
         )
 
 

@@ -161,6 +161,8 @@ class Settings(Section):
     trainer: Trainer
     logger: Logger
     label_smoothing: Share
+    eos_in_training: bool
+    oracle_length: bool
     selection_metric: Literal["loss", "sequence_error_rate"]
 
 
@@ -183,12 +185,25 @@ def check_settings(config: dict[str, Any]) -> None:
             raise InputError(
                 f"trainer.{key}: a run is trainer.max_steps updates long and sees whole splits; leave it out"
             )
+    if not config["eos_in_training"]:
+        _check_decoding_without_eos(config)
     if (nodes := trainer.get("num_nodes", 1)) != 1:
         raise InputError(f"trainer.num_nodes={nodes}: a run stays on one machine; leave it out")
     threads, devices, cores = config["threads"], trainer["devices"], os.cpu_count() or 1
     if threads * devices > cores:
         each = f" in each of trainer.devices={devices} processes" if devices > 1 else ""
         raise InputError(f"threads={threads}{each} is more than this machine's {cores} cores")
+
+
+def _check_decoding_without_eos(config: dict[str, Any]) -> None:
+    """A model that never saw <eos> cannot end a hypothesis: it is judged with the reference's length given."""
+    needed = {"oracle_length": True, "validation_hypotheses": 0, "selection_metric": LOSS}
+    missing = [f"{key}={str(value).lower()}" for key, value in needed.items() if config[key] != value]
+    if missing:
+        raise InputError(
+            "eos_in_training=false: such a model cannot end a hypothesis, so free-running ones say nothing; set "
+            f"{' '.join(missing)}"
+        )
 
 
 def check_sections(config: dict[str, Any]) -> None:

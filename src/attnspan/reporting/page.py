@@ -16,7 +16,7 @@ from attnspan.analysis.collection import Excluded
 from attnspan.analysis.examples import ArmMap, degenerate_outputs, mapped_examples
 from attnspan.analysis.learning import learning_points, validations
 from attnspan.analysis.lengths.bins import joined
-from attnspan.analysis.metrics import DEGENERATE, ERROR_RATE, GOLD_ATTENTION, QUALITY, Metric, metrics_in
+from attnspan.analysis.metrics import DEGENERATE, ERROR_RATE, GOLD_ATTENTION, Metric, metrics_in
 from attnspan.analysis.study import Study
 from attnspan.analysis.text_metrics import PERPLEXITIES
 from attnspan.data.corpora.base import SIDES
@@ -126,7 +126,7 @@ def _content(study: Study, plots: Collection[str], out: Path, command: str) -> d
         "study": study,
         "findings": findings(study),
         "notes": study.notes,
-        "others": by_length(metric for metric in metrics_in(QUALITY) if metric != ERROR_RATE),
+        "others": by_length(metric for metric in study.quality_metrics if metric != ERROR_RATE),
         "text_tables": by_length(study.corpus_scores),
         "texts_named": joined(score.label for score in study.corpus_scores) if study.text else "",
         "signatures": [score.signature() for score in study.corpus_scores],

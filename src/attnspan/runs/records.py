@@ -82,7 +82,7 @@ class Record:
     nll: float
     """Teacher-forced negative log-likelihood of the reference in nats, summed over ``target_tokens`` tokens."""
     target_tokens: int
-    """The tokens that ``nll`` and ``tokens_correct`` count: the reference and its ``<eos>``."""
+    """The tokens that ``nll`` and ``tokens_correct`` count: the reference and its ``<eos>``, if training has it."""
     tokens_correct: int
     """Teacher-forced: how many of ``target_tokens`` the model ranks first."""
     exact_match: bool
@@ -100,6 +100,15 @@ class Record:
     reference: str
     hypothesis_length: int | None = field(default=None, metadata={"score": hypothesis_length})
     """Tokens of the free-running hypothesis. Null in the records of older runs."""
+    oracle_hypothesis: str | None = None
+    """Decoded with the length of the reference given: ``<eos>`` forbidden before it and forced at it.
+
+    Null, like the two columns below, where ``oracle_length`` did not ask for it.
+    """
+    oracle_edits: int | None = None
+    """Levenshtein distance of ``oracle_hypothesis`` to the reference, in tokens."""
+    oracle_exact_match: bool | None = None
+    """``oracle_hypothesis`` equals the reference, token by token."""
     attention_entropy: list[float | None] | None = None
     """Teacher-forced: entropy in nats of the attention for each reference token, without ``<eos>``.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 from attnspan.runs.records import Record
@@ -67,9 +67,22 @@ def total_scores(records: Sequence[Record]) -> dict[str, float]:
     """Scores over the whole test split, for a first look; a study computes its own from the records."""
     references = sum(record.target_length for record in records)
     tokens = sum(record.target_tokens for record in records)
-    return {
+    scores = {
         "error_rate": sum(record.edits for record in records) / references,
         "exact_match": sum(record.exact_match for record in records) / len(records),
         "teacher_forced_nll": sum(record.nll for record in records) / tokens,
         "teacher_forced_accuracy": sum(record.tokens_correct for record in records) / tokens,
     }
+    edits, matches = ([getattr(record, f"oracle_{name}") for record in records] for name in ("edits", "exact_match"))
+    if None not in edits:  # the length of the reference was given in a second decoding
+        scores |= {"oracle_error_rate": sum(edits) / references, "oracle_exact_match": sum(matches) / len(records)}
+    return scores
+
+
+def describe_scores(test: Mapping[str, float]) -> str:
+    """The scores of a test split in a line for people."""
+    words = f"error rate {test['error_rate']:.4f}, exact match {test['exact_match']:.4f} (free-running)"
+    if "oracle_error_rate" not in test:
+        return words
+    oracle = f"{test['oracle_error_rate']:.4f}, {test['oracle_exact_match']:.4f}"
+    return f"{words}; {oracle} with the reference's length given"

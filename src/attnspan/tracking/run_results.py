@@ -11,7 +11,6 @@ import wandb
 from PIL import Image
 
 from attnspan.analysis.collection import collect
-from attnspan.analysis.metrics import QUALITY, metrics_in
 from attnspan.analysis.study import build_study
 from attnspan.reporting.heatmap_figure import draw, small_png
 from attnspan.runs.attention_maps import read_attention_maps
@@ -48,7 +47,7 @@ def results_of(directory: Path, *, examples: int) -> tuple[list[dict[str, float]
         columns=[study.axis.unit, "side", "examples", *measured[0]],
         data=[[*region, *values.values()] for region, values in zip(regions, measured, strict=True)],
     )
-    rates = [metric.name for metric in metrics_in(QUALITY) if not metric.unit]
+    rates = [metric.name for metric in study.quality_metrics if not metric.unit]
     plot = wandb.plot.line_series(
         xs=[values["length"] for values in measured],
         ys=[[values[name] for values in measured] for name in rates],

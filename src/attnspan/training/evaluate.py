@@ -127,7 +127,7 @@ def _prepare(
         command=command,
         run=replace(loaded, decoding=decoding),
         module=module,
-        loader=DecodedSplit(split.examples, **budget, rank=rank, ranks=ranks),
+        loader=DecodedSplit(split.examples, **budget, rank=rank, ranks=ranks, with_eos=config["eos_in_training"]),
         rank=rank,
         ranks=ranks,
         stop=Stop(follows=rank > 0),

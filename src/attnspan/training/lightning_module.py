@@ -30,8 +30,8 @@ class ValidationOutput:
     """What a validation batch came to, teacher-forced.
 
     Attributes:
-        nll: [B] negative log-likelihood in nats, <eos> counted.
-        correct: [B] reference tokens, <eos> counted, that the model ranks first.
+        nll: [B] negative log-likelihood in nats, of the reference and <eos>, if training has it.
+        correct: [B] tokens of these that the model ranks first.
     """
 
     nll: Tensor
@@ -46,11 +46,13 @@ class TestOutput(ValidationOutput):
         weights: [B, T+1, S] teacher-forced attention, the last step for <eos>; None where the arm has none.
         exact: [B] bool, the hypothesis is the reference, token by token.
         hypotheses: of free-running decoding.
+        oracle_length: of a second decoding in which the lengths of the references are given; None if nobody asks.
     """
 
     weights: Tensor | None
     exact: Tensor
     hypotheses: Hypotheses
+    oracle_length: Hypotheses | None
 
 
 class Seq2SeqModule(L.LightningModule):
@@ -63,6 +65,7 @@ class Seq2SeqModule(L.LightningModule):
         schedule: builds the learning-rate schedule, which advances after every update.
         label_smoothing: share of the target probability that is spread over the vocabulary, in training only.
         decode_in_validation: also count the hypotheses that are not their reference; costs decoding the split.
+        oracle_length: decode the test a second time, with the lengths of the references given.
     """
 
     def __init__(
@@ -74,12 +77,14 @@ class Seq2SeqModule(L.LightningModule):
         schedule: Callable[[Optimizer], LRScheduler],
         label_smoothing: float,
         decode_in_validation: bool,
+        oracle_length: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
         self.decoding = decoding
         self.label_smoothing = label_smoothing
         self.decode_in_validation = decode_in_validation
+        self.oracle_length = oracle_length
         self._build_optimizer = optimizer
         self._build_schedule = schedule
         self.validation_loss = Mean()
@@ -115,20 +120,29 @@ class Seq2SeqModule(L.LightningModule):
         self.log("validation/loss", self.validation_loss, on_epoch=True, batch_size=size)
         self.log("validation/teacher_forced_accuracy", self.validation_accuracy, on_epoch=True, batch_size=size)
         if self.decode_in_validation:
-            exact = is_exact(self._decode_freely(batch), batch.target_output)[: batch.examples]
+            exact = is_exact(self._decode(batch), batch.target_output)[: batch.examples]
             self.validation_errors.update((~exact).sum(), batch.examples)
             self.log("validation/sequence_error_rate", self.validation_errors, on_epoch=True, batch_size=size)
         return ValidationOutput(nll=nll, correct=correct)
 
     def test_step(self, batch: Batch) -> TestOutput:  # type: ignore[override]
-        """Score the references, and decode without them."""
+        """Score the references, decode without them, and if asked for with their lengths."""
         nll, correct, weights = self._teacher_forced(batch)
-        hypotheses = self._decode_freely(batch)
-        exact = is_exact(hypotheses, batch.target_output)
-        return TestOutput(nll=nll, correct=correct, weights=weights, exact=exact, hypotheses=hypotheses)
+        hypotheses = self._decode(batch)
+        lengths = reference_lengths(batch.target_output).cpu() if self.oracle_length else None
+        return TestOutput(
+            nll=nll,
+            correct=correct,
+            weights=weights,
+            exact=is_exact(hypotheses, batch.target_output),
+            hypotheses=hypotheses,
+            oracle_length=None if lengths is None else self._decode(batch, lengths),
+        )
 
-    def _decode_freely(self, batch: Batch) -> Hypotheses:
-        return self.decoding(self.model, batch.source, batch.source_lengths, specials=SPECIALS)
+    def _decode(self, batch: Batch, given_lengths: Tensor | None = None) -> Hypotheses:
+        return self.decoding(
+            self.model, batch.source, batch.source_lengths, specials=SPECIALS, given_lengths=given_lengths
+        )
 
     def _teacher_forced(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         """Per example [B]: negative log-likelihood in nats, and tokens ranked first; with the attention weights."""
@@ -139,6 +153,11 @@ class Seq2SeqModule(L.LightningModule):
         nll = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=PAD, reduction="none").view_as(real)
         correct = (logits.argmax(dim=-1) == target) & real
         return nll.double().sum(dim=1), correct.sum(dim=1), weights
+
+
+def reference_lengths(target_output: Tensor) -> Tensor:
+    """Tokens of each reference, without <eos>: [B], on the device of ``target_output`` [B, T]."""
+    return ((target_output != PAD) & (target_output != EOS)).sum(dim=1)
 
 
 def is_exact(hypotheses: Hypotheses, target_output: Tensor) -> Tensor:
@@ -179,5 +198,6 @@ def make_module(config: dict[str, Any], model: Seq2Seq, *, decoding: DecodingStr
         decoding=decoding,
         label_smoothing=config["label_smoothing"],
         decode_in_validation=config["selection_metric"] == SEQUENCE_ERROR_RATE,
+        oracle_length=config["oracle_length"],
         **parts,
     )

@@ -50,6 +50,20 @@ def test_a_batch_by_hand() -> None:
     assert all(tensor.dtype == torch.int64 and tensor.is_contiguous() for tensor in tensors)
 
 
+def test_a_batch_without_eos_by_hand() -> None:
+    columns = {"source_ids": [[5, 6, 7], [9], [4, 4]], "target_ids": [[8], [4, 5, 6], [4, 4]]}
+    encoded = EncodedSplit(Dataset.from_dict(columns), with_eos=False)
+    for one in (encoded, pickle.loads(pickle.dumps(encoded))):
+        batch = one[[1, 0]]
+        assert batch.target_input.tolist() == [[BOS, 4, 5], [BOS, 8, PAD]]
+        assert batch.target_output.tolist() == [[4, 5, 6], [8, PAD, PAD]]
+        assert (batch.target_tokens, batch.whole_tokens) == (4, 4)
+        assert batch.target_input.is_contiguous()
+        assert batch.target_output.is_contiguous()
+    shares = [EncodedSplit(Dataset.from_dict(columns), rank=rank, ranks=2, with_eos=False)[[1]] for rank in (0, 1)]
+    assert [(share.target_tokens, share.whole_tokens, share.examples) for share in shares] == [(3, 3, 1), (0, 3, 0)]
+
+
 def test_a_batch_equals_the_rows_of_the_arrow_file(prepared: PreparedData) -> None:
     encoded = EncodedSplit(prepared.train)
     rows = random.Random(0).sample(range(500), 40)

@@ -11,6 +11,7 @@ import torch
 from attnspan.data.pipeline.batches import Batch
 from attnspan.data.pipeline.datamodule import DataModule
 from attnspan.data.pipeline.prepare import PreparedData
+from attnspan.data.tokenizer import EOS
 from attnspan.errors import InputError
 
 torch.set_num_threads(1)
@@ -20,6 +21,15 @@ def module(prepared: PreparedData, **changes: Any) -> DataModule:
     return DataModule(
         **{"prepared": prepared, "seed": 1, "batch_tokens": 512, "evaluation_batch_tokens": 256, "workers": 0} | changes
     )
+
+
+def test_targets_end_with_eos_or_none_does(prepared: PreparedData) -> None:
+    """In training, validation and test."""
+    for with_eos in (True, False):
+        loaders = module(prepared, with_eos=with_eos)
+        for loader in (loaders.train_dataloader(), loaders.val_dataloader(), loaders.test_dataloader()):
+            ends = torch.cat([(batch.target_output == EOS).sum(dim=1) for batch in loader])
+            assert ends.tolist() == [int(with_eos)] * len(ends)
 
 
 class Witness(lightning.LightningModule):

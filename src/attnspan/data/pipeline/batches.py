@@ -26,7 +26,7 @@ from attnspan.errors import InputError
 
 @dataclass(kw_only=True)
 class Batch:
-    """A batch of examples, padded with ``PAD`` to the longest; here T counts ``<eos>``."""
+    """A batch of examples, padded with ``PAD`` to the longest; here T counts ``<eos>`` where there is one."""
 
     source: Int64[Tensor, "B S"]
     """Token ids."""
@@ -35,11 +35,11 @@ class Batch:
     target_input: Int64[Tensor, "B T"]
     """Token ids ``<bos>`` y1 y2 ..."""
     target_output: Int64[Tensor, "B T"]
-    """Token ids y1 y2 ... ``<eos>``."""
+    """Token ids y1 y2 ... ``<eos>``; without ``<eos>`` where the split is read without."""
     index: Int64[Tensor, " B"]
     """Row number of each example in its split; always on the CPU."""
     target_tokens: int
-    """Number of tokens in ``target_output`` except padding, including ``<eos>``."""
+    """Number of tokens in ``target_output`` except padding."""
     whole_tokens: int
     """``target_tokens`` of the whole batch, of which this may be the share of one process."""
     whole_examples: int
@@ -69,11 +69,13 @@ class Batch:
 class EncodedSplit:
     """A prepared split; indexing it with a list of rows makes their batch, or the share of process ``rank`` in it.
 
-    Token ids are read from the memory-mapped Arrow file; only those of the batch are copied.
+    Token ids are read from the memory-mapped Arrow file; only those of the batch are copied. ``with_eos`` says whether
+    targets end with ``<eos>``.
     """
 
-    def __init__(self, dataset: Dataset, *, rank: int = 0, ranks: int = 1) -> None:
+    def __init__(self, dataset: Dataset, *, rank: int = 0, ranks: int = 1, with_eos: bool = True) -> None:
         self._dataset = dataset
+        self._with_eos = with_eos
         self._rank = rank
         self._ranks = ranks
         self._source = _IdColumn(dataset, "source_ids")
@@ -103,26 +105,28 @@ class EncodedSplit:
         source_lengths, source = self._source.padded(index)
         target_lengths, target = self._target.padded(index)
         edge = np.full((len(index), 1), PAD, dtype=np.int64)
-        target_output = np.hstack([target, edge])
-        target_output[np.arange(len(index)), target_lengths] = EOS
+        target_output = np.hstack([target, edge]) if self._with_eos else target.copy()
+        if self._with_eos:
+            target_output[np.arange(len(index)), target_lengths] = EOS
         if placeholder:
             target_output[:] = PAD
         edge[:] = BOS
         return Batch(
             source=torch.from_numpy(source),
             source_lengths=torch.from_numpy(source_lengths),
-            target_input=torch.from_numpy(np.hstack([edge, target])),
+            target_input=torch.from_numpy(np.hstack([edge, target if self._with_eos else target[:, :-1]])),
             target_output=torch.from_numpy(target_output),
             index=torch.from_numpy(index),
-            target_tokens=0 if placeholder else int(target_lengths.sum()) + len(index),
-            whole_tokens=int(self.target_lengths[whole].sum()) + len(whole),
+            target_tokens=0 if placeholder else int(target_lengths.sum()) + len(index) * self._with_eos,
+            whole_tokens=int(self.target_lengths[whole].sum()) + len(whole) * self._with_eos,
             whole_examples=len(whole),
             ranks=self._ranks,
         )
 
     def __reduce__(self) -> tuple[Any, tuple[Dataset]]:
         # Another process maps the file itself; pickling the views would copy them.
-        return partial(EncodedSplit, rank=self._rank, ranks=self._ranks), (self._dataset,)
+        same: dict[str, Any] = {"rank": self._rank, "ranks": self._ranks, "with_eos": self._with_eos}
+        return partial(EncodedSplit, **same), (self._dataset,)
 
 
 class _IdColumn:

@@ -20,7 +20,14 @@ class DecodedSplit(lightning.LightningDataModule):
     """The loader of a split that is decoded."""
 
     def __init__(
-        self, split: Dataset, *, evaluation_batch_tokens: int, workers: int, rank: int = 0, ranks: int = 1
+        self,
+        split: Dataset,
+        *,
+        evaluation_batch_tokens: int,
+        workers: int,
+        rank: int = 0,
+        ranks: int = 1,
+        with_eos: bool = True,
     ) -> None:
         """Plan the batches; the arguments are those of :class:`DataModule`.
 
@@ -29,7 +36,7 @@ class DecodedSplit(lightning.LightningDataModule):
         """
         super().__init__()
         self._loading: dict[str, Any] = {"workers": workers, "pin_memory": torch.cuda.is_available()}
-        self._test = EncodedSplit(split, rank=rank, ranks=ranks)
+        self._test = EncodedSplit(split, rank=rank, ranks=ranks, with_eos=with_eos)
         self._test_batches = plan_batches(self._test, evaluation_batch_tokens, _EVALUATION_KEY)
         self._decoded: Collection[int] = ()
 
@@ -61,6 +68,7 @@ class DataModule(DecodedSplit):
         workers: int,
         rank: int = 0,
         ranks: int = 1,
+        with_eos: bool = True,
     ) -> None:
         """Plan the batches.
 
@@ -71,17 +79,17 @@ class DataModule(DecodedSplit):
             workers: number of processes that prefetch batches; 0 loads them in this process.
             rank: of this process, from 0.
             ranks: number of processes that share every batch; the batches do not depend on it.
+            with_eos: whether targets end with ``<eos>``; the batches do not depend on it.
 
         Raises:
             InputError: a single example exceeds its budget.
         """
-        super().__init__(
-            prepared.test, evaluation_batch_tokens=evaluation_batch_tokens, workers=workers, rank=rank, ranks=ranks
-        )
+        share: dict[str, Any] = {"rank": rank, "ranks": ranks, "with_eos": with_eos}
+        super().__init__(prepared.test, evaluation_batch_tokens=evaluation_batch_tokens, workers=workers, **share)
         self._seed = seed
-        self._train = EncodedSplit(prepared.train, rank=rank, ranks=ranks)
+        self._train = EncodedSplit(prepared.train, **share)
         self._train_batches = plan_batches(self._train, batch_tokens, "loader.batch_tokens")
-        self._validation = EncodedSplit(prepared.validation, rank=rank, ranks=ranks)
+        self._validation = EncodedSplit(prepared.validation, **share)
         self._validation_batches = plan_batches(self._validation, evaluation_batch_tokens, _EVALUATION_KEY)
 
     def train_dataloader(self) -> TrainingLoader:

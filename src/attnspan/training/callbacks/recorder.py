@@ -14,8 +14,9 @@ from attnspan.analysis.alignment import attention_columns
 from attnspan.data.alignment import GoldAlignment
 from attnspan.data.corpora.base import ALIGNMENT
 from attnspan.data.pipeline.batches import Batch
-from attnspan.data.tokenizer import UNK, Tokenizer
-from attnspan.runs.records import Record, score_hypothesis
+from attnspan.data.tokenizer import PAD, UNK, Tokenizer
+from attnspan.models.decoding.strategy import Hypotheses
+from attnspan.runs.records import Record, edit_distance, score_hypothesis
 from attnspan.training.distributed import gather
 from attnspan.training.lightning_module import TestOutput
 
@@ -69,7 +70,6 @@ class Recorder(L.Callback):
         assert isinstance(outputs, TestOutput)
         if not batch.examples:
             return  # the other processes have all examples of this batch
-        found = outputs.hypotheses
         rows = batch.index.tolist()
         examples = self._test[rows]
         columns = zip(
@@ -79,35 +79,40 @@ class Recorder(L.Callback):
             examples["source_ids"],
             examples["target"],
             examples["target_ids"],
-            _lists(found.tokens, found.lengths),
-            found.truncated.tolist(),
-            outputs.nll.tolist(),
-            outputs.correct.tolist(),
-            outputs.exact.tolist(),
+            _lists(outputs.hypotheses),
+            [None] * len(rows) if outputs.oracle_length is None else _lists(outputs.oracle_length),
+            _scores(outputs, batch),
             _attention(outputs.weights, examples),
             strict=True,
         )
-        for row, name, source, source_ids, target, target_ids, hypothesis, cut, nll, correct, exact, seen in columns:
+        for row, name, source, source_ids, target, target_ids, hypothesis, oracle, scores, seen in columns:
             # A symbol that training never had matches nothing, not even the unknown symbol of a hypothesis.
             reference = [_NO_TOKEN if token == UNK else token for token in target_ids]
             if row not in self._records:  # else decoded before, in a batch that is repeated
-                self.decoded_tokens += len(hypothesis)
+                self.decoded_tokens += len(hypothesis) + len(oracle or [])
             self._records[row] = Record(
                 **self._run,
                 example_id=name,
                 source_length=len(source_ids),
                 target_length=len(target_ids),
-                nll=nll,
-                target_tokens=len(target_ids) + 1,
-                tokens_correct=correct,
-                exact_match=exact,
-                truncated=cut,
                 source=source,
                 hypothesis=self._target_tokenizer.decode(hypothesis),
                 reference=target,
+                **scores,
                 **score_hypothesis(hypothesis, reference),
+                **self._oracle_columns(oracle, reference),
                 **seen,
             )
+
+    def _oracle_columns(self, hypothesis: list[int] | None, reference: list[int]) -> dict[str, Any]:
+        """The columns about the hypothesis that was given the reference's length, if there is one."""
+        if hypothesis is None:
+            return {}
+        return {
+            "oracle_hypothesis": self._target_tokenizer.decode(hypothesis),
+            "oracle_edits": edit_distance(hypothesis, reference),
+            "oracle_exact_match": hypothesis == reference,
+        }
 
     def on_test_end(self, *_: Any) -> None:
         """Merge the records of all processes.
@@ -122,9 +127,22 @@ class Recorder(L.Callback):
         self.decoded_tokens = sum(tokens for _, tokens in parts)
 
 
-def _lists(tokens: Tensor, lengths: Tensor) -> list[list[int]]:
-    """Rows of tokens [B, T] cut to their lengths [B]."""
-    return [row[:length] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
+def _lists(found: Hypotheses) -> list[list[int]]:
+    """The tokens of each hypothesis."""
+    return [row[:length] for row, length in zip(found.tokens.tolist(), found.lengths.tolist(), strict=True)]
+
+
+def _scores(outputs: TestOutput, batch: Batch) -> Iterator[dict[str, Any]]:
+    """The columns of each example that the module has computed."""
+    columns = {
+        "nll": outputs.nll,
+        "target_tokens": (batch.target_output != PAD).sum(dim=1),
+        "tokens_correct": outputs.correct,
+        "exact_match": outputs.exact,
+        "truncated": outputs.hypotheses.truncated,
+    }
+    for row in zip(*(column.tolist() for column in columns.values()), strict=True):
+        yield dict(zip(columns, row, strict=True))
 
 
 def _attention(weights: Tensor | None, examples: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:

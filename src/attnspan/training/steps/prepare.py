@@ -90,7 +90,14 @@ def prepare(
     check_optimizer(config, module.parameters())
     trainer = make_trainer(config, logger=False)
     rank, ranks = trainer.global_rank, trainer.world_size
-    loaders = DataModule(prepared=data, seed=config["seed"], **config["loader"], rank=rank, ranks=ranks)
+    loaders = DataModule(
+        prepared=data,
+        seed=config["seed"],
+        **config["loader"],
+        rank=rank,
+        ranks=ranks,
+        with_eos=config["eos_in_training"],
+    )
     if rank:  # the weights are drawn; from here on each process draws its own dropout
         torch.manual_seed(int(np.random.SeedSequence([config["seed"], rank]).generate_state(1)[0]))
     unreachable = check_references(data, module.decoding.limit)
