@@ -132,7 +132,7 @@ def notes_on_origin(runs: Sequence[Run]) -> list[str]:
     if len(processors) > 1:
         notes.append(
             f"The runs were made on several processors ({_counted(processors, 'on')}): a run has the same numbers on "
-            "one machine only, and may differ in the third decimal between two."
+            "one machine only; between two it may differ, by 0.03 to 0.04 in a bin where that was seen."
         )
     states = Counter((_commit(run.summary), run.summary.get("code")) for run in runs)
     if len({code or commit for commit, code in states}) > 1:
@@ -144,7 +144,7 @@ def notes_on_origin(runs: Sequence[Run]) -> list[str]:
     if len(kernels.keys() - {"unknown"}) > 1:
         notes.append(
             f"The runs were made with several kernel implementations ({_counted(kernels, 'with')}), which round "
-            "differently: a run may differ in the third decimal between two."
+            "differently: a run may differ between two."
         )
     return notes
 
