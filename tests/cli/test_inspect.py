@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from attnspan import load_run
 from attnspan.cli import inspect
 from attnspan.data.tokenizer import BOS, EOS, Tokenizer
 from attnspan.evaluation import loaded_run as loaded
-from attnspan.evaluation.loaded_run import LoadedRun
+from attnspan.evaluation.loaded_run import LoadedRun, UnknownTokensWarning
 from attnspan.models.decoding.strategy import Hypotheses, Specials
 from attnspan.runs.attention_maps import AttentionMap
 from attnspan.runs.finished_run import read_run
@@ -77,6 +78,10 @@ def plots(tmp_path: Path) -> list[str]:
     return sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.suffix in (".png", ".svg"))
 
 
+def stdin(content: bytes, encoding: str = "utf-8") -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(content), encoding=encoding, errors="surrogateescape")
+
+
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """The one line with which the arguments are refused."""
     assert inspect.main([str(argument) for argument in arguments]) == 2
@@ -129,7 +134,7 @@ def test_every_source_of_a_batch_has_its_own_map(
 def test_sources_come_from_standard_input(
     doubling: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("ab\r\n\n c\n"))
+    monkeypatch.setattr(sys, "stdin", stdin(b"\xef\xbb\xbfab\r\n c\n\n\n"))
     assert inspect.main([str(doubling), "--out", "plots"]) == 0
     printed = capsys.readouterr().out
     assert "output     AABB\n" in printed
@@ -149,6 +154,19 @@ def test_what_the_vocabulary_lacks_is_said(doubling: Path, capsys: pytest.Captur
     captured = capsys.readouterr()
     assert captured.err == "1-a-b: not in the source vocabulary: 'ñ' '€'\n"
     assert "<unk>" in captured.out
+
+
+def test_decoding_warns_of_what_the_vocabulary_lacks(doubling: Path) -> None:
+    run = loaded.load_run(doubling, trusted=())
+    with pytest.warns(
+        UnknownTokensWarning, match=r"^source 1 has tokens that are not in the source vocabulary: 'ñ' '€'$"
+    ):
+        known, unknown = run.decode(["ab", "añbñ€"])
+    assert (known.unknown_tokens, unknown.unknown_tokens) == ([], ["ñ", "ñ", "€"])
+    with pytest.warns(UnknownTokensWarning, match=r"^2 of 3 sources have tokens .*; of source 0: 'ñ'$"):
+        run.decode(["ñ", "ab", "ö"])
+    with warnings.catch_warnings(action="error"):
+        run.decode(["ab"])
 
 
 def test_an_empty_output_has_nothing_to_draw(
@@ -282,7 +300,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     (tmp_path / "file").write_text("not a directory")
     if arguments[0] == "runs":
         fake_run(tmp_path / "runs", "doubling", 4, [example(0, 5)], [0])
-    monkeypatch.setattr(sys, "stdin", io.StringIO("\n\n"))
+    monkeypatch.setattr(sys, "stdin", stdin(b"\n\n"))
     before = sorted(tmp_path.rglob("*"))
     assert inspect.main([str(doubling) if word == "RUN" else word for word in arguments]) == 2
     captured = capsys.readouterr()
@@ -291,17 +309,35 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"ab\nh\xe4b\n", "standard input line 2: not valid UTF-8 (byte 2 of the line is 0xe4)"),
+        ("ab\n".encode("utf-16"), "standard input line 1: not valid UTF-8"),
+        (b"ab\n\nc\n", "standard input line 2: the line is blank"),
+        (b"ab\n \t\nc\n", "standard input line 2: the line is blank"),
+        (b"ab\rc\r", "standard input line 1: a carriage return (byte 0x0d) stands inside the line"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
 def test_standard_input_that_is_no_text(
-    doubling: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"ab\n\xff\n"), encoding="utf-8"))
-    assert "standard input: not UTF-8" in refused(capsys, doubling)
+    doubling: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, content: bytes, words: str,
+    encoding: str,
+) -> None:  # fmt: skip
+    """Whatever the locale says, as in a container without one."""
+    monkeypatch.setattr(sys, "stdin", stdin(content, encoding=encoding))
+    assert words in refused(capsys, doubling)
+
+
+def test_a_source_of_other_bytes_is_refused(doubling: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A shell hands over any bytes: caf\\xe9 is caf\\udce9 for Python."""
+    assert "source 2: 'caf\\udce9' is not valid UTF-8" in refused(capsys, doubling, "ab", "caf\udce9")
 
 
 def test_nobody_waits_for_a_terminal(
     doubling: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("a\n"))
+    monkeypatch.setattr(sys, "stdin", stdin(b"a\n"))
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
     assert "no source: give sources, or --examples N" in refused(capsys, doubling)
 

@@ -38,19 +38,27 @@ def edit(path: Path, before: str, after: str) -> None:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A copy of the code and of its configs, with a sweep of two seeds; and configs of one's own, with an arm."""
+    """A copy of the code and of its configs, with a sweep of two seeds; and of one's own, an arm and data."""
     checkout = tmp_path / "checkout"
     for name in ("src", "conf", "sweeps"):
         shutil.copytree(ROOT / name, checkout / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     (checkout / "sweeps" / "two.yaml").write_text(SWEEP, encoding="utf-8")
     (tmp_path / "own" / "decoder").mkdir(parents=True)
     shutil.copy(ROOT / "conf" / "decoder" / "plain.yaml", tmp_path / "own" / "decoder" / "mine.yaml")
+    for name in ("train", "validation", "test"):
+        pairs = "".join(f"{row % 5} {row % 3}\t{row % 3} {row % 5}\n" for row in range(60))
+        (tmp_path / f"{name}.tsv").write_text(f"src\ttgt\n{pairs}", encoding="utf-8")
     return checkout
+
+
+DATA = ["data=files", "data.source=src", "data.target=tgt", "data.source_tokens=symbols", "data.target_tokens=symbols"]
+DATA += [f"data.{name}={name}.tsv" for name in ("train", "validation", "test")]
+WORDS = [*DATA, *(word for word in TINY if not word.startswith("data"))]
 
 
 def launch(checkout: Path, cache: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "attnspan.cli.train", "--config-dir", "own", "sweep=two", "decoder=mine", *TINY],
+        [sys.executable, "-m", "attnspan.cli.train", "--config-dir", "own", "sweep=two", "decoder=mine", *WORDS],
         cwd=checkout.parent,
         env=os.environ | {"ATTNSPAN_CACHE": str(cache), "PYTHONPATH": str(checkout / "src")},
         stdout=subprocess.PIPE,
@@ -74,12 +82,13 @@ def wait_for_the_first(sweep: subprocess.Popen[str], listed: Path) -> list[Path]
 
 
 def test_edits_while_a_sweep_runs_change_no_job(checkout: Path, cache: Path) -> None:
-    """Edited between the two jobs: a yaml of ours, the sweep's file, a yaml of the user's, and the code."""
+    """Edited between the two jobs: a yaml of ours, the sweep's file, a yaml and data of the user's, and the code."""
     listed = checkout.parent / "runs" / "two.txt"
     edits = (
         (checkout / "conf" / "rnn" / "gru.yaml", "layers: 1", "layers: 2"),
         (checkout / "sweeps" / "two.yaml", "label_smoothing: 0.25", "label_smoothing: 0.5"),
         (checkout.parent / "own" / "decoder" / "mine.yaml", "_target_", "no_such_key"),
+        (checkout.parent / "train.tsv", "src\ttgt\n", "src\ttgt\nhiekka\tarena\n"),
         (
             checkout / "src" / "attnspan" / "errors.py",
             "class InputError(Exception):",
@@ -102,8 +111,11 @@ def test_edits_while_a_sweep_runs_change_no_job(checkout: Path, cache: Path) -> 
     assert read_json(directories[1] / SUMMARY)["command"] == frozen.command
     assert sorted(path.parent for path in checkout.parent.rglob(CONFIG)) == sorted(directories)
     assert not list(checkout.parent.rglob(JOB))  # both are finished
-    line = "the code changed since this sweep was launched: "
-    assert [line in (path / LOG).read_text(encoding="utf-8") for path in directories] == [False, True]
+    for line in ("the code changed since this sweep was launched: ", "launched: the data is not what it was; the run"):
+        assert [line in (path / LOG).read_text(encoding="utf-8") for path in directories] == [False, True]
+    one, other = (read_json(path / SUMMARY) for path in directories)
+    assert one["data_fingerprint"] == other["data_fingerprint"] == frozen.data_fingerprint
+    assert one["examples"] == other["examples"] == {"train": 60, "validation": 60, "test": 60}
     for path, before, after in edits:
         edit(path, after, before)
     with launch(checkout, cache) as sweep:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from rich.console import Console
 from rich.text import Text
 
 from attnspan.cli.console import add_trusted, command, open_console
+from attnspan.data.readers.lines import CARRIAGE_RETURN, decode_lines, has_carriage_return, without_blank_end
+from attnspan.data.white_space import strip
 from attnspan.errors import InputError
 from attnspan.reporting.heatmap_text import lines
 from attnspan.runs.attention_maps import AttentionMap
@@ -64,14 +67,15 @@ def main(arguments: list[str]) -> None:
         raise InputError(f"--beam-size {beam_size}: must be at least 1")
     run = read_run(_only_run(Path(options.run)))
     subjects = _subjects(run, options.sources, options.examples)
-    from attnspan.evaluation.loaded_run import load_run  # torch takes seconds to import: it is needed from here on
+    # torch takes seconds to import: it is needed from here on
+    from attnspan.evaluation.loaded_run import UnknownTokensWarning, load_run
 
     loaded = load_run(run.directory, trusted=options.trusted)
-    for subject in subjects:
-        unknown = dict.fromkeys(loaded.source_tokenizer.unknown_tokens(subject.source))
-        if unknown:
+    with warnings.catch_warnings(action="ignore", category=UnknownTokensWarning):  # told below, for each source
+        hypotheses = loaded.decode([subject.source for subject in subjects], beam_size=beam_size)
+    for subject, hypothesis in zip(subjects, hypotheses, strict=True):
+        if unknown := dict.fromkeys(hypothesis.unknown_tokens):
             print(f"{subject.name}: not in the source vocabulary: {' '.join(map(repr, unknown))}", file=sys.stderr)
-    hypotheses = loaded.decode([subject.source for subject in subjects], beam_size=beam_size)
 
     title = [run.arm, str(run.summary["data"]), f"seed {run.seed}", f"run {run.run_id}"]
     title += [] if beam_size is None else [f"beam {beam_size}"]
@@ -119,7 +123,7 @@ def _subjects(run: Run, sources: Sequence[str], examples: int | None) -> list[Su
             raise InputError("give either sources or --examples, not both")
         return list(_examples(run, examples))
     return [
-        Subject(name=_file_name(f"{number} {source}"), source=source)
+        Subject(name=_file_name(f"{number} {source}"), source=_readable(number, source))
         for number, source in enumerate(sources or _standard_input(), start=1)
     ]
 
@@ -147,17 +151,29 @@ def _file_name(text: str) -> str:
 
 
 def _standard_input() -> list[str]:
-    """The lines of standard input that are not empty."""
+    """The lines of standard input."""
     if sys.stdin.isatty():
         raise InputError("no source: give sources, or --examples N, or one source per line on standard input")
-    try:
-        found = [line.rstrip("\r\n") for line in sys.stdin]
-    except UnicodeDecodeError as error:
-        raise InputError(f"standard input: not UTF-8 ({error.reason})") from error
-    sources = [line for line in found if line]
+    name = "standard input"
+    lines = (line.rstrip("\r\n") for line in decode_lines(sys.stdin.buffer, name))
+    numbered = ((number, line if strip(line) else "") for number, line in enumerate(lines, start=1))
+    sources = []
+    for number, line in without_blank_end(numbered, name):
+        if has_carriage_return(line):
+            raise InputError(f"{name} line {number}: {CARRIAGE_RETURN}")
+        sources.append(line)
     if not sources:
-        raise InputError("standard input: has no source")
+        raise InputError(f"{name}: has no source")
     return sources
+
+
+def _readable(number: int, source: str) -> str:
+    """The source, if it is text: a shell hands over any bytes."""
+    try:
+        source.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"source {number}: {source!r} is not valid UTF-8") from None
+    return source
 
 
 def _plots(heatmap: AttentionMap, stem: Path, title: Sequence[str]) -> Iterator[Path]:

@@ -27,7 +27,7 @@ def _run(directory: Path) -> None:
             print(f"the code changed since this sweep was launched: from {_words(job.code)} to {_words(now)}")
         if changed := use_kept_code(job.config, directory):
             print(f"changed since this sweep was launched: {', '.join(changed)}; the run uses {directory / OWN_CODE}")
-        run(dict(job.config), job.command)
+        run(dict(job.config), job.command, data_fingerprint=job.data_fingerprint)
     else:  # another sweep's process has finished the run
         print(f"{directory}: finished before, skipped")
     if is_finished(directory):

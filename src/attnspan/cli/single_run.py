@@ -76,21 +76,33 @@ def print_error(error: Exception, *, name: str = "attnspan-train") -> int:
     return AlreadyRunningError.EXIT_CODE if isinstance(error, AlreadyRunningError) else 2
 
 
-def run(config: dict[str, Any], command: str) -> None:
+def run(config: dict[str, Any], command: str, *, data_fingerprint: str | None = None) -> None:
     """Train and test one run, or skip it if it is finished, and print its scores.
 
-    ``command`` reproduces the run. Raises InputError if the run cannot be carried out.
+    Args:
+        config: resolved.
+        command: reproduces the run.
+        data_fingerprint: of the data that the run must be trained on; None for the data as it is now.
+
+    Raises:
+        InputError: the run cannot be carried out.
     """
     os.environ |= thread_environment(config["threads"])  # before the libraries that read it are loaded
     from attnspan.config.identity import claim, run_directory
     from attnspan.config.instantiate import build_corpus
-    from attnspan.data.pipeline.prepare import prepare
+    from attnspan.data.pipeline.prepare import prepare, prepare_as
     from attnspan.files import read_json
     from attnspan.runs.completeness import is_finished
     from attnspan.runs.layout import SUMMARY
     from attnspan.runs.summary import describe_scores
 
-    prepared = prepare(build_corpus(config), cache_dir=Path(config["cache_dir"]))
+    cache_dir, change = Path(config["cache_dir"]), ""
+    if data_fingerprint is None:
+        prepared = prepare(build_corpus(config), cache_dir=cache_dir)
+    else:
+        prepared, change = prepare_as(data_fingerprint, lambda: build_corpus(config), cache_dir=cache_dir)
+    if change:
+        print(f"since this sweep was launched: {change}; the run uses what was prepared then, {prepared.directory}")
     directory = run_directory(config, data_fingerprint=prepared.fingerprint)
     label = f"{config['arm']} seed {config['seed']}"
     summary: dict[str, Any] | None

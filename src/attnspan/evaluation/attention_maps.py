@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import pyarrow.compute as pc
 from datasets import Dataset
 
-from attnspan.evaluation.loaded_run import LoadedRun
+from attnspan.evaluation.loaded_run import LoadedRun, UnknownTokensWarning
 from attnspan.runs.attention_maps import AttentionMap
 
 
@@ -19,7 +20,8 @@ def decode_shown_examples(run: LoadedRun, test: Dataset, *, longest_trained: int
     """
     lengths = pc.list_value_length(test.data["source_ids"]).to_pylist()
     examples = test[shown_examples(test["id"][:], lengths, longest_trained=longest_trained)]
-    hypotheses = run.decode(examples["source"], batch_size=1)
+    with warnings.catch_warnings(action="ignore", category=UnknownTokensWarning):  # the run has told the share in test
+        hypotheses = run.decode(examples["source"], batch_size=1)
     return {
         name: AttentionMap(source=one.source_tokens, output=one.tokens, weights=one.weights.numpy())
         for name, one in zip(examples["id"], hypotheses, strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from attnspan.checksums import find_damage
 from attnspan.config.instantiate import assemble_model, build_decoding, refuse_foreign_targets
-from attnspan.data.tokenizer import BOS, EOS, PAD, Tokenizer
+from attnspan.data.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
 from attnspan.errors import InputError, NotFiniteError
 from attnspan.files import read_json
 from attnspan.models.decoding.beam import Beam
@@ -29,6 +29,10 @@ from attnspan.runs.layout import BEST, CONFIG, FILES, LOADED, OWN_CODE, SUMMARY,
 from attnspan.runs.own_code import changed_code
 
 SPECIALS = Specials(pad=PAD, bos=BOS, eos=EOS)
+
+
+class UnknownTokensWarning(UserWarning):
+    """A source has tokens that the vocabulary lacks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +48,8 @@ class Hypothesis:
     """Whether it reached the length limit without <eos>."""
     source_tokens: list[str]
     """S."""
+    unknown_tokens: list[str]
+    """Tokens of the source, as it spells them, that the vocabulary lacks; ``<unk>`` stands for them."""
     weights: Float[Tensor, "T S"] | None
     """Attention weights on the CPU, [0, S] of an empty hypothesis; None where the arm has none."""
 
@@ -73,6 +79,8 @@ class LoadedRun:
     ) -> list[Hypothesis] | list[list[Hypothesis]]:
         """Decode texts, free-running.
 
+        Sources with tokens that the vocabulary lacks are decoded with a :class:`UnknownTokensWarning`.
+
         Args:
             sources: any number of texts of any length.
             beam_size: use a beam of this size without length normalisation; None for the strategy that the run was
@@ -94,10 +102,15 @@ class LoadedRun:
         if isinstance(sources, str):
             raise InputError("decode takes a list of sources, and this is one text: decode([text])")
         encoded = [self._encode(number, text) for number, text in enumerate(sources)]
+        unknown = {
+            row: self.source_tokenizer.unknown_tokens(sources[row]) for row, ids in enumerate(encoded) if UNK in ids
+        }
+        _warn_of(unknown, len(sources))
         found: dict[int, list[Hypothesis]] = {}
         for rows in batches_of_rows([len(ids) for ids in encoded], batch_size):
             hypotheses = self._decode(decoding, [encoded[row] for row in rows], 1 if n_best is None else n_best)
-            found.update(zip(rows, hypotheses, strict=True))
+            for row, ones in zip(rows, hypotheses, strict=True):
+                found[row] = [replace(one, unknown_tokens=unknown.get(row, [])) for one in ones]
         lists = [found[row] for row in range(len(encoded))]
         return lists if n_best is not None else [hypotheses[0] for hypotheses in lists]
 
@@ -132,8 +145,20 @@ class LoadedRun:
             log_prob=float(batch.log_prob[row]),
             truncated=bool(batch.truncated[row]),
             source_tokens=self.source_tokenizer.tokens(source),
+            unknown_tokens=[],
             weights=None if batch.weights is None else batch.weights[row, :length, : len(source)].cpu(),
         )
+
+
+def _warn_of(unknown: Mapping[int, Sequence[str]], sources: int) -> None:
+    """Warn once of all sources with unknown tokens; name those of the first."""
+    if unknown:
+        row, tokens = next(iter(unknown.items()))
+        shown = " ".join(map(repr, dict.fromkeys(tokens)))
+        count = f"source {row} has" if len(unknown) == 1 else f"{len(unknown)} of {sources} sources have"
+        first = "" if len(unknown) == 1 else f"; of source {row}"
+        words = f"{count} tokens that are not in the source vocabulary{first}: {shown}"
+        warnings.warn(words, UnknownTokensWarning, stacklevel=3)
 
 
 def batches_of_rows(lengths: Sequence[int], batch_size: int) -> list[list[int]]:

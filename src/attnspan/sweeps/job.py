@@ -1,7 +1,8 @@
 """A job: one run of a sweep, as it was when the sweep was launched.
 
-``job.yaml`` in the run directory holds its command, code and config until the run is finished, and ``own_code/`` holds
-the user's source files. The run's process reads them there, so no file that is edited meanwhile can change the run.
+``job.yaml`` in the run directory holds its command, code, config and the fingerprint of its data until the run is
+finished, and ``own_code/`` holds the user's source files. The run's process reads them there, and the prepared data in
+the cache, so no file that is edited meanwhile can change the run.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class Job:
     config: Mapping[str, Any]  # resolved config of the run
     directory: Path
     command: str  # starts the run alone, for people
+    data_fingerprint: str | None = None  # of the data when the sweep was launched
     code: Mapping[str, str | None] = field(default_factory=dict)  # code_state() when the sweep was launched
     varied: str = ""  # overrides in which jobs of the sweep differ, other than arm and seed
     arguments: list[str] = field(default_factory=list)  # start the run's process; by default one that reads job.yaml
@@ -109,7 +111,8 @@ class Job:
     def write(self) -> None:
         """Write ``job.yaml``, and a copy of the user's own code that the run needs; raises InputError if it cannot."""
         keep_own_code(self.config, self.directory)
-        content = {"command": self.command, "code": dict(self.code), "config": dict(self.config)}
+        content: dict[str, Any] = {"command": self.command, "data_fingerprint": self.data_fingerprint}
+        content |= {"code": dict(self.code), "config": dict(self.config)}
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         write_text(self.directory / JOB, text, durable=False)
 

@@ -6,7 +6,7 @@ import itertools
 import os
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,8 @@ def make_plan(
             new.append(config)
         others = [word for word in overrides if word in varied and word.partition("=")[0] not in ("decoder", "seed")]
         command = command_line(overrides, config_directory)
-        jobs[directory] = Job(config=config, directory=directory, command=command, code=code, varied=" ".join(others))
+        facts: dict[str, Any] = {"code": code, "data_fingerprint": fingerprint, "varied": " ".join(others)}
+        jobs[directory] = Job(config=config, directory=directory, command=command, **facts)
     try:
         for remark in refuse_unfit(new):
             console.print(remark, highlight=False, soft_wrap=True)
@@ -141,18 +142,24 @@ def job_for(
     overrides: Sequence[str],
     config_directory: str | None,
     *,
-    code: Mapping[str, str | None],
+    plan: Plan,
     varied: str,
 ) -> Job:
-    """The job of one config whose data is prepared; raises InputError if its directory holds another run."""
+    """The job of one config, with the code of ``plan``, and its data if it has the same settings.
+
+    Raises:
+        InputError: its directory holds another run.
+    """
     from attnspan.config.instantiate import build_corpus
     from attnspan.data.pipeline.prepare import fingerprint_of
 
-    fingerprint = fingerprint_of(build_corpus(config))
+    found = (job.data_fingerprint for job in plan.jobs if job.config["data"] == config["data"])
+    fingerprint = next(found, None) or fingerprint_of(build_corpus(config))
     directory = run_directory(config, data_fingerprint=fingerprint)
     claim(directory, config, data_fingerprint=fingerprint)
-    command = command_line(overrides, config_directory)
-    return Job(config=config, directory=directory, command=command, code=code, varied=varied)
+    command, code = command_line(overrides, config_directory), plan.jobs[0].code
+    facts: dict[str, Any] = {"code": code, "data_fingerprint": fingerprint, "varied": varied}
+    return Job(config=config, directory=directory, command=command, **facts)
 
 
 def command_line(overrides: Sequence[str], config_directory: str | None) -> str:

@@ -153,8 +153,8 @@ class OptunaSweeper(Sweeper):
 
         overrides = _with(fixed, trial.settings)
         (config,) = compose_jobs(self.hydra_context, self.config, [overrides])
-        code, varied = plan.jobs[0].code, f"trial {trial.number}"
-        return job_for(config, overrides, config_directory(self.config), code=code, varied=varied)
+        directory = config_directory(self.config)
+        return job_for(config, overrides, directory, plan=plan, varied=f"trial {trial.number}")
 
     def _id(self, plan: Plan, space: Space) -> str:
         """Hash what can change the trials: the space, the sampler, its seed, and one run for what all runs share."""

@@ -4,6 +4,7 @@ import errno
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -19,7 +20,7 @@ from attnspan.data.corpora.base import Corpus
 from attnspan.data.corpora.files import Files
 from attnspan.data.pipeline import cache as cache_module
 from attnspan.data.pipeline import prepare as prepare_module
-from attnspan.data.pipeline.prepare import PreparedData, prepare
+from attnspan.data.pipeline.prepare import PreparedData, prepare, prepare_as
 from attnspan.data.tokenizer import UNK, Tokenizer
 from attnspan.errors import InputError
 from tests.data.small_corpora import ANY_LENGTH, reverse
@@ -288,3 +289,33 @@ def test_preparing_imports_no_torch_and_writes_nothing_at_home(tmp_path: Path) -
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert list(home.iterdir()) == []
+
+
+class TestPreparedBefore:
+    """What a sweep has prepared, for a job that starts later."""
+
+    def test_is_used_whatever_has_become_of_the_files(self, files: Callable[..., Files], tmp_path: Path) -> None:
+        corpus = files()
+        before = prepare(corpus, cache_dir=tmp_path / "cache")
+        again, change = prepare_as(before.fingerprint, lambda: corpus, cache_dir=tmp_path / "cache")
+        assert (again.fingerprint, change) == (before.fingerprint, "")
+        Path(corpus.train).write_text("source,target\nnew,x\n")
+        again, change = prepare_as(before.fingerprint, lambda: corpus, cache_dir=tmp_path / "cache")
+        assert (again.train["source"][:], change) == (["ab", "ba", "abc"], "the data is not what it was")
+        Path(corpus.train).unlink()
+        again, change = prepare_as(before.fingerprint, lambda: corpus, cache_dir=tmp_path / "cache")
+        assert again.train["source"][:] == ["ab", "ba", "abc"]
+        assert change == f"the data cannot be read any more (data.train: {corpus.train}: no such file)"
+
+    def test_that_is_gone_is_the_reason(self, files: Callable[..., Files], tmp_path: Path) -> None:
+        corpus = files()
+        before = prepare(corpus, cache_dir=tmp_path / "cache")
+        shutil.rmtree(before.directory)
+        assert prepare_as(before.fingerprint, lambda: corpus, cache_dir=tmp_path / "cache")[0].train.num_rows == 3
+        Path(corpus.train).write_text("source,target\nnew,x\n")
+        shutil.rmtree(before.directory)
+        with pytest.raises(InputError) as error:
+            prepare_as(before.fingerprint, lambda: corpus, cache_dir=tmp_path / "cache")
+        gone = f"and what was prepared from it, {before.directory}, is gone or damaged"
+        assert str(error.value) == f"the data is not what it was, {gone}"
+        assert not before.directory.exists()

@@ -15,7 +15,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -151,6 +151,37 @@ def prepare(corpus: Corpus, *, cache_dir: Path) -> PreparedData:
     damage = open_cache(directory, lambda empty: _fill(empty, corpus))
     with silence_datasets():
         return PreparedData.open(directory, damage)
+
+
+def prepare_as(fingerprint: str, make_corpus: Callable[[], Corpus], *, cache_dir: Path) -> tuple[PreparedData, str]:
+    """Open what was prepared from a corpus before, whatever has become of its files since.
+
+    Args:
+        fingerprint: of the corpus then.
+        make_corpus: makes it again.
+        cache_dir: where it was prepared.
+
+    Returns:
+        The data, and how the corpus has changed: words, or an empty string.
+
+    Raises:
+        InputError: the corpus has changed, and the cache is gone or damaged.
+    """
+    try:
+        corpus = make_corpus()
+        if fingerprint_of(corpus) == fingerprint:
+            return prepare(corpus, cache_dir=cache_dir), ""
+        change = "the data is not what it was"
+    except InputError as error:
+        change = f"the data cannot be read any more ({error})"
+    directory = cache_dir / fingerprint
+
+    def refuse(_: Path) -> None:
+        raise InputError(f"{change}, and what was prepared from it, {directory}, is gone or damaged")
+
+    damage = open_cache(directory, refuse)
+    with silence_datasets():
+        return PreparedData.open(directory, damage), change
 
 
 def fingerprint_of(corpus: Corpus) -> str:
