@@ -19,7 +19,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,7 +29,7 @@ import pytest
 import yaml
 
 from attnspan.cli import train
-from attnspan.data.pipeline import prepare
+from attnspan.data.pipeline import cache
 from attnspan.files import write_text
 from attnspan.runs.layout import CONFIG
 from attnspan.sweeps import job_process, plan
@@ -46,7 +46,7 @@ def loss_of(words: list[str]) -> float:
 @contextmanager
 def stubs() -> Iterator[None]:
     """Put stubs in the place of runs, and of the check that builds their models."""
-    build = prepare._build
+    build = cache._build
 
     def start(arguments: list[str], **how: Any) -> subprocess.Popen[bytes]:
         directory = Path(arguments[-1])
@@ -57,15 +57,15 @@ def stubs() -> Iterator[None]:
         words = [str(directory), what, os.environ.get("STUB_SECONDS", "0"), str(loss_of(command))]
         return subprocess.Popen([sys.executable, "-m", "tests.stub_run", *words], **how)
 
-    def build_and_note(corpus: Any, directory: Path) -> None:
+    def build_and_note(directory: Path, fill: Callable[[Path], None]) -> None:
         with directory.with_name("prepared").open("a") as file:
             file.write(f"{directory.name}\n")
-        build(corpus, directory)
+        build(directory, fill)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(job_process, "subprocess", SimpleNamespace(**vars(subprocess) | {"Popen": start}))
         patch.setattr(plan, "refuse_unfit", lambda configs: [])
-        patch.setattr(prepare, "_build", build_and_note)
+        patch.setattr(cache, "_build", build_and_note)
         yield
 
 
