@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.global_hydra import GlobalHydra
 
 from attnspan.config.compose import compose_config
 from attnspan.config.schema import Settings, check_settings
@@ -109,3 +111,29 @@ def test_composing_checks(cache: Any) -> None:
         InputError, match=r"^label_smoothing: must be a number of at least 0 and less than 1, not 1\.5$"
     ):
         compose_config("label_smoothing=1.5")
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"WANDB_MODE": "", "WANDB_PROJECT": "", "WANDB_ENTITY": ""}, ("offline", "attnspan", None)),
+        ({"WANDB_MODE": "dryrun", "WANDB_PROJECT": "mine", "WANDB_ENTITY": "us"}, ("offline", "mine", "us")),
+        ({"WANDB_MODE": "run"}, ("online", "attnspan", None)),
+    ],
+)
+def test_variables_of_wandb_mean_what_they_mean_to_it(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: tuple[str, str, str | None]
+) -> None:
+    for name in ("WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    GlobalHydra.instance().clear()
+    wandb = compose_config("logger=wandb")["logger"]["wandb"]
+    assert (wandb["mode"], wandb["project"], wandb["entity"]) == expected
+
+
+def test_an_empty_cache_variable_is_not_set(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTNSPAN_CACHE", "")
+    GlobalHydra.instance().clear()
+    assert compose_config()["cache_dir"].endswith(".cache/attnspan")

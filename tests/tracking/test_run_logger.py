@@ -397,3 +397,31 @@ def test_of_several_processes_one_logs(composed: Compose, tmp_path: Path, cache:
     assert updates(one, "train/loss") == [5, 10, 15, 20]
     assert updates(one, "validation_loss/source_2-6") == [10, 20]
     assert one.exit_code == 0
+
+
+def test_a_rerun_replaces_what_was_logged(composed: Compose, tmp_path: Path) -> None:
+    """Else the old curves stand beside the new result, and the new ones are taken for logged."""
+    directory = run(composed, tmp_path, "decoder=plain", *MIRRORED)
+    (first,) = read_mirrors(directory)
+    run(composed, tmp_path, "decoder=plain", *MIRRORED, "rerun=true")
+    (second,) = read_mirrors(directory)
+    assert not second.run.get("resume")
+    assert [row["train/loss"] for row in second.rows if "train/loss" in row]
+    assert len(second.rows) == len(first.rows)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("base_url", "garbage"), ("console", "bogus"), ("x_graphql_timeout_seconds", "abc")]
+)
+def test_a_setting_that_wandb_refuses_is_named(setting: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+    from pydantic import ValidationError
+
+    from attnspan.tracking.session import _reason
+
+    with pytest.raises(ValidationError) as refused:
+        wandb.Settings(**{setting: value})
+    assert _reason(refused.value).startswith(f"{setting}={value}: ")
+    name = f"WANDB_{setting.removeprefix('x_').upper()}"
+    monkeypatch.setenv(name, value)
+    assert _reason(refused.value).startswith(f"{name}={value}: ")

@@ -470,3 +470,13 @@ def test_a_summary_has_the_keys_that_it_says(finished: dict[str, Path]) -> None:
     for directory in finished.values():
         keys = set(read_json(directory / "summary.json"))
         assert keys == set(Summary.__annotations__) | {"best_validation_loss"}
+
+
+def test_a_run_in_bfloat16_ends(composed: Compose, tmp_path: Path) -> None:
+    """Its attention maps are written at the end, and numpy knows nothing of bfloat16."""
+    few = ("trainer.precision=bf16-true", "trainer.max_steps=4", "trainer.val_check_interval=2")
+    directory = run(composed, tmp_path, "decoder=bahdanau", *few)
+    assert is_finished(directory)
+    (hypothesis,) = load_run(directory).decode(["1 2"])
+    assert hypothesis.weights is not None
+    assert hypothesis.weights.dtype == torch.float32

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,12 @@ from attnspan.config.settings_for import apply_settings_for
 from attnspan.errors import InputError
 from attnspan.runs.layout import OWN_CODE
 from attnspan.runs.own_code import own_code
+
+# Of an environment variable, the default where it is not set or empty.
+OmegaConf.register_new_resolver("set_env", lambda name, default: os.environ.get(name) or default, replace=True)
+
+_WANDB_MODES = {"dryrun": "offline", "run": "online"}
+"""W&B's old names of modes, which its variable WANDB_MODE may still have."""
 
 
 def conf_directory() -> Path:
@@ -71,6 +78,9 @@ def plain_config(composed: DictConfig, job: Any) -> dict[str, Any]:
     config |= {str(key): value for key, value in resolved.items()}
     config["data_name"] = config.get("data_name") or choices.data
     config["study"] = config.get("study") or choices.sweep
+    wandb = config["logger"].get("wandb")
+    if isinstance(wandb, dict) and isinstance(mode := wandb.get("mode"), str):
+        wandb["mode"] = _WANDB_MODES.get(mode, mode)
     check_settings(config)
     _space_validations_evenly(config["trainer"])
     for key in ("runs_dir", "cache_dir"):

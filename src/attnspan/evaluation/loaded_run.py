@@ -146,7 +146,7 @@ class LoadedRun:
             truncated=bool(batch.truncated[row]),
             source_tokens=self.source_tokenizer.tokens(source),
             unknown_tokens=[],
-            weights=None if batch.weights is None else batch.weights[row, :length, : len(source)].cpu(),
+            weights=None if batch.weights is None else _on_cpu(batch.weights[row, :length, : len(source)]),
         )
 
 
@@ -159,6 +159,11 @@ def _warn_of(unknown: Mapping[int, Sequence[str]], sources: int) -> None:
         first = "" if len(unknown) == 1 else f"; of source {row}"
         words = f"{count} tokens that are not in the source vocabulary{first}: {shown}"
         warnings.warn(words, UnknownTokensWarning, stacklevel=3)
+
+
+def _on_cpu(weights: Float[Tensor, "T S"]) -> Float[Tensor, "T S"]:
+    """The weights on the CPU, at least float32: numpy and files know nothing of bfloat16."""
+    return weights.to("cpu", torch.promote_types(weights.dtype, torch.float32))
 
 
 def batches_of_rows(lengths: Sequence[int], batch_size: int) -> list[list[int]]:

@@ -37,7 +37,7 @@ from attnspan.config.schema import DISABLED
 from attnspan.data.corpora.base import LENGTHS
 from attnspan.errors import reason_of
 from attnspan.runs.layout import run_of
-from attnspan.tracking.session import TEST_BY, UPDATE, VARIANT, logged_until, session
+from attnspan.tracking.session import TEST_BY, UPDATE, VARIANT, forget_logged, logged_until, session
 
 _CURVES = ("train", "validation", "validation_loss", "validation_accuracy", "validation_error_rate", "machine")
 EVALUATION = "evaluation"
@@ -179,12 +179,15 @@ def _mirror(
     if settings["mode"] == DISABLED:
         yield None
         return
+    if resolved["rerun"]:  # the old curves would stand beside the new result
+        forget_logged(directory, run_id)
     logged = logged_until(directory, run_id)
     with session(
         directory,
         mode=settings["mode"],
         run_id=run_id,
         log=log,
+        replaces=resolved["rerun"],
         project=settings["project"],
         entity=settings["entity"],
         group=resolved["study"],

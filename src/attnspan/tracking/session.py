@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from attnspan.config.schema import OFFLINE, ONLINE
 from attnspan.errors import InputError, Interrupted, NotFiniteError, is_out_of_memory, reason_of
 from attnspan.runs.child_process import child_environment
@@ -36,7 +38,9 @@ _UPLOAD_TIMEOUT = 60.0
 
 
 @contextmanager
-def session(directory: Path, *, mode: str, run_id: str, log: Callable[[str], None], **settings: Any) -> Iterator[Any]:
+def session(
+    directory: Path, *, mode: str, run_id: str, log: Callable[[str], None], replaces: bool = False, **settings: Any
+) -> Iterator[Any]:
     """A W&B run, which ends with the exit code of the block.
 
     Args:
@@ -45,6 +49,7 @@ def session(directory: Path, *, mode: str, run_id: str, log: Callable[[str], Non
             the run is offline, to be uploaded by ``wandb sync``.
         run_id: W&B's id. A run that was logged under the same id before is continued.
         log: takes lines for people.
+        replaces: what was logged under the id before is replaced, not continued.
         settings: further arguments of ``wandb.init``: project, group, config, ...
 
     Raises:
@@ -53,7 +58,8 @@ def session(directory: Path, *, mode: str, run_id: str, log: Callable[[str], Non
     directory = directory.absolute()
     directory.mkdir(parents=True, exist_ok=True)
     with _environment(directory / "wandb"):
-        run = _start(directory, mode=mode, log=log, id=run_id, **settings)
+        resume = None if replaces else "allow"
+        run = _start(directory, mode=mode, log=log, id=run_id, resume=resume, **settings)
         code = 1
         try:
             yield run
@@ -124,7 +130,7 @@ def _start(directory: Path, *, mode: str, log: Callable[[str], None], **settings
             disable_git=True,  # runs may lie in an unrelated repository; the summary has the commit of this code
             x_transaction_log_flush_interval=1,  # seconds of data that are lost if the process is killed
         )  # fmt: skip
-        settings.update(dir=str(directory), resume="allow", reinit="create_new", settings=behaviour)
+        settings.update(dir=str(directory), reinit="create_new", settings=behaviour)
         return wandb.init(mode=mode, **settings)
 
     if mode == ONLINE:
@@ -132,7 +138,7 @@ def _start(directory: Path, *, mode: str, log: Callable[[str], None], **settings
         try:
             run = init(ONLINE)
         except Exception as error:  # a missing or invalid key, no network, a refusal: many classes
-            reason = reason_of(error).rstrip(".")
+            reason = _reason(error).rstrip(".")
             place = shlex.quote(str(directory))
             log(f"W&B: {reason}; the run is logged offline, upload it with wandb sync {place}/wandb/offline-run-*")
             wandb.teardown()
@@ -145,8 +151,27 @@ def _start(directory: Path, *, mode: str, log: Callable[[str], None], **settings
         return init(OFFLINE)
     except Exception as error:
         raise InputError(
-            f"W&B cannot start ({reason_of(error)}); to run without it, set logger.wandb.mode=disabled"
+            f"W&B cannot start ({_reason(error)}); to run without it, set logger.wandb.mode=disabled"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Why W&B does not start; a setting that it refuses is named as the environment has it."""
+    if not isinstance(error, ValidationError):
+        return reason_of(error)
+    found = []
+    for one in error.errors():
+        setting, value = ".".join(map(str, one["loc"])), one["input"]
+        variables = [name for name in os.environ if name.startswith("WANDB_") and os.environ[name] == str(value)]
+        likely = [name for name in variables if name.removeprefix("WANDB_").lower() in setting] or variables
+        found.append(f"{likely[0] if likely else setting}={value}: {one['msg']}")
+    return "; ".join(found)
+
+
+def forget_logged(directory: Path, run_id: str) -> None:
+    """Remove what earlier processes logged under ``run_id``, for a run that is computed again."""
+    for path in directory.glob(f"wandb/*-{run_id}"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _finish(run: Any, code: int, log: Callable[[str], None]) -> None:
