@@ -13,6 +13,7 @@ from attnspan.analysis.learning import (
     common_loss,
     is_still_improving,
     last_doubling,
+    learning_curves,
     learning_points,
     relative_to,
     time_to_loss,
@@ -135,6 +136,19 @@ def test_the_error_by_length_over_training_by_hand(study: Study) -> None:
     assert last_doubling(plain) == pytest.approx({"1–5": -0.2, "6–10": -0.2})
     assert last_doubling(bahdanau) == pytest.approx({"1–5": -0.2, "6–10": -0.1})
     assert last_doubling(bahdanau[-1:]) == {}
+
+
+def test_bins_go_by_the_side_that_the_columns_name(study: Study, tmp_path: Path) -> None:
+    assert {point.side for point in learning_points(study.arm("plain"))} == {"source"}  # named before there were two
+    for run in study.arm("plain").runs:
+        path = run.directory / "metrics.csv"
+        path.write_text(
+            path.read_text().replace("error_rate/1-5", "error_rate/target_1-5").replace("/6-", "/target_6-")
+        )
+    plain = learning_points(study.arm("plain"))
+    assert {point.side for point in plain} == {"target"}
+    assert plain[-1].rates == pytest.approx({"1–5": 0.3, "6–10": 0.7})
+    assert not any(learning_curves(study.arms).values())  # bahdanau goes by sources: nothing to compare
 
 
 def test_to_the_plateau_by_hand(study: Study) -> None:

@@ -1,7 +1,7 @@
 """How the runs of a study learned: until when, how fast, and what more training would change.
 
 All of it is in the run directories: ``metrics.csv`` has the loss of every validation with its update, and the error
-rate by source length at validations 1, 2, 4, 8, ... and the last; the summary says why training ended, and has the
+rate by length at validations 1, 2, 4, 8, ... and the last; the summary says why training ended, and has the
 training time without validation. The time to an update is its share of that time. So it is as exact as a run's speed is
 constant, and neither a resumed process nor another load on the machine at that moment distorts it.
 """
@@ -19,6 +19,7 @@ from scipy.special import stdtrit
 
 from attnspan.analysis.arms import Arm
 from attnspan.analysis.statistics import LEVEL, NOTHING, Estimate
+from attnspan.data.corpora.base import SIDES
 from attnspan.runs.finished_run import Run
 from attnspan.runs.layout import METRICS
 from attnspan.runs.status import MAX_STEPS
@@ -43,12 +44,14 @@ class LearningPoint:
     Attributes:
         updates: of the weights; their mean over the runs at the end.
         seconds: of training, the mean over the runs; None where it is not known.
-        rates: source lengths -> error rate of free-running decoding, the mean over the runs.
+        side: whose lengths the bins are of, ``source`` or ``target``.
+        rates: lengths in tokens -> error rate of free-running decoding, the mean over the runs.
         is_end: whether training ended there.
     """
 
     updates: float
     seconds: float | None
+    side: str
     rates: dict[str, float]
     is_end: bool
 
@@ -101,48 +104,58 @@ def is_still_improving(run: Run) -> bool:
     return run.summary.get("best_update") is not None and run.summary["best_update"] == run.summary.get("updates")
 
 
+def learning_curves(arms: Sequence[Arm]) -> dict[str, list[LearningPoint]]:
+    """The error by length over training of every arm, by label; none for any where they go by lengths of two sides."""
+    points = {arm.label: learning_points(arm) for arm in arms}
+    sides = {point.side for some in points.values() for point in some}
+    return points if len(sides) < 2 else {label: [] for label in points}
+
+
 def learning_points(arm: Arm) -> list[LearningPoint]:
     """The error by length over training: at every update at which all runs of the arm were decoded, and at the end.
 
-    Empty where a run was never decoded in validation.
+    Empty where a run was never decoded in validation, or where runs go by lengths of two sides.
     """
-    tables = [_decoded(run) for run in arm.runs]
-    if any(table.empty for table in tables):
+    sides, tables = zip(*(_decoded(run) for run in arm.runs), strict=True)
+    if any(table.empty for table in tables) or len(set(sides)) > 1:
         return []
     points = []
     for update in sorted(set.intersection(*(set(table.index[:-1]) for table in tables))):
         rows = [(run, table.loc[update]) for run, table in zip(arm.runs, tables, strict=True)]
-        points.append(_point(rows, [update] * len(rows), is_end=False))
+        points.append(_point(rows, [update] * len(rows), sides[0], is_end=False))
     ends = [(run, table.iloc[-1]) for run, table in zip(arm.runs, tables, strict=True)]
-    return [*points, _point(ends, [int(table.index[-1]) for table in tables], is_end=True)]
+    return [*points, _point(ends, [int(table.index[-1]) for table in tables], sides[0], is_end=True)]
 
 
-def _decoded(run: Run) -> pd.DataFrame:
-    """Update -> error rate in each bin of source length."""
+def _decoded(run: Run) -> tuple[str, pd.DataFrame]:
+    """Whose length it is, and update -> error rate in each bin of it."""
     table = _metrics(run)
-    columns = [name for name in map(str, table) if name.startswith(_ERROR_RATE)]
+    columns = {name: name.removeprefix(_ERROR_RATE) for name in map(str, table) if name.startswith(_ERROR_RATE)}
     if not columns:
-        return pd.DataFrame()
-    columns.sort(key=lambda name: int(name.removeprefix(_ERROR_RATE).partition("-")[0]))
-    decoded = table.dropna(subset=columns).set_index("step")[columns]
+        return SIDES[0], pd.DataFrame()
+    sides, bins = zip(*(column.rpartition("_")[::2] for column in columns.values()), strict=True)
+    of_bins = sorted(zip(columns, bins, strict=True), key=lambda one: int(one[1].partition("-")[0]))
+    decoded = table.dropna(subset=[*columns]).set_index("step")[[name for name, _ in of_bins]]
     decoded.index = decoded.index.astype(int) + 1
-    return decoded.rename(columns=lambda name: str(name).removeprefix(_ERROR_RATE).replace("-", "–"))
+    # The first runs that were decoded in validation go by the source and do not say so.
+    return sides[0] or SIDES[0], decoded.set_axis([lengths.replace("-", "–") for _, lengths in of_bins], axis=1)
 
 
-def _point(rows: Sequence[tuple[Run, pd.Series]], updates: Sequence[int], *, is_end: bool) -> LearningPoint:
+def _point(rows: Sequence[tuple[Run, pd.Series]], updates: Sequence[int], side: str, *, is_end: bool) -> LearningPoint:
     times = [seconds_until(run, update) for (run, _), update in zip(rows, updates, strict=True)]
     known = [time for time in times if time is not None]
     rates = pd.concat([row for _, row in rows], axis=1).mean(axis=1)
     return LearningPoint(
         updates=statistics.fmean(updates),
         seconds=statistics.fmean(known) if len(known) == len(times) else None,
+        side=side,
         rates={str(label): float(rate) for label, rate in rates.items()},
         is_end=is_end,
     )
 
 
 def last_doubling(points: Sequence[LearningPoint]) -> dict[str, float]:
-    """Source lengths -> change of the error rate since half of the updates, or since the last point before.
+    """Lengths -> change of the error rate since half of the updates, or since the last point before.
 
     Empty where there is no such point. It says what twice the updates have changed, and so about what twice as many
     again may change at most: gains become smaller.

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from attnspan.analysis.learning import is_still_improving, learning_points
+from attnspan.analysis.learning import is_still_improving, learning_curves
 from attnspan.analysis.lengths.regions import Region
 from attnspan.analysis.statistics import Estimate
 from attnspan.analysis.study import Point, Study
@@ -107,10 +107,10 @@ def _training_frame(study: Study) -> pd.DataFrame:
 def _learning_frame(study: Study) -> list[dict[str, Any]]:
     """learning.csv: one row per arm, point of its training and bin of validation, means over its runs."""
     return [
-        {"arm": arm.label, "updates": point.updates, "end": point.is_end, "train_seconds": point.seconds}
-        | {"lengths": label, "error_rate": rate}
-        for arm in study.arms
-        for point in learning_points(arm)
+        {"arm": arm, "updates": point.updates, "end": point.is_end, "train_seconds": point.seconds}
+        | {"length": point.side, "lengths": label, "error_rate": rate}
+        for arm, points in learning_curves(study.arms).items()
+        for point in points
         for label, rate in point.rates.items()
     ]
 

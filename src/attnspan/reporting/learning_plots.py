@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from attnspan.analysis.learning import LearningPoint, is_still_improving, learning_points, seconds_until, validations
+from attnspan.analysis.learning import LearningPoint, is_still_improving, learning_curves, seconds_until, validations
 from attnspan.analysis.study import Study
 from attnspan.reporting.formatting import number
 from attnspan.reporting.plots import INK, RC, Plot, Style, arm_styles, finished, tip
@@ -74,8 +74,9 @@ def _text(study: Study) -> str:
 
 
 def error_over_training(study: Study, *, narrow: bool = False) -> Plot:
-    """The error by source length after 1, 2, 4, ... parts of the training: a panel an arm, from light to dark."""
-    points = {arm.label: learning_points(arm) for arm in study.arms}
+    """The error by length after 1, 2, 4, ... parts of the training: a panel an arm, from light to dark."""
+    points = learning_curves(study.arms)
+    side = next(point.side for some in points.values() for point in some)
     columns = min(2 if narrow else 3, len(points))
     rows = -(-len(points) // columns)
     with mpl.rc_context(RC):
@@ -91,7 +92,7 @@ def error_over_training(study: Study, *, narrow: bool = False) -> Plot:
         for axes in panels[:, 0]:
             axes.set_ylabel("error rate, validation")
         for axes in panels[-1]:
-            axes.set_xlabel("source length (tokens)")
+            axes.set_xlabel(f"{side} length (tokens)")
         panels[0, 0].set_ylim(0, 1.02)
         return finished(figure, study, narrow, _points_text(study, points), tips)
 
@@ -114,7 +115,13 @@ def _panel(axes: Axes, points: list[LearningPoint], style: Style, tips: list[str
         when = f"{point.updates:,.0f} updates{', the end' if point.is_end else ''}"
         for x, label, rate in zip(at, labels, rates, strict=True):
             if rate <= 1.02:
-                tip(axes, tips, style.name, (float(x), float(rate)), f"{label} tokens after {when}: {number(rate)}")
+                tip(
+                    axes,
+                    tips,
+                    style.name,
+                    (float(x), float(rate)),
+                    f"{label} {point.side} tokens after {when}: {number(rate)}",
+                )
     lengths = [*points[0].rates] if points else []
     axes.set_xticks(np.arange(len(lengths)), lengths, rotation=45 if len(lengths) > 4 else 0)
     axes.tick_params(axis="x", labelsize=7)
@@ -125,6 +132,8 @@ def _points_text(study: Study, points: dict[str, list[LearningPoint]]) -> str:
     words = []
     for label, some in points.items():
         if some:
-            rates = ", ".join(f"{lengths} tokens {number(rate)}" for lengths, rate in some[-1].rates.items())
+            rates = ", ".join(
+                f"{lengths} {some[-1].side} tokens {number(rate)}" for lengths, rate in some[-1].rates.items()
+            )
             words.append(f"{study.shown(label)} at the end: {rates}")
-    return "Error rate on validation by source length over training. " + ". ".join(words)
+    return "Error rate on validation by length over training. " + ". ".join(words)

@@ -14,7 +14,7 @@ from attnspan.analysis.learning import (
     common_loss,
     is_still_improving,
     last_doubling,
-    learning_points,
+    learning_curves,
     relative_to,
     time_to_loss,
     to_plateau,
@@ -124,25 +124,27 @@ def _validated(arm: Arm) -> float:
 
 
 def learning(study: Study) -> Table:
-    """The error rate on validation by source length over training; no rows where nothing was decoded in validation."""
-    rows, labels = [], list[str]()
+    """The error rate on validation by length over training; no rows where nothing was decoded in validation."""
+    rows, labels, side = [], list[str](), ""
+    curves = learning_curves(study.arms)
     for arm in study.arms:
-        points = learning_points(arm)
+        points = curves[arm.label]
         labels = labels or [*points[0].rates] if points else labels
         if not points:
             continue
+        side = points[0].side
         rows.append(Row((study.shown(arm.label),), "heading"))
         rows += [_learning_row(_updates(point), point, labels) for point in points]
         if change := last_doubling(points):
             cells = [_signed(change.get(label, math.nan)) for label in labels]
             rows.append(Row(("change since half of the updates", "", *cells), "total"))
-    caption = "Error rate of free-running decoding on a part of validation, by source length, mean over runs"
+    caption = f"Error rate of free-running decoding on a part of validation, by {side} length, mean over runs"
     return Table(caption, ("updates", "training time", *labels), tuple(rows))
 
 
 def equal_training(study: Study) -> Table:
     """The arms after as many updates, after as much time, and at the end of training; no rows as above."""
-    points = {arm.label: learning_points(arm) for arm in study.arms}
+    points = learning_curves(study.arms)
     if not all(points.values()):
         return Table("", (), ())
     labels = [*next(iter(points.values()))[0].rates]

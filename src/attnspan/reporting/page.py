@@ -14,7 +14,7 @@ import jinja2
 from attnspan.analysis.arms import Arm
 from attnspan.analysis.collection import Excluded
 from attnspan.analysis.examples import ArmMap, degenerate_outputs, mapped_examples
-from attnspan.analysis.learning import learning_points, validations
+from attnspan.analysis.learning import learning_curves, validations
 from attnspan.analysis.lengths.bins import joined
 from attnspan.analysis.metrics import DEGENERATE, ERROR_RATE, GOLD_ATTENTION, Metric, metrics_in
 from attnspan.analysis.study import Study
@@ -60,7 +60,7 @@ def all_plots(study: Study, *, narrow: bool = False) -> dict[str, Plot]:
     plots = draw_plots(study, narrow=narrow)
     if any(validations(run) for run in study.collection.runs):
         plots["training_curves"] = training_curves(study, narrow=narrow)
-    if all(learning_points(arm) for arm in study.arms):
+    if all(learning_curves(study.arms).values()):
         plots["error_over_training"] = error_over_training(study, narrow=narrow)
     return plots
 
