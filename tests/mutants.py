@@ -217,9 +217,27 @@ MUTANTS = {
     ),
     "coverage forgotten": Mutant(
         file="models/attention/scores.py",
-        old="return (state[0] + weights.squeeze(1),)",
+        old="return (state[0] + step.weights.squeeze(1),)",
         new="return state",
         test=f"{_EQUATIONS}[coverage]",
+    ),
+    "window around the position of largest weight": Mutant(
+        file="models/attention/windows.py",
+        old="return (1 + (up_to < up_to[:, -1:] / 2).sum(dim=-1, keepdim=True),)",
+        new="return (1 + step.weights.squeeze(1).argmax(dim=-1, keepdim=True),)",
+        test="tests/models/test_attention_parts.py::test_the_median_by_hand",
+    ),
+    "window one position wider": Mutant(
+        file="models/attention/windows.py",
+        old="(offset < self.half_width)",
+        new="(offset <= self.half_width)",
+        test=f"{_EQUATIONS}[bahdanau_windowed decoder.window.half_width=2]",
+    ),
+    "window that stays": Mutant(
+        file="models/attention/attention.py",
+        old="*self.window.remember(taken, *of_window),",
+        new="*of_window,",
+        test=f"{_EQUATIONS}[bahdanau_windowed decoder.window.half_width=2]",
     ),
     "dot not scaled": Mutant(
         file="models/attention/scores.py",

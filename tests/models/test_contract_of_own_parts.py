@@ -16,7 +16,8 @@ from attnspan.config.instantiate import build_corpus
 from attnspan.data.pipeline.prepare import prepare as prepare_data
 from attnspan.errors import InputError
 from attnspan.models.attention.scores import AdditiveScore, CoverageScore, GeneralScore
-from attnspan.models.attention.windows import GlobalWindow
+from attnspan.models.attention.step import AttentionStep
+from attnspan.models.attention.windows import GlobalWindow, PreviousMedianWindow
 from attnspan.models.contract import check_contract
 from attnspan.models.decoders.bahdanau import BahdanauDecoder
 from attnspan.models.decoders.luong import LuongDecoder
@@ -30,14 +31,14 @@ HERE = "tests.models.test_contract_of_own_parts"
 
 
 class FlagForgotten(GeneralScore):
-    def start(self, keys: Tensor) -> tuple[Tensor, ...]:
+    def start(self, keys: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         return (keys.new_zeros(keys.shape[:2]),)
 
     def forward(self, query: Tensor, keys: Tensor, *state: Tensor) -> Tensor:
         return super().forward(query, keys) - state[0].unsqueeze(1)
 
-    def remember(self, weights: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        return (state[0] + weights.sum(1),)
+    def remember(self, step: AttentionStep, *state: Tensor) -> tuple[Tensor, ...]:
+        return (state[0] + step.weights.sum(1),)
 
 
 class NothingRemembered(FlagForgotten):
@@ -48,7 +49,7 @@ class NothingRemembered(FlagForgotten):
 class NoStart(GeneralScore):
     remembers = True
 
-    def remember(self, weights: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+    def remember(self, step: AttentionStep, *state: Tensor) -> tuple[Tensor, ...]:
         return state
 
 
@@ -69,15 +70,15 @@ class ScoresOfAll(GeneralScore):
 class KeptInItself(GeneralScore):
     remembers = True
 
-    def start(self, keys: Tensor) -> tuple[Tensor, ...]:
+    def start(self, keys: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         self.seen = keys.new_zeros(keys.shape[:2])
         return ()
 
     def forward(self, query: Tensor, keys: Tensor, *state: Tensor) -> Tensor:
         return super().forward(query, keys) - self.seen.unsqueeze(1)
 
-    def remember(self, weights: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        self.seen = self.seen + weights.sum(1)
+    def remember(self, step: AttentionStep, *state: Tensor) -> tuple[Tensor, ...]:
+        self.seen = self.seen + step.weights.sum(1)
         return ()
 
 
@@ -87,14 +88,14 @@ class Drawn(GeneralScore):
 
 
 class StateOfSourceFirst(CoverageScore):
-    def start(self, keys: Tensor) -> tuple[Tensor, ...]:
+    def start(self, keys: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         return (keys.new_zeros(keys.shape[:2]).transpose(0, 1),)
 
     def forward(self, query: Tensor, keys: Tensor, *state: Tensor) -> Tensor:
         return super().forward(query, keys, state[0].transpose(0, 1))
 
-    def remember(self, weights: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        return ((state[0].transpose(0, 1) + weights.squeeze(1)).transpose(0, 1),)
+    def remember(self, step: AttentionStep, *state: Tensor) -> tuple[Tensor, ...]:
+        return ((state[0].transpose(0, 1) + step.weights.squeeze(1)).transpose(0, 1),)
 
 
 class Crashes(GeneralScore):
@@ -119,6 +120,10 @@ class OtherSteps(BahdanauDecoder):
 class LooksAhead(LuongDecoder):
     def unroll(self, embedded: Tensor, memory: Memory) -> Any:
         return super().unroll(embedded + embedded.mean(dim=1, keepdim=True), memory)
+
+
+class WindowWithoutFlag(PreviousMedianWindow):
+    remembers = False
 
 
 class WeightInPadding(GlobalWindow):
@@ -156,6 +161,10 @@ WRONG = {
     "a look ahead": (
         ("luong_general", f"decoder._target_={HERE}.LooksAhead"),
         "LooksAhead with GeneralScore: a target",
+    ),
+    "the flag of a window forgotten": (
+        ("bahdanau_windowed", f"decoder.window._target_={HERE}.WindowWithoutFlag"),
+        "WindowWithoutFlag: has start() and remember() and does not set",
     ),
     "weights in padding": (
         ("luong_general", f"+decoder.window={{_target_: {HERE}.WeightInPadding, _partial_: true}}"),

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 ARMS_AS_PUBLISHED: dict[str, tuple[str, str, str]] = {  # wiring, score, window
     "bahdanau": ("bahdanau", "additive", "everywhere"),
     "bahdanau_2015": ("bahdanau", "additive", "everywhere"),
+    "bahdanau_windowed": ("bahdanau", "additive", "around_median"),
     "coverage": ("bahdanau", "additive_with_coverage", "everywhere"),
     "luong_2015": ("luong", "general", "everywhere"),
     "luong_concat": ("luong", "concat", "everywhere"),
@@ -214,6 +215,19 @@ class Paper:
         window = self.decoder.attention.window
         return S * sigmoid(window.position.weight[0] @ torch.tanh(window.hidden.weight @ h_t))
 
+    def around_median(self, e: list[Tensor], query: Tensor, now: Now) -> list[Tensor]:
+        """Chorowski et al. 2015, section 2.3: p_t - w ... p_t + w - 1, p_t the median of the previous weights."""
+        S, w = len(now.states), self.config["decoder"]["window"]["half_width"]
+        p = self.median(now)
+        return align(e, [s for s in range(1, S + 1) if p - w <= s <= p + w - 1], S)
+
+    def median(self, now: Now) -> int:
+        """The first position up to which half of the previous weights lie; 1 at first."""
+        p = 1
+        while now.t > 1 and total(now.weights[:p]) < total(now.weights) / 2:
+            p += 1
+        return p
+
     # Wirings: from y_{t-1} to the output; the state goes from ``now`` into ``now``
 
     def attend(self, query: Tensor, now: Now) -> Tensor:
@@ -324,6 +338,7 @@ MORE = [
     ("bahdanau", "rnn.layers=3"),
     ("bahdanau", "model.embedding_size=8", "model.tied_target_embeddings=true"),
     ("bahdanau_2015", "decoder.fused=false", "rnn=lstm", "rnn.layers=2"),
+    ("bahdanau_windowed", "decoder.window.half_width=2"),
     ("coverage", "rnn=lstm", *UPSIDE_DOWN),
     ("luong_2015", "rnn.layers=3", "encoder.reverse=false", "decoder.input_feeding=false"),
     ("luong_2015", "rnn=gru", "rnn.layers=2"),

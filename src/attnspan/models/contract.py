@@ -1,6 +1,7 @@
 """What every model promises, tried on a tiny batch: a part that breaks it trains without a word and is wrong.
 
-1. A score's hooks are complete: who sets ``remembers`` overrides ``start`` and ``remember``, and the other way round.
+1. The hooks of a score or window are complete: who sets ``remembers`` overrides ``start`` and ``remember``, and the
+   other way round.
 2. The same batch gives the same numbers twice.
 3. Padding never matters: an example alone gives what it gives next to a longer one, and no weight lies in padding.
 4. Teacher forcing is the steps of decoding: a whole target at once gives what its steps give one by one.
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from attnspan.errors import InputError, first_line
 from attnspan.models.attention.scores import Score
+from attnspan.models.attention.windows import Window
 from attnspan.models.decoders.base import Decoder, DecoderOutput
 from attnspan.models.memory import Memory
 from attnspan.models.recurrence.recurrence import State
@@ -51,8 +53,9 @@ def check_contract(model: Seq2Seq) -> None:
     Raises:
         InputError: it breaks a promise; names the class, where it can be told, and says what is wrong.
     """
-    for score in (part for part in model.modules() if isinstance(part, Score)):
-        _check_hooks(score)
+    for part in model.modules():
+        if isinstance(part, Score | Window):
+            _check_hooks(part)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         tried = copy.deepcopy(model).cpu().eval()
@@ -70,14 +73,15 @@ def check_contract(model: Seq2Seq) -> None:
                 ) from error
 
 
-def _check_hooks(score: Score) -> None:
-    name, kind = type(score).__name__, type(score)
-    has = {hook for hook in ("start", "remember") if getattr(kind, hook) is not getattr(Score, hook)}
-    if score.remembers and "remember" not in has:
+def _check_hooks(part: Score | Window) -> None:
+    name, kind = type(part).__name__, type(part)
+    base = Score if isinstance(part, Score) else Window
+    has = {hook for hook in ("start", "remember") if getattr(kind, hook) is not getattr(base, hook)}
+    if part.remembers and "remember" not in has:
         raise InputError(f"{name}: sets remembers=True and has no remember(): its state would never change")
-    if score.remembers and "start" not in has:
+    if part.remembers and "start" not in has:
         raise InputError(f"{name}: sets remembers=True and has no start(): there is no state before the first step")
-    if has and not score.remembers:
+    if has and not part.remembers:
         raise InputError(
             f"{name}: has {' and '.join(f'{hook}()' for hook in sorted(has, reverse=True))} and does not set "
             "remembers = True: training would use the start state at every step, and decoding the real one"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from attnspan.errors import SettingError
 from attnspan.models.attention.scores import BuildScore
+from attnspan.models.attention.step import AttentionStep
 from attnspan.models.attention.windows import BuildWindow, GlobalWindow
 from attnspan.models.memory import Memory
 from attnspan.models.recurrence.recurrence import State
@@ -18,7 +19,7 @@ from attnspan.models.recurrence.recurrence import State
 class Attention(nn.Module):
     """alpha_ij = softmax_j(e_ij), c_i = sum_j alpha_ij h_j  (Bahdanau et al. 2015, eq. 5 and 6).
 
-    Its state is the number of steps taken, [B], and the state of the score.
+    Its state is the number of steps taken, [B], and the states of window and score.
 
     Raises:
         SettingError: the window could hide every position that the score knows.
@@ -34,6 +35,8 @@ class Attention(nn.Module):
                 f"{type(self.window).__name__} needs a score that looks at the source, and "
                 f"{type(self.score).__name__} does not",
             )
+        self.remembers = self.score.remembers or self.window.remembers
+        self._first_of_score = 1 + len(self.window.start(torch.ones(1, 1, dtype=torch.bool)))  # in the state
 
     def prepare(self, memory: Memory) -> Memory:
         """Compute the keys once for all decoding steps."""
@@ -41,27 +44,35 @@ class Attention(nn.Module):
 
     def start(self, memory: Memory) -> State:
         """The state before the first step."""
-        return memory.mask.new_zeros(memory.mask.size(0), dtype=torch.long), *self.score.start(_keys(memory))
+        mask = memory.mask
+        return (
+            mask.new_zeros(mask.size(0), dtype=torch.long),
+            *self.window.start(mask),
+            *self.score.start(_keys(memory), mask),
+        )
 
     def forward(
         self, query: Float[Tensor, "B T Q"], memory: Memory, state: State
     ) -> tuple[Float[Tensor, "B T M"], Float[Tensor, "B T S"], State]:
         """Contexts, weights, which are exactly 0 in padding, and the state after the last of the T steps.
 
-        There is one step if the score remembers. ``state`` is from :meth:`start` or the step before.
+        There is one step if score or window remembers. ``state`` is from :meth:`start` or the step before.
         """
-        steps_taken, *score_state = state
+        steps_taken, of_window, of_score = state[0], state[1 : self._first_of_score], state[self._first_of_score :]
         T = query.size(1)
         step = steps_taken.unsqueeze(1) + torch.arange(1, T + 1, device=steps_taken.device)
-        scores = self.score(query, _keys(memory), *score_state)
-        positions, factors = self.window(query, step, memory.mask)
+        scores = self.score(query, _keys(memory), *of_score)
+        positions, factors = self.window(query, step, memory.mask, *of_window)
         weights = torch.softmax(scores.masked_fill(~positions, -torch.inf), dim=-1)
         weights = weights if factors is None else weights * factors
-        return (
-            weights.to(memory.states.dtype) @ memory.states,
-            weights,
-            (steps_taken + T, *self.score.remember(weights, *score_state)),
+        context = weights.to(memory.states.dtype) @ memory.states
+        taken = AttentionStep(query=query, weights=weights, context=context)
+        state = (
+            steps_taken + T,
+            *self.window.remember(taken, *of_window),
+            *self.score.remember(taken, *of_score),
         )
+        return context, weights, state
 
 
 def _keys(memory: Memory) -> Tensor:

@@ -2,7 +2,8 @@
 
 A score is a module with ``keys(states)``, computed once a source, and ``forward(query, keys)``. Its parent passes the
 sizes ``query_size``, Q, features of a query, and ``memory_size``, M. To add one, write a class here (or in a file of
-your own) and a yaml in ``conf/decoder/``. A score that remembers earlier steps also has ``start`` and ``remember``.
+your own) and a yaml in ``conf/decoder/``. A score that remembers earlier steps also has ``start`` and ``remember``, and
+sets ``remembers``.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from abc import ABC, abstractmethod
 from typing import Protocol
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnspan.errors import check_counts
+from attnspan.models.attention.step import AttentionStep
 from attnspan.models.recurrence.recurrence import State
 
 
@@ -37,12 +39,15 @@ class Score(nn.Module, ABC):
         """Compare queries with keys: by default their inner products. ``state``: see :meth:`start`."""
         return query @ keys.transpose(1, 2)
 
-    def start(self, keys: Float[Tensor, "B S A"]) -> State:
-        """The state before the first step, each tensor [B, ...]; empty for a score that does not remember."""
+    def start(self, keys: Float[Tensor, "B S A"], mask: Bool[Tensor, "B S"]) -> State:
+        """The state before the first step, each tensor [B, ...]; empty for a score that does not remember.
+
+        ``mask`` is True at real positions. A score that needs it at every step keeps it in its state.
+        """
         return ()
 
-    def remember(self, weights: Float[Tensor, "B T S"], *state: Tensor) -> State:
-        """The state after a step with these weights, in the same shapes."""
+    def remember(self, step: AttentionStep, *state: Tensor) -> State:
+        """The state after ``step``, in the same shapes."""
         return state
 
 
@@ -94,7 +99,7 @@ class CoverageScore(AdditiveScore):
         super().__init__(query_size=query_size, memory_size=memory_size, attention_size=attention_size)
         self.coverage = nn.Linear(1, attention_size, bias=False)  # V_a
 
-    def start(self, keys: Float[Tensor, "B S A"]) -> State:
+    def start(self, keys: Float[Tensor, "B S A"], mask: Bool[Tensor, "B S"]) -> State:
         """C_0 = 0, of shape [B, S]."""
         return (keys.new_zeros(keys.shape[:2]),)
 
@@ -105,9 +110,9 @@ class CoverageScore(AdditiveScore):
         (coverage,) = state
         return super().forward(query, keys + self.coverage(coverage.unsqueeze(-1)))
 
-    def remember(self, weights: Float[Tensor, "B 1 S"], *state: Tensor) -> State:
+    def remember(self, step: AttentionStep, *state: Tensor) -> State:
         """C_i = C_{i-1} + alpha_i."""
-        return (state[0] + weights.squeeze(1),)
+        return (state[0] + step.weights.squeeze(1),)
 
 
 class DotScore(Score):

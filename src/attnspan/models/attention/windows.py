@@ -1,6 +1,7 @@
-"""Windows: which positions may a step attend to? They limit the softmax, independently of the score.
+"""Windows: which positions may a step attend to? They limit the normaliser, independently of the score.
 
-Steps t and positions s count from 1, as in the papers.
+Steps t and positions s count from 1, as in the papers. A window that remembers earlier steps also has ``start`` and
+``remember``, and sets ``remembers``, as a score does.
 """
 
 from __future__ import annotations
@@ -13,19 +14,32 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from attnspan.errors import check_counts
+from attnspan.models.attention.step import AttentionStep
+from attnspan.models.recurrence.recurrence import State
 
 
 class Window(nn.Module, ABC):
-    """Says over which positions the softmax of a step is taken."""
+    """Says over which positions the weights of a step are spread."""
+
+    remembers = False
+    """Earlier weights move the window, so that each step waits for the one before."""
 
     @abstractmethod
     def forward(
-        self, query: Float[Tensor, "B T Q"], step: Int[Tensor, "B T"], mask: Bool[Tensor, "B S"]
+        self, query: Float[Tensor, "B T Q"], step: Int[Tensor, "B T"], mask: Bool[Tensor, "B S"], *state: Tensor
     ) -> tuple[Bool[Tensor, "B _ S"], Float[Tensor, "B T S"] | None]:
-        """The positions, at least one for each query, and factors of their weights after the softmax, or None.
+        """The positions, at least one for each query, and factors of their normalised weights, or None.
 
-        ``step`` is t of each query, ``mask`` True at real positions.
+        ``step`` is t of each query, ``mask`` True at real positions. ``state``: see :meth:`start`.
         """
+
+    def start(self, mask: Bool[Tensor, "B S"]) -> State:
+        """The state before the first step, each tensor [B, ...]; empty for a window that does not remember."""
+        return ()
+
+    def remember(self, step: AttentionStep, *state: Tensor) -> State:
+        """The state after ``step``, in the same shapes."""
+        return state
 
 
 class BuildWindow(Protocol):
@@ -45,7 +59,7 @@ class GlobalWindow(Window):
         super().__init__()
 
     def forward(
-        self, query: Float[Tensor, "B T Q"], step: Int[Tensor, "B T"], mask: Bool[Tensor, "B S"]
+        self, query: Float[Tensor, "B T Q"], step: Int[Tensor, "B T"], mask: Bool[Tensor, "B S"], *state: Tensor
     ) -> tuple[Bool[Tensor, "B _ S"], Float[Tensor, "B T S"] | None]:
         """All real positions."""
         return mask.unsqueeze(1), None
@@ -76,7 +90,7 @@ class LocalMonotonicWindow(LocalWindow):
     """
 
     def forward(
-        self, query: Float[Tensor, "B T Q"], step: Int[Tensor, "B T"], mask: Bool[Tensor, "B S"]
+        self, query: Float[Tensor, "B T Q"], step: Int[Tensor, "B T"], mask: Bool[Tensor, "B S"], *state: Tensor
     ) -> tuple[Bool[Tensor, "B _ S"], Float[Tensor, "B T S"] | None]:
         """The real positions near t."""
         centre = torch.minimum(step, mask.sum(dim=1, keepdim=True))
@@ -96,7 +110,7 @@ class LocalPredictiveWindow(LocalWindow):
         self.position = nn.Linear(query_size, 1, bias=False)  # v_p
 
     def forward(
-        self, query: Float[Tensor, "B T Q"], step: Int[Tensor, "B T"], mask: Bool[Tensor, "B S"]
+        self, query: Float[Tensor, "B T Q"], step: Int[Tensor, "B T"], mask: Bool[Tensor, "B S"], *state: Tensor
     ) -> tuple[Bool[Tensor, "B _ S"], Float[Tensor, "B T S"] | None]:
         """The real positions near p_t, and the Gaussian."""
         length = mask.sum(dim=1).view(-1, 1, 1)  # S of each example
@@ -105,6 +119,41 @@ class LocalPredictiveWindow(LocalWindow):
         offset = _positions(mask) - length * torch.sigmoid(logit)
         gaussian = torch.exp(-2 * (offset / self.half_width) ** 2)  # 1 / (2 sigma^2) = 2 / D^2
         return self.within(offset, mask), gaussian
+
+
+class PreviousMedianWindow(Window):
+    """The positions p_t - w ... p_t + w - 1, with p_t the median of the previous weights.
+
+    This is the "windowing" of Chorowski et al. 2015, section 2.3. The median is the first position up to which at least
+    half of the weight lies. The paper does not give p_1: here it is 1, the beginning of the source.
+
+    Args, besides the size:
+        half_width: w.
+    """
+
+    remembers = True
+
+    def __init__(self, *, query_size: int, half_width: int) -> None:
+        super().__init__()
+        check_counts(half_width=half_width)
+        self.half_width = half_width
+
+    def start(self, mask: Bool[Tensor, "B S"]) -> State:
+        """p_1 = 1, of shape [B, 1]."""
+        return (mask.new_ones(mask.size(0), 1, dtype=torch.long),)
+
+    def forward(
+        self, query: Float[Tensor, "B 1 Q"], step: Int[Tensor, "B 1"], mask: Bool[Tensor, "B S"], *state: Tensor
+    ) -> tuple[Bool[Tensor, "B 1 S"], Float[Tensor, "B 1 S"] | None]:
+        """The real positions around ``state``, which is p_t."""
+        offset = _positions(mask) - state[0]
+        near = (offset >= -self.half_width) & (offset < self.half_width)
+        return (mask & near).unsqueeze(1), None
+
+    def remember(self, step: AttentionStep, *state: Tensor) -> State:
+        """p_{t+1}."""
+        up_to = step.weights.squeeze(1).cumsum(dim=-1)
+        return (1 + (up_to < up_to[:, -1:] / 2).sum(dim=-1, keepdim=True),)
 
 
 def _positions(mask: Tensor) -> Tensor:

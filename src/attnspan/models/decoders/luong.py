@@ -69,7 +69,7 @@ class LuongDecoder(AttentionDecoder):
 
     def unroll(self, embedded: Float[Tensor, "B T E"], memory: Memory) -> DecoderOutput:
         """Unroll along a known target: by the kernel if ``fused``, in parallel where no step waits for another."""
-        if self.input_feeding or self.attention.score.remembers:
+        if self.input_feeding or self.attention.remembers:
             return super().unroll(embedded, memory)
         return self.step(embedded, self.start(memory), memory)
 
