@@ -35,6 +35,7 @@ class Mutant:
 _EQUATIONS = "tests/models/test_equations.py::test_logits_weights_and_gradients_equal_the_loop"
 _CONTRACT = "tests/models/test_contract.py::"
 _DECODING = "tests/models/test_decoding.py::"
+_OPTIONS = "tests/models/test_decoding_options.py::"
 _LIT = "tests/training/test_lightning_module.py::"
 _REACH = "tests/cli/test_gradient_flow.py::test_norms_are_those_of_finite_differences"
 
@@ -280,6 +281,54 @@ MUTANTS = {
         old="self.length_penalty(torch.tensor(t + 1))",
         new="self.length_penalty(torch.tensor(1))",
         test=f"{_DECODING}test_a_wide_beam_is_exhaustive[plain-1.0]",
+    ),
+    "a beam stops while a longer hypothesis may be better": Mutant(
+        file="models/decoding/beam.py",
+        old="beam.scores.max(dim=1).values / self.length_penalty(limits[rows] + 1)",
+        new="beam.scores.max(dim=1).values / self.length_penalty(limits[rows] * 0 + 1)",
+        test=f"{_OPTIONS}test_n_best_are_the_best_of_all[bahdanau-6.0]",
+    ),
+    "a beam stops at its first n best": Mutant(
+        file="models/decoding/beam.py",
+        old="(bound > ended.score[rows, -1])",
+        new="(bound > ended.score[rows, 0])",
+        test=f"{_OPTIONS}test_n_best_are_the_best_of_all[plain-None]",
+    ),
+    "coverage may exceed one": Mutant(
+        file="models/decoding/beam.py",
+        old=".clamp(min=_LEAST_COVERAGE, max=1.0)",
+        new=".clamp(min=_LEAST_COVERAGE)",
+        test=f"{_OPTIONS}test_coverage_penalty_is_its_equation[bahdanau]",
+    ),
+    "a given length may be undercut": Mutant(
+        file="models/decoding/constraints.py",
+        old="is_at_length != is_eos",
+        new="is_at_length & ~is_eos",
+        test=f"{_OPTIONS}test_given_lengths_exhaustively[plain]",
+    ),
+    "an n-gram of the batch": Mutant(
+        file="models/decoding/constraints.py",
+        old="(windows[:, :, :-1] == last).all(dim=-1)",
+        new="(windows[:, :, :-1] == last[:1]).all(dim=-1)",
+        test=f"{_OPTIONS}test_greedy_decoding_takes_the_best_allowed_token[2]",
+    ),
+    "a sample of the place in the batch": Mutant(
+        file="models/decoding/sample.py",
+        old='f"{self.seed} {number} {tokens}"',
+        new='f"{self.seed} {len(rows)}"',
+        test=f"{_OPTIONS}test_a_cold_sample_is_greedy_and_a_seed_repeats_itself[plain]",
+    ),
+    "temperature upside down": Mutant(
+        file="models/decoding/sample.py",
+        old="/ self.temperature",
+        new="* self.temperature",
+        test=f"{_OPTIONS}test_samples_are_as_frequent_as_they_are_likely[2.0]",
+    ),
+    "weights of an empty hypothesis by the batch": Mutant(
+        file="models/decoding/strategy.py",
+        old="    N, T = hypotheses.tokens.shape\n",
+        new="    N, T = hypotheses.tokens.shape\n    if T == 0:\n        return None\n",
+        test=f"{_OPTIONS}test_an_empty_hypothesis_has_the_weights_of_its_arm[bahdanau-Greedy]",
     ),
     "input not shifted": Mutant(
         file="data/pipeline/batches.py",

@@ -99,6 +99,7 @@ def assert_lists(found: Hypotheses, row: int, expected: list[tuple[float, Words]
     lists = [words_of(found, row * n + k) for k in range(n)]
     scores = {words: score for score, words in expected}
     assert len(set(lists)) == n
+    assert set(lists) <= set(scores)
     assert [scores[words] for words in lists] == pytest.approx([score for score, _ in expected[:n]], abs=1e-5)
     assert not found.truncated[row * n : (row + 1) * n].any()
 
@@ -110,10 +111,12 @@ ALL = 1 + 6 + 6**2 + 6**3
 # ---- n-best lists and penalties
 
 
-@pytest.mark.parametrize("alpha", [None, 0.6], ids=["none", "gnmt"])
-def test_n_best_are_the_best_of_all(model: Seq2Seq, alpha: float | None) -> None:
+@pytest.mark.parametrize("alpha", [None, 0.6, 6.0])
+def test_n_best_are_the_best_of_all(model: Seq2Seq, alpha: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the beam looks at every step whether it may stop; an alpha of 6 prefers the longest."""
     penalty = NoLengthPenalty() if alpha is None else GnmtLengthPenalty(alpha=alpha)
     wide = Beam(limit=no_more_than(2), beam_size=ALL, length_penalty=penalty)
+    monkeypatch.setattr(Beam, "CHECK_EVERY", 1)
     found = decode(wide, model, n_best=9)
     for row, source in enumerate(SOURCES):
         assert_lists(found, row, scored(model, source, sequences(2), alpha=alpha), 9)
@@ -332,7 +335,7 @@ STRATEGIES = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     arm=st.sampled_from([("bahdanau",), ("luong_local_p",), ("transformer",)]),
     sources=st.lists(st.lists(st.integers(3, SOURCE_VOCABULARY - 1), min_size=1, max_size=9), min_size=1, max_size=4),
@@ -394,6 +397,17 @@ def test_scores_that_are_not_finite_are_an_error(composed: Compose, strategy: De
             decode(strategy, model)
         if spoil == "symbol":
             decode(strategy, model, SOURCES[1:])
+
+
+def test_a_beam_sees_scores_that_are_not_finite_before_anything_ends(composed: Compose) -> None:
+    """All words lead to NaN, and the beam stops before the first hypothesis has its minimum length."""
+    model = small(composed, "bahdanau")
+    beam = Beam(limit=no_more_than(12), beam_size=2, length_penalty=NoLengthPenalty(), min_length=9)
+    assert decode(beam, model).lengths.min() >= 9
+    with torch.no_grad():
+        model.target_embedding.weight[3:] = torch.nan
+    with pytest.raises(NotFiniteError, match=r"^the model gives no finite scores"):
+        decode(beam, model)
 
 
 @pytest.mark.parametrize("strategy", strategies(no_more_than(9)), ids=lambda one: type(one).__name__)
