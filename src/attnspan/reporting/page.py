@@ -46,6 +46,7 @@ def pages(study: Study, wide: dict[str, Plot], *, out: Path, command: str) -> di
     html = template("report.html.j2").render(
         content,
         training_range=study.ranges[0] if len(study.ranges) == 1 else None,
+        shaded=_is_shaded(study),
         styles=[(style.name, study.shown(label)) for label, style in arm_styles(study).items()],
         plots={name: inline(name, wide[name], narrow[name]) for name in wide},
         mapped_examples=[(example, [_picture(one) for one in example.maps]) for example in mapped_examples(study)],
@@ -145,6 +146,14 @@ def _content(study: Study, plots: Collection[str], out: Path, command: str) -> d
         "limits": [study.axis.text(length) for length in (study.lengths.min(), study.lengths.max())],
         "about_data": [*_dropped(study.arms), *_about_test(runs)],
     }
+
+
+def _is_shaded(study: Study) -> bool:
+    """Whether the plots shade the lengths seen in training: they are the same for all arms, and tested."""
+    longest = study.ranges[0].longest(study.axis.side)
+    return (
+        len(study.ranges) == 1 and longest is not None and longest >= study.test_set[f"{study.axis.side}_length"].min()
+    )
 
 
 def _from_to(study: Study, side: str) -> str:

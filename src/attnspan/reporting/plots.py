@@ -275,7 +275,7 @@ def advantage(study: Study, *, narrow: bool = False) -> Plot:
 def _lengths(axes: Axes, study: Study, *, labels: bool, words: bool = True) -> None:
     """The x axis in bins, with the lengths seen in training shaded, and named if ``words``."""
     edges, axis = study.bins.edges, study.axis
-    axes.set_xlim(edges[0], edges[-1])
+    axes.set_xlim(edges[0], edges[-1] + 0.01 * (edges[-1] - edges[0]))  # room for a marker on the last edge
     axes.set_xticks(edges)
     ranges = {lengths for arm in study.arms for run in arm.runs if (lengths := run.training_lengths_on(axis.side))}
     above: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "ha": "center", "va": "bottom", "fontsize": 7.5}
