@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,17 @@ import yaml
 from attnspan.checksums import make_manifest
 from attnspan.files import read_json, write_json, write_text
 from attnspan.runs import records as record_columns
-from attnspan.runs.layout import CONFIG, FILES, METRICS, NEEDED, RECORDS, SUMMARY
+from attnspan.runs.layout import (
+    BEST,
+    CONFIG,
+    EVALUATION_RESULTS,
+    EVALUATIONS,
+    FILES,
+    METRICS,
+    NEEDED,
+    RECORDS,
+    SUMMARY,
+)
 from attnspan.runs.records import Record, write_records
 
 CONFIG_BASE: dict[str, Any] = {
@@ -143,6 +155,48 @@ def fake_run(
         **summary,
     }
     write_json(directory / SUMMARY, content)
+    return directory
+
+
+def fake_evaluation(
+    run: Path,
+    name: str,
+    examples: Sequence[dict[str, Any]],
+    edits: Sequence[int] | np.ndarray,
+    *,
+    decoding: dict[str, Any] | None = None,
+    data: str | None = None,
+) -> Path:
+    """Write an evaluation of a run that :func:`fake_run` made, and return its directory.
+
+    Args:
+        run: its directory.
+        name: of the evaluation.
+        examples: as for :func:`fake_run`.
+        edits: of each example.
+        decoding: the node of the config.
+        data: name of the data set; by default that of the run.
+    """
+    summary = read_json(run / SUMMARY)
+    of_run = {key: summary[key] for key in ("arm", "seed")}
+    root = run.parent / f".{name}"
+
+    def of_the_run(records: list[Record]) -> list[Record]:
+        return [replace(record, run_id=summary["run_id"]) for record in records]
+
+    name_of_data = data or summary["data"]
+    made = fake_run(root, **of_run, examples=examples, edits=edits, data=name_of_data, change_records=of_the_run)
+    config = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
+    asked = {"name": name, "weights": summary[FILES][BEST]["sha256"]}
+    write_text(made / CONFIG, yaml.safe_dump(config | {"decoding": decoding or {}, "evaluation": asked}))
+    fingerprint = hashlib.sha256(repr(examples).encode()).hexdigest()
+    facts = {"evaluation": {"id": f"{name}0", "name": name}, "weights": asked["weights"], "data": name_of_data}
+    facts |= {"test_fingerprint": fingerprint, FILES: make_manifest(made, EVALUATION_RESULTS)}
+    write_json(made / SUMMARY, summary | facts)
+    directory = run / EVALUATIONS / f"{name}-{name}0"
+    directory.parent.mkdir(exist_ok=True)
+    made.rename(directory)
+    shutil.rmtree(root)
     return directory
 
 

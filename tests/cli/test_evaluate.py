@@ -6,10 +6,11 @@ import shlex
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from attnspan.cli import evaluate
+from attnspan.cli import evaluate, report
 from attnspan.config.identity import run_directory
 from attnspan.config.instantiate import build_corpus
 from attnspan.data.pipeline.prepare import prepare
@@ -59,6 +60,11 @@ def test_evaluations_are_made_skipped_and_reported(
     assert sorted(Path(listed[1:]).read_text(encoding="utf-8").split()) == sorted(map(str, made))
     assert command(monkeypatch, *words) == 0
     assert capfd.readouterr().out.count("finished before, skipped") == 2
+
+    assert report.main([listed, str(next(runs.glob("*/plain/*/summary.json")).parent), "--out", "out"]) == 0
+    curve = pd.read_csv("out/curve.csv")
+    beams = {f"plain Beam decoding.beam_size={size}" for size in (1, 2)}
+    assert {*curve["arm"]} == {"plain Greedy", *beams}
 
 
 def test_a_mistake_is_one_line_and_starts_nothing(

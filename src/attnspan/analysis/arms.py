@@ -32,7 +32,7 @@ class Arm:
     @property
     def settings(self) -> str:
         """The settings that make it a variant, as its label has them; empty where there are none."""
-        return self.label.removeprefix(self.name)
+        return self.label.removeprefix(self.name).strip()
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -84,14 +84,22 @@ def _natural_order(label: str) -> list[tuple[int, float, str]]:
 def baselines(arms: Sequence[Arm], baseline: str) -> dict[str, str]:
     """The label of every compared arm, with that of its baseline: the variant with equal settings where there is one.
 
+    Where ``baseline`` is the settings of variants (``decoding.beam_size=1``), the other variants of an arm are compared
+    with that one of the same arm.
+
     Raises:
-        InputError: there is no arm or variant ``baseline``.
+        InputError: there is no arm, variant or setting ``baseline``.
     """
     labels = [arm.label for arm in arms]
     if baseline in labels:
         return {label: baseline for label in labels if label != baseline}
+    with_settings = {arm.name: arm.label for arm in arms if baseline and arm.settings == baseline}
+    if with_settings:
+        others = [arm for arm in arms if arm.settings != baseline and arm.name in with_settings]
+        return {arm.label: with_settings[arm.name] for arm in others}
     if baseline not in {arm.name for arm in arms}:
-        raise InputError(f"--baseline {baseline}: no such arm among these runs; {nearest(baseline, labels)}")
+        known = [*labels, *(arm.settings for arm in arms if arm.settings)]
+        raise InputError(f"--baseline {baseline}: no such arm among these runs; {nearest(baseline, known)}")
     variants = {arm.settings: arm.label for arm in arms if arm.name == baseline}
     compared = {arm.label: variants[arm.settings] for arm in arms if arm.name != baseline and arm.settings in variants}
     if compared:

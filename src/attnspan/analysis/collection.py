@@ -2,6 +2,9 @@
 
 A run that cannot be trusted (unfinished, truncated, with NaN), or that has another test set, is excluded by name and
 never averaged in. Sound runs that cannot be told apart, or whose data differ under one config, are refused.
+
+An evaluation of a run is read as a run is. Those in which a run decoded different examples in the same way stand
+together: their examples are one test set. Those that differ in how it decoded are variants of its arm.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from attnspan.errors import InputError
 from attnspan.runs.finished_run import Run, read_run
 from attnspan.runs.layout import find_runs
 
-_NO_VARIANT = (*CHANGES_NOTHING, "arm", "seed", "hydra")
+_NO_VARIANT = (*CHANGES_NOTHING, "arm", "seed", "hydra", "evaluation")
 """Config keys that cannot change a run's numbers, or that a study compares anyway: they do not make a variant."""
 
 _TEST_SET = ["example_id", "source_length", "target_length", "source", "reference"]
@@ -78,16 +81,14 @@ def collect_each(paths: Sequence[Path]) -> tuple[list[Collection], tuple[Exclude
             reason = str(error).removeprefix(f"{directory}/").removeprefix(f"{directory}: ")
             excluded.append(Excluded(directory, reason))
             continue
-        if run.run_id in runs:
-            excluded.append(Excluded(directory, f"the same run as {runs[run.run_id].directory}, which counts once"))
-        else:
-            runs[run.run_id] = run
+        if (twin := runs.setdefault(run.result_id, run)) is not run:
+            excluded.append(Excluded(directory, f"the same run as {twin.directory}, which counts once"))
     if not runs:
         reasons = f" ({'; '.join(f'{one.directory}: {one.reason}' for one in excluded)})" if excluded else ""
         raise InputError(f"none of the {len(excluded)} run directories given can be used{reasons}")
     collections = []
     for data in sorted({str(run.summary["data"]) for run in runs.values()}):
-        of_data, others = _of_one_test_set([run for run in runs.values() if run.summary["data"] == data])
+        of_data, others = _of_one_test_set(pooled([run for run in runs.values() if run.summary["data"] == data]))
         excluded += others
         named = name_variants(of_data)
         _refuse_mixtures(named)
@@ -121,6 +122,48 @@ def _of_one_test_set(runs: Sequence[Run]) -> tuple[list[Run], list[Excluded]]:
     ]
 
 
+def pooled(runs: Sequence[Run]) -> list[Run]:
+    """The runs, of which those with the same weights and the same decoding have become one, on all their examples.
+
+    An example that several of them have counts once. Where two have different examples of one id, the later one's gets
+    the fingerprint of its set of examples, so it is the same example in every arm. The test of the run itself comes
+    first, and its attention maps are kept.
+    """
+    same: dict[str, list[Run]] = {}
+    for run in runs:
+        decoded = {key: value for key, value in _flat(with_stable_names(run.config)).items() if not _is_no_variant(key)}
+        same.setdefault(repr((run.run_id, sorted(decoded.items()))), []).append(run)
+    return [_one(group) if len(group) > 1 else group[0] for group in same.values()]
+
+
+def _one(group: Sequence[Run]) -> Run:
+    """The runs of a group as one."""
+    first, *others = sorted(group, key=lambda run: (run.evaluation is not None, run.part.fingerprint))
+    parts, frames = [first.part], [first.records]
+    known = _texts(first.records)
+    for run in others:
+        texts = _texts(run.records)
+        is_new = [known.get(name) != text for name, text in texts.items()]
+        records = run.records[is_new].copy()
+        if records.empty:
+            continue
+        taken = records["example_id"].isin(known)
+        records.loc[taken, "example_id"] += f"@{run.part.fingerprint[:8]}"
+        known |= _texts(records)
+        parts.append(replace(run.part, examples=len(records)))
+        frames.append(records)
+    if len(parts) == 1:
+        return first
+    records = pd.concat(frames).sort_values(["source_length", "example_id"], kind="stable", ignore_index=True)
+    return replace(first, records=records, parts=tuple(parts))
+
+
+def _texts(records: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """Source and reference of every example."""
+    pairs = zip(records["source"], records["reference"], strict=True)
+    return dict(zip(records["example_id"], pairs, strict=True))
+
+
 def name_variants(runs: Sequence[Run]) -> list[Run]:
     """Label each run with its arm, and with the settings in which it differs from other runs of that arm."""
     named = []
@@ -129,7 +172,8 @@ def name_variants(runs: Sequence[Run]) -> list[Run]:
         differing = differing_keys(same)
         for run in same:
             config = _flat(run.config)
-            settings = [_setting(key, config.get(key, "unset")) for key in differing]
+            shown = [key for key in differing if _says_more(key, run, same, differing)]
+            settings = [_setting(key, config.get(key, "unset")) for key in shown]
             named.append(replace(run, label=" ".join([arm, *settings])))
     return named
 
@@ -137,6 +181,17 @@ def name_variants(runs: Sequence[Run]) -> list[Run]:
 def setting(run: Run, key: str) -> str:
     """A setting of a run, as a label has it."""
     return _setting(key, _flat(run.config).get(key, "unset"))
+
+
+def _says_more(key: str, run: Run, runs: Sequence[Run], differing: Sequence[str]) -> bool:
+    """Whether a differing key says something that the class of the part that it belongs to does not say already."""
+    words = key.split(".")
+    above = [".".join([*words[:end], "_target_"]) for end in range(1, len(words))]
+    for target in above:
+        if target in differing and target != key:
+            of_one_class = [one for one in runs if _flat(one.config).get(target) == _flat(run.config).get(target)]
+            return len({_flat(one.config).get(key) for one in of_one_class}) > 1
+    return True
 
 
 def _setting(key: str, value: str) -> str:
@@ -154,10 +209,14 @@ def differing_keys(runs: Sequence[Run]) -> list[str]:
     differing = []
     for key in sorted({key for config in configs for key in config}):
         of_data = key.startswith("data.")
-        free = not of_data and any(key == free or key.startswith(f"{free}.") for free in _NO_VARIANT)
+        free = not of_data and _is_no_variant(key)
         if not free and not (of_data and same_data) and len({config.get(key) for config in configs}) > 1:
             differing.append(key)
     return [key for key in differing if key == _shortest_twin(key, differing, configs)]
+
+
+def _is_no_variant(key: str) -> bool:
+    return any(key == free or key.startswith(f"{free}.") for free in _NO_VARIANT)
 
 
 def _shortest_twin(key: str, keys: Sequence[str], configs: Sequence[dict[str, str]]) -> str:

@@ -59,7 +59,7 @@ class LearningPoint:
 def _metrics(run: Run) -> pd.DataFrame:
     """``metrics.csv``; without columns if it cannot be read."""
     try:
-        return pd.read_csv(run.directory / METRICS).apply(pd.to_numeric)
+        return pd.read_csv(run.trained_in / METRICS).apply(pd.to_numeric)
     except (ValueError, OSError):
         return pd.DataFrame()
 

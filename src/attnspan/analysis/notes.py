@@ -125,6 +125,19 @@ def _notes_on_settings(arms: Sequence[Arm]) -> Iterable[str]:
         yield f"Besides the decoder, the arms differ in {', '.join(differing)}."
 
 
+def notes_on_evaluations(runs: Sequence[Run]) -> list[str]:
+    """What was decoded, if it is not only the test of each run."""
+    if all(run.evaluation is None and not run.parts for run in runs):
+        return []
+    parts = Counter(tuple(f"{part.name} ({part.examples:,})" for part in run.parts) for run in runs)
+    several = [joined(names) for names in parts if names]
+    if several:
+        return [f"The examples of several evaluations stand together: {', or '.join(several)}."]
+    names = joined(sorted({run.evaluation for run in runs if run.evaluation}))
+    beside = ", beside the test of the runs themselves" if any(run.evaluation is None for run in runs) else ""
+    return [f"These are evaluations of finished runs: {names}{beside}."]
+
+
 def notes_on_origin(runs: Sequence[Run]) -> list[str]:
     """Where and by which code the runs were made, if not all by the same."""
     notes = []

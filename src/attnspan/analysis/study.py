@@ -20,7 +20,13 @@ from attnspan.analysis.lengths.regions import Partition, Region, members, partit
 from attnspan.analysis.lengths.spans import ArmSpan, best_arm, spans
 from attnspan.analysis.lengths.training_range import TrainingRange, distinct
 from attnspan.analysis.metrics import ATTENTION, DEGENERATE, QUALITY, STOPPING, RecordMetric, metrics_in
-from attnspan.analysis.notes import notes_on_arms, notes_on_groups, notes_on_origin, notes_on_training
+from attnspan.analysis.notes import (
+    notes_on_arms,
+    notes_on_evaluations,
+    notes_on_groups,
+    notes_on_origin,
+    notes_on_training,
+)
 from attnspan.analysis.seed_groups import Groups, seed_groups
 from attnspan.analysis.statistics import Estimate, Floats, Rates
 from attnspan.analysis.text_metrics import CORPUS_SCORES, PERPLEXITIES, CorpusScore, Perplexity, is_text
@@ -108,7 +114,9 @@ class Study:
         of_training = notes_on_training(self.improving, IMPROVING)
         of_arms = notes_on_arms(self.arms, self.compared, best_arm(self.arms, self.partition.whole_bins))
         of_groups = notes_on_groups(self.groups)
-        return [*of_training, *of_groups, *of_arms, *notes_on_origin(self.collection.runs), *self.partition.notes]
+        runs = self.collection.runs
+        of_runs = [*notes_on_evaluations(runs), *notes_on_origin(runs)]
+        return [*of_training, *of_groups, *of_arms, *of_runs, *self.partition.notes]
 
     @cached_property
     def improving(self) -> frozenset[str]:
@@ -254,7 +262,7 @@ def build_study(
     labels = [arm.label for arm in arms]
     chosen = baseline or ("plain" if any(arm.name == "plain" for arm in arms) else labels[0])
     compared = baselines(arms, chosen)
-    first = chosen if chosen in labels else next(arm.label for arm in arms if arm.name == chosen)
+    first = chosen if chosen in labels else next(arm.label for arm in arms if chosen in (arm.name, arm.settings))
     arms.sort(key=lambda arm: (arm.label not in {first, *compared.values()}, arm.name != chosen))
     ranges, records = [arm.training_range for arm in arms], collection.runs[0].records
     configured = [(run.config.get("data") or {}).get("length") for run in collection.runs]

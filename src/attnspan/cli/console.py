@@ -15,6 +15,7 @@ from typing import Any, TextIO
 from rich.console import Console
 
 from attnspan.errors import InputError
+from attnspan.runs.layout import find_runs
 from attnspan.runs.run_lists import read_list
 
 _WIDTH_WITHOUT_TERMINAL = 100
@@ -94,6 +95,18 @@ def add_trusted(parser: argparse.ArgumentParser) -> None:
         "--trusted", action="append", default=[], metavar="PACKAGE",
         help="another package whose classes a run's config may name, for arms of your own; may be repeated",
     )  # fmt: skip
+
+
+def only_run(path: Path) -> Path:
+    """The one run in or below ``path``.
+
+    Raises:
+        InputError: there is none, or there are several.
+    """
+    first, *others = find_runs([path])
+    if others:
+        raise InputError(f"{path}: has {1 + len(others)} runs; give one of them, as in {first}")
+    return first
 
 
 class ListParser(argparse.ArgumentParser):

@@ -15,14 +15,13 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from attnspan.cli.console import add_trusted, command, open_console
+from attnspan.cli.console import add_trusted, command, only_run, open_console
 from attnspan.data.readers.lines import CARRIAGE_RETURN, decode_lines, has_carriage_return, without_blank_end
 from attnspan.data.white_space import strip
 from attnspan.errors import InputError
 from attnspan.reporting.heatmap_text import lines
 from attnspan.runs.attention_maps import AttentionMap
 from attnspan.runs.finished_run import Run, read_run
-from attnspan.runs.layout import find_runs
 
 if TYPE_CHECKING:
     from attnspan.evaluation.loaded_run import Hypothesis
@@ -65,7 +64,7 @@ def main(arguments: list[str]) -> None:
     beam_size = options.beam_size
     if beam_size is not None and beam_size < 1:
         raise InputError(f"--beam-size {beam_size}: must be at least 1")
-    run = read_run(_only_run(Path(options.run)))
+    run = read_run(only_run(Path(options.run)))
     subjects = _subjects(run, options.sources, options.examples)
     # torch takes seconds to import: it is needed from here on
     from attnspan.evaluation.loaded_run import UnknownTokensWarning, load_run
@@ -108,13 +107,6 @@ def print_words(show: Console, subject: Subject, hypothesis: Hypothesis) -> None
     print_line(show, f"\nsource     {subject.source}\n{reference}output     {hypothesis.text}")
     cut = ", cut at the length limit" if hypothesis.truncated else ""
     print_line(show, f"log p      {hypothesis.log_prob:.3f} nats{cut}\n")
-
-
-def _only_run(path: Path) -> Path:
-    first, *others = find_runs([path])
-    if others:
-        raise InputError(f"{path}: has {1 + len(others)} runs; give one of them, as in {first}")
-    return first
 
 
 def _subjects(run: Run, sources: Sequence[str], examples: int | None) -> list[Subject]:

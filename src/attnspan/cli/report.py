@@ -66,7 +66,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_runs()
     add = parser.add_argument
     add("--out", required=True, metavar="DIR", help="directory of the report, as in reports/long_sequences")
-    add("--baseline", metavar="ARM", help="the arm to which the others are compared (default: plain)")
+    add(
+        "--baseline", metavar="ARM",
+        help="the arm to which the others are compared (default: plain), or a setting in which variants of an arm "
+        "differ, as in decoding.beam_size=1: then every arm is compared to itself with that setting",
+    )  # fmt: skip
     add(
         "--length", metavar="LENGTH",
         help="the length by which results are given: source or target, in tokens, or source-multiple or "

@@ -20,8 +20,19 @@ _NUMBERS = ["source_length", "target_length", "nll", "target_tokens", "tokens_co
 
 
 @dataclass(frozen=True)
+class Part:
+    """Examples that a run was tested or evaluated on together."""
+
+    name: str
+    """Of the evaluation; ``test`` for the test of the run itself."""
+    examples: int
+    fingerprint: str
+    """The sha256 of the examples."""
+
+
+@dataclass(frozen=True)
 class Run:
-    """A finished run."""
+    """A finished run, or an evaluation of one."""
 
     directory: Path
     summary: dict[str, Any]
@@ -33,6 +44,8 @@ class Run:
     """
     label: str = ""
     """The arm, with the settings in which it differs from other runs of that arm."""
+    parts: tuple[Part, ...] = ()
+    """Of which sets of examples the records are, where they are of several."""
 
     @property
     def arm(self) -> str:
@@ -54,6 +67,23 @@ class Run:
         """The name of the evaluation; None for the test of the run itself."""
         asked = self.summary.get("evaluation")
         return str(asked["name"]) if isinstance(asked, dict) else None
+
+    @property
+    def result_id(self) -> str:
+        """The id of the run, with that of the evaluation."""
+        asked = self.summary.get("evaluation")
+        return f"{self.run_id}/{asked['id']}" if isinstance(asked, dict) else self.run_id
+
+    @property
+    def part(self) -> Part:
+        """The examples of the records."""
+        fingerprint = str(self.summary.get("test_fingerprint"))
+        return Part(name=self.evaluation or "test", examples=len(self.records), fingerprint=fingerprint)
+
+    @property
+    def trained_in(self) -> Path:
+        """The directory of the run itself, where the curves of its training are."""
+        return rundir.run_of(self.directory) if rundir.is_evaluation(self.directory) else self.directory
 
     @property
     def training_lengths(self) -> tuple[int, int]:

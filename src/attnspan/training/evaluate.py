@@ -225,7 +225,10 @@ def _summary(
     return {
         **{key: value for key, value in of_run.items() if key not in _OF_THE_RUN_ONLY},
         **({"overlap": of_run["overlap"]} if same_examples and "overlap" in of_run else {}),
-        EVALUATION: {"name": asked["name"], "split": asked["split"], "length": asked["length"]},
+        EVALUATION: {
+            "id": prepared.directory.name.rpartition("-")[2],
+            **{key: asked[key] for key in ("name", "split", "length")},
+        },
         WEIGHTS: asked[WEIGHTS],
         "data": asked["data_name"],
         "command": prepared.command,
