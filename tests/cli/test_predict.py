@@ -69,9 +69,10 @@ def test_n_best_as_lines(run: Path, standard_input, capsys) -> None:
 
 
 BAD = {
-    b"1 2\n\n3\n": "standard input, line 2: is blank, and a source needs a token",
-    b"1 2\n  \n3\n": "standard input, line 2: is blank",
-    b"1 2\n\xff\xfe\n3\n": "standard input, line 2: is not UTF-8 (invalid start byte at byte 1)",
+    b"1 2\n\n3\n": "standard input line 2: the line is blank",
+    b"1 2\n  \n3\n": "standard input line 2: '  ' has no token",
+    b"1 2\n\xff\xfe\n3\n": "standard input line 2: not valid UTF-8 (byte 1 of the line is 0xff)",
+    b"1 2\n3\r4\n": "standard input line 2: a carriage return (byte 0x0d) stands inside the line",
 }
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from attnspan.cli.console import add_trusted, command, only_run
+from attnspan.data.readers.lines import CARRIAGE_RETURN, decode_lines, without_blank_end
 from attnspan.errors import InputError, SettingError
 from attnspan.files import cannot_write
 from attnspan.runs.completeness import why_unfinished
@@ -67,8 +69,9 @@ def main(arguments: list[str]) -> None:
         raise InputError(f"{directory}: is not finished ({why})")
     import torch  # takes seconds
 
-    from attnspan.evaluation.loaded_run import load_run
+    from attnspan.evaluation.loaded_run import UnknownTokensWarning, load_run
 
+    warnings.filterwarnings("ignore", category=UnknownTokensWarning)  # they are counted, and told at the end
     run = load_run(directory, trusted=options.trusted)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -158,17 +161,15 @@ def _take(sources: Iterable[str], most: int) -> tuple[list[str], InputError | No
 
 
 def _sources(run: LoadedRun, stream: BinaryIO, counts: Counts) -> Iterator[str]:
-    """The lines without their ends."""
-    for number, content in enumerate(stream, start=1):
-        where = f"standard input, line {number}"
-        try:
-            text = content.decode("utf-8").removeprefix("\ufeff" if number == 1 else "")
-        except UnicodeDecodeError as error:
-            raise InputError(f"{where}: is not UTF-8 ({error.reason} at byte {error.start + 1})") from error
-        text = text.removesuffix("\n").removesuffix("\r")
+    """The lines without their ends; blank ones are allowed at the end only."""
+    name = "standard input"
+    lines = enumerate((_without_end(line) for line in decode_lines(stream, name)), start=1)
+    for number, text in without_blank_end(lines, name):
+        if "\r" in text:
+            raise InputError(f"{name} line {number}: {CARRIAGE_RETURN}")
         tokens = run.source_tokenizer.encode(text)
         if not tokens:
-            raise InputError(f"{where}: is blank, and a source needs a token")
+            raise InputError(f"{name} line {number}: {text!r} has no token")
         unknown = run.source_tokenizer.unknown_tokens(text)
         if unknown and counts.first_unknown is None:
             counts.first_unknown = number
@@ -176,6 +177,11 @@ def _sources(run: LoadedRun, stream: BinaryIO, counts: Counts) -> Iterator[str]:
         counts.tokens += len(tokens)
         counts.sources += 1
         yield text
+
+
+def _without_end(line: str) -> str:
+    """A line without its end."""
+    return line.removesuffix("\n").removesuffix("\r")
 
 
 def _as_json(source: str, hypotheses: list[Hypothesis], *, n_best: bool) -> str:
