@@ -1,7 +1,7 @@
 """A small W&B server on this machine, which the real client (its Go process `wandb-core`) talks to.
 
-It takes what the client sends, as GraphQL, as the stream of a run's files, and as uploads, and keeps it in memory. Lines
-of a stream have an offset; who sends the same lines again overwrites them, as on W&B.
+It takes what the client sends, as GraphQL, as the stream of a run's files, and as uploads, and keeps it in memory.
+Lines of a stream have an offset. Rows of history have a step; W&B keeps one row for each.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import gzip
 import json
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,17 +35,16 @@ class Run:
     streams: dict[str, dict[int, str]] = field(default_factory=dict)
     """File of the stream to its lines by offset."""
     files: dict[str, bytes] = field(default_factory=dict)
-    overwritten: int = 0
-    """Lines of history that came again with other content."""
     exit_code: int | None = None
     started: int = 0
     """How often a process has begun or resumed it."""
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The lines of history."""
+        """The rows of history: one for each step, the last that came; in the order of steps."""
         lines = self.streams.get("wandb-history.jsonl", {})
-        return [json.loads(lines[number]) for number in sorted(lines)]
+        rows = [json.loads(lines[number]) for number in sorted(lines)]
+        return sorted({row["_step"]: row for row in rows}.values(), key=lambda row: row["_step"])
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -154,7 +152,13 @@ class _Handler(BaseHTTPRequestHandler):
             if answer is None:
                 state.unknown.append(asked["query"])
                 return 200, {"errors": [{"message": f"unknown operation {name}"}]}
-            return 200, {"data": answer(state, asked.get("variables") or {}, asked["query"])}
+            try:
+                given = asked.get("variables") or {}
+                given = given.get("input", given) if isinstance(given.get("input"), dict) else given
+                return 200, {"data": answer(state, given, asked["query"])}
+            except Exception as error:  # a fault of this server
+                state.unknown.append(f"{error!r}: {body!r}")
+                return 400, {"errors": [{"message": repr(error)}]}
         if match := re.fullmatch(r"/files/([^/]+)/([^/]+)/([^/]+)/file_stream", path):
             state.asked.append("file_stream")
             _take(state.run(match[3], match[2]), json.loads(body))
@@ -172,7 +176,6 @@ def _take(run: Run, sent: dict[str, Any]) -> None:
     for file, part in sent.get("files", {}).items():
         lines = run.streams.setdefault(file, {})
         for number, line in enumerate(part["content"], start=part["offset"]):
-            run.overwritten += file == "wandb-history.jsonl" and lines.get(number, line) != line
             lines[number] = line
     if sent.get("complete"):
         run.exit_code = sent["exitcode"]
@@ -237,7 +240,84 @@ def _run_files(state: Server, given: Variables, query: str) -> Any:
 
 def _viewer(state: Server, given: Variables, query: str) -> Any:
     teams = {"edges": [{"node": {"name": ENTITY}}]}
-    return {"viewer": {"id": "user-1", "entity": ENTITY, "username": ENTITY, "email": "", "flags": "{}", "teams": teams}}
+    return {
+        "viewer": {"id": "user-1", "entity": ENTITY, "username": ENTITY, "email": "", "flags": "{}", "teams": teams}
+    }
+
+
+def _create_artifact(state: Server, given: Variables, query: str) -> Any:
+    name = f"artifact-{len(state.artifacts) + 1}"
+    state.artifacts[name] = {"input": given, "files": {}, "committed": False}
+    artifact = {"id": name, "state": "PENDING", "artifactSequence": {"latestArtifact": None}}
+    return {"createArtifact": {"artifact": artifact}}
+
+
+def _manifest(state: Server, name: str) -> dict[str, Any]:
+    file = {"id": "file-1", "uploadUrl": f"{state.url}/upload/artifact/{name}/{MANIFEST}", "uploadHeaders": []}
+    return {"artifactManifest": {"id": f"manifest-of-{name}", "file": file}}
+
+
+def _artifact_files(state: Server, given: Variables, query: str) -> Any:
+    nodes = [
+        {
+            "name": one["name"],
+            "displayName": one["name"],
+            "storagePath": f"there/{one['name']}",
+            "uploadUrl": f"{state.url}/upload/artifact/{one['artifactID']}/{one['name']}",
+            "uploadHeaders": [],
+            "uploadMultipartUrls": None,
+            "artifact": {"id": one["artifactID"]},
+        }
+        for one in given["artifactFiles"]
+    ]
+    return {"createArtifactFiles": {"files": {"edges": [{"node": node} for node in nodes]}}}
+
+
+def _commit_artifact(state: Server, given: Variables, query: str) -> Any:
+    state.artifacts[given["artifactID"]]["committed"] = True
+    return {"commitArtifact": {"artifact": {"id": given["artifactID"], "digest": ""}}}
+
+
+def _upsert_sweep(state: Server, given: Variables, query: str) -> Any:
+    name = f"sweep{len(state.sweeps) + 1}"
+    state.sweeps[name] = given
+    sweep = {"name": name, "project": _project(given["projectName"])}
+    return {"upsertSweep": {"sweep": sweep, "configValidationWarnings": []}}
+
+
+def _sweep(state: Server, given: Variables, query: str) -> Any:
+    config = state.sweeps[given["sweep"]]["config"]
+    return {"project": {"sweep": {"id": "1", "name": given["sweep"], "config": config, "runs": {"edges": []}}}}
+
+
+def _heartbeat(state: Server, given: Variables, query: str) -> Any:
+    commands, state.commands = state.commands[:1], state.commands[1:]
+    return {"agentHeartbeat": {"agent": {"id": "agent-1"}, "commands": json.dumps(commands)}}
+
+
+def _upsert_view(state: Server, given: Variables, query: str) -> Any:
+    state.views.append(given)
+    view = {
+        "id": f"view-{len(state.views)}",
+        **{key: given.get(key) for key in ("name", "type", "displayName", "spec")},
+    }
+    view |= {"description": given.get("description") or "", "updatedAt": None}
+    view["project"] = {**_project(given["projectName"]), "entityName": ENTITY}
+    return {"upsertView": {"view": view, "inserted": True}}
+
+
+MANIFEST = "wandb_manifest.json"
+
+
+def _project_entry(name: str) -> dict[str, Any]:
+    entry = {"__typename": "Project", "entityName": ENTITY, "createdAt": "2026-01-01T00:00:00Z", "isBenchmark": False}
+    return _project(name) | entry | {"user": None}
+
+
+def _projects(state: Server, given: Variables, query: str) -> Any:
+    edges = [{"node": _project_entry(name)} for name in {run.project for run in state.runs.values()}]
+    info = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
+    return {"models": {"pageInfo": info, "edges": edges}}
 
 
 _OPERATIONS: dict[str, Callable[[Server, Variables, str], Any]] = {
@@ -246,5 +326,22 @@ _OPERATIONS: dict[str, Callable[[Server, Variables, str], Any]] = {
     "UpsertBucket": _upsert_run,
     "RunResumeStatus": _resume_status,
     "CreateRunFiles": _run_files,
+    "GetDefaultEntity": _viewer,
+    "GetProject": lambda state, given, _: {"project": _project_entry(given["name"])},
+    "GetProjects": _projects,
+    "ArtifactType": lambda *_: {"project": {"artifact": None}},
+    "CreateArtifact": _create_artifact,
+    "CreateArtifactManifest": lambda state, given, _: {"createArtifactManifest": _manifest(state, given["artifactID"])},
+    "UpdateArtifactManifest": lambda state, given, _: {
+        "updateArtifactManifest": _manifest(state, given["artifactManifestID"].removeprefix("manifest-of-"))
+    },
+    "CreateArtifactFiles": _artifact_files,
+    "CommitArtifact": _commit_artifact,
+    "UpsertSweep": _upsert_sweep,
+    "SweepWithRuns": _sweep,
+    "CreateAgent": lambda *_: {"createAgent": {"agent": {"id": "agent-1"}}},
+    "Heartbeat": _heartbeat,
+    "UpsertView2": _upsert_view,
+    "upsertView": _upsert_view,
     "RunStoppedStatus": lambda *_: {"project": {"run": {"stopped": False}}},
 }

@@ -90,7 +90,6 @@ def test_again_it_is_the_same_run(out: Path, mirror: Mirrored, runs: Path) -> No
     assert report.main([str(runs), "--out", str(out), "--wandb", "offline"]) == 0
     (again,) = read_mirrors(out)
     assert again.run["run_id"] == before
-    assert again.run["resume"]
 
 
 def test_several_data_sets_are_one_run(tmp_path: Path) -> None:

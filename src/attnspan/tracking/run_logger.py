@@ -23,7 +23,7 @@ import csv
 import io
 import os
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,11 @@ from attnspan.config.schema import DISABLED
 from attnspan.data.corpora.base import LENGTHS
 from attnspan.errors import reason_of
 from attnspan.runs.layout import run_of
-from attnspan.tracking.session import TEST_BY, UPDATE, VARIANT, forget_logged, logged_until, session
+from attnspan.tracking.session import TEST_BY, UPDATE, VARIANT, earlier_rows, forget_logged, session
 
 _CURVES = ("train", "validation", "validation_loss", "validation_accuracy", "validation_error_rate", "machine")
+_ROWS = 8
+"""Steps for the rows of one update. W&B keeps one row for each step, so that no row can be there twice."""
 EVALUATION = "evaluation"
 """The job type of an evaluation."""
 _LONGEST_TAG = 64
@@ -47,19 +49,22 @@ _LONGEST_TAG = 64
 
 
 class WandbMirror(Logger):
-    """A Lightning logger that logs to a W&B run, and skips what an earlier process has logged.
+    """A Lightning logger that logs to a W&B run.
 
     Args:
-        run: the W&B run.
-        logged: the last update at which each key was logged before.
+        run: the W&B run, which replaces those of earlier processes.
+        earlier: the rows that earlier processes have logged.
         examples: the number of test examples to show, at most.
         log: takes lines for people.
     """
 
-    def __init__(self, run: Any, *, logged: Mapping[str, int], examples: int, log: Callable[[str], None]) -> None:
+    def __init__(
+        self, run: Any, *, earlier: Sequence[Mapping[str, Any]], examples: int, log: Callable[[str], None]
+    ) -> None:
         super().__init__()
         self._run = run
-        self._logged = logged
+        self._earlier = earlier
+        self._step = -1
         self._examples = examples
         self._report = log
         for name in _CURVES:
@@ -85,17 +90,26 @@ class WandbMirror(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log what Lightning logs; its ``step`` is the number of updates before this one."""
         assert step is not None
-        self._log(metrics, step + 1)
+        if keys := metrics.keys() - {"epoch"}:
+            self._log(metrics, step + 1, _place(min(keys)))
 
-    def catch_up(self, curves: str) -> None:
-        """Log the rows of ``curves``, the ``metrics.csv`` of a checkpoint, that are not logged yet.
+    def catch_up(self, curves: str, update: int) -> None:
+        """Log again what was logged before the run was killed, up to the ``update`` after which it resumes.
 
-        W&B loses the last rows when the process is killed. The curves of ``machine/`` are not in ``metrics.csv`` and
-        stay incomplete.
+        The server drops what it has. ``curves`` is the ``metrics.csv`` of the checkpoint: it has what W&B lost when the
+        process was killed, except ``machine/``.
         """
-        for row in csv.DictReader(io.StringIO(curves)):
-            step = int(row.pop("step"))
-            self._log({key: float(value) for key, value in row.items() if value}, step + 1)
+        rows: dict[tuple[int, int], dict[str, Any]] = {}
+        of_csv = (
+            {UPDATE: int(line.pop("step")) + 1} | {key: float(value) for key, value in line.items() if value}
+            for line in csv.DictReader(io.StringIO(curves))
+        )
+        for row in (*self._earlier, *of_csv):
+            for key, value in row.items():
+                if key.partition("/")[0] in _CURVES and row[UPDATE] <= update:
+                    rows.setdefault((row[UPDATE], _place(key)), {}).setdefault(key, value)
+        for (at, place), row in sorted(rows.items()):
+            self._log(row, at, place)
 
     def log_results(self, directory: Path) -> None:
         """Log the results of the test of the run in ``directory``; an error in it does not fail the run."""
@@ -103,16 +117,21 @@ class WandbMirror(Logger):
             from attnspan.tracking.run_results import results_of  # it loads matplotlib and W&B
 
             rows, media, summary = results_of(directory, examples=self._examples)
-            for row in (*rows, media):
-                self._log(row, summary["updates"])
+            for place, row in enumerate((*rows, media), start=_ROWS):
+                self._log(row, summary["updates"], place)
             self._run.summary.update(summary)
         except Exception as error:
             self._report(f"W&B: the results could not be logged ({reason_of(error)}); on the disk they are complete")
 
-    def _log(self, row: Mapping[str, Any], update: int) -> None:
-        new = {key: value for key, value in row.items() if update > self._logged.get(key, 0)}
-        if new.keys() - {"epoch"}:
-            self._run.log({UPDATE: update, **new})
+    def _log(self, row: Mapping[str, Any], update: int, place: int) -> None:
+        """Log a row at once, under a step of its own, which is the same whenever it is logged again."""
+        self._step = max(_ROWS * update + place, self._step + 1)  # W&B drops rows whose step is not a new one
+        self._run.log({UPDATE: update, **row}, step=self._step, commit=True)
+
+
+def _place(key: str) -> int:
+    """The place of a row among those of one update; they are logged in this order."""
+    return {"machine": 0, "train": 1}.get(key.partition("/")[0], 2)
 
 
 @contextmanager
@@ -179,24 +198,25 @@ def _mirror(
     if settings["mode"] == DISABLED:
         yield None
         return
-    if resolved["rerun"]:  # the old curves would stand beside the new result
+    replaces = resolved["rerun"]
+    if replaces:  # the old curves would stand beside the new result
         forget_logged(directory, run_id)
-    logged = logged_until(directory, run_id)
+    earlier = earlier_rows(directory, run_id)
     with session(
         directory,
         mode=settings["mode"],
         run_id=run_id,
         log=log,
-        replaces=resolved["rerun"],
+        replaces=replaces,
         project=settings["project"],
         entity=settings["entity"],
         group=resolved["study"],
         tags=[tag[:_LONGEST_TAG] for tag in dict.fromkeys(tags)],
         **of_run,
     ) as run:
-        if logged:
+        if earlier:
             run.summary["failure"] = None  # from an earlier attempt
-        yield WandbMirror(run, logged=logged, examples=settings["examples"], log=log)
+        yield WandbMirror(run, earlier=earlier, examples=settings["examples"], log=log)
 
 
 def _variant(arm: str, command: str) -> str:

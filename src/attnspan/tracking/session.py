@@ -11,9 +11,12 @@ import shlex
 import shutil
 import subprocess
 import sys
-import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +36,10 @@ VARIANT = "variant"
 
 _INIT_TIMEOUT = 5.0
 """Seconds that the server has to answer when a run starts, so that training starts within 10 seconds."""
+_FINISH_TIMEOUT = 8.0
+"""Seconds that a run waits at its end for pending uploads, before it looks whether there is a server at all."""
 _UPLOAD_TIMEOUT = 60.0
-"""Seconds that a run waits at its end for pending uploads."""
+"""Seconds that the upload of the rest may take where there is one."""
 
 
 @contextmanager
@@ -47,9 +52,10 @@ def session(
         directory: W&B's files go to its subdirectory ``wandb/``.
         mode: ``offline`` or ``online``. Online, if there is no key or the server does not answer, one line says so and
             the run is offline, to be uploaded by ``wandb sync``.
-        run_id: W&B's id. A run that was logged under the same id before is continued.
+        run_id: W&B's id. A run that was logged under the same id before is continued: the server keeps one row for
+            each step. So whoever resumes a run logs again, with the same steps, what was logged before.
         log: takes lines for people.
-        replaces: what was logged under the id before is replaced, not continued.
+        replaces: the rows replace those of such a run; otherwise the server's rows stay, and only new ones are sent.
         settings: further arguments of ``wandb.init``: project, group, config, ...
 
     Raises:
@@ -58,8 +64,7 @@ def session(
     directory = directory.absolute()
     directory.mkdir(parents=True, exist_ok=True)
     with _environment(directory / "wandb"):
-        resume = None if replaces else "allow"
-        run = _start(directory, mode=mode, log=log, id=run_id, resume=resume, **settings)
+        run = _start(directory, mode=mode, log=log, replaces=replaces, id=run_id, **settings)
         code = 1
         try:
             yield run
@@ -84,21 +89,17 @@ def exit_code(error: BaseException) -> int:
     return 2 if of_one_line else 1
 
 
-def logged_until(directory: Path, run_id: str) -> dict[str, int]:
-    """The last update at which each key was logged under ``run_id`` by earlier processes; nothing else is read.
+def earlier_rows(directory: Path, run_id: str) -> list[dict[str, Any]]:
+    """The rows that earlier processes logged under ``run_id``, the oldest first, from W&B's files in ``directory``.
 
-    A run that was killed repeats some updates, with the same numbers. W&B must not get them twice.
+    Nothing else is read from them. Rows that a process had not written when it was killed are lost.
     """
-    last: dict[str, int] = {}
-    for path in directory.glob(f"wandb/*-{run_id}/run-{run_id}.wandb"):
+    rows = []
+    for path in sorted(directory.glob(f"wandb/*-{run_id}/run-{run_id}.wandb"), key=lambda path: path.stat().st_mtime):
         command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=child_environment())
-        for line in done.stdout.splitlines():
-            item = json.loads(line).get("history", {}).get("item", {})
-            for key in item:
-                name = key.partition(".")[0]  # the parts of a table have dotted names
-                last[name] = max(last.get(name, 0), int(item.get(UPDATE, 0)))
-    return last
+        rows += [row for line in done.stdout.splitlines() if (row := json.loads(line).get("history", {}).get("item"))]
+    return rows
 
 
 @contextmanager
@@ -108,7 +109,7 @@ def _environment(directory: Path) -> Iterator[None]:
     ours["WANDB_ERROR_REPORTING"] = "false"  # without a network it waits 20 s to report its own errors
     ours = {name: value for name, value in ours.items() if name not in os.environ}
     ours["WANDB_SILENT"] = "true"  # this also stops it from prompting for a key
-    names = [*ours, "WANDB_SERVICE"]
+    names = [*ours, "WANDB_SERVICE", "WANDB_RESUME"]
     before = {name: os.environ.pop(name) for name in names if name in os.environ}
     # WANDB_SERVICE is unset: in the W&B service of a parent process, a run that was killed would still be in use.
     os.environ.update(ours)
@@ -120,27 +121,29 @@ def _environment(directory: Path) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _start(directory: Path, *, mode: str, log: Callable[[str], None], **settings: Any) -> Any:
+def _start(directory: Path, *, mode: str, log: Callable[[str], None], replaces: bool, **settings: Any) -> Any:
     import wandb
 
     def init(mode: Any) -> Any:
         behaviour = wandb.Settings(
             silent=True, console="off", x_disable_stats=True,
-            init_timeout=_INIT_TIMEOUT, finish_timeout=_UPLOAD_TIMEOUT,
+            init_timeout=_INIT_TIMEOUT, finish_timeout=_FINISH_TIMEOUT, finish_timeout_raises=True,
             disable_git=True,  # runs may lie in an unrelated repository; the summary has the commit of this code
             x_transaction_log_flush_interval=1,  # seconds of data that are lost if the process is killed
         )  # fmt: skip
-        settings.update(dir=str(directory), reinit="create_new", settings=behaviour)
-        return wandb.init(mode=mode, **settings)
+        # Online, the server says what it has. `wandb sync` has no use for it: it sends all rows, with their steps.
+        resume: Any = "allow" if mode == ONLINE and not replaces else None
+        return wandb.init(
+            mode=mode, dir=str(directory), resume=resume, reinit="create_new", settings=behaviour, **settings
+        )
 
+    reason = ""
     if mode == ONLINE:
         before = set(directory.glob("wandb/run-*"))
         try:
             run = init(ONLINE)
         except Exception as error:  # a missing or invalid key, no network, a refusal: many classes
             reason = _reason(error).rstrip(".")
-            place = shlex.quote(str(directory))
-            log(f"W&B: {reason}; the run is logged offline, upload it with wandb sync {place}/wandb/offline-run-*")
             wandb.teardown()
             for empty in set(directory.glob("wandb/run-*")) - before:
                 shutil.rmtree(empty, ignore_errors=True)
@@ -148,11 +151,14 @@ def _start(directory: Path, *, mode: str, log: Callable[[str], None], **settings
             log(f"W&B: {run.url}")
             return run
     try:
-        return init(OFFLINE)
+        run = init(OFFLINE)
     except Exception as error:
         raise InputError(
             f"W&B cannot start ({_reason(error)}); to run without it, set logger.wandb.mode=disabled"
         ) from error
+    if reason:
+        log(f"W&B: {reason}; the run is logged offline, upload it with {shlex.join(_sync_command(run))}")
+    return run
 
 
 def _reason(error: Exception) -> str:
@@ -175,8 +181,36 @@ def forget_logged(directory: Path, run_id: str) -> None:
 
 
 def _finish(run: Any, code: int, log: Callable[[str], None]) -> None:
-    started = time.monotonic()
-    run.finish(exit_code=code)
-    if not run.offline and time.monotonic() - started >= _UPLOAD_TIMEOUT:
-        place = shlex.quote(str(Path(run.dir).parent))
-        log(f"W&B: the upload is incomplete; finish it with wandb sync --include-online {place}")
+    try:
+        run.finish(exit_code=code)
+    except TimeoutError:
+        if not run.offline and not _upload(run):
+            log(f"W&B: the upload is incomplete; finish it with {shlex.join(_sync_command(run))}")
+
+
+def _sync_command(run: Any) -> list[str]:
+    """What uploads all of a run, also where a part was uploaded before."""
+    return ["wandb", "sync", *([] if run.offline else ["--include-online"]), str(Path(run.dir).parent)]
+
+
+def _upload(run: Any) -> bool:
+    """Upload the rest of a run, if there is a server; returns whether all has arrived."""
+    try:
+        # Any answer will do: the key is not sent, so the server refuses us.
+        urllib.request.urlopen(f"{run.settings.base_url}/graphql", data=b"{}", timeout=1).close()
+    except urllib.error.HTTPError as error:
+        if error.code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            return False
+    except (OSError, HTTPException):
+        return False
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", *_sync_command(run)],
+            capture_output=True,
+            timeout=_UPLOAD_TIMEOUT,
+            check=False,
+            env=child_environment(),
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0

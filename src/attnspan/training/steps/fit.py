@@ -80,7 +80,7 @@ def fit(prepared: Prepared, *, tracker: WandbMirror | None, report: Callable[[St
     if prepared.rank == 0:
         _begin_directory(prepared, resume_point, report)
         if tracker and resume_point:
-            tracker.catch_up(resume_point.metrics_csv)
+            tracker.catch_up(resume_point.metrics_csv, resume_point.update)
     metrics_csv, cost = MetricsCsv(directory), Cost(began=prepared.began)
     recorder, decoded_checkpoints = _callbacks_of_the_test(prepared, cost)
     metrics_csv_checkpoint = MetricsCsvCheckpoint(metrics_csv)
