@@ -57,6 +57,8 @@ SLOW = (
     "test_mutants.py",
     "cli/test_train.py",
     "tracking/test_run_logger.py",
+    "services/test_wandb.py",
+    "services/test_hub.py",
     "sweeps/test_collisions.py",
     "training/test_ddp.py",
     "sweeps/test_hyperparameters.py",

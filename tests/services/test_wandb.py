@@ -181,6 +181,32 @@ def test_offline_runs_are_synced_in_any_number_of_times(server: Server, tmp_path
     assert_no_key(tmp_path)
 
 
+BAD_KEY = "f" * 40
+
+
+@pytest.mark.parametrize("case", ["a key that is none", "nobody there", "trouble"])
+def test_without_a_server_that_takes_it_a_run_is_offline(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    """The line has the command that uploads it later, whole."""
+    monkeypatch.setattr(session_module, "_INIT_TIMEOUT", 1.5)
+    if case == "a key that is none":
+        monkeypatch.setenv("WANDB_API_KEY", BAD_KEY)
+    server.away, server.status = case == "nobody there", 500 if case == "trouble" else None
+    said: list[str] = []
+    with session(tmp_path, mode="online", run_id=RUN, log=said.append, project="ours") as one:
+        log_updates(WandbMirror(one, earlier=[], examples=0, log=print), 1, 5)
+    (line,) = said
+    assert "; the run is logged offline, upload it with wandb sync " in line
+    assert not {KEY, BAD_KEY} & set(line.split())
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or not {key for key in (KEY, BAD_KEY) if key.encode() in path.read_bytes()}, path
+    server.away, server.status = False, None
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    sync(*shlex.split(line.partition("wandb sync ")[2]))
+    assert sent(server.runs[RUN]) == list(range(1, 6))
+
+
 def test_what_is_repeated_replaces_the_old_rows(server: Server, tmp_path: Path) -> None:
     for factor in (1, 2):
         with session(tmp_path, mode="online", run_id=RUN, log=print, project="ours", replaces=factor == 2) as one:

@@ -35,7 +35,6 @@ from tests.waiting import wait_until
 MIRRORED = ("logger=wandb", "logger.wandb.mode=offline", "study=mine", "trainer.log_every_n_steps=5")
 KEY = "f" * 40
 """A key that nobody has."""
-BAD_KEY = "zz-no-key-zz"
 
 
 def updates(mirror: Mirrored, key: str) -> list[int]:
@@ -324,7 +323,7 @@ def test_what_is_stopped_ends_with_the_signals_code(composed: Compose, tmp_path:
 def test_a_machine_that_goes_down_takes_two_seconds_along(composed: Compose, tmp_path: Path) -> None:
     """W&B's own process, which writes the file, is killed too."""
     with endless(composed, tmp_path) as (process, directory):
-        time.sleep(6)
+        time.sleep(3)
         killed = time.time()
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(60)
@@ -343,7 +342,7 @@ def server(*, answers: bool) -> Iterator[int]:
         yield taken.getsockname()[1]
 
 
-@pytest.mark.parametrize("case", ["no key, at a terminal", "a key that is none", "nobody listens", "nobody answers"])
+@pytest.mark.parametrize("case", ["no key, at a terminal", "nobody answers"])
 def test_online_falls_back_to_offline_with_one_line(tmp_path: Path, cache: Path, case: str) -> None:
     home = tmp_path / "home"
     home.mkdir()
@@ -353,8 +352,7 @@ def test_online_falls_back_to_offline_with_one_line(tmp_path: Path, cache: Path,
     ours, terminal = os.openpty()  # at which W&B would ask for a key
     with server(answers=case == "nobody answers") as port:
         environment |= {"WANDB_BASE_URL": f"http://127.0.0.1:{port}"}
-        key = {"no key, at a terminal": {}, "a key that is none": {"WANDB_API_KEY": BAD_KEY}}
-        environment |= key.get(case, {"WANDB_API_KEY": KEY})
+        environment |= {} if case.startswith("no key") else {"WANDB_API_KEY": KEY}
         done = subprocess.run(
             [sys.executable, "-m", "attnspan.cli.train", *arguments],
             cwd=tmp_path,
@@ -388,8 +386,7 @@ def test_online_falls_back_to_offline_with_one_line(tmp_path: Path, cache: Path,
     assert ended - path.stat().st_mtime < 10  # nor does W&B keep the process from ending
     assert not [path for path in home.rglob("*") if "wandb" in path.name or "netrc" in path.name]
     for path in tmp_path.rglob("*"):
-        assert not path.is_file() or not {word for word in (KEY, BAD_KEY) if word.encode() in path.read_bytes()}, path
-    assert BAD_KEY not in done.stdout
+        assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
 
 
 def test_of_several_processes_one_logs(composed: Compose, tmp_path: Path, cache: Path) -> None:
