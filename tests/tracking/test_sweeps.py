@@ -80,7 +80,7 @@ def test_lists_strings_with_spaces_and_nothing_survive(monkeypatch: pytest.Monke
         "data.test": "x.tsv",
         "optimizer.lr": 1.5e-05,
         "model.tied_target_embeddings": False,
-        "patience": "null",
+        "trainer.gradient_clip_val": "null",
         "seed": 7,
     }
     config = composed(command_line(sweep, values, monkeypatch, tmp_path))
@@ -90,7 +90,7 @@ def test_lists_strings_with_spaces_and_nothing_survive(monkeypatch: pytest.Monke
     assert config["optimizer"]["betas"] == [0.5, 0.75]
     assert config["optimizer"]["lr"] == 1.5e-05
     assert config["model"]["tied_target_embeddings"] is False
-    assert config["patience"] is None
+    assert config["trainer"]["gradient_clip_val"] is None
     assert config["seed"] == 7
 
 
