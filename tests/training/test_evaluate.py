@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 
 from attnspan.analysis.collection import collect
@@ -143,6 +144,14 @@ def test_a_range_of_lengths_has_the_records_of_the_whole(run: Path) -> None:
     part = whole[whole["source_length"].between(7, 8)].reset_index(drop=True)
     pd.testing.assert_frame_equal(read_records(directory / "records.parquet"), part, rtol=1e-5, check_exact=False)
     assert read_json(directory / SUMMARY)["training_lengths"] == [2, 6]
+
+
+def test_a_run_that_has_keys_which_there_are_no_more_can_be_evaluated(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "reverse" / "bahdanau" / run.name
+    shutil.copytree(run, copy)
+    config = yaml.safe_load((copy / "config.yaml").read_text(encoding="utf-8"))
+    (copy / "config.yaml").write_text(yaml.safe_dump(config | {"patience": None}), encoding="utf-8")
+    assert config_of(copy, "decoding=beam")["patience"] is None
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])

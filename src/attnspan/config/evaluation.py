@@ -30,7 +30,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from attnspan.config.compose import conf_directory
 from attnspan.config.identity import RESULTS_VERSION, flatten, with_stable_names
-from attnspan.config.schema import check_settings
+from attnspan.config.schema import Settings, check_settings
 from attnspan.config.settings_for import KEY as SETTINGS_FOR
 from attnspan.data.corpora.base import SPLITS, TEST
 from attnspan.errors import InputError, nearest
@@ -112,7 +112,8 @@ def evaluation_config(
     if split != TEST and not any(override.key_or_group == "data_name" for override in overrides):
         name = f"{name}-{split}"  # a data set of its own in reports
     config = frozen | found
-    check_settings({key: value for key, value in config.items() if key != OWN_CODE} | {"data_name": name})
+    of_today = {key: value for key, value in config.items() if key in Settings.model_fields}  # an old run has others
+    check_settings(of_today | {"data_name": name})
     if own := own_code([data, found["decoding"]]):
         config[OWN_CODE] = {**config.get(OWN_CODE, {}), **own}
     asked = {"weights": weights_of(run), "data": data, "data_name": name, "split": split, "length": length}
