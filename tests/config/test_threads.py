@@ -97,3 +97,40 @@ def test_no_more_at_a_time_than_there_are_cores_for(
     made = plan.make_plan([config], [[]], config_directory=None, n_jobs=asked, console=Console(file=out, width=200))
     assert made.n_jobs == given
     assert (f"n_jobs={asked}: only 4 at once" in out.getvalue()) == (asked is not None and asked > 4)
+
+
+TRAIN = """
+import hashlib
+import torch
+torch.set_num_threads(2)
+from torch.nn import functional as F
+from attnspan.config.compose import compose_config
+from attnspan.config.instantiate import assemble_model
+from attnspan.kernels.backend import numba_is_available
+assert numba_is_available()
+torch.manual_seed(0)
+config = compose_config("decoder=bahdanau", "model.hidden_size=48", "model.embedding_size=24")
+model = assemble_model(config, source_vocabulary_size=20, target_vocabulary_size=20)
+optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+source, target = torch.randint(4, 20, (16, 23)), torch.randint(4, 20, (16, 19))
+for _ in range(5):
+    optimizer.zero_grad()
+    logits, _ = model(source, torch.full((16,), 23), target)
+    F.cross_entropy(logits.flatten(0, 1), target.flatten()).backward()
+    optimizer.step()
+print(hashlib.sha256(b"".join(part.detach().numpy().tobytes() for part in model.parameters())).hexdigest())
+"""
+
+
+def test_kernels_give_the_same_bits_whether_just_compiled_or_loaded(tmp_path: Path) -> None:
+    """With two threads: the first process compiles them, the second takes them from numba's cache."""
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+    environment |= {"NUMBA_CACHE_DIR": str(tmp_path)}
+    hashes = [
+        subprocess.run(
+            [sys.executable, "-c", TRAIN], env=environment, capture_output=True, text=True, check=True, timeout=240
+        ).stdout
+        for _ in range(2)
+    ]
+    assert list(tmp_path.rglob("*.nbc"))
+    assert hashes[0] == hashes[1] != ""
