@@ -116,7 +116,7 @@ def _prepare(
     refuse_foreign_targets(config["decoding"], ("attnspan", *trusted))
     loaded = load_run(run, trusted=trusted)
     decoding = build_decoding(config, limit=loaded.decoding.limit)
-    module = make_module(config, loaded.model, decoding=decoding)
+    module = make_module(config, loaded.model, decoding=decoding, optimizer=_never, schedule=_never)
     trainer = make_trainer(config, logger=False)
     rank, ranks = trainer.global_rank, trainer.world_size
     budget = {key: config["loader"][key] for key in ("evaluation_batch_tokens", "workers")}
@@ -135,6 +135,11 @@ def _prepare(
         code=code_state(),
         began=began,
     )
+
+
+def _never(*_: object) -> Any:
+    """In place of the optimizer and its schedule, which an earlier version may have called otherwise."""
+    raise RuntimeError("an evaluation trains nothing")
 
 
 def _lead(prepared: _Prepared, report: Callable[[Status], None], log: Callable[[str], None]) -> dict[str, Any]:

@@ -182,22 +182,30 @@ def assemble_module(config: dict[str, Any], prepared: PreparedData) -> Seq2SeqMo
         source_vocabulary_size=len(prepared.source_tokenizer),
         target_vocabulary_size=len(prepared.target_tokenizer),
     )
-    return make_module(config, model, decoding=build_decoding(config, limit=limit_of_training(prepared)))
+    parts = {key: build(config, key) for key in ("optimizer", "schedule")}
+    return make_module(config, model, decoding=build_decoding(config, limit=limit_of_training(prepared)), **parts)
 
 
-def make_module(config: dict[str, Any], model: Seq2Seq, *, decoding: DecodingStrategy) -> Seq2SeqModule:
-    """Make the module that trains and tests ``model``.
+def make_module(
+    config: dict[str, Any],
+    model: Seq2Seq,
+    *,
+    decoding: DecodingStrategy,
+    optimizer: Callable[[Iterable[Tensor]], Optimizer],
+    schedule: Callable[[Optimizer], LRScheduler],
+) -> Seq2SeqModule:
+    """Make the module that trains and tests ``model``; ``optimizer`` and ``schedule`` are called where it trains only.
 
     Raises:
         InputError: a setting is refused.
     """
     check_decoding(decoding, model)
-    parts = {key: build(config, key) for key in ("optimizer", "schedule")}
     return Seq2SeqModule(
         model=model,
         decoding=decoding,
+        optimizer=optimizer,
+        schedule=schedule,
         label_smoothing=config["label_smoothing"],
         decode_in_validation=config["selection_metric"] == SEQUENCE_ERROR_RATE,
         oracle_length=config["oracle_length"],
-        **parts,
     )
