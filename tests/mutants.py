@@ -332,7 +332,7 @@ MUTANTS = {
     ),
     "input not shifted": Mutant(
         file="data/pipeline/batches.py",
-        old="target_input=torch.from_numpy(np.hstack([edge, target])),",
+        old="target_input=torch.from_numpy(np.hstack([edge, target if self._with_eos else target[:, :-1]])),",
         new="target_input=torch.from_numpy(target_output.copy()),",
         test="tests/data/pipeline/test_batches.py::test_a_batch_by_hand",
     ),
