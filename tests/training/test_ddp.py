@@ -27,6 +27,7 @@ from attnspan.runs.checkpoint_file import read_checkpoint
 from attnspan.runs.completeness import is_finished
 from attnspan.runs.layout import METRICS, RECORDS, STATUS, SUMMARY
 from attnspan.runs.status import INTERRUPTED, TRAINING, read_status
+from attnspan.training.distributed import forget_launchers
 from tests.conftest import TINY, Compose
 from tests.kills import assert_same
 from tests.training.test_lightning_module import module
@@ -104,6 +105,12 @@ LONG = ("model.dropout=0.3", "trainer.max_steps=80", "trainer.val_check_interval
 fork = multiprocessing.get_context("fork")
 
 
+def lead(config: dict[str, Any]) -> None:
+    """The first process of a run, as the command starts it."""
+    forget_launchers()
+    run(config)
+
+
 def fork_instead(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any]) -> None:
     class Fork:
         """As much of ``subprocess.Popen`` as Lightning and we use."""
@@ -135,7 +142,7 @@ def test_killed_on_two_processes(composed: Compose, tmp_path: Path, monkeypatch:
         mine = config | {"runs_dir": str(tmp_path / runs)}
         fork_instead(monkeypatch, mine)
         alive, theirs = os.pipe()
-        process = fork.Process(target=run, args=(mine,))
+        process = fork.Process(target=lead, args=(mine,))
         process.start()
         os.close(theirs)
         if number is not None:
@@ -171,7 +178,7 @@ def test_killed_in_the_test_on_two_processes(
     config = composed(*TINY, *TWO, "decoder=bahdanau", *small, f"runs_dir={tmp_path}")
     fork_instead(monkeypatch, config)
     alive, theirs = os.pipe()
-    process = fork.Process(target=run, args=(config,))
+    process = fork.Process(target=lead, args=(config,))
     process.start()
     os.close(theirs)
     while len(kept := list(tmp_path.rglob("tested-?-of-2.ckpt"))) < 2:
@@ -187,7 +194,7 @@ def test_killed_in_the_test_on_two_processes(
         record["hypothesis"] = changed[row] = f"kept in {path.name}"
         torch.save(content, path)
     fork_instead(monkeypatch, config)
-    process = fork.Process(target=run, args=(config,))
+    process = fork.Process(target=lead, args=(config,))
     process.start()
     process.join()
     assert process.exitcode == 0
