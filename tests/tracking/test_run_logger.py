@@ -277,7 +277,11 @@ def test_killed_and_resumed_is_one_run_with_nothing_twice(composed: Compose, tmp
         at = {row["_step"]: row[key] for row in last.rows if key in row}
         for one in mirrors[:-1]:  # W&B keeps one row for each step
             assert {row["_step"]: row[key] for row in one.rows if key in row}.items() <= at.items()
-    assert updates(last, "machine/peak_memory_mb") == updates(last, "train/loss")
+    # metrics.csv has nothing of machine/: what W&B had not written when it was killed is lost, up to the checkpoint.
+    logged, machine = updates(last, "train/loss"), updates(last, "machine/peak_memory_mb")
+    written = updates(mirrors[0], "machine/peak_memory_mb")[-1]
+    resumed = next(update for update in [*machine, logged[-1] + 1] if update > written)
+    assert machine == [update for update in logged if not written < update < resumed]
     assert last.summary["failure"] is None
     assert sum("test_by_source_length/error_rate" in row for row in last.rows) == 2
 

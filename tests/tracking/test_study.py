@@ -192,6 +192,12 @@ class TestDashboard:
         assert len(keys) > 20
         assert keys <= mirrored_keys
 
+    @pytest.mark.parametrize("oracle_length", [True, False])
+    def test_the_length_given_is_drawn_where_a_run_decoded_so(self, tmp_path: Path, oracle_length: bool) -> None:
+        workspace, _ = dumped(study_of(tmp_path / "runs", oracle_length=oracle_length), tmp_path)
+        drawn = {key for panel in panels(workspace)["Quality against length"] for key in panel["metrics"]}
+        assert ("test_by_source_length/oracle_error_rate" in drawn) == oracle_length
+
     def test_the_report_compares_and_says_what_failed(self, tmp_path: Path) -> None:
         _, found = dumped(study_of(tmp_path / "runs"), tmp_path)
         text = json.dumps(found)

@@ -108,9 +108,10 @@ def test_an_unknown_symbol_is_an_edit() -> None:
     run = {"run_id": "r", "arm": "plain", "data": "d", "seed": 1}
     recorder = Recorder(test=test, target_tokenizer=tokenizer, run=run)
     found = hypotheses(torch.tensor([[4, 3], [4, 3]]))
-    exact = is_exact(found, torch.tensor([[4, 3, 2], [4, 5, 2]]))
-    tested = lit.TestOutput(nll=torch.ones(2), correct=torch.ones(2), weights=None, exact=exact, hypotheses=found)
-    batch: Any = SimpleNamespace(index=torch.tensor([0, 1]), examples=2)
+    references = torch.tensor([[4, 3, 2], [4, 5, 2]])
+    exact, ones = is_exact(found, references), torch.ones(2)
+    tested = lit.TestOutput(nll=ones, correct=ones, weights=None, exact=exact, hypotheses=found, oracle_length=None)
+    batch: Any = SimpleNamespace(index=torch.tensor([0, 1]), examples=2, target_output=references)
     nobody: Any = None
     recorder.on_test_batch_end(nobody, nobody, tested, batch, 0)
     assert [(record.edits, record.exact_match) for record in recorder.records()] == [(1, False), (1, False)]

@@ -100,6 +100,8 @@ class RecordMetric(Metric):
     """Empty for rates, which may share an axis."""
     meaning: str = ""
     """Of degenerate output and of stopping, what is wrong with it."""
+    asked_by: str | None = None
+    """The switch of the config without which no record has it."""
 
     def is_known(self, records: pd.DataFrame) -> bool:
         """Whether the records of a run have all values that the metric needs."""
@@ -128,9 +130,12 @@ METRICS: tuple[RecordMetric, ...] = (
     RecordMetric("exact_match", "Exact match", ("exact_match",)),
     RecordMetric(
         "oracle_error_rate", "Error rate with the length of the reference given", ("oracle_edits", "target_length"),
-        label="error rate, length given", highest=np.inf,
+        label="error rate, length given", highest=np.inf, asked_by="oracle_length",
     ),
-    RecordMetric("oracle_exact_match", "Exact match with the length of the reference given", ("oracle_exact_match",)),
+    RecordMetric(
+        "oracle_exact_match", "Exact match with the length of the reference given", ("oracle_exact_match",),
+        asked_by="oracle_length",
+    ),
     RecordMetric("token_accuracy", "Token accuracy, teacher-forced", ("tokens_correct", "target_tokens")),
     RecordMetric(
         "nll", "Negative log-likelihood per token (nats), teacher-forced", ("nll", "target_tokens"),

@@ -161,6 +161,7 @@ def _panels(runs: StudyRuns, data: str) -> dict[str, list[Any]]:
         return [
             line(metric.title, f"{section}/length", axis.unit, y=[f"{section}/{metric.name}"])
             for metric in metrics_in(*places)
+            if metric.asked_by is None or metric.asked_by in runs.switches
         ]
 
     return {

@@ -43,6 +43,8 @@ class StudyRuns:
     """The config key that is the same for all seeds of an arm, and differs between arms."""
     lengths: dict[str, LengthAxis]
     """The length by which the results on each data set are given, as far as a run says so; else the source's."""
+    switches: frozenset[str]
+    """The switches that are on in the config of a run."""
 
 
 def find_study(paths: Sequence[Path]) -> StudyRuns:
@@ -53,6 +55,7 @@ def find_study(paths: Sequence[Path]) -> StudyRuns:
     """
     studies = dict[str | None, Path]()
     lengths = dict[str, LengthAxis]()
+    switches = set[str]()
     arms: dict[tuple[str, str], list[Run]] = {}
     for directory in find_runs(paths):
         if not (directory / CONFIG).is_file():
@@ -64,6 +67,7 @@ def find_study(paths: Sequence[Path]) -> StudyRuns:
         length = summary.get("length") or config["data"].get("length")
         if length in LENGTHS:
             lengths[str(config["data_name"])] = LengthAxis(length)
+        switches |= {key for key, value in config.items() if value is True}
         arms.setdefault((str(config["data_name"]), str(config["arm"])), []).append(run)
     if not studies:
         raise InputError(f"{paths[0]}: no run has started yet")
@@ -77,7 +81,8 @@ def find_study(paths: Sequence[Path]) -> StudyRuns:
         raise InputError(f"study {name}: W&B cannot search for a name that contains quotes")
     by = VARIANT if any(differing_keys(runs) for runs in arms.values()) else "arm"
     every = tuple(sorted({data for data, _ in arms}))
-    return StudyRuns(name, every, by, {data: lengths.get(data, LengthAxis("source")) for data in every})
+    axes = {data: lengths.get(data, LengthAxis("source")) for data in every}
+    return StudyRuns(study=name, data=every, by=by, lengths=axes, switches=frozenset(switches))
 
 
 def check_mode(mode: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from signal import SIGKILL
 from typing import Any
 
@@ -50,7 +51,17 @@ def rank() -> int:
 
 
 def _is_started_by_rank_0() -> bool:
-    return os.environ.get(_FIRST) == str(os.getppid()) and os.environ.get("LOCAL_RANK", "").isdecimal()
+    return _has_parent(os.environ.get(_FIRST, ""), of=os.getpid()) and os.environ.get("LOCAL_RANK", "").isdecimal()
+
+
+@cache
+def _has_parent(pid: str, *, of: int) -> bool:
+    """Whether this process, ``of``, was started by ``pid``.
+
+    It is asked once: a process whose parent is killed gets another parent, and must not take itself for rank 0 and
+    write over rank 0's files while it ends.
+    """
+    return pid == str(os.getppid())
 
 
 def gather(value: Any) -> list[Any]:
