@@ -1,13 +1,16 @@
-"""The benchmark scripts, which no other test runs, import what the package still has."""
+"""The benchmark scripts import what the package still has; what sweeps expect is what the committed results say."""
 
 from __future__ import annotations
 
 import ast
 import importlib
+import shutil
 from pathlib import Path
 
 import pytest
+from benchmarks import check_results
 
+RESULTS = Path(__file__).parents[1] / "results"
 SCRIPTS = sorted((Path(__file__).parents[1] / "benchmarks").glob("*.py"))
 
 
@@ -18,3 +21,24 @@ def test_its_imports_exist(script: Path) -> None:
         if isinstance(node, ast.ImportFrom) and str(node.module).startswith("attnspan"):
             module = importlib.import_module(str(node.module))
             assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+
+
+CHECKED = [path.stem for path in (RESULTS.parent / "sweeps").glob("*.yaml") if check_results.checks_of(path.stem)]
+
+
+@pytest.mark.parametrize("sweep", CHECKED)
+def test_the_committed_results_are_as_their_sweep_expects(sweep: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check_results.main(sweep, RESULTS / sweep) == 0
+    assert "differs" not in capsys.readouterr().out
+
+
+def test_a_result_out_of_its_tolerance_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One digit of one cell is changed, and one data set is left out."""
+    (tmp_path / "copy").mkdir()
+    curve = (RESULTS / "long_sequences" / "copy" / "curve.csv").read_text(encoding="utf-8")
+    shutil.copy(RESULTS / "long_sequences" / "copy" / "curve.csv", tmp_path / "copy")
+    (tmp_path / "copy" / "curve.csv").write_text(curve.replace(",0.69199,", ",0.79199,"), encoding="utf-8")
+    assert check_results.main("long_sequences", tmp_path) == 1
+    rows = [line for line in capsys.readouterr().out.splitlines() if "differs" in line]
+    assert [line.split("|")[1].strip() for line in rows] == ["copy"] + ["pronunciation"] * 3
+    assert "0.792" in rows[0]
