@@ -88,7 +88,9 @@ def cases(arms: Sequence[str], inputs: Path) -> dict[str, list[str]]:
         "sequence error rate": [*TINY, "selection_metric=sequence_error_rate", "plateau.patience=1"],
         "dropout, label smoothing": [*TINY, "model.dropout=0.2", "label_smoothing=0.1", "seed=3"],
         "copy": [*MODEL, "data=copy", "data.train_lengths=[2,6]", "data.test_lengths=[2,9]", *generated],
-        "recall": [*MODEL, "data=recall", "data.train_lengths=[5,9]", "data.test_lengths=[5,12]", *generated],
+        "recall_two_hop": [
+            *MODEL, "data=recall_two_hop", "data.train_lengths=[5,9]", "data.test_lengths=[5,12]", *generated,
+        ],
         "pronunciation": [*MODEL, "data.train_lengths=[3,9]", "data.test_lengths=[3,12]", *generated],
         "csv, words": [*MODEL, *files(inputs, "csv"), *named, *tokens("words").split()],
         "csv, symbols, links": [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from attnspan.data.corpora.reverse import Reverse
+from attnspan.data.corpora.synthetic.reverse import Reverse
 
 GOOD_CSV = "source,target\nab,x y\nba,y x\nabc,x y z\n"
 ANY_LENGTH = {side: {"source": None, "target": None} for side in ("train", "evaluation")}

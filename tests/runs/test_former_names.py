@@ -11,9 +11,12 @@ import yaml
 from hydra.utils import get_method
 
 from attnspan.config.instantiate import build
+from attnspan.data.corpora.synthetic.recall_two_hop import RecallTwoHop
+from attnspan.runs.finished_run import read_run
 from attnspan.runs.former_names import with_todays_names
 from attnspan.runs.layout import CONFIG, read_config
 from tests.conftest import Compose
+from tests.fake_runs import example, fake_run
 
 FORMER: dict[str, Any] = {
     "arm": "bahdanau",
@@ -82,8 +85,9 @@ PATHS = [
     "attnspan.data.hub.Hub",
     "attnspan.data.parallel.Parallel",
     "attnspan.data.pronunciation.Pronunciation",
-    "attnspan.data.recall.Recall",
     "attnspan.data.reverse.Reverse",
+    "attnspan.data.corpora.copy.Copy",
+    "attnspan.data.corpora.reverse.Reverse",
     "attnspan.data.sigmorphon2020.Sigmorphon2020",
     "attnspan.models.bahdanau.BahdanauDecoder",
     "attnspan.models.bahdanau.Maxout",
@@ -116,3 +120,29 @@ PATHS = [
 def test_every_former_path_leads_somewhere(path: str) -> None:
     config = with_todays_names({"part": {"_target_": path}})
     assert get_method(config["part"]["_target_"]).__name__ == path.rpartition(".")[2]
+
+
+@pytest.mark.parametrize("path", ["attnspan.data.recall.Recall", "attnspan.data.corpora.recall.Recall"])
+def test_the_task_that_was_called_recall_has_two_hops(path: str) -> None:
+    data, today = {"_target_": path}, {"_target_": f"{RecallTwoHop.__module__}.{RecallTwoHop.__name__}"}
+    asked = {"data": data, "data_name": "recall-validation"}
+    config = with_todays_names({"data": data, "data_name": "recall", "evaluation": asked})
+    assert config == {
+        "data": today,
+        "data_name": "recall_two_hop",
+        "evaluation": {"data": today, "data_name": "recall_two_hop-validation"},
+    }
+    assert with_todays_names({"data": data, "data_name": "mine"})["data_name"] == "mine"
+
+
+def test_reports_have_the_name_of_today(tmp_path: Path) -> None:
+    former = {"data": {"_target_": "attnspan.data.corpora.recall.Recall"}, "data_name": "recall"}
+    run = read_run(fake_run(tmp_path, "plain", 1, [example(0, 5)], [0], data="recall", config=former))
+    assert run.summary["data"] == run.config["data_name"] == "recall_two_hop"
+    assert set(run.records["data"]) == {"recall_two_hop"}
+
+
+def test_todays_recall_is_not_renamed(composed: Compose) -> None:
+    config = composed("data=recall")
+    assert with_todays_names(config) == config
+    assert config["data_name"] == "recall"

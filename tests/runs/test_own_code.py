@@ -32,7 +32,7 @@ class MyScore(attnspan.models.attention.scores.GeneralScore):
 """
 CORPUS = """\
 from dataclasses import dataclass
-from attnspan.data.corpora.reverse import Reverse
+from attnspan.data.corpora.synthetic.reverse import Reverse
 
 @dataclass(frozen=True, kw_only=True)
 class Mine(Reverse):

@@ -16,7 +16,9 @@ from attnspan.runs.stable_name import stable_name
 @pytest.mark.parametrize(
     ("path", "name"),
     [
-        ("attnspan.data.corpora.reverse.Reverse", "reverse"),
+        ("attnspan.data.corpora.synthetic.reverse.Reverse", "reverse"),
+        ("attnspan.data.corpora.synthetic.recall_two_hop.RecallTwoHop", "recall"),
+        ("attnspan.data.corpora.synthetic.recall.Recall", "recall_one_hop"),
         ("attnspan.somewhere.else_.Reverse", "reverse"),
         ("attnspan.models.attention.scores.AdditiveScore", "additive_score"),
         ("attnspan.models.recurrence.cells.LSTMCell", "lstm_cell"),

@@ -13,6 +13,7 @@ from attnspan.errors import InputError
 from attnspan.files import read_json
 from attnspan.runs import completeness
 from attnspan.runs import layout as rundir
+from attnspan.runs.former_names import todays_data_name
 from attnspan.runs.records import read_records
 
 _NEEDED = ("run_id", "arm", "data", "seed", "training_lengths")
@@ -124,7 +125,10 @@ def read_run(directory: Path) -> Run:
     trained = summary.get("training_target_lengths")
     records = records.assign(longest_trained_target=trained[1] if trained else np.nan)
     records = records.sort_values(["source_length", "example_id"], kind="stable", ignore_index=True)
-    return Run(directory, summary, rundir.read_config(directory), records)
+    config = rundir.read_config(directory)
+    data = todays_data_name(summary["data"], (config.get("evaluation") or config).get("data"))
+    summary, records = summary | {"data": data}, records.assign(data=data)
+    return Run(directory, summary, config, records)
 
 
 def _last_state(directory: Path) -> str:

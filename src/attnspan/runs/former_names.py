@@ -32,11 +32,14 @@ def nearest_key(key: str, known: Iterable[str]) -> str:
     return f"it is called '{today}' now" if today in known else nearest(key, known)
 
 
+_OF_CORPORA = ("data", "data.corpora")
+"""Packages in which a corpus may have been formerly."""
+
 _PACKAGES = {
     "models.attention": "attention scores windows",
     "models.decoders": "bahdanau luong plain",
     "models.recurrence": "recurrence",
-    "data.corpora": "copy files hub parallel pronunciation recall reverse sigmorphon2020",
+    "data.corpora": "files hub parallel pronunciation sigmorphon2020",
 }
 """Package of ``attnspan`` -> its modules that were formerly one level above it."""
 
@@ -44,9 +47,14 @@ _MODULES = {
     f"{package.partition('.')[0]}.{name}": f"{package}.{name}"
     for package, names in _PACKAGES.items()
     for name in names.split()
-} | {"models.encoder": "models.encoders.recurrent", "models.fused_recurrence": "models.recurrence.fused"}
+} | {
+    "models.encoder": "models.encoders.recurrent",
+    "models.fused_recurrence": "models.recurrence.fused",
+    **{f"{where}.{name}": f"data.corpora.synthetic.{name}" for where in _OF_CORPORA for name in ("copy", "reverse")},
+}
 """Former module of ``attnspan`` -> the one where its classes are."""
 
+_RECALL_TWO_HOP = "attnspan.data.corpora.synthetic.recall_two_hop.RecallTwoHop"
 _CLASSES = {
     "attnspan.models.search.Beam": "attnspan.models.decoding.beam.Beam",
     "attnspan.models.search.Greedy": "attnspan.models.decoding.greedy.Greedy",
@@ -54,6 +62,7 @@ _CLASSES = {
     "attnspan.models.decoding.strategy.LengthLimit": "attnspan.models.decoding.length_limit.LengthLimit",
     "attnspan.models.transformer.TransformerDecoder": "attnspan.models.decoders.transformer.TransformerDecoder",
     "attnspan.models.transformer.TransformerEncoder": "attnspan.models.encoders.transformer.TransformerEncoder",
+    **{f"attnspan.{where}.recall.Recall": _RECALL_TWO_HOP for where in _OF_CORPORA},
 }
 """Former path of a class -> where it is."""
 
@@ -68,7 +77,21 @@ def with_todays_names(config: dict[str, Any]) -> dict[str, Any]:
         penalty = {"_target_": _LENGTH_NORMALISATION, "exponent": decoding["length_normalisation"]}
         others = {key: value for key, value in decoding.items() if key != "length_normalisation"}
         renamed["decoding"] = others | {"length_penalty": penalty}
-    return {key: rename_classes(value, _todays_class) for key, value in renamed.items()}
+    renamed |= {key: _with_todays_data_name(value) for key, value in renamed.items() if isinstance(value, dict)}
+    return {key: rename_classes(value, _todays_class) for key, value in _with_todays_data_name(renamed).items()}
+
+
+def todays_data_name(name: str, data: Any) -> str:
+    """The name of a data set from the one that it was given and its config: what was recall is recall_two_hop."""
+    is_two_hop = isinstance(data, dict) and _todays_class(str(data.get("_target_"))) == _RECALL_TWO_HOP
+    is_former = is_two_hop and name in ("recall", "recall-train", "recall-validation")
+    return name.replace("recall", "recall_two_hop") if is_former else name
+
+
+def _with_todays_data_name(node: dict[str, Any]) -> dict[str, Any]:
+    """The config of a run, or what was asked of an evaluation."""
+    name = node.get("data_name")
+    return node if name is None else node | {"data_name": todays_data_name(name, node.get("data"))}
 
 
 _LENGTH_NORMALISATION = "attnspan.models.decoding.length_penalty.LengthNormalisation"

@@ -247,17 +247,21 @@ class RandomSequences(GeneratedCorpus):
     """Number of different symbols, written 0, 1, 2 and so on."""
 
     @abstractmethod
-    def source_positions(self, length: int) -> Sequence[int]:
-        """The source position of each output, for a source of ``length`` tokens."""
+    def source_positions(self, sequence: Sequence[int]) -> Sequence[int]:
+        """The source position of each output, for a source of these symbols."""
+
+    def known_symbols(self, length: int) -> int:
+        """Number of the symbols from which a source of ``length`` tokens is drawn: the first ones."""
+        return self.symbols
 
     def examples(self, split: str, lengths: Iterator[int]) -> Iterator[dict[str, Any]]:
         """One sequence per length."""
         draw = random.Random(f"{self.data_seed} {split}")
-        alphabet = [str(symbol) for symbol in range(self.symbols)]
         for length in lengths:
-            sequence, positions = draw.choices(alphabet, k=length), self.source_positions(length)
-            target = " ".join(sequence[position] for position in positions)
-            yield {"source": " ".join(sequence), "target": target, "alignment": to_pharaoh(positions)}
+            sequence = draw.choices(range(self.known_symbols(length)), k=length)
+            positions = self.source_positions(sequence)
+            target = " ".join(str(sequence[position]) for position in positions)
+            yield {"source": " ".join(map(str, sequence)), "target": target, "alignment": to_pharaoh(positions)}
 
     def _check(self) -> None:
         super()._check()

@@ -1,20 +1,10 @@
-"""Associative recall: look up keys in a list of key-value pairs.
-
-::
-
-                pairs                   queried keys
-    source      k4 v1  k0 v7  k9 v1     k9 k4
-    position     0  1   2  3   4  5      6  7
-    target      v1 v1
-    alignment   5-0 1-1     each output needs the value of its key
-
-Each key occurs in one pair and is queried at most once. Two keys may have the same value.
-"""
+"""Sources of key-value pairs, followed by queried keys: what the recall tasks share."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -24,8 +14,11 @@ from attnspan.errors import SettingError, check_counts
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recall(GeneratedCorpus):
-    """A source of S tokens has ceil(S / 3) pairs; queried keys in random order fill the rest."""
+class KeyValuePairs(GeneratedCorpus):
+    """A source of S tokens has ceil(S / 3) pairs; queried keys in random order fill the rest.
+
+    Each key occurs in one pair and is queried at most once. Two keys may have the same value.
+    """
 
     aligned: ClassVar[bool] = True
     minimum_length: ClassVar[tuple[int, str]] = (5, "tokens")
@@ -33,6 +26,10 @@ class Recall(GeneratedCorpus):
 
     symbols: int
     """Number of different keys, written k0, k1 and so on, and of values, written v0, v1 and so on."""
+
+    @abstractmethod
+    def outputs(self, queries: Sequence[int], pairs: int) -> list[int]:
+        """The source position of each target token; ``queries`` are the numbers of the queried pairs, from 0."""
 
     def examples(self, split: str, lengths: Iterator[int]) -> Iterator[dict[str, Any]]:
         """One example per length."""
@@ -42,11 +39,13 @@ class Recall(GeneratedCorpus):
             keys = draw.sample(range(self.symbols), pairs)
             values = draw.choices(range(self.symbols), k=pairs)
             queries = draw.sample(range(pairs), length - 2 * pairs)
-            listed = [f"k{key} v{value}" for key, value in zip(keys, values, strict=True)]
+            listed = [token for key, value in zip(keys, values, strict=True) for token in (f"k{key}", f"v{value}")]
+            source = [*listed, *(f"k{keys[pair]}" for pair in queries)]
+            positions = self.outputs(queries, pairs)
             yield {
-                "source": " ".join([*listed, *(f"k{keys[pair]}" for pair in queries)]),
-                "target": " ".join(f"v{values[pair]}" for pair in queries),
-                "alignment": to_pharaoh(2 * pair + 1 for pair in queries),
+                "source": " ".join(source),
+                "target": " ".join(source[position] for position in positions),
+                "alignment": to_pharaoh(positions),
             }
 
     def _check(self) -> None:

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from attnspan.data.corpora.base import RandomSequences
@@ -18,6 +19,6 @@ from attnspan.data.corpora.base import RandomSequences
 class Reverse(RandomSequences):
     """Sequences of uniformly drawn symbols; the target is the source in reverse order."""
 
-    def source_positions(self, length: int) -> range:
+    def source_positions(self, sequence: Sequence[int]) -> range:
         """From the last position to the first."""
-        return range(length - 1, -1, -1)
+        return range(len(sequence))[::-1]

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from attnspan.data.corpora.base import RandomSequences
@@ -18,6 +19,6 @@ from attnspan.data.corpora.base import RandomSequences
 class Copy(RandomSequences):
     """Sequences of uniformly drawn symbols; the target is the source."""
 
-    def source_positions(self, length: int) -> range:
+    def source_positions(self, sequence: Sequence[int]) -> range:
         """The same position."""
-        return range(length)
+        return range(len(sequence))
