@@ -33,6 +33,7 @@ class Mutant:
 
 
 _EQUATIONS = "tests/models/test_equations.py::test_logits_weights_and_gradients_equal_the_loop"
+_POSITIONS = "tests/models/test_positions.py::test_logits_weights_and_gradients_equal_the_loop"
 _CONTRACT = "tests/models/test_contract.py::"
 _DECODING = "tests/models/test_decoding.py::"
 _OPTIONS = "tests/models/test_decoding_options.py::"
@@ -329,6 +330,37 @@ MUTANTS = {
         old="    N, T = hypotheses.tokens.shape\n",
         new="    N, T = hypotheses.tokens.shape\n    if T == 0:\n        return None\n",
         test=f"{_OPTIONS}test_an_empty_hypothesis_has_the_weights_of_its_arm[bahdanau-Greedy]",
+    ),
+    "distance to the wrong side": Mutant(
+        file="models/positions.py",
+        old="* (distance > 0)",
+        new="* (distance < 0)",
+        test=f"{_POSITIONS}[t5]",
+    ),
+    "slope of the next head": Mutant(
+        file="models/positions.py",
+        old="for h in range(1, n + 1)]",
+        new="for h in range(n)]",
+        test=f"{_POSITIONS}[alibi]",
+    ),
+    "rotated the wrong way": Mutant(
+        file="models/positions.py",
+        old="[a * cos - b * sin, a * sin + b * cos]",
+        new="[a * cos + b * sin, a * sin - b * cos]",
+        test=f"{_POSITIONS}[rotary]",
+    ),
+    "cached keys not rotated": Mutant(
+        file="models/transformer_layers.py",
+        old="cache = torch.cat([cache, keys_and_values(self.self_attn, query, relations.angles)], dim=1)",
+        new="cache = torch.cat([cache, keys_and_values(self.self_attn, query)], dim=1)",
+        test=f"{_POSITIONS}[rotary]",
+    ),
+    "places of a step counted from its begin": Mutant(
+        file="models/positions.py",
+        old="        new = places[first:]",
+        new="        new = places[: embedded.size(1)]",
+        test=f"{_CONTRACT}test_unrolled_steps_equal_the_path"
+        "[transformer encoder/positions=t5 decoder/positions=rotary]",
     ),
     "input not shifted": Mutant(
         file="data/pipeline/batches.py",

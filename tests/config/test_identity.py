@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from attnspan.config.compose import conf_directory
-from attnspan.config.identity import run_directory, run_id
+from attnspan.config.identity import comparable, run_directory, run_id
 from attnspan.config.instantiate import assemble_model
 from attnspan.files import read_json
 from attnspan.models.attention import scores
@@ -34,6 +34,7 @@ IDS = {
     ("decoder=bahdanau_2015",): "21bf40475e48",
     ("decoder=luong_2015",): "d38808470c8e",
     ("decoder=transformer",): "78f1d6ffcc35",
+    ("decoder=transformer", "decoder/positions=rotary"): "58b9115ace9c",
     ("decoder=coverage",): "403a85b4a02e",
     (
         "decoder=plain_wide",
@@ -63,6 +64,18 @@ IDS = {
 @pytest.mark.parametrize("overrides", IDS, ids=" ".join)
 def test_ids_are_what_they_were(composed: Compose, overrides: tuple[str, ...]) -> None:
     assert run_id(composed(*overrides), data_fingerprint="d") == IDS[overrides]
+
+
+def test_a_key_that_came_later_says_what_runs_did_before(composed: Compose) -> None:
+    """At its default it is not hashed, and no variant: a config of today and one from before it are the same run."""
+    of_today = composed("decoder=transformer")
+    before = copy.deepcopy(of_today)
+    for side in ("encoder", "decoder"):
+        del before[side]["positions"]
+    assert comparable(of_today) == comparable(before)
+    assert comparable(of_today)["decoder"]["heads"] == 4
+    of_today["decoder"]["positions"]["_target_"] = "attnspan.models.positions.NoPositions"
+    assert comparable(of_today)["decoder"] != comparable(before)["decoder"]
 
 
 def with_targets(node: Any, change: dict[str, str]) -> Any:

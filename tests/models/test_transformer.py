@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from attnspan.errors import InputError
 from attnspan.models.decoders.base import Decoder
+from attnspan.models.positions import SinusoidalPositions, StackSizes
 from attnspan.models.seq2seq import Seq2Seq
-from attnspan.models.transformer_layers import Positions
 from tests.conftest import Compose
 from tests.models.arms import pad, small
 
@@ -27,6 +27,12 @@ SETTINGS = [
     ("encoder.heads=1", "decoder.heads=2", "decoder.layers=3", "model.embedding_size=8"),
     ("model.hidden_size=9", "encoder.heads=3", "decoder.heads=3"),
 ]
+
+
+Place = tuple[nn.Module, int]
+"""The positions of a stack, and where in it a query stands."""
+Head = tuple[nn.Module, int, int]
+"""The same, and the number of the head."""
 
 
 class Paper:
@@ -44,7 +50,11 @@ class Paper:
         """3.5: the sum of embedding and position; a matrix where sizes differ."""
         y, project = embedding.weight[token], part.positions.project
         y = y if isinstance(project, nn.Identity) else project.weight @ y
-        return y + self.position(t, len(y))
+        return y + self.added(t, len(y), part.positions)
+
+    def added(self, t: int, d: int, positions: nn.Module) -> Tensor:
+        """What enters a stack with its token at t."""
+        return self.position(t, d)
 
     def norm(self, x: Tensor, weights: nn.LayerNorm) -> Tensor:
         """Ba et al. 2016, eq. 4, with torch's 1e-5 under the root."""
@@ -61,26 +71,38 @@ class Paper:
         inside = layer.linear1.weight @ x + layer.linear1.bias
         return layer.linear2.weight @ torch.clamp(inside, min=0) + layer.linear2.bias
 
-    def attention(self, x: Tensor, others: list[Tensor], weights: nn.MultiheadAttention) -> tuple[Tensor, list[Tensor]]:
-        """3.2.2: Concat(head_1 ... head_h) W^O, head_i = Attention(Q W_i^Q, K W_i^K, V W_i^V); weights by head."""
+    def attention(
+        self, x: Tensor, others: list[Tensor], weights: nn.MultiheadAttention, at: Place | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """3.2.2: Concat(head_1 ... head_h) W^O, head_i = Attention(Q W_i^Q, K W_i^K, V W_i^V); weights by head.
+
+        In self-attention the query stands ``at`` a place of its stack, and the others from its begin on.
+        """
         d, h = len(x), weights.num_heads
         heads, alphas = [], []
         for i in range(h):
             rows = slice(i * d // h, (i + 1) * d // h)
             w_q, w_k, w_v = (matrix[rows] for matrix in weights.in_proj_weight.chunk(3))
             b_q, b_k, b_v = (bias[rows] for bias in weights.in_proj_bias.chunk(3))
-            context, alpha = self.head(w_q @ x + b_q, [w_k @ y + b_k for y in others], [w_v @ y + b_v for y in others])
+            q, keys, values = w_q @ x + b_q, [w_k @ y + b_k for y in others], [w_v @ y + b_v for y in others]
+            context, alpha = self.head(q, keys, values, None if at is None else (*at, i))
             heads.append(context)
             alphas.append(alpha)
         return weights.out_proj.weight @ torch.cat(heads) + weights.out_proj.bias, alphas
 
-    def head(self, q: Tensor, keys: list[Tensor], values: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def head(
+        self, q: Tensor, keys: list[Tensor], values: list[Tensor], at: Head | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Eq. 1: softmax(q K^T / sqrt(d_k)) V."""
-        scores = [q @ k / math.sqrt(len(k)) for k in keys]
+        scores = [self.score(q, k, j, at) for j, k in enumerate(keys)]
         top = max(float(score.detach()) for score in scores)
         powers = [torch.exp(score - top) for score in scores]
         alpha = [power / sum(powers) for power in powers]
         return sum(a * v for a, v in zip(alpha, values, strict=True)), torch.stack(alpha)
+
+    def score(self, q: Tensor, k: Tensor, j: int, at: Head | None) -> Tensor:
+        """q^T k / sqrt(d_k), wherever they stand."""
+        return q @ k / math.sqrt(len(k))
 
     def visible_at(self, t: int, xs: list[Tensor]) -> list[Tensor]:
         """3.2.3: in the decoder a position attends to all up to and including itself."""
@@ -92,12 +114,12 @@ class Paper:
         xs = [self.enter(token, t, self.model.source_embedding, encoder) for t, token in enumerate(source)]
         for layer in encoder.layers:
             states = self.read_by(layer, xs)
-            xs = [self.encoder_layer(x, states, layer) for x in xs]
+            xs = [self.encoder_layer(x, states, layer, (encoder.positions, t)) for t, x in enumerate(xs)]
         return self.finish(xs, encoder)
 
-    def encoder_layer(self, x: Tensor, states: list[Tensor], layer: nn.Module) -> Tensor:
+    def encoder_layer(self, x: Tensor, states: list[Tensor], layer: nn.Module, at: Place) -> Tensor:
         first = layer.norm_first
-        x = self.add(x, lambda q: self.attention(q, states, layer.self_attn)[0], layer.norm1, first)
+        x = self.add(x, lambda q: self.attention(q, states, layer.self_attn, at)[0], layer.norm1, first)
         return self.add(x, lambda q: self.feed_forward(q, layer), layer.norm2, first)
 
     def decode(self, target_input: list[int], memory: list[Tensor]) -> tuple[list[Tensor], Tensor]:
@@ -107,11 +129,20 @@ class Paper:
         alignment: list[Tensor] = []
         for layer in decoder.layers:
             states, alignment = self.read_by(layer, xs), []
-            xs = [self.decoder_layer(x, self.visible_at(t, states), memory, layer, alignment) for t, x in enumerate(xs)]
+            xs = [
+                self.decoder_layer(x, self.visible_at(t, states), memory, layer, alignment, (decoder.positions, t))
+                for t, x in enumerate(xs)
+            ]
         return self.finish(xs, decoder), torch.stack(alignment)
 
     def decoder_layer(
-        self, x: Tensor, visible: list[Tensor], memory: list[Tensor], layer: nn.Module, alignment: list[Tensor]
+        self,
+        x: Tensor,
+        visible: list[Tensor],
+        memory: list[Tensor],
+        layer: nn.Module,
+        alignment: list[Tensor],
+        at: Place,
     ) -> Tensor:
         def cross_attend(q: Tensor) -> Tensor:
             output, alphas = self.attention(q, memory, layer.multihead_attn)
@@ -119,7 +150,7 @@ class Paper:
             return output
 
         first = layer.norm_first
-        x = self.add(x, lambda q: self.attention(q, visible, layer.self_attn)[0], layer.norm1, first)
+        x = self.add(x, lambda q: self.attention(q, visible, layer.self_attn, at)[0], layer.norm1, first)
         x = self.add(x, cross_attend, layer.norm2, first)
         return self.add(x, lambda q: self.feed_forward(q, layer), layer.norm3, first)
 
@@ -138,21 +169,26 @@ class Paper:
         return torch.stack([readout.weight @ o + readout.bias for o in outputs]), alignment
 
 
-@pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("settings", SETTINGS, ids=" ".join)
-def test_logits_weights_and_gradients_equal_the_loop(composed: Compose, settings: tuple[str, ...]) -> None:
-    model = small(composed, "transformer", *settings)
-    logits, weights = model(*pad(SOURCES), torch.tensor(TARGETS))
-    expected = [Paper(model)(*pair) for pair in PAIRS]
+def assert_equals_the_loop(model: Seq2Seq, paper: Paper, sources: list[list[int]], targets: list[list[int]]) -> None:
+    """Logits, weights and gradients of the model are those of the loop."""
+    logits, weights = model(*pad(sources), torch.tensor(targets))
+    expected = [paper(*pair) for pair in zip(sources, targets, strict=True)]
     for row, (right, alignment) in enumerate(expected):
         torch.testing.assert_close(logits[row], right, atol=1e-9, rtol=0)
-        torch.testing.assert_close(weights[row, :, : len(SOURCES[row])], alignment, atol=1e-9, rtol=0)
+        torch.testing.assert_close(weights[row, :, : len(sources[row])], alignment, atol=1e-9, rtol=0)
 
     mix = torch.randn(logits.shape)
     names, parameters = zip(*model.named_parameters(), strict=True)
     losses = ((logits * mix).sum(), (torch.stack([logits for logits, _ in expected]) * mix).sum())
     for name, a, b in zip(names, *(torch.autograd.grad(loss, parameters) for loss in losses), strict=True):
         torch.testing.assert_close(a, b, atol=1e-9, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("settings", SETTINGS, ids=" ".join)
+def test_logits_weights_and_gradients_equal_the_loop(composed: Compose, settings: tuple[str, ...]) -> None:
+    model = small(composed, "transformer", *settings)
+    assert_equals_the_loop(model, Paper(model), SOURCES, TARGETS)
 
 
 def see_the_next_one(paper: Paper, t: int, xs: list[Tensor]) -> list[Tensor]:
@@ -163,8 +199,8 @@ def do_not_see_itself(paper: Paper, t: int, xs: list[Tensor]) -> list[Tensor]:
     return xs[: max(t, 1)]
 
 
-def do_not_scale(paper: Paper, q: Tensor, keys: list[Tensor], values: list[Tensor]) -> tuple[Tensor, Tensor]:
-    return Paper.head(paper, q * math.sqrt(len(q)), keys, values)
+def do_not_scale(paper: Paper, q: Tensor, k: Tensor, j: int, at: Head | None) -> Tensor:
+    return q @ k
 
 
 def count_from_1(paper: Paper, t: int, d: int) -> Tensor:
@@ -185,7 +221,7 @@ def norm_the_sublayer(
 MUTANTS: dict[str, tuple[str, Callable[..., Any]]] = {
     "see the next one": ("visible_at", see_the_next_one),
     "do not see itself": ("visible_at", do_not_see_itself),
-    "do not scale the scores": ("head", do_not_scale),
+    "do not scale the scores": ("score", do_not_scale),
     "count from 1": ("position", count_from_1),
     "sines, then cosines": ("position", sines_then_cosines),
     "norm inside": ("add", norm_the_sublayer),
@@ -225,9 +261,9 @@ def test_it_is_torchs(composed: Compose, settings: tuple[str, ...]) -> None:
     embedded = torch.randn(len(SOURCES), 7, 5)
     output = model.decoder.unroll(embedded, memory).output
     causal = nn.Transformer.generate_square_subsequent_mask(7, dtype=torch.float64)
-    target = model.decoder.positions(embedded, 0)
+    target, _ = model.decoder.positions(embedded, 0, whole=True)
     for row, words in enumerate(SOURCES):
-        states = encoder(model.encoder.positions(model.source_embedding(torch.tensor([words])), 0))
+        states = encoder(model.encoder.positions(model.source_embedding(torch.tensor([words])), 0, whole=True)[0])
         torch.testing.assert_close(memory.states[row, : len(words)], states[0], atol=1e-9, rtol=0)
         alone = decoder(target[row : row + 1], states, tgt_mask=causal)
         torch.testing.assert_close(output[row], alone[0], atol=1e-9, rtol=0)
@@ -289,10 +325,11 @@ def test_layers_are_drawn_apart(composed: Compose) -> None:
 
 def test_positions_know_any_length() -> None:
     """In float32 as in float64 to four digits far out, and distinct in bfloat16 too."""
-    far = Positions(embedding_size=8, hidden_size=8)(torch.zeros(1, 2, 8), 5000)
+    positions = SinusoidalPositions(sizes=StackSizes(embedding=8, hidden=8, heads=1, is_causal=True))
+    far, _ = positions(torch.zeros(1, 5002, 8), 0, whole=True)
     right = torch.stack([Paper.position(None, t, 8) for t in (5000, 5001)])
-    torch.testing.assert_close(far[0], right, atol=1e-3, rtol=0)
-    halves = Positions(embedding_size=8, hidden_size=8)(torch.zeros(1, 2, 8, dtype=torch.bfloat16), 300)
+    torch.testing.assert_close(far[0, 5000:], right, atol=1e-3, rtol=0)
+    halves, _ = positions(torch.zeros(1, 2, 8, dtype=torch.bfloat16), 300, whole=False)
     assert halves.dtype == torch.bfloat16
     assert not torch.equal(halves[0, 0], halves[0, 1])
 

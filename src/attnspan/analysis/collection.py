@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from attnspan.config.identity import CHANGES_NOTHING, flatten, with_stable_names
+from attnspan.config.identity import CHANGES_NOTHING, comparable, flatten, with_stable_names
 from attnspan.errors import InputError
 from attnspan.runs.finished_run import Run, read_run
 from attnspan.runs.layout import find_runs
@@ -131,7 +131,7 @@ def pooled(runs: Sequence[Run]) -> list[Run]:
     """
     same: dict[str, list[Run]] = {}
     for run in runs:
-        decoded = {key: value for key, value in _flat(with_stable_names(run.config)).items() if not _is_no_variant(key)}
+        decoded = {key: value for key, value in _flat(comparable(run.config)).items() if not _is_no_variant(key)}
         same.setdefault(repr((run.run_id, sorted(decoded.items()))), []).append(run)
     return [_one(group) if len(group) > 1 else group[0] for group in same.values()]
 
@@ -205,7 +205,7 @@ def differing_keys(runs: Sequence[Run]) -> list[str]:
     Classes are compared by their stable names: a class that was moved since an old run is still the same.
     """
     same_data = all(_have_same_data(runs[0], run) for run in runs)
-    configs = [_flat(with_stable_names(run.config)) for run in runs]
+    configs = [_flat(comparable(run.config)) for run in runs]
     differing = []
     for key in sorted({key for config in configs for key in config}):
         of_data = key.startswith("data.")

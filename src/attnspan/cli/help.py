@@ -10,6 +10,7 @@ from rich.table import Table
 GROUPS = {
     "decoder": "the arm",
     "encoder": "how the source is encoded",
+    "decoder/positions": "of decoder=transformer; encoder/positions has the same choices",
     "data": "the data set",
     "decoding": "how hypotheses are found",
     "decoding/length_penalty": "of decoding=beam",

@@ -1,9 +1,10 @@
 """The id of a run, and the directory that belongs to it.
 
 The id is a hash of everything that can change a run's numbers and of nothing else: the resolved config without the keys
-in ``CHANGES_NOTHING``, the data's fingerprint in place of the ``data`` node (so a corpus may lie anywhere), and
-``RESULTS_VERSION``. A class is hashed by its stable name, so code can move without a run being computed again. The id
-does not depend on the order of keys, the machine or the working directory.
+in ``CHANGES_NOTHING`` and without those of ``LATER_KEYS`` that have their default, the data's fingerprint in place of
+the ``data`` node (so a corpus may lie anywhere), and ``RESULTS_VERSION``. A class is hashed by its stable name, so code
+can move without a run being computed again. The id does not depend on the order of keys, the machine or the working
+directory.
 """
 
 from __future__ import annotations
@@ -41,12 +42,19 @@ CHANGES_NOTHING = (
 )
 """Config keys that are left out of the hash."""
 
+LATER_KEYS: dict[str, Any] = {
+    "encoder.positions": {"_target_": "sinusoidal_positions", "_partial_": True},
+    "decoder.positions": {"_target_": "sinusoidal_positions", "_partial_": True},
+}
+"""Config keys that came later, with what a run did before it had them. With that value they are left out of the hash,
+so a finished run keeps its id. Who reads such a key has the same default, for configs without it."""
+
 
 def run_id(config: dict[str, Any], *, data_fingerprint: str) -> str:
     """Hash a resolved config to 12 hexadecimal digits."""
     relevant = {
         key: value
-        for key, value in flatten(with_stable_names(config)).items()
+        for key, value in flatten(comparable(config)).items()
         if not any(key == free or key.startswith(f"{free}.") for free in CHANGES_NOTHING)
     }
     content = {"config": relevant, "data": data_fingerprint, "results_version": RESULTS_VERSION}
@@ -56,6 +64,24 @@ def run_id(config: dict[str, Any], *, data_fingerprint: str) -> str:
 def with_stable_names(node: Any) -> Any:
     """The config with the stable name of a class in place of its path."""
     return rename_classes(node, stable_name)
+
+
+def comparable(config: dict[str, Any]) -> dict[str, Any]:
+    """The config as runs are told apart: with stable names, and without keys that came later and have their default."""
+    named: dict[str, Any] = with_stable_names(config)
+    return {key: node for key, value in named.items() if (node := _without_defaults(value, key)) is not _DEFAULT}
+
+
+def _without_defaults(node: Any, key: str) -> Any:
+    if key in LATER_KEYS and node == LATER_KEYS[key]:
+        return _DEFAULT
+    if not isinstance(node, dict):
+        return node
+    children = ((name, _without_defaults(child, f"{key}.{name}")) for name, child in node.items())
+    return {name: child for name, child in children if child is not _DEFAULT}
+
+
+_DEFAULT = object()
 
 
 def run_directory(config: dict[str, Any], *, data_fingerprint: str) -> Path:

@@ -15,33 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnspan.errors import SettingError, check_counts, check_numbers, check_switches
+from attnspan.models.positions import BuildPositions, Relations, SinusoidalPositions, StackSizes, rotate
 from attnspan.models.recurrence.recurrence import BuildRecurrence
-
-
-class Positions(nn.Module):
-    """From an embedded token y_t to P y_t + PE(t)  (section 3.5); there is no P where E = H.
-
-    PE(t)_2i = sin(t / 10000^(2i/H)), PE(t)_2i+1 = cos(t / 10000^(2i/H)), t from 0, for sequences of any length.
-
-    The paper multiplies embeddings by sqrt(H) (section 3.4), and its code draws them with variance 1/H. All arms here
-    draw them with variance 1, which includes that factor: multiplied again, they would drown the positions.
-    """
-
-    def __init__(self, *, embedding_size: int, hidden_size: int) -> None:
-        super().__init__()
-        same_size = embedding_size == hidden_size
-        self.project = nn.Identity() if same_size else nn.Linear(embedding_size, hidden_size, bias=False)
-        self.hidden_size = hidden_size
-
-    def forward(self, embedded: Float[Tensor, "B T E"], first: int) -> Float[Tensor, "B T H"]:
-        """Project, and add the encodings of positions ``first``, ``first`` + 1, ..."""
-        H, device = self.hidden_size, embedded.device
-        # Positions need more digits than bfloat16 has: above 256 it cannot represent every integer.
-        exact = torch.promote_types(embedded.dtype, torch.float32)
-        t = torch.arange(first, first + embedded.size(1), dtype=exact, device=device).unsqueeze(1)
-        angles = t / 10000 ** (torch.arange(0, H, 2, dtype=exact, device=device) / H)  # [T, H/2]
-        encoding = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :H]
-        return self.project(embedded) + encoding.to(embedded.dtype)
 
 
 class Stack(nn.Module):
@@ -57,6 +32,7 @@ class Stack(nn.Module):
         dropout: probability, on attention weights, inside the feed-forward sublayers and on a sublayer's output.
         norm_first: normalise the input of each sublayer, and the last layer's output once more; if false, normalise
             the sum of a sublayer's input and output, as in the paper.
+        positions: builds what tells the tokens where they stand.
 
     Raises:
         SettingError: one of them cannot be used.
@@ -74,6 +50,7 @@ class Stack(nn.Module):
         feedforward_size: int,
         dropout: float,
         norm_first: bool,
+        positions: BuildPositions = SinusoidalPositions,
     ) -> None:
         super().__init__()
         check_counts(hidden_size=hidden_size, layers=layers, heads=heads, feedforward_size=feedforward_size)
@@ -82,7 +59,9 @@ class Stack(nn.Module):
         if hidden_size % heads:
             problem = f"must divide the hidden size {hidden_size} into equal parts, and {heads} does not"
             raise SettingError("heads", problem)
-        self.positions = Positions(embedding_size=embedding_size, hidden_size=hidden_size)
+        is_causal = issubclass(self.layer, nn.TransformerDecoderLayer)
+        sizes = StackSizes(embedding=embedding_size, hidden=hidden_size, heads=heads, is_causal=is_causal)
+        self.positions = positions(sizes=sizes)
         self.layers = nn.ModuleList(
             self.layer(hidden_size, heads, feedforward_size, dropout, batch_first=True, norm_first=norm_first)
             for _ in range(layers)
@@ -92,17 +71,19 @@ class Stack(nn.Module):
         for parameter in self.parameters():  # as ``torch.nn.Transformer`` draws them (Glorot and Bengio 2010)
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
+        self.positions.reset_parameters()
 
 
 class EncoderLayer(nn.TransformerEncoderLayer):
     """torch's layer: self-attention, then feed-forward."""
 
     def forward(  # type: ignore[override]
-        self, x: Float[Tensor, "B S H"], mask: Bool[Tensor, "B 1 S"]
+        self, x: Float[Tensor, "B S H"], mask: Bool[Tensor, "B 1 S"], relations: Relations
     ) -> Float[Tensor, "B S H"]:
         """Compute the states; ``mask`` is True at real positions."""
         query = _norm_before(self, self.norm1, x)
-        attended, _ = attend(self.self_attn, query, keys_and_values(self.self_attn, query), mask)
+        remembered = keys_and_values(self.self_attn, query, relations.angles)
+        attended, _ = attend(self.self_attn, query, remembered, mask, relations)
         x = _norm_after(self, self.norm1, x + self.dropout1(attended))
         inner = _feed_forward(self, _norm_before(self, self.norm2, x))
         return _norm_after(self, self.norm2, x + self.dropout2(inner))
@@ -118,6 +99,7 @@ class DecoderLayer(nn.TransformerDecoderLayer):
         causal_mask: Bool[Tensor, "1 T t+T"],
         memory: Float[Tensor, "B S 2*H"],
         memory_mask: Bool[Tensor, "B 1 S"],
+        relations: Relations,
     ) -> tuple[Float[Tensor, "B T H"], Float[Tensor, "B t+T 2*H"], Float[Tensor, "B heads T S"]]:
         """Read T new tokens ``x``: the output, the cache with the new tokens, and the weights over the memory.
 
@@ -125,8 +107,8 @@ class DecoderLayer(nn.TransformerDecoderLayer):
         a new token may attend.
         """
         query = _norm_before(self, self.norm1, x)
-        cache = torch.cat([cache, keys_and_values(self.self_attn, query)], dim=1)
-        attended, _ = attend(self.self_attn, query, cache, causal_mask)
+        cache = torch.cat([cache, keys_and_values(self.self_attn, query, relations.angles)], dim=1)
+        attended, _ = attend(self.self_attn, query, cache, causal_mask, relations)
         x = _norm_after(self, self.norm1, x + self.dropout1(attended))
         attended, weights = attend(self.multihead_attn, _norm_before(self, self.norm2, x), memory, memory_mask)
         x = _norm_after(self, self.norm2, x + self.dropout2(attended))
@@ -134,10 +116,17 @@ class DecoderLayer(nn.TransformerDecoderLayer):
         return _norm_after(self, self.norm3, x + self.dropout3(inner)), cache, weights
 
 
-def keys_and_values(attention: nn.MultiheadAttention, x: Float[Tensor, "B S H"]) -> Float[Tensor, "B S 2*H"]:
-    """[x W^K; x W^V], all heads concatenated."""
+def keys_and_values(
+    attention: nn.MultiheadAttention, x: Float[Tensor, "B S H"], angles: Float[Tensor, "S R"] | None = None
+) -> Float[Tensor, "B S 2*H"]:
+    """[x W^K; x W^V], all heads concatenated; keys rotated by ``angles``."""
     H = attention.embed_dim
-    return F.linear(x, attention.in_proj_weight[H:], attention.in_proj_bias[H:])
+    remembered = F.linear(x, attention.in_proj_weight[H:], attention.in_proj_bias[H:])
+    if angles is None:
+        return remembered
+    keys, values = remembered.chunk(2, dim=-1)
+    keys = rotate(_split(attention, keys), angles).transpose(1, 2).flatten(2)
+    return torch.cat([keys, values], dim=-1)
 
 
 def attend(
@@ -145,22 +134,28 @@ def attend(
     x: Float[Tensor, "B T H"],
     remembered: Float[Tensor, "B S 2*H"],
     mask: Bool[Tensor, "#B #T S"],
+    relations: Relations | None = None,
 ) -> tuple[Float[Tensor, "B T H"], Float[Tensor, "B heads T S"]]:
-    """softmax(q k^T / sqrt(d_k)) v in every head, the heads concatenated, times W^O  (section 3.2, eq. 1).
+    """softmax(q k^T / sqrt(d_k) + bias) v in every head, the heads concatenated, times W^O  (section 3.2, eq. 1).
 
-    q is x W^Q, ``remembered`` comes from :func:`keys_and_values`, and the mask is True where a query may attend, at one
-    position at least. Returned are the output, and the weights, exactly 0 where the mask is False.
+    q is x W^Q, rotated as the keys are, ``remembered`` comes from :func:`keys_and_values`, and the mask is True where a
+    query may attend, at one position at least. Without ``relations`` nothing is rotated and there is no bias. Returned
+    are the output, and the weights, exactly 0 where the mask is False.
     """
-    H = attention.embed_dim
+    H, relations = attention.embed_dim, relations or Relations()
     queries = F.linear(x, attention.in_proj_weight[:H], attention.in_proj_bias[:H])
-    q, k, v = (
-        part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)  # [B, heads, T or S, d_k]
-        for part in (queries, *remembered.chunk(2, dim=-1))
-    )
+    q, k, v = (_split(attention, part) for part in (queries, *remembered.chunk(2, dim=-1)))
+    q = q if relations.angles is None else rotate(q, relations.angles)
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))
+    scores = scores if relations.bias is None else scores + relations.bias
     weights = torch.softmax(scores.masked_fill(~mask.unsqueeze(1), -torch.inf), dim=-1)
     contexts = F.dropout(weights, attention.dropout, attention.training) @ v
     return attention.out_proj(contexts.transpose(1, 2).flatten(2)), weights
+
+
+def _split(attention: nn.MultiheadAttention, x: Float[Tensor, "B T H"]) -> Float[Tensor, "B heads T d"]:
+    """The heads apart; they have d = d_k features each."""
+    return x.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
 
 
 Layer = nn.TransformerEncoderLayer | nn.TransformerDecoderLayer

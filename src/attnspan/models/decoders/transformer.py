@@ -11,6 +11,7 @@ from torch import Tensor
 
 from attnspan.models.decoders.base import Decoder, DecoderOutput, Sizes
 from attnspan.models.memory import Memory
+from attnspan.models.positions import BuildPositions, SinusoidalPositions
 from attnspan.models.recurrence.recurrence import BuildRecurrence, State
 from attnspan.models.transformer_layers import DecoderLayer, Stack, keys_and_values
 
@@ -41,6 +42,7 @@ class TransformerDecoder(Stack, Decoder):
         feedforward_size: int,
         dropout: float,
         norm_first: bool,
+        positions: BuildPositions = SinusoidalPositions,
     ) -> None:
         H = sizes.hidden
         if sizes.memory != H:
@@ -48,7 +50,7 @@ class TransformerDecoder(Stack, Decoder):
                 f"model.hidden_size={H} and encoder.hidden_size={sizes.memory} differ, and all sublayers of a "
                 "transformer's decoder have one size"
             )
-        super().__init__(sizes.embedding, H, rnn, layers, heads, feedforward_size, dropout, norm_first)
+        super().__init__(sizes.embedding, H, rnn, layers, heads, feedforward_size, dropout, norm_first, positions)
 
     def prepare(self, memory: Memory) -> Memory:
         """Compute the keys and values of the memory for each layer, concatenated."""
@@ -62,17 +64,20 @@ class TransformerDecoder(Stack, Decoder):
 
     def step(self, embedded: Float[Tensor, "B T E"], state: State, memory: Memory) -> DecoderOutput:
         """Read any number of tokens. Each attends to itself and to those before it."""
+        return self._read(embedded, state, memory, whole=False)
+
+    def unroll(self, embedded: Float[Tensor, "B T E"], memory: Memory) -> DecoderOutput:
+        """Read the whole target in one step."""
+        return self._read(embedded, self.start(memory), memory, whole=True)
+
+    def _read(self, embedded: Tensor, state: State, memory: Memory, *, whole: bool) -> DecoderOutput:
         assert memory.keys is not None, "the memory was not prepared"
         T, t = embedded.size(1), state[0].size(1)
         causal_mask = torch.ones(1, T, t + T, dtype=torch.bool, device=embedded.device).tril(t)
         memory_mask = memory.mask.unsqueeze(1)
 
-        output, caches = self.positions(embedded, t), []
+        (output, relations), caches = self.positions(embedded, t, whole=whole), []
         for layer, cache, layer_memory in zip(self.layers, state, memory.keys.chunk(len(state), dim=-1), strict=True):
-            output, cache, weights = layer(output, cache, causal_mask, layer_memory, memory_mask)
+            output, cache, weights = layer(output, cache, causal_mask, layer_memory, memory_mask, relations)
             caches.append(cache)
         return DecoderOutput(output=self.norm(output), state=tuple(caches), weights=weights.mean(dim=1))
-
-    def unroll(self, embedded: Float[Tensor, "B T E"], memory: Memory) -> DecoderOutput:
-        """Read the whole target in one step."""
-        return self.step(embedded, self.start(memory), memory)

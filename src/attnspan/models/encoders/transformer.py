@@ -23,8 +23,8 @@ class TransformerEncoder(Stack, Encoder):
         """Read embedded sources of ``lengths``, at least 1."""
         lengths = lengths.to(embedded.device, non_blocking=True).unsqueeze(1)  # [B, 1]
         mask = torch.arange(embedded.size(1), device=embedded.device) < lengths
-        states = self.positions(embedded.masked_fill(~mask.unsqueeze(-1), 0.0), 0)
+        states, relations = self.positions(embedded.masked_fill(~mask.unsqueeze(-1), 0.0), 0, whole=True)
         for layer in self.layers:
-            states = layer(states, mask.unsqueeze(1))
+            states = layer(states, mask.unsqueeze(1), relations)
         states = self.norm(states).masked_fill(~mask.unsqueeze(-1), 0.0)
         return Memory.of(states, mask, (states.sum(dim=1) / lengths,))
