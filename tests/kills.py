@@ -56,7 +56,8 @@ def numbers(directory: Path) -> dict[str, Any]:
     """All that must be the same."""
     summary = read_json(directory / SUMMARY)
     chosen = f"best_validation_{summary['selection_metric']}"
-    facts = ("run_id", "updates", "best_update", "best_validation_loss", chosen, "test")
+    losses = ("first_training_loss", "final_training_loss", "final_validation_loss")
+    facts = ("run_id", "updates", "best_update", "best_validation_loss", chosen, "test", *losses)
     return {
         "weights": {name: tensor.tolist() for name, tensor in read_checkpoint(directory / BEST)["state_dict"].items()},
         RECORDS: (directory / RECORDS).read_bytes(),

@@ -182,17 +182,46 @@ def test_who_was_still_improving(study: Study, tmp_path: Path) -> None:
     assert [*map(is_still_improving, old)] == [True, False]  # from before plateaus: was the last validation its best?
 
 
-def test_every_table_marks_it(study: Study) -> None:
-    made = [
+@pytest.fixture
+def exploded(tmp_path: Path) -> Study:
+    """Two seeds of each arm, all at the cap; the loss of plain's second has exploded."""
+    rates = {100: (0.8, 1.0), 200: (0.6, 0.9), 400: (0.4, 0.7)}
+    for arm, seed, loss in (("plain", 1, 0.5), ("plain", 2, 1e9), ("bahdanau", 1, 0.5), ("bahdanau", 2, 0.5)):
+        losses = {
+            "uniform_loss": 2.0,
+            "first_training_loss": 2.0,
+            "final_training_loss": loss,
+            "final_validation_loss": 2 * loss,
+        }
+        plateau = {} if arm == "plain" and seed == 2 else {"plateau_update": 100}
+        ended = {"ended_by": "plateau" if plateau else "max_steps", "training_examples": 800}
+        learned(tmp_path, arm, seed, rates, **losses, **plateau, **ended)
+    return build_study(collect([tmp_path]))
+
+
+def test_who_ends_at_chance(exploded: Study) -> None:
+    assert exploded.at_chance == {"plain"}
+    assert exploded.improving == frozenset()  # more training would change nothing
+    assert (exploded.shown("plain"), exploded.shown("bahdanau")) == ("plain ‡", "bahdanau")
+    assert "‡ plain (seed 2): the loss was no lower at the end of training" in exploded.notes[0]
+    assert "But training failed for plain: " in findings(exploded)[0]
+    (training,) = (row.cells for row in learning_tables.training(exploded).rows if row.cells[0] == "plain ‡")
+    assert training[1] == "1 at a plateau, 1 at no better than chance"
+
+
+@pytest.mark.parametrize("made", ["study", "exploded"])
+def test_every_table_marks_it(made: str, request: pytest.FixtureRequest) -> None:
+    study, mark = request.getfixturevalue(made), {"study": "†", "exploded": "‡"}[made]
+    every = [
         tables.by_length(study, ERROR_RATE), tables.differences(study), tables.spans(study), tables.trends(study),
         tables.degenerate(study), tables.cost(study), *tables.degradation_blocks(study),
         learning_tables.training(study), learning_tables.learning(study), learning_tables.equal_training(study),
         learning_tables.time_to_common_loss(study),
     ]  # fmt: skip
-    for table in made:
+    for table in every:
         words = [*table.columns, *(cell for row in table.rows for cell in row.cells[:1])]
         named = [word for word in words if word.startswith("plain") or " plain" in word]
-        assert all("plain †" in word for word in named if "relative" not in word), table.caption
+        assert all(f"plain {mark}" in word for word in named if "relative" not in word), table.caption
         assert named or not table.rows, table.caption
 
 

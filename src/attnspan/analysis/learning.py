@@ -23,6 +23,7 @@ from attnspan.data.corpora.base import SIDES
 from attnspan.runs.finished_run import Run
 from attnspan.runs.layout import METRICS
 from attnspan.runs.status import MAX_STEPS
+from attnspan.runs.summary import ends_at_chance
 
 _DIGITS = 3
 _ERROR_RATE = "validation_error_rate/"
@@ -97,11 +98,21 @@ def common_loss(runs: Iterable[Run]) -> float | None:
 def is_still_improving(run: Run) -> bool:
     """Whether the cap on its updates ended the run, and not a plateau of validation.
 
-    A run from before plateaus were looked for counts as improving if its last validation was its best.
+    A run from before plateaus were looked for counts as improving if its last validation was its best. A run that has
+    ended no better than chance improves no more.
     """
+    if ends_at_chance(run.summary):
+        return False
     if "ended_by" in run.summary:
         return bool(run.summary["ended_by"] == MAX_STEPS)
     return run.summary.get("best_update") is not None and run.summary["best_update"] == run.summary.get("updates")
+
+
+def ended_at(run: Run) -> str:
+    """Where the training of a run ended, in words."""
+    if ends_at_chance(run.summary):
+        return "no better than chance"
+    return "the cap" if is_still_improving(run) else "a plateau"
 
 
 def learning_curves(arms: Sequence[Arm]) -> dict[str, list[LearningPoint]]:

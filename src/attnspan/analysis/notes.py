@@ -12,6 +12,7 @@ from attnspan.analysis.lengths.bins import joined
 from attnspan.analysis.seed_groups import Groups
 from attnspan.data.corpora.base import SIDES
 from attnspan.runs.finished_run import Run
+from attnspan.runs.summary import AGAINST_EXPLOSION, ends_at_chance
 
 
 def notes_on_arms(arms: Sequence[Arm], compared: Mapping[str, str], best: Arm) -> list[str]:
@@ -42,6 +43,18 @@ def notes_on_training(improving: Collection[str], mark: str) -> list[str]:
     return [
         f"{mark} {names}: the cap on the updates ended the training of a run or more while validation was still "
         "improving, so more training would lower the error rate; see how the arms learned."
+    ]
+
+
+def notes_on_chance(arms: Sequence[Arm], mark: str) -> list[str]:
+    """Which runs were no better at the end of their training than equal probabilities for all symbols."""
+    failed = {arm.label: [run.seed for run in arm.runs if ends_at_chance(run.summary)] for arm in arms}
+    if not any(failed.values()):
+        return []
+    names = joined(f"{label} (seed {', '.join(map(str, seeds))})" for label, seeds in failed.items() if seeds)
+    return [
+        f"{mark} {names}: the loss was no lower at the end of training than that of equal probabilities for all "
+        f"symbols, so these numbers say nothing about the arm; {AGAINST_EXPLOSION} may help."
     ]
 
 

@@ -22,6 +22,7 @@ from attnspan.analysis.lengths.training_range import TrainingRange, distinct
 from attnspan.analysis.metrics import ATTENTION, DEGENERATE, QUALITY, STOPPING, RecordMetric, metrics_in
 from attnspan.analysis.notes import (
     notes_on_arms,
+    notes_on_chance,
     notes_on_evaluations,
     notes_on_groups,
     notes_on_origin,
@@ -31,9 +32,12 @@ from attnspan.analysis.seed_groups import Groups, seed_groups
 from attnspan.analysis.statistics import Estimate, Floats, Rates
 from attnspan.analysis.text_metrics import CORPUS_SCORES, PERPLEXITIES, CorpusScore, Perplexity, is_text
 from attnspan.errors import InputError
+from attnspan.runs.summary import ends_at_chance
 
 IMPROVING = "†"
 """Stands beside an arm that was still improving when its training ended."""
+AT_CHANCE = "‡"
+"""Stands beside an arm of which a run was no better at the end than equal probabilities for all symbols."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ class Study:
     @cached_property
     def notes(self) -> list[str]:
         """What a reader must know before believing the numbers, one sentence each."""
-        of_training = notes_on_training(self.improving, IMPROVING)
+        of_training = [*notes_on_training(self.improving, IMPROVING), *notes_on_chance(self.arms, AT_CHANCE)]
         of_arms = notes_on_arms(self.arms, self.compared, best_arm(self.arms, self.partition.whole_bins))
         of_groups = notes_on_groups(self.groups)
         runs = self.collection.runs
@@ -124,14 +128,20 @@ class Study:
         return frozenset(arm.label for arm in self.arms if any(map(is_still_improving, arm.runs)))
 
     @cached_property
+    def at_chance(self) -> frozenset[str]:
+        """The labels of the arms of which a run ended no better than chance."""
+        return frozenset(arm.label for arm in self.arms if any(ends_at_chance(run.summary) for run in arm.runs))
+
+    @cached_property
     def groups(self) -> dict[str, Groups]:
         """The labels of the arms whose seeds fall into groups, with these: they have no mean that means something."""
         found = {arm.label: seed_groups(arm) for arm in self.arms}
         return {label: groups for label, groups in found.items() if groups}
 
     def shown(self, label: str) -> str:
-        """An arm's label for a table or a plot, with a dagger if it was still improving."""
-        return f"{label} {IMPROVING}" if label in self.improving else label
+        """An arm's label for a table or a plot, with a mark if it was still improving, or at chance."""
+        marks = {IMPROVING: self.improving, AT_CHANCE: self.at_chance}
+        return " ".join([label, *(mark for mark, marked in marks.items() if label in marked)])
 
     def arm(self, label: str) -> Arm:
         """The arm with that label."""

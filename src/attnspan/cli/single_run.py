@@ -94,7 +94,7 @@ def run(config: dict[str, Any], command: str, *, data_fingerprint: str | None = 
     from attnspan.files import read_json
     from attnspan.runs.completeness import is_finished
     from attnspan.runs.layout import SUMMARY
-    from attnspan.runs.summary import describe_scores
+    from attnspan.runs.summary import describe_end, describe_scores
 
     cache_dir, change = Path(config["cache_dir"]), ""
     if data_fingerprint is None:
@@ -118,6 +118,8 @@ def run(config: dict[str, Any], command: str, *, data_fingerprint: str | None = 
             return
     print(f"{label}: {describe_scores(summary['test'])} on test")
     print(f"results: {directory}")
+    if remark := describe_end(summary):
+        print(f"{label}: {remark}")
 
 
 def _train(config: dict[str, Any], prepared: Any, directory: Path, command: str, label: str) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ from attnspan.errors import InputError
 from attnspan.runs.status import FAILED, FINISHED, INTERRUPTED, QUEUED, RUNNING
 from attnspan.sweeps.outcomes import make_table
 from attnspan.sweeps.overview import UNKNOWN, Overview, Row, read_overview
-from attnspan.sweeps.progress import duration
+from attnspan.sweeps.progress import duration, format_loss
 
 REFRESH_INTERVAL = 2.0  # seconds
 
@@ -94,7 +94,7 @@ def _table(rows: Sequence[Row], *, wide: bool) -> Table:
             row.overrides or "",
             Text(row.phase or row.state, style=_COLORS[row.state]),
             f"{row.update}/{row.updates}" if row.updates else "",
-            f"{row.loss:.3f}" if row.loss is not None else "",
+            format_loss(row.loss) if row.loss is not None else "",
             duration(row.remaining_seconds),
             f"{row.error_rate:.3f}" if row.error_rate is not None else "",
             Text(_details(row), no_wrap=not wide, overflow="fold" if wide else "ellipsis"),
@@ -107,7 +107,7 @@ def _table(rows: Sequence[Row], *, wide: bool) -> Table:
 def _details(row: Row) -> str:
     """Where the run is, or why it is not running."""
     if row.state == FINISHED:
-        return row.directory
+        return "; ".join(filter(None, [row.directory, row.reason]))
     job = f"SLURM job {row.slurm_job}" if row.slurm_job else ""
     if row.state == RUNNING:
         return ", ".join(filter(None, [f"process {row.pid} on {row.host}", job]))

@@ -11,6 +11,7 @@ from attnspan.analysis.learning import is_still_improving, learning_curves
 from attnspan.analysis.lengths.regions import Region
 from attnspan.analysis.statistics import Estimate
 from attnspan.analysis.study import Point, Study
+from attnspan.runs.summary import ends_at_chance
 
 CURVE, TRAINING = "curve.csv", "training.csv"
 
@@ -90,14 +91,20 @@ def _trends_frame(study: Study) -> pd.DataFrame:
 
 
 _TRAINING = ("updates", "ended_by", "plateau_update", "decay_update", "training_examples", "train_seconds",
-             "best_update", "best_validation_loss", "last_doubling_gain")  # fmt: skip
+             "best_update", "best_validation_loss", "final_training_loss", "final_validation_loss", "uniform_loss",
+             "last_doubling_gain")  # fmt: skip
 """What training.csv has of a summary."""
 
 
 def _training_frame(study: Study) -> pd.DataFrame:
     """training.csv: one row per run, how its training went and ended."""
     return pd.DataFrame(
-        {"arm": arm.label, "seed": run.seed, "still_improving": is_still_improving(run)}
+        {
+            "arm": arm.label,
+            "seed": run.seed,
+            "still_improving": is_still_improving(run),
+            "ends_at_chance": ends_at_chance(run.summary),
+        }
         | {key: run.summary.get(key) for key in _TRAINING}
         for arm in study.arms
         for run in arm.runs

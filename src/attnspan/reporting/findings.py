@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from attnspan.analysis.comparison import Difference
 from attnspan.analysis.lengths.axis import LengthAxis
@@ -73,7 +73,7 @@ def _longest_bin(study: Study, side: str) -> str:
         f"On {_examples(study, best.region)}, {best.arm} makes {number(own)} errors per reference token "
         f"and {best.baseline} {number(its)}: {size} (95% interval of the difference {_range(advantage)}; "
         f"{_replicates(advantage.seeds)}, {best.region.examples} examples{verdict}{chosen})."
-        f"{_improving(study, [best.arm, best.baseline])}"
+        f"{_learned(study, [best.arm, best.baseline])}"
     )
 
 
@@ -87,17 +87,24 @@ def _in_groups(study: Study, best: Difference, groups: Groups) -> str:
     return (
         f"On {_examples(study, best.region)}, the advantage of {best.arm} over {best.baseline} depends on the seed: "
         f"{each}. The seeds of {whose} fall into two groups, so no interval is given."
-        f"{_improving(study, [best.arm, best.baseline])}"
+        f"{_learned(study, [best.arm, best.baseline])}"
     )
 
 
-def _improving(study: Study, arms: Iterable[str]) -> str:
-    """A sentence on those of the arms that had not learned all they can; empty if all had."""
+def _learned(study: Study, arms: Sequence[str]) -> str:
+    """Sentences on those of the arms that had not learned all they can; empty if all had."""
+    failed = [arm for arm in arms if arm in study.at_chance]
+    chance = (
+        f" But training failed for {joined(failed)}: at its end the loss was no lower than that of equal "
+        "probabilities for all symbols."
+        if failed
+        else ""
+    )
     names = [arm for arm in arms if arm in study.improving]
     if not names:
-        return ""
+        return chance
     which = "was" if len(names) == 1 else "were"
-    return (
+    return chance + (
         f" But {joined(names)} {which} still improving when the cap on updates ended training, so this compares the "
         "arms at that cost, not at their best."
     )

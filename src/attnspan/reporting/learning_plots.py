@@ -11,7 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from attnspan.analysis.learning import LearningPoint, is_still_improving, learning_curves, seconds_until, validations
+from attnspan.analysis.learning import (
+    LearningPoint,
+    ended_at,
+    is_still_improving,
+    learning_curves,
+    seconds_until,
+    validations,
+)
 from attnspan.analysis.study import Study
 from attnspan.reporting.formatting import number
 from attnspan.reporting.plots import INK, RC, Plot, Style, arm_styles, finished, tip
@@ -50,7 +57,7 @@ def _curve(by_updates: Axes, by_time: Axes, run: Run, style: Style, name: str, t
         return
     updates, losses = (np.array(values, dtype=float) for values in zip(*found, strict=True))
     seconds = np.array([seconds_until(run, update) or math.nan for update in updates])
-    end = "still improving" if is_still_improving(run) else "a plateau"
+    end = "still improving" if is_still_improving(run) else ended_at(run)
     for axes, at in ((by_updates, updates), (by_time, seconds)):
         if np.isnan(at).any():
             continue

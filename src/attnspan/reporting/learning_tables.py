@@ -12,7 +12,7 @@ from attnspan.analysis.collection import differing_keys, setting
 from attnspan.analysis.learning import (
     LearningPoint,
     common_loss,
-    is_still_improving,
+    ended_at,
     last_doubling,
     learning_curves,
     relative_to,
@@ -61,7 +61,7 @@ def training(study: Study) -> Table:
 
 
 def _ended_by(arm: Arm) -> str:
-    ends = Counter("the cap" if is_still_improving(run) else "a plateau" for run in arm.runs)
+    ends = Counter(ended_at(run) for run in arm.runs)
     return next(iter(ends)) if len(ends) == 1 else ", ".join(f"{n} at {end}" for end, n in sorted(ends.items()))
 
 

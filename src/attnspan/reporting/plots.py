@@ -24,7 +24,7 @@ from attnspan.analysis.lengths.training_range import EXTRAPOLATION
 from attnspan.analysis.metrics import ERROR_RATE, RecordMetric
 from attnspan.analysis.seed_groups import Groups, group_means
 from attnspan.analysis.statistics import Estimate
-from attnspan.analysis.study import IMPROVING, Point, Study
+from attnspan.analysis.study import AT_CHANCE, IMPROVING, Point, Study
 from attnspan.reporting.formatting import in_groups, number, with_interval
 
 INK, GRID, SHADE, GROUND = "#222222", "#d9d9d9", "#eceff3", "#ffffff"
@@ -320,8 +320,12 @@ def finished(
     """Add the legend of the ``chosen`` arms, and compute the layout once, not each time that the figure is saved."""
     shown = {label: style for label, style in arm_styles(study).items() if chosen is None or label in chosen}
     handles = [style.handle(study.shown(label)) for label, style in shown.items()]
-    if study.improving & {*shown}:
-        handles.append(Line2D([], [], linestyle="none", label=f"{IMPROVING} still improving"))
+    for mark, marked, words in (
+        (IMPROVING, study.improving, "still improving"),
+        (AT_CHANCE, study.at_chance, "no better than chance"),
+    ):
+        if marked & {*shown}:
+            handles.append(Line2D([], [], linestyle="none", label=f"{mark} {words}"))
     inches = 0.6 + 0.067 * max(len(arm.label) for arm in study.arms)  # a handle, and letters of 8 points
     columns = min(max(int(figure.get_figwidth() / inches), 1), 2 if narrow else 4)
     legend = figure.legend(handles=handles, loc="outside upper left", ncols=columns, fontsize=8, handlelength=3.2)

@@ -6,6 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 from attnspan.runs.records import Record
+from attnspan.runs.status import PLATEAU
+
+AGAINST_EXPLOSION = "a smaller optimizer.lr or trainer.gradient_clip_val"
+"""What may help where a loss explodes."""
+_RISE = 1.1
+"""A loss has risen if it is so many times as high at the end: no two batches have the same loss."""
 
 
 class Summary(TypedDict):
@@ -25,6 +31,10 @@ class Summary(TypedDict):
     plateau_update: int | None  # up to the last gain on validation before the learning rate decayed
     decay_update: int | None  # up to the decay of the learning rate
     last_doubling_gain: float | None  # share by which the second half of the updates lowered the validation loss
+    uniform_loss: float  # of equal probabilities for all symbols of the target vocabulary, nats per token
+    first_training_loss: float | None  # of the first update, before it
+    final_training_loss: float | None  # of the last update before the last validation
+    final_validation_loss: float | None  # of the last validation
     best_update: int  # of the checkpoint that was tested
     selection_metric: str  # that chose it
     best_validation_loss: float
@@ -77,6 +87,33 @@ def total_scores(records: Sequence[Record]) -> dict[str, float]:
     if None not in edits:  # the length of the reference was given in a second decoding
         scores |= {"oracle_error_rate": sum(edits) / references, "oracle_exact_match": sum(matches) / len(records)}
     return scores
+
+
+def ends_at_chance(summary: Mapping[str, Any]) -> bool:
+    """Whether the model is no better at the end of its training than equal probabilities for all symbols.
+
+    Two losses must say so, that of the last update and that of the last validation: the former is low where validation
+    is only unlike training. And training must have gone wrong, not just begun: its loss has risen, or it ended at a
+    plateau. A run of before these losses were kept has no such end.
+    """
+    first, *last = (summary.get(f"{name}_loss") for name in ("first_training", "final_training", "final_validation"))
+    if first is None or None in last:
+        return False
+    rose = min(last) >= _RISE * first
+    return bool(min(last) >= summary["uniform_loss"] and (rose or summary["ended_by"] == PLATEAU))
+
+
+def describe_end(summary: Mapping[str, Any]) -> str:
+    """A line for people about a run that ends at chance, as where its loss explodes; empty for all others."""
+    if not ends_at_chance(summary):
+        return ""
+    best = summary["best_update"]
+    tested = f"; the test is of update {best:,}, where validation was best" if best < summary["updates"] else ""
+    return (
+        f"no better than chance: the loss at the end is {summary['final_training_loss']:.4g} in training and "
+        f"{summary['final_validation_loss']:.4g} on validation, no lower than the {summary['uniform_loss']:.4g} of "
+        f"equal probabilities for all symbols{tested}; {AGAINST_EXPLOSION} may help"
+    )
 
 
 def describe_scores(test: Mapping[str, float]) -> str:

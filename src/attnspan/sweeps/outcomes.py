@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -13,6 +14,7 @@ from rich.text import Text
 from attnspan.errors import InputError
 from attnspan.files import read_json
 from attnspan.runs.layout import SUMMARY
+from attnspan.runs.summary import describe_end
 from attnspan.sweeps.job import SKIPPED, SUCCESSFUL, Job
 from attnspan.sweeps.progress import ProgressDisplay, duration
 
@@ -51,13 +53,16 @@ def make_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> 
 
 
 def print_outcomes(console: Console, jobs: Sequence[Job]) -> None:
-    """Print a table: how every job ended, why it failed, and where its log is."""
+    """Print a table: how every job ended, why it failed, and where its log is; and a line for each to remark on."""
     columns = ("arm", "data", ">seed", "overrides", "state", ">time", ">error rate", "reason, log")
     rows = [
         (job.arm, job.data, str(job.seed), job.varied, job.outcome, duration(job.seconds), _error_rate(job), why(job))
         for job in jobs
     ]
     console.print(make_table(columns, rows), highlight=False)
+    for job in jobs:
+        if words := remark(job):
+            console.print(f"{job.label}: {words}", highlight=False, markup=False, soft_wrap=True)
 
 
 def why(job: Job | None, reason: str | None = None) -> str:
@@ -66,11 +71,22 @@ def why(job: Job | None, reason: str | None = None) -> str:
     return "\n".join(filter(None, [(job and job.reason) or reason, short_path(log) if log else None]))
 
 
+def remark(job: Job) -> str:
+    """What to say of a job that is done and ended no better than chance; empty for all others."""
+    return describe_end(_summary(job))
+
+
 def _error_rate(job: Job) -> str:
-    with suppress(InputError, KeyError):  # the summary may have been removed since
+    rate = _summary(job).get("test", {}).get("error_rate")
+    return "" if rate is None else f"{rate:.3f}"
+
+
+def _summary(job: Job) -> dict[str, Any]:
+    """Empty where the job is not done, or its summary has been removed since."""
+    with suppress(InputError):
         if job.outcome in SUCCESSFUL:
-            return f"{read_json(job.directory / SUMMARY)['test']['error_rate']:.3f}"
-    return ""
+            return read_json(job.directory / SUMMARY)
+    return {}
 
 
 def short_path(path: Path) -> str:

@@ -22,7 +22,7 @@ and for each run
 ``remaining_seconds``  estimated seconds to the end of a running run's phase; null if unknown
 ``error_rate``         of a finished run, on test
 ``reason``             why it failed, what interrupted it, or what is damaged; of a queued run, how it had ended
-                       before; else null
+                       before; of a finished run, that it ended no better than chance; else null
 ``slurm_job``          id of its SLURM job; null if there is none, or if it has ended
 ``host, pid``          of its process; of its sweep's process if it is queued; else null
 ``heartbeat``          when the run last wrote its status, seconds since the epoch; else null
@@ -45,6 +45,7 @@ from attnspan.errors import InputError
 from attnspan.files import read_json
 from attnspan.runs.layout import LOG, SUMMARY, find_runs
 from attnspan.runs.status import FINISHED, INTERRUPTED, QUEUED, RUNNING, STATES, current_status
+from attnspan.runs.summary import describe_end
 from attnspan.sweeps.time_estimate import RunTimes, makespan
 
 UNKNOWN = "unknown"
@@ -135,7 +136,7 @@ def _row(directory: Path) -> tuple[Row, list[str] | None]:
         summary = read_json(directory / SUMMARY) if status.state == FINISHED else {}
     except InputError as error:
         return Row(state=UNKNOWN, reason=str(error), **path), None
-    reason = status.reason
+    reason = describe_end(summary) or status.reason
     if status.state == QUEUED and status.previous_state is not None:
         reason = f"{status.previous_state} before{f': {reason}' if reason else ''}"
     row = Row(

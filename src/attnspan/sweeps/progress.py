@@ -136,8 +136,13 @@ def describe(status: Status) -> str:
         unit = "update " if status.phase == TRAINING else ""
         words += f" {unit}{status.done}/{status.total}"
     if status.loss is not None and status.phase == TRAINING:
-        words += f", loss {status.loss:.3f}"
+        words += f", loss {format_loss(status.loss)}"
     return words
+
+
+def format_loss(loss: float) -> str:
+    """Format nats per token; a loss that has exploded may have dozens of digits."""
+    return f"{loss:.3f}" if loss < 1000 else f"{loss:.3g}"
 
 
 def duration(seconds: float | None) -> str:

@@ -19,9 +19,11 @@ from attnspan.data.pipeline.batches import Batch
 from attnspan.data.pipeline.prepare import PreparedData
 from attnspan.data.pipeline.reachable import limit_of_training
 from attnspan.data.tokenizer import EOS, PAD, UNK
+from attnspan.errors import NotFiniteError
 from attnspan.evaluation.loaded_run import SPECIALS
 from attnspan.models.decoding.strategy import DecodingStrategy, Hypotheses
 from attnspan.models.seq2seq import Seq2Seq
+from attnspan.runs.summary import AGAINST_EXPLOSION
 from attnspan.training.mean_metric import Mean
 
 
@@ -139,10 +141,19 @@ class Seq2SeqModule(L.LightningModule):
             oracle_length=None if lengths is None else self._decode(batch, lengths),
         )
 
+    def decode(self, source: Tensor, lengths: Tensor, given_lengths: Tensor | None = None) -> Hypotheses:
+        """Decode sources [B, S] of these ``lengths`` [B], as :class:`DecodingStrategy` does.
+
+        Raises:
+            NotFiniteError: the model gives no finite scores.
+        """
+        try:
+            return self.decoding(self.model, source, lengths, specials=SPECIALS, given_lengths=given_lengths)
+        except NotFiniteError as error:
+            raise NotFiniteError(f"{error}; {AGAINST_EXPLOSION} may help") from error
+
     def _decode(self, batch: Batch, given_lengths: Tensor | None = None) -> Hypotheses:
-        return self.decoding(
-            self.model, batch.source, batch.source_lengths, specials=SPECIALS, given_lengths=given_lengths
-        )
+        return self.decode(batch.source, batch.source_lengths, given_lengths)
 
     def _teacher_forced(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         """Per example [B]: negative log-likelihood in nats, and tokens ranked first; with the attention weights."""

@@ -11,7 +11,7 @@ from attnspan.errors import InputError
 from attnspan.runs.status import FAILED, QUEUED, current_status
 from attnspan.sweeps.hyperparameters.search import Search, TrialRun
 from attnspan.sweeps.job import SKIPPED
-from attnspan.sweeps.outcomes import make_table, short_path, why
+from attnspan.sweeps.outcomes import make_table, remark, short_path, why
 from attnspan.sweeps.plan import Plan
 from attnspan.sweeps.progress import duration
 from attnspan.sweeps.time_estimate import RunTimes, makespan
@@ -44,6 +44,7 @@ def print_trials(console: Console, search: Search) -> None:
             f"best: trial {best.trial.number}, validation loss {best.trial.loss:.4f}, {settings}",
             f"run: {short_path(best.job.directory)}",
             f"command: {best.job.command}",
+            *filter(None, [remark(best.job)]),
         ):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
 

@@ -12,6 +12,7 @@ import lightning as L
 from attnspan.data.pipeline.batches import Batch
 from attnspan.errors import NotFiniteError
 from attnspan.runs.status import RUNNING, TESTING, TRAINING, VALIDATING, Status
+from attnspan.runs.summary import AGAINST_EXPLOSION
 from attnspan.training.callbacks.plateau import Plateau
 
 
@@ -51,10 +52,7 @@ class ProgressReporter(L.Callback):
             return
         loss = float(trainer.callback_metrics["train/loss"])
         if not math.isfinite(loss):
-            raise NotFiniteError(
-                f"the loss is {loss} at update {trainer.global_step}; a smaller optimizer.lr or "
-                "trainer.gradient_clip_val may help"
-            )
+            raise NotFiniteError(f"the loss is {loss} at update {trainer.global_step}; {AGAINST_EXPLOSION} may help")
         self._send(trainer, TRAINING, trainer.global_step, self._updates(trainer), since=self._start, loss=loss)
 
     def on_validation_batch_end(

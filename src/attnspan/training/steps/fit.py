@@ -21,6 +21,7 @@ from attnspan.training.callbacks.checkpoints import Checkpoints
 from attnspan.training.callbacks.cost import Cost
 from attnspan.training.callbacks.data_check import DataCheck
 from attnspan.training.callbacks.decoded_checkpoints import DecodedCheckpoints
+from attnspan.training.callbacks.final_losses import FinalLosses
 from attnspan.training.callbacks.learning_curve import LearningCurve
 from attnspan.training.callbacks.monitors import TrainingMonitor
 from attnspan.training.callbacks.plateau import Plateau
@@ -44,6 +45,7 @@ class Trained:
         trainer: that trained it, with its callbacks.
         updates: of the weights.
         plateau: why training ended.
+        final_losses: with which losses it ended.
         checkpoints: which of them was the best.
         metrics_csv: what was logged.
         cost: what it has cost.
@@ -54,6 +56,7 @@ class Trained:
     trainer: L.Trainer
     updates: int
     plateau: Plateau
+    final_losses: FinalLosses
     checkpoints: Checkpoints
     metrics_csv: MetricsCsv
     cost: Cost
@@ -85,7 +88,7 @@ def fit(prepared: Prepared, *, tracker: WandbMirror | None, report: Callable[[St
     recorder, decoded_checkpoints = _callbacks_of_the_test(prepared, cost)
     metrics_csv_checkpoint = MetricsCsvCheckpoint(metrics_csv)
     plateau = Plateau(selection_metric=config["selection_metric"], **config["plateau"])
-    checkpoints = _checkpoints(prepared)
+    final_losses, checkpoints = FinalLosses(), _checkpoints(prepared)
     trackers = [tracker] if tracker else []
     trainer = make_trainer(
         config,
@@ -100,12 +103,13 @@ def fit(prepared: Prepared, *, tracker: WandbMirror | None, report: Callable[[St
             decoded_checkpoints,
             metrics_csv_checkpoint,
             plateau,
+            final_losses,
             checkpoints,
         ],
     )
     if resume_point and resume_point.is_trained:
         log(f"resumes after update {resume_point.update}, the last: only the test is left")
-        for callback in (cost, metrics_csv_checkpoint, plateau, checkpoints):
+        for callback in (cost, metrics_csv_checkpoint, plateau, final_losses, checkpoints):
             callback.load_state_dict(resume_point.state_of(type(callback)))
         prepared.loaders.skip_decoded(decoded_checkpoints.resume(log))
     else:
@@ -115,6 +119,7 @@ def fit(prepared: Prepared, *, tracker: WandbMirror | None, report: Callable[[St
         trainer=trainer,
         updates=trainer.global_step or (resume_point.update if resume_point else 0),
         plateau=plateau,
+        final_losses=final_losses,
         checkpoints=checkpoints,
         metrics_csv=metrics_csv,
         cost=cost,

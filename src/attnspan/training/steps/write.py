@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -87,6 +88,10 @@ def _summary(tested: Tested) -> dict[str, Any]:
         "plateau_update": trained.plateau.plateau_update,
         "decay_update": trained.plateau.decay_update,
         "last_doubling_gain": trained.plateau.last_doubling_gain,
+        "uniform_loss": math.log(len(prepared.data.target_tokenizer)),
+        "first_training_loss": trained.final_losses.first,
+        "final_training_loss": trained.final_losses.training,
+        "final_validation_loss": trained.final_losses.validation,
         "best_update": tested.best_update,
         "selection_metric": config["selection_metric"],
         "best_validation_loss": loss,
