@@ -96,9 +96,11 @@ def ends_at_chance(summary: Mapping[str, Any]) -> bool:
     is only unlike training. And training must have gone wrong, not just begun: its loss has risen, or it ended at a
     plateau. A run of before these losses were kept has no such end.
     """
-    first, *last = (summary.get(f"{name}_loss") for name in ("first_training", "final_training", "final_validation"))
-    if first is None or None in last:
+    names = ("first_training", "final_training", "final_validation")
+    losses = [float(loss) for name in names if (loss := summary.get(f"{name}_loss")) is not None]
+    if len(losses) < len(names):
         return False
+    first, *last = losses
     rose = min(last) >= _RISE * first
     return bool(min(last) >= summary["uniform_loss"] and (rose or summary["ended_by"] == PLATEAU))
 

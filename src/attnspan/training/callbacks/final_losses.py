@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
@@ -41,9 +40,7 @@ class FinalLosses(L.Callback):
     def _kept(self) -> dict[str, Tensor | None]:
         return {"first_update": self._first, "last_update": self._last}
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Mapping[str, Any], *_: Any
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any) -> None:
         """Take the loss of the update, of this process's share of the batch."""
         self._last = outputs["loss"]
         if self._first is None:
