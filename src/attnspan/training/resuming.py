@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.callbacks import Callback
+
 from attnspan.errors import InputError
 from attnspan.files import write_atomically
 from attnspan.runs.checkpoint_file import DamagedError, read_checkpoint
@@ -41,6 +43,12 @@ class ResumePoint:
         """What a callback has saved; empty if nothing."""
         state: dict[str, Any] = self.checkpoint.get("callbacks", {}).get(callback.__qualname__, {})
         return state
+
+    def restore(self, *callbacks: Callback) -> None:
+        """Give callbacks what they have saved; one that was added since, of which there is nothing, stays as it is."""
+        for callback in callbacks:
+            if state := self.state_of(type(callback)):
+                callback.load_state_dict(state)
 
     def restore_best(self, directory: Path, log: Callable[[str], None]) -> None:
         """Make ``best.ckpt`` what it was when the checkpoint was written: it may be newer, damaged or gone."""

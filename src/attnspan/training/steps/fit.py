@@ -109,8 +109,7 @@ def fit(prepared: Prepared, *, tracker: WandbMirror | None, report: Callable[[St
     )
     if resume_point and resume_point.is_trained:
         log(f"resumes after update {resume_point.update}, the last: only the test is left")
-        for callback in (cost, metrics_csv_checkpoint, plateau, final_losses, checkpoints):
-            callback.load_state_dict(resume_point.state_of(type(callback)))
+        resume_point.restore(cost, metrics_csv_checkpoint, plateau, final_losses, checkpoints)
         prepared.loaders.skip_decoded(decoded_checkpoints.resume(log))
     else:
         _train(prepared, trainer, resume_point)
