@@ -81,9 +81,7 @@ def fit(prepared: Prepared, *, tracker: WandbMirror | None, report: Callable[[St
     if (directory / CONFIG).exists() and not config["rerun"]:
         resume_point = find_resume_point(directory, log)
     if prepared.rank == 0:
-        _begin_directory(prepared, resume_point, report)
-        if tracker and resume_point:
-            tracker.catch_up(resume_point.metrics_csv, resume_point.update)
+        _begin_directory(prepared, resume_point, report, tracker)
     metrics_csv, cost = MetricsCsv(directory), Cost(began=prepared.began)
     recorder, decoded_checkpoints = _callbacks_of_the_test(prepared, cost)
     metrics_csv_checkpoint = MetricsCsvCheckpoint(metrics_csv)
@@ -160,8 +158,13 @@ def _train(prepared: Prepared, trainer: L.Trainer, resume_point: ResumePoint | N
         trainer.fit(prepared.module, datamodule=prepared.loaders, ckpt_path=path, weights_only=True)
 
 
-def _begin_directory(prepared: Prepared, resume_point: ResumePoint | None, report: Callable[[Status], None]) -> None:
-    """Make the directory what it is at the start of an attempt."""
+def _begin_directory(
+    prepared: Prepared,
+    resume_point: ResumePoint | None,
+    report: Callable[[Status], None],
+    tracker: WandbMirror | None,
+) -> None:
+    """Make the directory, and W&B's copy of its curves, what they are at the start of an attempt."""
     config, directory = prepared.config, prepared.directory
     keep_own_code(config, directory)
     if config["rerun"] and (evaluations := [*(directory / EVALUATIONS).glob("*/")]):
@@ -177,6 +180,8 @@ def _begin_directory(prepared: Prepared, resume_point: ResumePoint | None, repor
     write_text(directory / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     for side in ("source", "target"):
         getattr(prepared.data, f"{side}_tokenizer").save(directory / TOKENIZERS / f"{side}.json")
+    if tracker and resume_point:
+        tracker.catch_up(resume_point.metrics_csv, resume_point.update)
 
 
 def _validation_bins(prepared: Prepared) -> Bins:
