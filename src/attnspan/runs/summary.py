@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from attnspan.runs.records import Record
 from attnspan.runs.status import PLATEAU
+
+if TYPE_CHECKING:  # with pandas, for which attnspan-status does not wait
+    from attnspan.runs.records import Record
 
 AGAINST_EXPLOSION = "a smaller optimizer.lr or trainer.gradient_clip_val"
 """What may help where a loss explodes."""
