@@ -8,6 +8,7 @@
 # make bench-peers            the same and JoeyNMT, which is installed into .bench from the package index
 # make bench-opennmt          training steps of ours and of OpenNMT-py, installed likewise
 # make bench-yoyodyne DATA=D  whole runs of ours and of Yoyodyne, on D/fre/*.tsv of SIGMORPHON 2020
+# make docs                   the documentation, to docs/_build/index.html; a warning is an error
 # make check                  lint, formatting, types, and the order and size of packages, files and functions
 # make results                copy the report of a study to results/, for RESULTS.md to quote
 
@@ -16,7 +17,7 @@ SWEEP ?= long_sequences
 BIN = .venv/bin
 TWO_CORES = --numprocesses 2 --dist loadfile --no-loadscope-reorder  # the runs of a test file are made once
 
-.PHONY: study test test-fast soak cluster-test bench bench-peers bench-opennmt bench-yoyodyne check results clean
+.PHONY: study test test-fast soak cluster-test bench bench-peers bench-opennmt bench-yoyodyne check docs results clean
 
 study: .venv/installed
 	@status=0; $(BIN)/attnspan-train sweep=$(SWEEP) || status=$$?; \
@@ -78,6 +79,9 @@ check: .venv/installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_house.py
+
+docs: .venv/installed-dev
+	$(BIN)/python -m sphinx -n -W --keep-going -q -b html docs docs/_build
 
 results: reports/$(SWEEP)/report.md
 	cd reports && for at in $$(dirname $$(find $(SWEEP) -name report.md)); do \

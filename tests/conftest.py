@@ -63,6 +63,7 @@ SLOW = (
     "training/test_ddp.py",
     "sweeps/test_hyperparameters.py",
     "runs/test_full_disk.py",
+    "test_documentation.py",
     "cli/test_report.py",
     "training/test_kills.py",
     "tracking/test_study.py",

@@ -83,7 +83,9 @@ def test_every_sweep_composes_and_says_what_it_asks(composed: Compose, path: Pat
 
 @pytest.mark.parametrize("path", sorted(conf_directory().rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_config_says_what_it_is(path: Path) -> None:
-    assert len(describe_config(path)) > 10
+    words = describe_config(path)
+    assert len(words) > 10
+    assert words.endswith((".", "?"))
 
 
 @pytest.mark.parametrize("arm", ARMS)

@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from attnspan.cli.console import command
+from attnspan.cli.console import Parser, command
 
 _VOCABULARY = 11
 
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="attnspan-check",
         description="Try an arm on a tiny batch, in seconds and without data: are its state hooks complete, does "
         "padding change nothing, does teacher forcing give what decoding gives step by step?",

@@ -109,7 +109,30 @@ def only_run(path: Path) -> Path:
     return first
 
 
-class ListParser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """Of a command: it has ``--version`` too."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.add_argument("--version", action=_PrintVersion, nargs=0, help="print the version of attnspan and end")
+
+
+class _PrintVersion(argparse.Action):
+    """Finds the version when it is asked for, which takes longer than to parse the arguments."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        print_version(parser.prog)
+        parser.exit()
+
+
+def print_version(name: str) -> None:
+    """Print the version of the command ``name``."""
+    from attnspan import __version__
+
+    print(f"{name} {__version__}")
+
+
+class ListParser(Parser):
     """Reads ``@FILE`` as the runs that the file lists (:mod:`attnspan.runs.run_lists`)."""
 
     def add_runs(self) -> None:

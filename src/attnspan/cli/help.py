@@ -1,4 +1,4 @@
-"""What ``attnspan-train --help`` prints. A choice is described by the first comment line of its config file."""
+"""What ``attnspan-train --help`` prints. A choice is described by the first sentence of its config file."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ attnspan-train trains and tests one arm, or every run of a sweep.
   attnspan-train data=files data.train=a.csv data.validation=b.csv data.test=c.csv
   attnspan-train --config-dir my_conf decoder=my_arm           with your own config files in addition
 
-Options: --help, --cfg job (print the config of a run), --config-dir DIR, -m (sweep over comma-separated values),
---hydra-help (options of Hydra). Any key of the config can be set as key=value; --cfg job shows them all.
+Options: --help, --version, --cfg job (print the config of a run), --config-dir DIR, -m (sweep over comma-separated
+values), --hydra-help (options of Hydra). Any key of the config can be set as key=value; --cfg job shows them all.
 """
 
 
@@ -48,11 +48,14 @@ def print_help(console: Console, directories: list[Path]) -> None:
 
 
 def describe_config(path: Path) -> str:
-    """The first comment line of a config file, without package directives."""
+    """The first sentence at the head of a config file, which may take several lines."""
+    lines: list[str] = []
     for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            break
         words = line.lstrip("# ").strip()
+        if not line.startswith("#") or (lines and not words):
+            break
         if words and not words.startswith("@"):
-            return words
-    return ""
+            lines.append(words)
+            if words.endswith((".", "?")):
+                break
+    return " ".join(lines)

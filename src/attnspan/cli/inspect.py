@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from attnspan.cli.console import add_trusted, command, only_run, open_console
+from attnspan.cli.console import Parser, add_trusted, command, only_run, open_console
 from attnspan.data.readers.lines import CARRIAGE_RETURN, decode_lines, has_carriage_return, without_blank_end
 from attnspan.data.white_space import strip
 from attnspan.errors import InputError
@@ -39,7 +39,7 @@ class Subject:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="attnspan-inspect",
         description="Decode sources with a finished run. Prints each output with its attention map, and writes the map "
         "as PNG and SVG. Row t shows the weights that produced output token t; <eos> has no row.",

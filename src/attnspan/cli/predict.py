@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
-from attnspan.cli.console import add_trusted, command, only_run
+from attnspan.cli.console import Parser, add_trusted, command, only_run
 from attnspan.data.readers.lines import CARRIAGE_RETURN, decode_lines, without_blank_end
 from attnspan.errors import InputError, SettingError
 from attnspan.files import cannot_write
@@ -31,7 +31,7 @@ _SHOWN = 5
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="attnspan-predict",
         description="Decode each line of standard input with a finished run, and print one hypothesis a line. What the "
         "run does not know, and what was cut, is counted on standard error.",

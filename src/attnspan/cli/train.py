@@ -15,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from attnspan.cli.console import print_version
 from attnspan.cli.help import GROUPS, print_help
 from attnspan.cli.single_run import print_error, run, run_command
 from attnspan.config.compose import conf_directory, plain_config
@@ -31,6 +32,9 @@ def main() -> None:
 def _main() -> None:
     if {"--help", "-h"} & set(sys.argv[1:]):
         print_help(Console(), [conf_directory(), *_config_directories(sys.argv[1:])])
+        return
+    if "--version" in sys.argv[1:]:
+        print_version("attnspan-train")
         return
     sys.argv[1:] = options_first(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise its errors, which become one line

@@ -8,7 +8,7 @@ and in ``trainer``, whose further keys Lightning checks.
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Lt
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
@@ -114,7 +114,7 @@ class Trainer(Part):
     accelerator: str
     strategy: Literal["auto", "ddp"] = "auto"
     num_nodes: Count = 1
-    deterministic: Annotated[Any, AfterValidator(_deterministic)] = True
+    deterministic: Annotated[Any, AfterValidator(_deterministic), Field(description="true, false or warn")] = True
 
 
 class Wandb(Section):
@@ -232,6 +232,18 @@ def _explain(error: Any) -> str:
     return f"{key}: must be {_kind(field)}, not {error['input']!r}{hint}"
 
 
+def kind_of(key: str) -> str | None:
+    """What the setting at a dotted ``key`` may be, in words; None if it is not checked here."""
+    *parents, name = key.split(".")
+    fields = Settings.model_fields
+    for parent in parents:
+        inner = fields[parent].annotation if parent in fields else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return None
+        fields = inner.model_fields
+    return _kind(fields[name]) if name in fields else None
+
+
 def _section(parents: list[Any]) -> type[BaseModel]:
     section: type[BaseModel] = Settings
     for parent in parents:
@@ -245,6 +257,8 @@ def _kind(field: FieldInfo) -> str:
     """What a field may hold, in words."""
     if field.description:
         return field.description
+    if get_origin(field.annotation) is Literal:
+        return " | ".join(get_args(field.annotation))
     inner = next((each for each in get_args(field.annotation) if each is not type(None)), field.annotation)
     null = "null or " if inner is not field.annotation else ""
     metadata = [*field.metadata, *getattr(inner, "__metadata__", ())]

@@ -19,15 +19,15 @@ _RISE = 1.1
 class Summary(TypedDict):
     """The keys of the file, but for ``best_validation_<selection metric>``. Seconds cover all attempts of the run."""
 
-    run_id: str
-    arm: str
-    data: str
-    seed: int
-    study: str | None
-    finished: bool
+    run_id: str  # also the name of its directory
+    arm: str  # name of its file in conf/decoder
+    data: str  # data_name
+    seed: int  # the replicate
+    study: str | None  # that the run belongs to
+    finished: bool  # all else was written before
     command: str  # that reproduces the run
-    parameters: int
-    updates: int
+    parameters: int  # trained numbers of the model
+    updates: int  # steps of the optimizer
     training_examples: int  # seen in these updates
     ended_by: str  # plateau, or max_steps: validation was still improving, or was not watched
     plateau_update: int | None  # up to the last gain on validation before the learning rate decayed
@@ -39,7 +39,7 @@ class Summary(TypedDict):
     final_validation_loss: float | None  # of the last validation
     best_update: int  # of the checkpoint that was tested
     selection_metric: str  # that chose it
-    best_validation_loss: float
+    best_validation_loss: float  # teacher-forced, in nats per target token
     test: dict[str, float]  # scores over the whole test split, see total_scores
     references_over_limit: int  # test references longer than a hypothesis may become
     length_limit: dict[str, float]  # ratio and margin: a hypothesis has at most ratio * source tokens + margin tokens
@@ -54,24 +54,24 @@ class Summary(TypedDict):
     training_lengths: list[int]  # shortest and longest source in training, in tokens
     training_target_lengths: list[int]  # shortest and longest target in training, in tokens without <eos>
     training_target_ratio: float  # the largest ratio of target tokens to source tokens of a training pair
-    data_fingerprint: str
-    test_fingerprint: str
-    wall_seconds: float
+    data_fingerprint: str  # hash of all splits and tokenizers
+    test_fingerprint: str  # hash of the test split, by which runs are compared
+    wall_seconds: float  # from start to end
     train_seconds: float  # without validation
-    validation_seconds: float
-    test_seconds: float
+    validation_seconds: float  # all validations
+    test_seconds: float  # decoding the test split
     tokens_per_second: float  # target tokens, in training
-    decode_tokens_per_second: float
-    peak_memory_mb: float
-    threads: int
-    device: str
+    decode_tokens_per_second: float  # tokens of hypotheses, in the test
+    peak_memory_mb: float  # of the process, or of the GPU
+    threads: int  # of the CPU
+    device: str  # cpu, or the name of the GPU
     devices: int  # processes of the run
     kernels: str  # numba or torch
     machine: dict[str, Any]  # processor, cores, platform
     versions: dict[str, str]  # of Python and the packages
     git_commit: str | None  # with + if files differed from it
     code: str | None  # hash of the source files
-    finished_at: str
+    finished_at: str  # ISO 8601, UTC
     files: dict[str, dict[str, Any]]  # size and sha256 of each result
 
 
