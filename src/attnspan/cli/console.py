@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
+import attnspan
 from attnspan.errors import InputError
 from attnspan.runs.layout import find_runs
 from attnspan.runs.run_lists import read_list
@@ -127,9 +128,7 @@ class _PrintVersion(argparse.Action):
 
 def print_version(name: str) -> None:
     """Print the version of the command ``name``."""
-    from attnspan import __version__
-
-    print(f"{name} {__version__}")
+    print(f"{name} {attnspan.__version__}")
 
 
 class ListParser(Parser):
