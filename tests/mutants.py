@@ -36,6 +36,8 @@ _EQUATIONS = "tests/models/test_equations.py::test_logits_weights_and_gradients_
 _POSITIONS = "tests/models/test_positions.py::test_logits_weights_and_gradients_equal_the_loop"
 _CONTRACT = "tests/models/test_contract.py::"
 _DECODING = "tests/models/test_decoding.py::"
+_MECHANISMS = "tests/models/test_mechanisms.py::test_logits_weights_and_gradients_equal_the_loop"
+_SMALL_DCA = "[dynamic_convolution decoder.score.width=5 decoder.score.filters=2 rnn=lstm]"
 _OPTIONS = "tests/models/test_decoding_options.py::"
 _LIT = "tests/training/test_lightning_module.py::"
 _REACH = "tests/cli/test_gradient_flow.py::test_norms_are_those_of_finite_differences"
@@ -246,6 +248,96 @@ MUTANTS = {
         old="return states / states.size(-1) ** 0.5",
         new="return states",
         test=f"{_EQUATIONS}[luong_scaled_dot]",
+    ),
+    "convolution of weights shifted": Mutant(
+        file="models/attention/positions.py",
+        old="F.pad(weights, (width // 2, width // 2))",
+        new="F.pad(weights, (width // 2 + 1, width // 2 - 1))",
+        test=f"{_MECHANISMS}[location_convolution]",
+    ),
+    "first weights are those of the padded source": Mutant(
+        file="models/attention/positions.py",
+        old="mask.to(wide(keys).dtype) / mask.sum(dim=1, keepdim=True)",
+        new="torch.ones_like(mask, dtype=wide(keys).dtype) / mask.size(1)",
+        test=f"{_CONTRACT}test_alone_as_in_a_batch[location_convolution]",
+    ),
+    "previous weights not carried": Mutant(
+        file="models/attention/convolution_scores.py",
+        old="return (step.weights.squeeze(1),)",
+        new="return state",
+        test=f"{_MECHANISMS}[location_convolution]",
+    ),
+    "prior reversed": Mutant(
+        file="models/attention/convolution_scores.py",
+        old="taps.flip(0)",
+        new="taps",
+        test=f"{_MECHANISMS}{_SMALL_DCA}",
+    ),
+    "dynamic filters across the wrong axis": Mutant(
+        file="models/attention/convolution_scores.py",
+        old=".view(len(query), -1, self.static.in_features)",
+        new=".view(len(query), self.static.in_features, -1).transpose(1, 2)",
+        test=f"{_MECHANISMS}{_SMALL_DCA}",
+    ),
+    "forward attention moves back": Mutant(
+        file="models/attention/forward_scores.py",
+        old="F.pad(previous[:, :-1], (1, 0))",
+        new="F.pad(previous[:, 1:], (0, 1))",
+        test=f"{_MECHANISMS}[forward]",
+    ),
+    "ESPnet's agent": Mutant(
+        file="models/attention/forward_scores.py",
+        old="(1 - moving) * previous + moving * moved",
+        new="moving * previous + (1 - moving) * moved",
+        test=f"{_MECHANISMS}[forward_agent]",
+    ),
+    "mixture does not move": Mutant(
+        file="models/attention/mixture_scores.py",
+        old="return (state[0] + self.step(self._raw(step.query)[1]),)",
+        new="return state",
+        test=f"{_MECHANISMS}[gmm_v1]",
+    ),
+    "mixture not divided by its width": Mutant(
+        file="models/attention/mixture_scores.py",
+        old=".unsqueeze(1) - sigma.log()",
+        new=".unsqueeze(1)",
+        test=f"{_MECHANISMS}[gmm_v2b]",
+    ),
+    "fractions of the padded source": Mutant(
+        file="models/attention/relative_scores.py",
+        old="/ (length - 1).clamp(min=1)\n\n\nclass OneStepScore",
+        new="/ max(like.size(1) - 1, 1)\n\n\nclass OneStepScore",
+        test=f"{_CONTRACT}test_alone_as_in_a_batch[loc_attn]",
+    ),
+    "mean position not carried": Mutant(
+        file="models/attention/relative_scores.py",
+        old="return length, (weights * _fractions(weights, length)).sum(dim=1, keepdim=True)",
+        new="return state",
+        test=f"{_MECHANISMS}[one_step]",
+    ),
+    "source reversed within the batch's length": Mutant(
+        file="models/attention/reversible_scores.py",
+        old="torch.where(mask, length - 1 - position, position)",
+        new="(mask.size(1) - 1 - position).expand_as(mask)",
+        test=f"{_CONTRACT}test_alone_as_in_a_batch[one_step]",
+    ),
+    "direction of every query": Mutant(
+        file="models/attention/reversible_scores.py",
+        old="torch.where(taken == 0, 5 * wide(self.gate(query).squeeze(1)), logit)",
+        new="5 * wide(self.gate(query).squeeze(1))",
+        test=f"{_MECHANISMS}[mono]",
+    ),
+    "what is remembered lies on the source": Mutant(
+        file="models/attention/reversible_scores.py",
+        old="self.location.remember(replace(step, weights=beta), *of_location)",
+        new="self.location.remember(step, *of_location)",
+        test=f"{_MECHANISMS}[one_step]",
+    ),
+    "relative position t - j": Mutant(
+        file="models/attention/reversible_scores.py",
+        old="sine * of_step.cos() + cosine * of_step.sin(),",
+        new="cosine * of_step.sin() - sine * of_step.cos(),",
+        test=f"{_MECHANISMS}[bi_relative decoder.score.attention_size=6 rnn.layers=2]",
     ),
     "limit of the batch": Mutant(
         file="models/decoding/strategy.py",

@@ -28,6 +28,8 @@ class Score(nn.Module, ABC):
     """The score depends on the memory's states, so that a window may hide any position from it."""
     remembers = False
     """Earlier weights enter later scores, so that each step waits for the one before."""
+    needs_softmax = False
+    """The score contains the logarithm of weights, by which only a softmax multiplies."""
 
     @abstractmethod
     def keys(self, states: Float[Tensor, "B S M"]) -> Float[Tensor, "B S A"]:
