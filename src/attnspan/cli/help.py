@@ -9,6 +9,7 @@ from rich.table import Table
 
 GROUPS = {
     "decoder": "the arm",
+    "decoder/score": "of the arms of the same names",
     "encoder": "how the source is encoded",
     "decoder/positions": "of decoder=transformer; encoder/positions has the same choices",
     "data": "the data set",
