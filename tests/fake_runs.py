@@ -243,6 +243,7 @@ def attended(length: int, rate: float, generator: np.random.Generator) -> dict[s
     return {
         "gold_attention": mass.tolist(),
         "attention_entropy": ((1 - mass) * np.log(length)).tolist(),
+        "attention_support": [length] * length,
         "links": length,
         "gold_links": length,
         "links_in_sure": hits,

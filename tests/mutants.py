@@ -34,6 +34,7 @@ class Mutant:
 
 _EQUATIONS = "tests/models/test_equations.py::test_logits_weights_and_gradients_equal_the_loop"
 _POSITIONS = "tests/models/test_positions.py::test_logits_weights_and_gradients_equal_the_loop"
+_NORMALISERS = "tests/models/test_normalisers.py::test_weights_and_gradients_equal_the_equations"
 _CONTRACT = "tests/models/test_contract.py::"
 _DECODING = "tests/models/test_decoding.py::"
 _MECHANISMS = "tests/models/test_mechanisms.py::test_logits_weights_and_gradients_equal_the_loop"
@@ -80,9 +81,9 @@ MUTANTS = {
         test=f"{_CONTRACT}test_alone_as_in_a_batch[plain]",
     ),
     "softmax over the wrong axis": Mutant(
-        file="models/attention/attention.py",
-        old="torch.softmax(scores.masked_fill(~positions, -torch.inf), dim=-1)",
-        new="torch.softmax(scores.masked_fill(~positions, -1e9), dim=1)",
+        file="models/attention/normalisers.py",
+        old='"""They sum to 1."""\n        return torch.softmax(scores, dim=-1)',
+        new='"""They sum to 1."""\n        return torch.softmax(scores, dim=-2)',
         test=f"{_CONTRACT}test_weights_are_weights[luong_general]",
     ),
     "Bahdanau's query is the new state": Mutant(
@@ -236,6 +237,78 @@ MUTANTS = {
         old="(offset < self.half_width)",
         new="(offset <= self.half_width)",
         test=f"{_EQUATIONS}[bahdanau_windowed decoder.window.half_width=2]",
+    ),
+    "a scaled score that forgets the mask": Mutant(
+        file="models/attention/normalisers.py",
+        old="return self.weights(scores.masked_fill(~visible, -torch.inf))",
+        new="return self.weights(scores)",
+        test=f"{_NORMALISERS}[length_scaled]",
+    ),
+    "length of the batch": Mutant(
+        file="models/attention/normalisers.py",
+        old="return visible.sum(dim=-1, keepdim=True).to(",
+        new="return torch.ones_like(visible).sum(dim=-1, keepdim=True).to(",
+        test=f"{_NORMALISERS}[length_scaled]",
+    ),
+    "length scaled by n itself": Mutant(
+        file="models/attention/normalisers.py",
+        old="return _count(visible, query).log() / self.log_reference",
+        new="return _count(visible, query) / self.log_reference",
+        test=f"{_NORMALISERS}[length_scaled]",
+    ),
+    "the lowest power first": Mutant(
+        file="models/attention/normalisers.py",
+        old="for coefficient in self.coefficients:",
+        new="for coefficient in reversed(self.coefficients):",
+        test=f"{_NORMALISERS}[adaptive_temperature]",
+    ),
+    "a temperature in training too": Mutant(
+        file="models/attention/normalisers.py",
+        old="if self.training:",
+        new="if False:",
+        test="tests/models/test_normalisers.py::test_the_temperature_adapts_in_evaluation_only",
+    ),
+    "sigmoid without its bias": Mutant(
+        file="models/attention/normalisers.py",
+        old="torch.sigmoid(scores - _count(scores != -torch.inf, scores).log())",
+        new="torch.sigmoid(scores)",
+        test=f"{_NORMALISERS}[sigmoid]",
+    ),
+    "asentmax without the exponent": Mutant(
+        file="models/attention/normalisers.py",
+        old=".log() ** gamma",
+        new=".log()",
+        test=f"{_NORMALISERS}[asentmax]",
+    ),
+    "asentmax of all heads alike": Mutant(
+        file="models/attention/normalisers.py",
+        old="part.transpose(1, 2).unsqueeze(-1)",
+        new="part.transpose(1, 2).unsqueeze(-1).mean(1, keepdim=True)",
+        test=f"{_NORMALISERS}[asentmax]",
+    ),
+    "sparsemax with one position less": Mutant(
+        file="models/attention/entmax.py",
+        old="_size(1 + _ranks(x) * ordered > sums)",
+        new="_size(_ranks(x) * ordered > sums)",
+        test=f"{_NORMALISERS}[sparsemax]",
+    ),
+    "entmax of half the spread": Mutant(
+        file="models/attention/entmax.py",
+        old="((1 - spread) / k)",
+        new="((1 - spread / 2) / k)",
+        test=f"{_NORMALISERS}[entmax15]",
+    ),
+    "a gradient off the support": Mutant(
+        file="models/attention/entmax.py",
+        old="weights.pow(2 - alpha).masked_fill(weights == 0, 0)",
+        new="weights.pow(2 - alpha)",
+        test=f"{_NORMALISERS}[sparsemax]",
+    ),
+    "alpha's gradient without its second term": Mutant(
+        file="models/attention/entmax.py",
+        old="/ (alpha - 1)\n        return d_scores, (d_w",
+        new="* 0\n        return d_scores, (d_w",
+        test=f"{_NORMALISERS}[entmax]",
     ),
     "window that stays": Mutant(
         file="models/attention/attention.py",

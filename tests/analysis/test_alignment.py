@@ -95,6 +95,8 @@ def test_gold_attention_by_hand() -> None:
     """Sure links only, several to one token added up, none where there is none."""
     assert gold_attention(WEIGHTS, gold("0-0 0-1 2-1 1p2 0-3")) == pytest.approx([1, 1, math.nan, 0], nan_ok=True)
     assert gold_attention(WEIGHTS, gold("1-0 1-2 2-2")) == pytest.approx([0, math.nan, 0.4, math.nan], nan_ok=True)
+    of_sigmoid = np.array([[0.9, 0.6, 0.5]])  # sums to 2
+    assert gold_attention(of_sigmoid, gold("0-0 2-0", target=1)) == pytest.approx([0.7])
 
 
 def test_links_go_to_the_first_of_the_largest_weights() -> None:
@@ -116,6 +118,7 @@ def test_the_columns_of_an_example() -> None:
     seen = attention_columns(WEIGHTS[:3], gold("0-0 2-1 1p2 2-2", target=3))
     assert seen == {
         "attention_entropy": pytest.approx([0, math.log(2), 0.2 * math.log(5) + 0.8 * math.log(2.5)]),
+        "attention_support": [1, 2, 3],
         "gold_attention": pytest.approx([1, 0.5, 0.2]),
         "links": 3,
         "gold_links": 3,
@@ -123,7 +126,8 @@ def test_the_columns_of_an_example() -> None:
         "links_in_possible": 2,
     }
     assert attention_columns(WEIGHTS, gold("0-0"))["gold_attention"] == [1, None, None, None]
-    assert attention_columns(WEIGHTS, None) == {"attention_entropy": [*seen["attention_entropy"], None]}
+    without_links = {"attention_entropy": [*seen["attention_entropy"], None], "attention_support": [1, 2, 3, 0]}
+    assert attention_columns(WEIGHTS, None) == without_links
     assert attention_columns(None, gold("0-0")) == {}
 
 
@@ -196,5 +200,7 @@ def test_an_arm_without_attention_has_nothing_to_say(composed: Compose, tmp_path
 def test_without_gold_links_there_is_still_an_entropy(composed: Compose, tmp_path: Path) -> None:
     directory = copied(composed, tmp_path, "bahdanau", "data.test_size=8", "data.target_tokens=characters")
     records = read_records(directory / "records.parquet")
-    assert records[COLUMNS[1:]].isna().all(axis=None)
+    assert records[COLUMNS[2:]].isna().all(axis=None)
+    for length, support in zip(records["source_length"], records["attention_support"], strict=True):
+        assert set(support) == {length}  # of a softmax, everything
     assert records["attention_entropy"].map(len).tolist() == records["target_length"].tolist()

@@ -83,6 +83,15 @@ def test_a_summary_that_says_unfinished(tmp_path):
     assert "is not finished" in excluded_reason(tmp_path, run(tmp_path, seed=1, finished=False))
 
 
+def test_a_run_from_before_the_normalisers_had_the_softmax(tmp_path):
+    paths = [f"attnspan.models.attention.normalisers.{name}" for name in ("Softmax", "Entmax15")]
+    run(tmp_path / "old", seed=0)
+    run(tmp_path / "new", seed=1, config={"decoder.normaliser": {"_target_": paths[0], "_partial_": True}})
+    assert labels(tmp_path) == ["plain", "plain"]
+    run(tmp_path / "other", seed=0, config={"decoder.normaliser": {"_target_": paths[1], "_partial_": True}})
+    assert labels(tmp_path) == ["plain Entmax15", "plain Softmax", "plain Softmax"]
+
+
 def test_nan_is_left_out_with_row_and_column(tmp_path):
     run(tmp_path)
     bad = run(

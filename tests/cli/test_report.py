@@ -356,6 +356,7 @@ def test_where_attention_looks_stands_in_every_file(tmp_path):
         {
             "gold_attention": [2 / length] * length,
             "attention_entropy": [length / 4] * (length - 1) + [None],
+            "attention_support": [length / 2] * length,
             "links": length,
             "gold_links": length - 1,
             "links_in_sure": 1,
@@ -371,10 +372,11 @@ def test_where_attention_looks_stands_in_every_file(tmp_path):
     assert {path.name for path in out.iterdir()} == FILES | FILES_ON_ATTENTION
     points = {row["lengths"]: row for row in rows(out / "attention.csv")}
     assert {row["arm"] for row in points.values()} == {"bahdanau"}
-    expected = {"1–4": (0.5, 1, 1 - 3 / 7), "5–8": (0.25, 2, 1 - 3 / 15)}
+    expected = {"1–4": (0.5, 1, 2, 1 - 3 / 7), "5–8": (0.25, 2, 4, 1 - 3 / 15)}
     for lengths_of_bin, values in expected.items():
         row = points[lengths_of_bin]
-        found = [float(row[name]) for name in ("gold_attention", "attention_entropy", "alignment_error_rate")]
+        names = ("gold_attention", "attention_entropy", "attention_support", "alignment_error_rate")
+        found = [float(row[name]) for name in names]
         assert found == pytest.approx(values)
     assert float(rows(out / "attention_seeds.csv")[1]["alignment_error_rate"]) == 0.8
     for name in ("index.html", "report.md", "tables.tex"):

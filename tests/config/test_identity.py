@@ -78,6 +78,19 @@ def test_a_key_that_came_later_says_what_runs_did_before(composed: Compose) -> N
     assert comparable(of_today)["decoder"] != comparable(before)["decoder"]
 
 
+def test_runs_from_before_the_normalisers_are_still_the_same(composed: Compose) -> None:
+    """Softmax was all there was; another normaliser is another run."""
+    for overrides in (("decoder=luong_dot",), ("decoder=transformer",), ("decoder=plain_wide",)):
+        config = composed(*overrides)
+        before = copy.deepcopy(config)
+        for part in (before["decoder"], before["decoder"].get("as_large_as", {}), before["encoder"]):
+            part.pop("normaliser", None)
+        assert before != config
+        assert run_id(before, data_fingerprint="d") == run_id(config, data_fingerprint="d")
+    other = composed("decoder=luong_dot", "decoder/normaliser=entmax15")
+    assert run_id(other, data_fingerprint="d") != run_id(composed("decoder=luong_dot"), data_fingerprint="d")
+
+
 def with_targets(node: Any, change: dict[str, str]) -> Any:
     if isinstance(node, dict):
         return {

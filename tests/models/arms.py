@@ -41,6 +41,9 @@ VARIANTS = [
     ("transformer", "encoder/positions=rotary", "decoder/positions=t5"),
     ("transformer", "encoder/positions=alibi", "decoder/positions=learned", "decoder.positions.max_length=3"),
     ("transformer", "encoder/positions=learned", "decoder/positions=randomised"),
+    ("bahdanau", "decoder/normaliser=entmax15", "decoder.fused=false"),
+    ("luong_location", "decoder/normaliser=asentmax", "decoder.score.max_length=2"),
+    ("transformer", "decoder/normaliser=entmax", "encoder/normaliser=length_scaled"),
 ]
 """Settings under which something else happens than in the arms' own files."""
 

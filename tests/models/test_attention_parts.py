@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from attnspan.models.attention.attention import Attention
+from attnspan.models.attention.normalisers import Softmax
 from attnspan.models.attention.scores import GeneralScore
 from attnspan.models.attention.step import AttentionStep
 from attnspan.models.attention.windows import GlobalWindow, PreviousMedianWindow
@@ -53,7 +54,7 @@ def memory_of(*lengths: int) -> Memory:
 
 def test_a_part_sees_lengths_query_context_and_weights() -> None:
     """A score and a window that both remember: each gets its own state back, and everything of the step."""
-    attention = Attention(score=Witness, window=WindowWithMemory, query_size=3, memory_size=4)
+    attention = Attention(score=Witness, window=WindowWithMemory, normaliser=Softmax, query_size=3, memory_size=4)
     memory = attention.prepare(memory_of(5, 3))
     steps, seen, real, lengths, *_, uniform = attention.start(memory)
     assert attention.remembers

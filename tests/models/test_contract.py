@@ -385,6 +385,11 @@ WINDOW = "{_target_: attnspan.models.attention.windows.LocalMonotonicWindow, _pa
             ("luong_location", f"+decoder.window={WINDOW}"),
             "decoder.window: LocalMonotonicWindow needs a score that looks at the source, and LocationScore does not",
         ),
+        (
+            ("forward", "decoder/normaliser=entmax15"),
+            "decoder.normaliser: ForwardScore has the logarithm of weights in its scores, by which only Softmax "
+            "multiplies, and Entmax15 does not",
+        ),
         (("plain", "encoder.final_state=forward"), "encoder.final_state: must be both or backward, not 'forward'"),
         (("luong_local_m", "decoder.window.half_width=0"), "decoder.window.half_width: must be a whole number of at"),
         (("luong_local_p", "decoder.window.half_width=1.5"), "decoder.window.half_width: must be a whole number of at"),

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from attnspan.models.seq2seq import Seq2Seq
 from tests.conftest import ARMS, Compose
 from tests.models.arms import MECHANISMS, WIRINGS, pad, small, small_config
+from tests.models.test_normalisers import EQUATIONS
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -195,19 +196,19 @@ class Paper:
 
     def everywhere(self, e: list[Tensor], query: Tensor, now: Now) -> list[Tensor]:
         """Eq. 7 of Luong et al. 2015, eq. 6 of Bahdanau et al. 2015."""
-        return align(e, list(range(1, len(e) + 1)), len(now.states))
+        return self.align(e, list(range(1, len(e) + 1)), query, now)
 
     def local_m(self, e: list[Tensor], query: Tensor, now: Now) -> list[Tensor]:
         """Luong et al. 2015, section 3.2: p_t = t, and at the last position where the source has ended."""
         S, D = len(now.states), self.config["decoder"]["window"]["half_width"]
         p = min(now.t, S)
-        return align(e, [s for s in range(1, S + 1) if p - D <= s <= p + D], S)
+        return self.align(e, [s for s in range(1, S + 1) if p - D <= s <= p + D], query, now)
 
     def local_p(self, e: list[Tensor], query: Tensor, now: Now) -> list[Tensor]:
         """Eq. 9: p_t = S sigmoid(v_p^T tanh(W_p h_t)).  Eq. 10: align(h_t, h_s) exp(-(s - p_t)^2 / 2 sigma^2)."""
         S, D = len(now.states), self.config["decoder"]["window"]["half_width"]
         p, sigma = self.predicted(query, S), D / 2
-        aligned = align(e, [s for s in range(1, S + 1) if p - D <= s <= p + D], S)
+        aligned = self.align(e, [s for s in range(1, S + 1) if p - D <= s <= p + D], query, now)
         return [a * torch.exp(-((s - p) ** 2) / (2 * sigma**2)) for s, a in enumerate(aligned, start=1)]
 
     def predicted(self, h_t: Tensor, S: int) -> Tensor:
@@ -219,7 +220,7 @@ class Paper:
         """Chorowski et al. 2015, section 2.3: p_t - w ... p_t + w - 1, p_t the median of the previous weights."""
         S, w = len(now.states), self.config["decoder"]["window"]["half_width"]
         p = self.median(now)
-        return align(e, [s for s in range(1, S + 1) if p - w <= s <= p + w - 1], S)
+        return self.align(e, [s for s in range(1, S + 1) if p - w <= s <= p + w - 1], query, now)
 
     def median(self, now: Now) -> int:
         """The first position up to which half of the previous weights lie; 1 at first."""
@@ -227,6 +228,18 @@ class Paper:
         while now.t > 1 and total(now.weights[:p]) < total(now.weights) / 2:
             p += 1
         return p
+
+    def align(self, e: list[Tensor], inside: list[int], query: Tensor, now: Now) -> list[Tensor]:
+        """Eq. 7 of Luong et al. 2015, eq. 6 of Bahdanau et al. 2015, or another normaliser, of the positions inside."""
+        inside = [s for s in inside if s <= len(e)]  # some scores know fewer positions
+        weights = self.normalise(torch.stack([e[s - 1] for s in inside]), query)
+        at = dict(zip(inside, weights, strict=True))
+        return [at.get(s, torch.zeros(())) for s in range(1, len(now.states) + 1)]
+
+    def normalise(self, z: Tensor, query: Tensor) -> Tensor:
+        """One of the equations of test_normalisers.py."""
+        part = self.decoder.attention.normaliser
+        return EQUATIONS[type(part)](z, query, part, 0)
 
     # Wirings: from y_{t-1} to the output; the state goes from ``now`` into ``now``
 

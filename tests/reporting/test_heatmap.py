@@ -84,6 +84,8 @@ def grid(text: str) -> list[str]:
 
 
 def shade(weight: float) -> str:
+    if weight == 0:
+        return " "
     return (
         "█" if weight >= 0.75 else "▓" if weight >= 0.5 else "▒" if weight >= 0.25 else "░" if weight >= 0.05 else "·"
     )
@@ -150,8 +152,8 @@ def test_colours_stand_where_the_shades_would() -> None:
     for (t, j), weight in np.ndenumerate(one.weights):
         at = header.plain.index("attention"[0]) + 2 * j
         colour = rows[t].get_style_at_offset(console, at).bgcolor
-        assert colour is not None
-        assert colour.number == (255, 195, 153, 117, 75, 33, 27, 26, 20, 18, 17)[round(weight * 10)]
+        assert colour is not None or weight == 0
+        assert colour is None or colour.number == (255, 195, 153, 117, 75, 33, 27, 26, 20, 18, 17)[round(weight * 10)]
 
 
 @pytest.mark.parametrize("console", [{"no_color": True, "color_system": "256"}, {"color_system": "standard"}])
@@ -198,7 +200,7 @@ def test_the_figure_shows_each_weight_beneath_and_beside_its_tokens(drawn: Atten
     aside = 0.3 * axes.get_window_extent().width / len(columns)  # well inside a cell whose middle is meant
     for j, x in enumerate(across):
         for t, y in enumerate(upwards):
-            expected = heatmap_plot._COLOURS(drawn.weights[t, j])[:3]
+            expected = heatmap_plot._COLOURS(drawn.weights[t, j] or np.nan)[:3]  # white where it is exactly 0
             for dx, dy in ((-aside, -aside), (-aside, aside), (aside, -aside), (aside, aside)):
                 shown = pixels[pixels.shape[0] - 1 - int(y + dy), int(x + dx), :3] / 255
                 assert np.abs(shown - expected).max() < 0.02, (t, j)
@@ -220,7 +222,7 @@ def test_the_written_svg_shows_the_same(tmp_path: Path) -> None:
     for (t, j), weight in np.ndenumerate(one.weights):
         x, y = places[one.source[j]][0], places[one.output[t]][1]
         (fill,) = [fill for left, top, right, bottom, fill in boxes if left < x < right and top < y < bottom]
-        assert np.abs(np.array(to_rgb(fill)) - heatmap_plot._COLOURS(weight)[:3]).max() < 0.01
+        assert np.abs(np.array(to_rgb(fill)) - heatmap_plot._COLOURS(weight or np.nan)[:3]).max() < 0.01
 
 
 @pytest.mark.parametrize("tokens", ["marks", "markup"])

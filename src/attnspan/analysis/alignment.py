@@ -17,7 +17,7 @@ def entropy(weights: Floats) -> Floats:
     """-sum_i p_i log p_i in nats, for each output position; 0 where all attention lies on one source position.
 
     p is the weights [T, S] divided by their sum, so it is a distribution even where they sum to less than 1 (Luong's
-    local-p). It is nan where all weights are 0.
+    local-p), or to more (sigmoid). It is nan where all weights are 0.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         p = weights / weights.sum(axis=1, keepdims=True)
@@ -25,15 +25,22 @@ def entropy(weights: Floats) -> Floats:
     return (p * surprise).sum(axis=1) + 0.0  # no -0.0
 
 
+def support(weights: Floats) -> Floats:
+    """[T]: to how many source positions the weights [T, S] give any weight."""
+    return (weights > 0).sum(axis=1).astype(np.float64)
+
+
 def gold_attention(weights: Floats, gold: GoldAlignment) -> Floats:
     """[T]: the mass of ``weights`` [T, S] on the gold source positions of each target token; nan where it has none.
 
-    Gold source positions of a token are those with a sure link to it.
+    Gold source positions of a token are those with a sure link to it. Weights that sum to more than 1 (sigmoid) are
+    divided by their sum first; what is missing where they sum to less is no mass on gold positions.
     """
     needed = np.zeros(weights.shape, dtype=bool)
     for i, j in gold.sure:
         needed[j, i] = True
-    return np.where(needed.any(axis=1), np.where(needed, weights, 0.0).sum(axis=1), np.nan)
+    mass = np.where(needed, weights, 0.0).sum(axis=1) / np.maximum(weights.sum(axis=1), 1.0)
+    return np.where(needed.any(axis=1), mass, np.nan)
 
 
 def links(weights: Floats) -> frozenset[Link]:
@@ -64,7 +71,10 @@ def attention_columns(weights: Floats | None, gold: GoldAlignment | None) -> dic
     """
     if weights is None:
         return {}
-    columns: dict[str, Any] = {"attention_entropy": _or_none(entropy(weights))}
+    columns: dict[str, Any] = {
+        "attention_entropy": _or_none(entropy(weights)),
+        "attention_support": _or_none(support(weights)),
+    }
     if gold is not None:
         made = links(weights)
         columns |= {

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from attnspan.config.identity import CHANGES_NOTHING, comparable, flatten, with_stable_names
+from attnspan.config.identity import CHANGES_NOTHING, LATER_KEYS, comparable, flatten, with_stable_names
 from attnspan.errors import InputError
 from attnspan.runs.finished_run import Run, read_run
 from attnspan.runs.layout import find_runs
@@ -171,16 +171,16 @@ def name_variants(runs: Sequence[Run]) -> list[Run]:
         same = [run for run in runs if run.arm == arm]
         differing = differing_keys(same)
         for run in same:
-            config = _flat(run.config)
             shown = [key for key in differing if _says_more(key, run, same, differing)]
-            settings = [_setting(key, config.get(key, "unset")) for key in shown]
+            settings = [setting(run, key) for key in shown]
             named.append(replace(run, label=" ".join([arm, *settings])))
     return named
 
 
 def setting(run: Run, key: str) -> str:
     """A setting of a run, as a label has it."""
-    return _setting(key, _flat(run.config).get(key, "unset"))
+    before = {f"{part}.{name}": value for part, node in LATER_KEYS.items() for name, value in _flat(node).items()}
+    return _setting(key, _flat(run.config).get(key, before.get(key, "unset")))
 
 
 def _says_more(key: str, run: Run, runs: Sequence[Run], differing: Sequence[str]) -> bool:

@@ -167,6 +167,10 @@ METRICS: tuple[RecordMetric, ...] = (
     GOLD_ATTENTION,
     ATTENTION_ENTROPY,
     RecordMetric(
+        "attention_support", "Source tokens with any weight in teacher-forced attention", ("attention_support",),
+        sums=mean_over_tokens, shown=ATTENTION, label="tokens with weight", unit="tokens", highest=np.inf,
+    ),
+    RecordMetric(
         "alignment_error_rate", "Alignment error rate of teacher-forced attention",
         ("links", "gold_links", "links_in_sure", "links_in_possible"),
         sums=alignment_error_rate, shown=ATTENTION, label="alignment error rate",

@@ -10,6 +10,7 @@ from rich.table import Table
 GROUPS = {
     "decoder": "the arm",
     "decoder/score": "of the arms of the same names",
+    "decoder/normaliser": "from scores to weights, of arms with attention",
     "encoder": "how the source is encoded",
     "decoder/positions": "of decoder=transformer; encoder/positions has the same choices",
     "data": "the data set",

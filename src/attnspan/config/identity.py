@@ -42,9 +42,14 @@ CHANGES_NOTHING = (
 )
 """Config keys that are left out of the hash."""
 
+_SINUSOIDAL = {"_target_": "attnspan.models.positions.SinusoidalPositions", "_partial_": True}
+_SOFTMAX = {"_target_": "attnspan.models.attention.normalisers.Softmax", "_partial_": True}
 LATER_KEYS: dict[str, Any] = {
-    "encoder.positions": {"_target_": "sinusoidal_positions", "_partial_": True},
-    "decoder.positions": {"_target_": "sinusoidal_positions", "_partial_": True},
+    "encoder.positions": _SINUSOIDAL,
+    "decoder.positions": _SINUSOIDAL,
+    "encoder.normaliser": _SOFTMAX,
+    "decoder.normaliser": _SOFTMAX,
+    "decoder.as_large_as.normaliser": _SOFTMAX,
 }
 """Config keys that came later, with what a run did before it had them. With that value they are left out of the hash,
 so a finished run keeps its id. Who reads such a key has the same default, for configs without it."""
@@ -73,7 +78,7 @@ def comparable(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_defaults(node: Any, key: str) -> Any:
-    if key in LATER_KEYS and node == LATER_KEYS[key]:
+    if key in LATER_KEYS and node == with_stable_names(LATER_KEYS[key]):
         return _DEFAULT
     if not isinstance(node, dict):
         return node

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnspan.errors import SettingError, check_counts, check_numbers, check_switches
+from attnspan.models.attention.normalisers import BuildNormaliser, Normaliser, Softmax
 from attnspan.models.positions import BuildPositions, Relations, SinusoidalPositions, StackSizes, rotate
 from attnspan.models.recurrence.recurrence import BuildRecurrence
 
@@ -33,6 +34,7 @@ class Stack(nn.Module):
         norm_first: normalise the input of each sublayer, and the last layer's output once more; if false, normalise
             the sum of a sublayer's input and output, as in the paper.
         positions: builds what tells the tokens where they stand.
+        normaliser: from scores to weights, in every attention.
 
     Raises:
         SettingError: one of them cannot be used.
@@ -51,6 +53,7 @@ class Stack(nn.Module):
         dropout: float,
         norm_first: bool,
         positions: BuildPositions = SinusoidalPositions,
+        normaliser: BuildNormaliser = Softmax,
     ) -> None:
         super().__init__()
         check_counts(hidden_size=hidden_size, layers=layers, heads=heads, feedforward_size=feedforward_size)
@@ -62,10 +65,13 @@ class Stack(nn.Module):
         is_causal = issubclass(self.layer, nn.TransformerDecoderLayer)
         sizes = StackSizes(embedding=embedding_size, hidden=hidden_size, heads=heads, is_causal=is_causal)
         self.positions = positions(sizes=sizes)
-        self.layers = nn.ModuleList(
+        built = [
             self.layer(hidden_size, heads, feedforward_size, dropout, batch_first=True, norm_first=norm_first)
             for _ in range(layers)
-        )
+        ]
+        for layer in built:
+            layer.build_normalisers(normaliser, hidden_size, heads)
+        self.layers = nn.ModuleList(built)
         self.memory_size = self.final_size = self.output_size = hidden_size
         self.norm = nn.LayerNorm(hidden_size) if norm_first else nn.Identity()
         for parameter in self.parameters():  # as ``torch.nn.Transformer`` draws them (Glorot and Bengio 2010)
@@ -77,13 +83,17 @@ class Stack(nn.Module):
 class EncoderLayer(nn.TransformerEncoderLayer):
     """torch's layer: self-attention, then feed-forward."""
 
+    def build_normalisers(self, build: BuildNormaliser, hidden_size: int, heads: int) -> None:
+        """Give its attention a normaliser."""
+        self.normaliser = build(query_size=hidden_size, heads=heads)
+
     def forward(  # type: ignore[override]
         self, x: Float[Tensor, "B S H"], mask: Bool[Tensor, "B 1 S"], relations: Relations
     ) -> Float[Tensor, "B S H"]:
         """Compute the states; ``mask`` is True at real positions."""
         query = _norm_before(self, self.norm1, x)
         remembered = keys_and_values(self.self_attn, query, relations.angles)
-        attended, _ = attend(self.self_attn, query, remembered, mask, relations)
+        attended, _ = attend(self.self_attn, self.normaliser, query, remembered, mask, relations)
         x = _norm_after(self, self.norm1, x + self.dropout1(attended))
         inner = _feed_forward(self, _norm_before(self, self.norm2, x))
         return _norm_after(self, self.norm2, x + self.dropout2(inner))
@@ -91,6 +101,11 @@ class EncoderLayer(nn.TransformerEncoderLayer):
 
 class DecoderLayer(nn.TransformerDecoderLayer):
     """torch's layer: self-attention, then cross-attention to the memory, then feed-forward."""
+
+    def build_normalisers(self, build: BuildNormaliser, hidden_size: int, heads: int) -> None:
+        """Give each attention a normaliser."""
+        self.normaliser = build(query_size=hidden_size, heads=heads)
+        self.cross_normaliser = build(query_size=hidden_size, heads=heads)
 
     def forward(  # type: ignore[override]
         self,
@@ -108,9 +123,10 @@ class DecoderLayer(nn.TransformerDecoderLayer):
         """
         query = _norm_before(self, self.norm1, x)
         cache = torch.cat([cache, keys_and_values(self.self_attn, query, relations.angles)], dim=1)
-        attended, _ = attend(self.self_attn, query, cache, causal_mask, relations)
+        attended, _ = attend(self.self_attn, self.normaliser, query, cache, causal_mask, relations)
         x = _norm_after(self, self.norm1, x + self.dropout1(attended))
-        attended, weights = attend(self.multihead_attn, _norm_before(self, self.norm2, x), memory, memory_mask)
+        query = _norm_before(self, self.norm2, x)
+        attended, weights = attend(self.multihead_attn, self.cross_normaliser, query, memory, memory_mask)
         x = _norm_after(self, self.norm2, x + self.dropout2(attended))
         inner = _feed_forward(self, _norm_before(self, self.norm3, x))
         return _norm_after(self, self.norm3, x + self.dropout3(inner)), cache, weights
@@ -131,6 +147,7 @@ def keys_and_values(
 
 def attend(
     attention: nn.MultiheadAttention,
+    normaliser: Normaliser,
     x: Float[Tensor, "B T H"],
     remembered: Float[Tensor, "B S 2*H"],
     mask: Bool[Tensor, "#B #T S"],
@@ -138,9 +155,10 @@ def attend(
 ) -> tuple[Float[Tensor, "B T H"], Float[Tensor, "B heads T S"]]:
     """softmax(q k^T / sqrt(d_k) + bias) v in every head, the heads concatenated, times W^O  (section 3.2, eq. 1).
 
-    q is x W^Q, rotated as the keys are, ``remembered`` comes from :func:`keys_and_values`, and the mask is True where a
-    query may attend, at one position at least. Without ``relations`` nothing is rotated and there is no bias. Returned
-    are the output, and the weights, exactly 0 where the mask is False.
+    The softmax is any normaliser. q is x W^Q, rotated as the keys are, ``remembered`` comes from
+    :func:`keys_and_values`, and the mask is True where a query may attend, at one position at least. Without
+    ``relations`` nothing is rotated and there is no bias. Returned are the output, and the weights, exactly 0 where the
+    mask is False.
     """
     H, relations = attention.embed_dim, relations or Relations()
     queries = F.linear(x, attention.in_proj_weight[:H], attention.in_proj_bias[:H])
@@ -148,8 +166,8 @@ def attend(
     q = q if relations.angles is None else rotate(q, relations.angles)
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))
     scores = scores if relations.bias is None else scores + relations.bias
-    weights = torch.softmax(scores.masked_fill(~mask.unsqueeze(1), -torch.inf), dim=-1)
-    contexts = F.dropout(weights, attention.dropout, attention.training) @ v
+    weights = normaliser(scores, mask.unsqueeze(1), x)
+    contexts = F.dropout(weights.to(v.dtype), attention.dropout, attention.training) @ v
     return attention.out_proj(contexts.transpose(1, 2).flatten(2)), weights
 
 

@@ -21,8 +21,9 @@ from attnspan.reporting.plots import INK, RC
 from attnspan.runs.attention_maps import AttentionMap
 
 _RC = {**RC, "axes.grid": False, "text.parse_math": False}
-_COLOURS = LinearSegmentedColormap.from_list("attention", ["#ffffff", "#c6dbef", "#6baed6", "#2171b5", "#08306b"])
-"""ColorBrewer's Blues, from pure white: sequential in print and for colour-blind readers too."""
+_BLUES = LinearSegmentedColormap.from_list("attention", ["#f3f7fb", "#c6dbef", "#6baed6", "#2171b5", "#08306b"])
+"""ColorBrewer's Blues, from nearly white: sequential in print and for colour-blind readers too."""
+_COLOURS = _BLUES.with_extremes(bad="#ffffff")  # of exactly 0
 _CELL = (0.11, 0.28)
 """The least and the greatest size of a cell, in inches."""
 _MAP = 9.0
@@ -39,7 +40,7 @@ _MOST_PATHS = 5_000
 def draw(heatmap: AttentionMap, *, title: Sequence[str]) -> Figure:
     """Draw the weights from 0 (white) to 1 in cells of one size, with each token at the middle of its row or column.
 
-    A line may break between two parts of the ``title``.
+    No weight above 0 is white. A line may break between two parts of the ``title``.
     """
     T, S = heatmap.weights.shape
     cell = float(np.clip(_MAP / max(T, S), *_CELL))
@@ -57,7 +58,7 @@ def draw(heatmap: AttentionMap, *, title: Sequence[str]) -> Figure:
         mesh = axes.pcolormesh(
             np.arange(S + 1) - 0.5,  # edges: token j is at j, in the middle of its column
             np.arange(T + 1) - 0.5,
-            heatmap.weights, cmap=_COLOURS, norm=Normalize(0, 1),
+            np.ma.masked_equal(heatmap.weights, 0), cmap=_COLOURS, norm=Normalize(0, 1),
             edgecolors="#e8e8e8", linewidth=0.3, rasterized=T * S > _MOST_PATHS,
         )  # fmt: skip
         axes.invert_yaxis()

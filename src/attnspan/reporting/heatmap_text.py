@@ -1,6 +1,7 @@
 """An attention map in a terminal.
 
-Row t shows the weights that produced output token y_t. ``<eos>`` has no row, because it is not part of the output.
+Row t shows the weights that produced output token y_t. ``<eos>`` has no row, because it is not part of the output. A
+weight of exactly 0 is left blank.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ Paint = Callable[[float, int], tuple[str, str]]
 """(weight, number of columns) -> (text of that many columns, style)."""
 
 _COLOURS = (255, 195, 153, 117, 75, 33, 27, 26, 20, 18, 17)
-"""Of the 256 terminal colours, from light to dark, for weights of 0, 0.1 ... 1."""
+"""Of the 256 terminal colours, from light to dark, for weights above 0, and of 0.1 ... 1."""
 _FROM = (0.0, 0.05, 0.25, 0.5, 0.75)
-"""The lowest weight of each shade."""
+"""The lowest weight of each shade; the first has all that are above 0."""
 _SHADES, _ASCII_SHADES = "·░▒▓█", ".-+*#"
 _LONGEST_LABEL = 24
 
@@ -82,12 +83,14 @@ def _painter(console: Console) -> tuple[Paint, Text]:
         shades = _ASCII_SHADES
 
     def in_characters(weight: float, width: int) -> tuple[str, str]:
+        if weight == 0:
+            return " " * width, ""
         level = int(np.searchsorted(_FROM, weight, side="right")) - 1
         return (shades[level] * (width if level else 1)).ljust(width), ""
 
-    steps = "  ".join(f"{shade} from {least:g}" for shade, least in zip(shades, _FROM, strict=True))
-    return in_characters, Text(f"weights  {steps}")
+    steps = "  ".join(f"{shade} from {least:g}" for shade, least in zip(shades[1:], _FROM[1:], strict=True))
+    return in_characters, Text(f"weights  {shades[0]} above 0  {steps}")
 
 
 def _in_colours(weight: float, width: int) -> tuple[str, str]:
-    return " " * width, f"on color({_COLOURS[round(weight * (len(_COLOURS) - 1))]})"
+    return " " * width, f"on color({_COLOURS[round(weight * (len(_COLOURS) - 1))]})" if weight else ""

@@ -114,6 +114,8 @@ class Record:
 
     Null, like the columns below, where an arm has no attention. A token whose weights are all 0 has a null in its list.
     """
+    attention_support: list[float | None] | None = None
+    """Teacher-forced: how many source positions have any weight, for each reference token. Null in older records."""
     gold_attention: list[float | None] | None = None
     """Teacher-forced: attention mass on the sure gold source positions of each reference token.
 

@@ -1,4 +1,4 @@
-"""Attention: a score compares queries with keys, a softmax over a window gives weights and so the context."""
+"""Attention: a score compares queries with keys, a normaliser over a window gives weights and so the context."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attnspan.errors import SettingError
+from attnspan.models.attention.normalisers import BuildNormaliser, Softmax
 from attnspan.models.attention.scores import BuildScore
 from attnspan.models.attention.step import AttentionStep
 from attnspan.models.attention.windows import BuildWindow, GlobalWindow
@@ -17,23 +18,38 @@ from attnspan.models.recurrence.recurrence import State
 
 
 class Attention(nn.Module):
-    """alpha_ij = softmax_j(e_ij), c_i = sum_j alpha_ij h_j  (Bahdanau et al. 2015, eq. 5 and 6).
+    """alpha_i = normaliser(e_i), c_i = sum_j alpha_ij h_j  (Bahdanau et al. 2015, eq. 5 and 6, with the softmax).
 
     Its state is the number of steps taken, [B], and the states of window and score.
 
     Raises:
-        SettingError: the window could hide every position that the score knows.
+        SettingError: the window could hide every position that the score knows; the score goes with the softmax only.
     """
 
-    def __init__(self, *, score: BuildScore, window: BuildWindow, query_size: int, memory_size: int) -> None:
+    def __init__(
+        self,
+        *,
+        score: BuildScore,
+        window: BuildWindow,
+        normaliser: BuildNormaliser,
+        query_size: int,
+        memory_size: int,
+    ) -> None:
         super().__init__()
         self.score = score(query_size=query_size, memory_size=memory_size)
         self.window = window(query_size=query_size)
+        self.normaliser = normaliser(query_size=query_size, heads=1)
         if not self.score.is_content and not isinstance(self.window, GlobalWindow):
             raise SettingError(
                 "window",
                 f"{type(self.window).__name__} needs a score that looks at the source, and "
                 f"{type(self.score).__name__} does not",
+            )
+        if self.score.needs_softmax and type(self.normaliser) is not Softmax:  # length-scaled, it would be a power
+            raise SettingError(
+                "normaliser",
+                f"{type(self.score).__name__} has the logarithm of weights in its scores, by which only Softmax "
+                f"multiplies, and {type(self.normaliser).__name__} does not",
             )
         self.remembers = self.score.remembers or self.window.remembers
         self._first_of_score = 1 + len(self.window.start(torch.ones(1, 1, dtype=torch.bool)))  # in the state
@@ -63,7 +79,8 @@ class Attention(nn.Module):
         step = steps_taken.unsqueeze(1) + torch.arange(1, T + 1, device=steps_taken.device)
         scores = self.score(query, _keys(memory), *of_score)
         positions, factors = self.window(query, step, memory.mask, *of_window)
-        weights = torch.softmax(scores.masked_fill(~positions, -torch.inf), dim=-1)
+        visible = (positions & (scores != -torch.inf)).unsqueeze(1)  # a score may know no place for a position
+        weights = self.normaliser(scores.unsqueeze(1), visible, query).squeeze(1)
         weights = weights if factors is None else weights * factors
         context = weights.to(memory.states.dtype) @ memory.states
         taken = AttentionStep(query=query, weights=weights, context=context)

@@ -38,7 +38,10 @@ class Score(nn.Module, ABC):
     def forward(
         self, query: Float[Tensor, "B T Q"], keys: Float[Tensor, "B S A"], *state: Tensor
     ) -> Float[Tensor, "B T S"]:
-        """Compare queries with keys: by default their inner products. ``state``: see :meth:`start`."""
+        """Compare queries with keys: by default their inner products. ``state``: see :meth:`start`.
+
+        A position with the score -inf is as one outside of the window.
+        """
         return query @ keys.transpose(1, 2)
 
     def start(self, keys: Float[Tensor, "B S A"], mask: Bool[Tensor, "B S"]) -> State:

@@ -50,10 +50,7 @@ class BuildWindow(Protocol):
 
 
 class GlobalWindow(Window):
-    """alpha_ts = softmax_s(e_ts) over all real positions (Bahdanau et al. 2015, eq. 6; Luong et al. 2015, section 3.1).
-
-    The weights sum to 1.
-    """
+    """All real positions (Bahdanau et al. 2015, eq. 6; Luong et al. 2015, section 3.1)."""
 
     def __init__(self, *, query_size: int) -> None:
         super().__init__()

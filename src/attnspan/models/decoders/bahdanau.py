@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from attnspan.errors import check_counts
 from attnspan.kernels.bahdanau import FusedBahdanau
+from attnspan.models.attention.normalisers import BuildNormaliser, Softmax
 from attnspan.models.attention.scores import AdditiveScore, BuildScore
 from attnspan.models.attention.windows import BuildWindow, GlobalWindow
 from attnspan.models.bridge import Bridge, BuildBridge
@@ -75,12 +76,20 @@ class BahdanauDecoder(AttentionDecoder):
         score: BuildScore,
         fused: bool,
         window: BuildWindow = GlobalWindow,
+        normaliser: BuildNormaliser = Softmax,
         bridge: BuildBridge = Bridge,
         deep_output: BuildDeepOutput | None = None,
     ) -> None:
         input_size = sizes.embedding + sizes.memory
         super().__init__(
-            sizes=sizes, rnn=rnn, input_size=input_size, score=score, window=window, bridge=bridge, fused=fused
+            sizes=sizes,
+            rnn=rnn,
+            input_size=input_size,
+            score=score,
+            window=window,
+            normaliser=normaliser,
+            bridge=bridge,
+            fused=fused,
         )
         self.deep_output = None
         if deep_output is not None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from attnspan.errors import check_switches
 from attnspan.kernels.luong import FusedLuong
+from attnspan.models.attention.normalisers import BuildNormaliser, Softmax
 from attnspan.models.attention.scores import BuildScore, DotScore, GeneralScore, ScaledDotScore
 from attnspan.models.attention.windows import BuildWindow, GlobalWindow
 from attnspan.models.bridge import Bridge, BuildBridge
@@ -39,6 +40,7 @@ class LuongDecoder(AttentionDecoder):
         rnn: BuildRecurrence,
         score: BuildScore,
         window: BuildWindow = GlobalWindow,
+        normaliser: BuildNormaliser = Softmax,
         input_feeding: bool = False,
         bridge: BuildBridge = Bridge,
         fused: bool = False,
@@ -46,7 +48,14 @@ class LuongDecoder(AttentionDecoder):
         check_switches(input_feeding=input_feeding)
         input_size = sizes.embedding + (sizes.hidden if input_feeding else 0)
         super().__init__(
-            sizes=sizes, rnn=rnn, input_size=input_size, score=score, window=window, bridge=bridge, fused=fused
+            sizes=sizes,
+            rnn=rnn,
+            input_size=input_size,
+            score=score,
+            window=window,
+            normaliser=normaliser,
+            bridge=bridge,
+            fused=fused,
         )
         self.combine = nn.Linear(sizes.memory + sizes.hidden, sizes.hidden, bias=False)  # W_c
         self.input_feeding = input_feeding

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from attnspan.models.attention.normalisers import BuildNormaliser, Softmax
 from attnspan.models.decoders.base import Decoder, DecoderOutput, Sizes
 from attnspan.models.memory import Memory
 from attnspan.models.positions import BuildPositions, SinusoidalPositions
@@ -43,6 +44,7 @@ class TransformerDecoder(Stack, Decoder):
         dropout: float,
         norm_first: bool,
         positions: BuildPositions = SinusoidalPositions,
+        normaliser: BuildNormaliser = Softmax,
     ) -> None:
         H = sizes.hidden
         if sizes.memory != H:
@@ -50,7 +52,9 @@ class TransformerDecoder(Stack, Decoder):
                 f"model.hidden_size={H} and encoder.hidden_size={sizes.memory} differ, and all sublayers of a "
                 "transformer's decoder have one size"
             )
-        super().__init__(sizes.embedding, H, rnn, layers, heads, feedforward_size, dropout, norm_first, positions)
+        super().__init__(
+            sizes.embedding, H, rnn, layers, heads, feedforward_size, dropout, norm_first, positions, normaliser
+        )
 
     def prepare(self, memory: Memory) -> Memory:
         """Compute the keys and values of the memory for each layer, concatenated."""

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from attnspan.errors import check_switches
 from attnspan.kernels.cells import cell_kernel, is_supported
 from attnspan.models.attention.attention import Attention
+from attnspan.models.attention.normalisers import BuildNormaliser, Softmax
 from attnspan.models.attention.scores import BuildScore, Score
 from attnspan.models.attention.windows import BuildWindow, GlobalWindow
 from attnspan.models.bridge import BuildBridge
@@ -31,12 +32,13 @@ class AttentionDecoder(RecurrentDecoder):
     Args, besides those of :class:`~attnspan.models.decoders.base.RecurrentDecoder`:
         score: compares the query with the memory.
         window: which positions a step may attend to.
-        fused: unroll by ``kernel`` where it covers score, window and cells: the same numbers in less time.
+        normaliser: from scores to weights.
+        fused: unroll by ``kernel`` where it covers these parts and the cells: the same numbers in less time.
     """
 
     kernel: type[torch.autograd.Function]
     kernel_scores: tuple[type[Score], ...]
-    """The scores that the kernel covers, over all positions and with one layer of cells."""
+    """The scores that the kernel covers, with a softmax over all positions and one layer of cells."""
 
     def __init__(
         self,
@@ -46,14 +48,18 @@ class AttentionDecoder(RecurrentDecoder):
         input_size: int,
         score: BuildScore,
         window: BuildWindow,
+        normaliser: BuildNormaliser,
         bridge: BuildBridge,
         fused: bool,
     ) -> None:
         check_switches(fused=fused)
         super().__init__(sizes=sizes, rnn=rnn, input_size=input_size, bridge=bridge)
-        self.attention = Attention(score=score, window=window, query_size=sizes.hidden, memory_size=sizes.memory)
+        self.attention = Attention(
+            score=score, window=window, normaliser=normaliser, query_size=sizes.hidden, memory_size=sizes.memory
+        )
         # Exactly these classes, for a subclass may compute something else.
-        is_covered = type(self.attention.score) in self.kernel_scores and type(self.attention.window) is GlobalWindow
+        parts = type(self.attention.window), type(self.attention.normaliser)
+        is_covered = type(self.attention.score) in self.kernel_scores and parts == (GlobalWindow, Softmax)
         self.fused = fused and is_covered and self.rnn.layers == 1 and is_supported(self.rnn.cells)
 
     def prepare(self, memory: Memory) -> Memory:
