@@ -2,6 +2,7 @@
 # make study SWEEP=smoke      any other file in sweeps/
 # make test                   all tests, in under 8 minutes on two cores
 # make test-fast              those that start no processes, in under 90 seconds
+# make mutants                edit the source wrongly in small ways, and see a test fail for each
 # make soak                   kill runs and sweeps for half an hour and compare them with untouched ones
 # make cluster-test           the tests that need a cluster, on a SLURM that it starts here (Debian, root)
 # make bench                  measure a step of each arm, to benchmarks/bench.txt, on an otherwise idle machine
@@ -17,7 +18,7 @@ SWEEP ?= long_sequences
 BIN = .venv/bin
 TWO_CORES = --numprocesses 2 --dist loadfile --no-loadscope-reorder  # the runs of a test file are made once
 
-.PHONY: study test test-fast soak cluster-test bench bench-peers bench-opennmt bench-yoyodyne check docs results clean
+.PHONY: study test test-fast mutants soak cluster-test bench bench-peers bench-opennmt bench-yoyodyne check docs results clean
 
 study: .venv/installed
 	@status=0; $(BIN)/attnspan-train sweep=$(SWEEP) || status=$$?; \
@@ -29,6 +30,9 @@ test: .venv/installed-dev
 
 test-fast: .venv/installed-dev
 	$(BIN)/python -m pytest $(TWO_CORES) -m "not slow"
+
+mutants: .venv/installed-dev
+	$(BIN)/python -m tests.mutants
 
 soak: .venv/installed-dev
 	$(BIN)/python -m tests.soak > benchmarks/soak.txt.new

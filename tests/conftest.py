@@ -54,7 +54,6 @@ TINY = (
 
 SLOW = (
     "training/test_resume.py",
-    "test_mutants.py",
     "cli/test_train.py",
     "tracking/test_run_logger.py",
     "services/test_wandb.py",
@@ -71,6 +70,7 @@ SLOW = (
     "config/test_threads.py",
     "sweeps/test_processes.py",
     "training/test_checkpoint_selection.py",
+    "training/test_deferred_imports.py",
     "sweeps/test_frozen_jobs.py",
     "tracking/test_sweeps.py",
     "sweeps/test_overview.py",

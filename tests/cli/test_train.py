@@ -19,6 +19,7 @@ from attnspan.runs.layout import LOCK
 from attnspan.runs.status import FAILED, TRAINING, read_status
 from attnspan.sweeps.job import Job
 from attnspan.sweeps.plan import Plan
+from tests.commands import Command
 from tests.conftest import TINY
 from tests.kills import assert_same
 from tests.waiting import wait_until
@@ -29,14 +30,11 @@ SINGLE = ("decoder=plain", *TINY)
 
 def train(*arguments: str, cwd: Path, cache: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command in ``cwd``."""
-    return subprocess.run(
-        [sys.executable, "-m", "attnspan.cli.train", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"ATTNSPAN_CACHE": str(cache)} | environment,
-        timeout=240,
-    )
+    given = os.environ | {"ATTNSPAN_CACHE": str(cache)} | environment
+    command = Command("attnspan.cli.train", *arguments, cwd=cwd, environment=given)
+    out, err = command.communicate(timeout=240)
+    assert command.returncode is not None
+    return subprocess.CompletedProcess(["attnspan-train", *arguments], command.returncode, out, err)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +42,14 @@ def swept(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     """A directory in which a sweep of three arms, one of them bad at run time, has been carried out."""
     cwd = tmp_path_factory.mktemp("swept")
     arguments = ["-m", "decoder=luong_general,bahdanau", "seed=1,2", "study=mine", *TINY]
-    done = train(*arguments, cwd=cwd, cache=cache)
+    done = subprocess.run(  # a process that is started anew, as a user starts it
+        [sys.executable, "-m", "attnspan.cli.train", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"ATTNSPAN_CACHE": str(cache)},
+        timeout=240,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     (cwd / "printed").write_text(done.stdout, encoding="utf-8")
     return cwd

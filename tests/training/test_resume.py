@@ -7,8 +7,6 @@ import os
 import pickle
 import random
 import signal
-import subprocess
-import sys
 import time
 import zipfile
 from collections.abc import Callable
@@ -45,6 +43,7 @@ from attnspan.training.callbacks.progress import ProgressReporter
 from attnspan.training.resuming import find_resume_point
 from attnspan.training.run import execute
 from attnspan.training.signals import Stop
+from tests.commands import Command
 from tests.conftest import TINY, Compose
 from tests.kills import assert_same
 
@@ -436,13 +435,7 @@ class Process:
 
     def __init__(self, *overrides: str, directory: Path, cwd: Path) -> None:
         self.directory = directory
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "attnspan.cli.train", *REAL, *overrides],
-            cwd=cwd,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        self.process = Command("attnspan.cli.train", *REAL, *overrides, cwd=cwd, merge=True)
 
     def is_at(self, phase: str) -> bool:
         status = read_status(self.directory)

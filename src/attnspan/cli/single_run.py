@@ -16,6 +16,7 @@ from attnspan.cli.console import unbreakable
 from attnspan.config.hydra_errors import COMPOSITION_ERRORS, explain, is_hydras
 from attnspan.config.threads import thread_environment
 from attnspan.errors import AlreadyRunningError, InputError, NotFiniteError, is_out_of_memory, reason_of
+from attnspan.training.deferred_imports import defer_imports
 from attnspan.training.distributed import forget_launchers, rank
 
 
@@ -33,6 +34,7 @@ def run_command(body: Callable[[], None], *, name: str = "attnspan-train") -> No
     ):
         try:
             forget_launchers()
+            defer_imports()
             body()
         except (InputError, *COMPOSITION_ERRORS, OSError) as error:
             if os.environ.get("ATTNSPAN_TRACEBACK"):  # for developers

@@ -1,0 +1,69 @@
+"""Commands as processes of their own, forked from one that has loaded everything: none pays seconds for imports.
+
+Signals, exit codes and output are those of the command. Start-up itself is tested by processes that are started anew.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.kills import SERVER
+
+
+class Command:
+    """``python -m module arguments`` in ``cwd``, with as much of ``subprocess.Popen`` as the tests use."""
+
+    def __init__(
+        self, module: str, *arguments: str, cwd: Path, environment: Mapping[str, str] | None = None, merge: bool = False
+    ) -> None:
+        """Start it; with ``merge`` standard error goes where standard output goes."""
+        scratch = Path(tempfile.mkdtemp(prefix="command-"))
+        self._out, self._err = scratch / "out", scratch / ("out" if merge else "err")
+        given = dict(os.environ if environment is None else environment)
+        self._process = SERVER.Process(target=_run, args=(module, arguments, str(cwd), given, self._out, self._err))
+        self._process.start()
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def communicate(self, timeout: float) -> tuple[str, str]:
+        """Wait until it has ended, and return what it printed."""
+        self._process.join(timeout)
+        if self.poll() is None:
+            self._process.kill()
+            raise TimeoutError(f"still running after {timeout} s: {self._read(self._out)}")
+        return self._read(self._out), self._read(self._err)
+
+    @staticmethod
+    def _read(path: Path) -> str:
+        return path.read_text(encoding="utf-8") if path.exists() else ""  # killed before it had begun
+
+
+def _run(module: str, arguments: tuple[str, ...], cwd: str, environment: dict[str, str], out: Path, err: Path) -> None:
+    for number, path in ((1, out), (2, err)):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(descriptor, number)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(cwd)
+    sys.path.insert(0, "")  # as ``python -m`` does
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
