@@ -43,7 +43,27 @@ _OPTIONS = "tests/models/test_decoding_options.py::"
 _LIT = "tests/training/test_lightning_module.py::"
 _REACH = "tests/cli/test_gradient_flow.py::test_norms_are_those_of_finite_differences"
 
+_EXPLORER = "tests/reporting/test_explorer.py::"
+
 MUTANTS = {
+    "weights are kept without their root": Mutant(
+        file="reporting/explorer/packing.py",
+        old="LEVELS * np.sqrt(np.clip(weights, 0.0, 1.0))",
+        new="LEVELS * np.clip(weights, 0.0, 1.0)",
+        test=f"{_EXPLORER}test_a_weight_is_kept_to_four_thousandths_and_zero_is_zero",
+    ),
+    "the page takes the root of a weight for the weight": Mutant(
+        file="reporting/explorer/base.js",
+        old="return (q / 255) ** 2;",
+        new="return q / 255;",
+        test=f"{_EXPLORER}test_the_weights_in_the_page_are_those_of_the_run",
+    ),
+    "the explorer shows what the records do not have": Mutant(
+        file="evaluation/decoded_again.py",
+        old="if hypothesis.text == row.hypothesis and",
+        new="if hypothesis.text is not None and",
+        test=f"{_EXPLORER}test_what_does_not_equal_the_records_is_left_out",
+    ),
     "gradient of the next output's loss": Mutant(
         file="evaluation/gradient_norms.py",
         old="torch.autograd.grad(loss[:, t].sum()",

@@ -17,10 +17,10 @@ from attnspan.analysis.gradient_flow import fit_slopes, norms_by_distance
 from attnspan.cli import gradient_flow
 from attnspan.config.instantiate import assemble_model
 from attnspan.data.tokenizer import BOS, EOS
+from attnspan.evaluation.gold_links import gold_links
 from attnspan.evaluation.gradient_norms import (
     AlignedExample,
     _aligned,
-    gold_links,
     gradient_norms,
     initial_model,
     proportional_links,

@@ -25,8 +25,8 @@ from attnspan.reporting.plots import styles
 from tests.fake_runs import example, fake_run, fake_study, sign
 
 FILES = {
-    "index.html", "curve.csv", "seeds.csv", "differences.csv", "spans.csv", "trends.csv", "training.csv", "report.md",
-    "tables.tex",
+    "index.html", "explore.html", "curve.csv", "seeds.csv", "differences.csv", "spans.csv", "trends.csv",
+    "training.csv", "report.md", "tables.tex",
     "degradation.png", "degradation.svg", "advantage.png", "advantage.svg",
 }  # fmt: skip
 
@@ -232,9 +232,11 @@ def test_bad_runs_are_each_named_in_one_line_and_on_the_page_and_never_averaged_
     bad = dict(zip(BAD, directories[-4:], strict=True))
     for reason, directory in bad.items():
         BAD[reason](directory)
-    assert report.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    assert report.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--explore", "0"]) == 0
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 4
+    assert not (tmp_path / "out" / "explore.html").exists()
+    assert "explore.html" not in (tmp_path / "out" / "index.html").read_text()
     for name in ("index.html", "report.md"):
         text = html.unescape((tmp_path / "out" / name).read_text())
         for reason, directory in bad.items():
@@ -259,7 +261,7 @@ def test_runs_of_several_data_sets_give_a_ranking_above_a_report_on_each(tmp_pat
     bad = fake_run(tmp_path / "runs", "bahdanau", 2, examples, [0] * 60, data="two", training_lengths=(1, 4))
     (bad / "records.parquet").unlink()
     out = tmp_path / "out"
-    assert report.main([str(tmp_path / "runs"), "--out", str(out), "--bins", "0,4,8"]) == 0
+    assert report.main([str(tmp_path / "runs"), "--out", str(out), "--bins", "0,4,8", "--explore", "0"]) == 0
     report.refuse_foreign(out)  # it is a report, and may be replaced
     printed, errors = capsys.readouterr()
     assert errors.count("\n") == 1
@@ -271,7 +273,7 @@ def test_runs_of_several_data_sets_give_a_ranking_above_a_report_on_each(tmp_pat
         "tables.tex", "one", "two",
     }  # fmt: skip
     for data in ("one", "two"):
-        assert {path.name for path in (out / data).iterdir()} == FILES
+        assert {path.name for path in (out / data).iterdir()} == FILES - {"explore.html"}
     in_range = {row["arm"]: row for row in rows(out / "ranking.csv") if row["side"] == "in range"}
     # plain: 0.25 and 0.5 on each data set, bahdanau 0.75 and 1; of four the outermost go
     assert {arm: float(row["iqm"]) for arm, row in in_range.items()} == {"plain": 0.375, "bahdanau": 0.875}
@@ -301,7 +303,7 @@ def test_the_page_is_one_file_that_asks_for_nothing(made):
     assert "url(http" not in text
     assert "@import" not in text
     links = [part.split('"')[0] for part in text.split('href="')[1:]]
-    assert all(link.startswith(("#", "data:", "../")) for link in links)
+    assert all(link.startswith(("#", "data:", "../", "explore.html")) for link in links)
     assert text.count('role="img"') == text.count("<svg") == 4
     assert text.count("aria-label=") >= 4
 
@@ -461,7 +463,7 @@ def test_help_shows_the_options():
     done = subprocess.run(
         [sys.executable, "-m", "attnspan.cli.report", "--help"], capture_output=True, text=True, check=True
     )
-    for word in ("--out", "--baseline", "--bins", "--keep", "@FILE"):
+    for word in ("--out", "--baseline", "--bins", "--keep", "--explore", "@FILE"):
         assert word in done.stdout
 
 

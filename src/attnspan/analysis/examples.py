@@ -1,4 +1,4 @@
-"""Single test examples, chosen by a rule: attention maps and degenerate outputs."""
+"""Single test examples, chosen by a rule: the first of each bin, attention maps and degenerate outputs."""
 
 from __future__ import annotations
 
@@ -55,6 +55,17 @@ class DegenerateOutput:
     source: str
     reference: str
     hypothesis: str
+
+
+def first_examples(study: Study, per_bin: int) -> list[list[int]]:
+    """Rows of the test set: in each bin, on each side of what training saw, the ``per_bin`` of least example id.
+
+    A smaller ``per_bin`` chooses the first of these.
+    """
+    names = study.test_set["example_id"].to_numpy()
+    regions = [region for part in study.partition.parts for region in study.partition.in_part(part, "")]
+    inside = [np.flatnonzero(region.inside) for region in regions]
+    return [rows[np.argsort(names[rows], kind="stable")][:per_bin].tolist() for rows in inside]
 
 
 def mapped_examples(study: Study) -> list[MappedExample]:

@@ -99,6 +99,13 @@ class Study:
         """That length of every test example."""
         return self.partition.lengths
 
+    def by(self, side: str) -> Study:
+        """The same study by the other length, in even bins of tokens: that of the ``source`` or of the ``target``."""
+        if self.axis.name == side:
+            return self
+        ranges = [arm.training_range for arm in self.arms]
+        return replace(self, partition=partition(LengthAxis(side), self.test_set, ranges))
+
     @cached_property
     def ranges(self) -> list[TrainingRange]:
         """What arms have seen in training, each range once, the shortest first."""

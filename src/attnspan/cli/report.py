@@ -20,7 +20,9 @@ from attnspan.analysis.collection import collect_each
 from attnspan.analysis.lengths.bins import parse_edges
 from attnspan.analysis.ranking import Ranking, rank
 from attnspan.analysis.study import Study, build_study, with_one_legend
-from attnspan.cli.console import ListParser, command, open_console
+from attnspan.cli.console import ListParser, add_trusted, command, open_console
+from attnspan.errors import InputError
+from attnspan.evaluation.decoded_study import DecodedStudy, decode_study
 from attnspan.reporting import ranking_page, tables
 from attnspan.reporting.findings import findings
 from attnspan.reporting.report_files import INDEX, count_runs, refuse_foreign, write_ranking, write_report, write_study
@@ -45,13 +47,17 @@ def main(arguments: list[str]) -> None:
     before, now = count_runs(out), sum(len(arm.runs) for study in studies for arm in study.arms)
     if before > now:
         print(f"{out}: had a report on {before} runs, which one on {now} replaces", file=sys.stderr)
+    explored = _explored(studies, options.explore, options.trusted)
     if len(studies) == 1:
-        write_report(out, lambda directory: write_study(studies[0], directory, out, this))
+        of_study = explored.get(studies[0].data)
+        write_report(out, lambda directory: write_study(studies[0], directory, out, this, of_study))
         show(studies[0], out)
     else:
         rankings = rank(studies)
-        write_report(out, lambda directory: write_ranking(studies, rankings, excluded, directory, out, this))
+        write_report(out, lambda directory: write_ranking(studies, rankings, excluded, directory, out, this, explored))
         show_ranking(studies, rankings, out)
+    for note in dict.fromkeys(note for one in explored.values() for note in one.notes):
+        print(f"explorer: {note}", file=sys.stderr)
     if options.wandb:
         wandb_study.mirror_study(studies, out, mode=options.wandb, command=this)
 
@@ -101,8 +107,21 @@ def _parser() -> argparse.ArgumentParser:
         help="also log the comparison and the report to W&B, as a run of job type study: offline, online, or as-runs "
         "(the mode of the runs)",
     )  # fmt: skip
+    add(
+        "--explore", type=int, default=40, metavar="N",
+        help="examples of each bin that the explorer shows; the runs' best checkpoints decode them again (default: 40; "
+        "0: no explorer)",
+    )  # fmt: skip
+    add_trusted(parser)
     add("--ter", action="store_true", help="for text, give TER too, which takes minutes")
     return parser
+
+
+def _explored(studies: Sequence[Study], per_bin: int, trusted: Sequence[str]) -> dict[str, DecodedStudy]:
+    """What the explorer of each data set shows, by the name of the data set."""
+    if per_bin < 0:
+        raise InputError(f"--explore {per_bin}: is a number of examples, and 0 for no explorer")
+    return {study.data: decode_study(study, per_bin, trusted=trusted) for study in studies if per_bin}
 
 
 def show_ranking(studies: Sequence[Study], rankings: Sequence[Ranking], out: Path) -> None:

@@ -16,10 +16,8 @@ The distance of a pair is the same for every arm. Whether attention offers a sho
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -29,12 +27,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attnspan.analysis.gradient_flow import INITIAL, TRAINED
-from attnspan.config.instantiate import assemble_model, build_corpus, refuse_foreign_targets
-from attnspan.data.alignment import GoldAlignment, Link
-from attnspan.data.corpora.base import ALIGNMENT
-from attnspan.data.pipeline.prepare import prepare
+from attnspan.config.instantiate import assemble_model
+from attnspan.data.alignment import Link
 from attnspan.data.tokenizer import BOS, EOS, PAD
-from attnspan.errors import InputError
 from attnspan.evaluation.loaded_run import LoadedRun, batches_of_rows, load_run, padded
 from attnspan.models.encoders.base import Encoder
 from attnspan.models.encoders.recurrent import BidirectionalEncoder, UnidirectionalEncoder
@@ -125,28 +120,6 @@ def _losses(model: Seq2Seq, examples: Sequence[AlignedExample]) -> tuple[Float[T
     expected = target[:, 1:]
     loss = F.cross_entropy(logits.flatten(0, 1), expected.flatten(), ignore_index=PAD, reduction="none")
     return embedded, loss.view_as(expected)
-
-
-def gold_links(run: Run, ids: Sequence[str], trusted: Sequence[str]) -> dict[str, list[Link]] | None:
-    """The sure links of the examples ``ids``; None where the data has none."""
-    refuse_foreign_targets(run.config.get("data"), ("attnspan", *trusted))
-    corpus = build_corpus(run.config)
-    if not (getattr(corpus, "aligned", False) or getattr(corpus, "alignment", None)):
-        return None  # without preparing the corpus: the records have its test split
-    prepared = prepare(corpus, cache_dir=Path(os.environ.get("ATTNSPAN_CACHE") or run.config["cache_dir"]))
-    if prepared.test_fingerprint != run.summary["test_fingerprint"]:
-        raise InputError(f"{run.directory}: its test split is not the one that its data config describes today")
-    if ALIGNMENT not in prepared.test.column_names:
-        return None
-    rows = {name: row for row, name in enumerate(prepared.test["id"])}
-    found = {}
-    for name in ids:
-        example = prepared.test[rows[name]]
-        S, T = len(example["source_ids"]), len(example["target_ids"])
-        found[name] = sorted(
-            GoldAlignment.parse(example[ALIGNMENT], location=name, source_length=S, target_length=T).sure
-        )
-    return found
 
 
 def proportional_links(source_length: int, target_length: int) -> list[Link]:

@@ -33,10 +33,11 @@ from attnspan.runs.layout import CONFIG
 INDEX, MARKDOWN = "index.html", "report.md"
 
 
-def pages(study: Study, wide: dict[str, Plot], *, out: Path, command: str) -> dict[str, str]:
+def pages(study: Study, wide: dict[str, Plot], *, out: Path, command: str, explorer: str | None) -> dict[str, str]:
     """File name -> content: the same as one self-contained HTML file, and in Markdown with the plot next to it.
 
-    ``wide`` has the plots of the study. ``out`` is the future directory of the page, for links to configs.
+    ``wide`` has the plots of the study. ``out`` is the future directory of the page, for links to configs;
+    ``explorer`` is the name of the explorer beside it.
     """
     content = _content(study, wide, out, command)
     narrow = all_plots(study, narrow=True)
@@ -45,6 +46,7 @@ def pages(study: Study, wide: dict[str, Plot], *, out: Path, command: str) -> di
     by_kind = [(kind, [output for output in outputs if output.metric == kind]) for kind in kinds]
     html = template("report.html.j2").render(
         content,
+        explorer=explorer,
         training_range=study.ranges[0] if len(study.ranges) == 1 else None,
         shaded=_is_shaded(study),
         styles=[(style.name, study.shown(label)) for label, style in arm_styles(study).items()],
@@ -102,11 +104,19 @@ def template(name: str) -> jinja2.Template:
     ).get_template(name)  # fmt: skip
 
 
+def title_of(study: Study) -> str:
+    """The title of the pages on a study: the studies that its runs belong to, and the data."""
+    return _title(study.collection.runs, study.data)
+
+
+def _title(runs: Sequence[Run], data: str) -> str:
+    studies = sorted({str(run.summary["study"]) for run in runs if run.summary.get("study")})
+    return f"{joined(studies)} ({data})" if studies else data
+
+
 def shared_content(runs: Sequence[Run], data: str, excluded: Sequence[Excluded], command: str) -> dict[str, Any]:
     """The values that every page has."""
-    studies = sorted({str(run.summary["study"]) for run in runs if run.summary.get("study")})
-    title = f"{joined(studies)} ({data})" if studies else data
-    return {"title": title, "excluded": excluded, "command": command, "made_on": made_on(runs)}
+    return {"title": _title(runs, data), "excluded": excluded, "command": command, "made_on": made_on(runs)}
 
 
 _TABLES = (

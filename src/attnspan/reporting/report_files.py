@@ -14,8 +14,10 @@ from attnspan.analysis.metrics import ERROR_RATE
 from attnspan.analysis.ranking import Ranking
 from attnspan.analysis.study import Study
 from attnspan.errors import InputError
+from attnspan.evaluation.decoded_study import DecodedStudy
 from attnspan.reporting import page, ranking_page, tables
 from attnspan.reporting.csv_files import CURVE, TRAINING, csv_files
+from attnspan.reporting.explorer.document import EXPLORER, explorer
 from attnspan.reporting.page import INDEX
 from attnspan.reporting.plots import Plot
 
@@ -77,8 +79,11 @@ def _swap(new: Path, out: Path, old: Path) -> None:
         raise
 
 
-def write_study(study: Study, directory: Path, out: Path, command: str) -> None:
-    """Write the files of a report on one data set into ``directory``, which will become ``out``."""
+def write_study(study: Study, directory: Path, out: Path, command: str, explored: DecodedStudy | None = None) -> None:
+    """Write the files of a report on one data set into ``directory``, which will become ``out``.
+
+    With ``explored``, the explorer is one of them.
+    """
     plots = page.all_plots(study)
     for_papers = [
         tables.by_length(study, ERROR_RATE),
@@ -87,7 +92,9 @@ def write_study(study: Study, directory: Path, out: Path, command: str) -> None:
         *(tables.by_length(study, metric) for metric in (*study.corpus_scores, *study.attention_metrics)),
     ]
     texts = {LATEX: tables.latex([table for table in for_papers if table.rows])}
-    texts |= page.pages(study, plots, out=out, command=command)
+    texts |= page.pages(study, plots, out=out, command=command, explorer=EXPLORER if explored else None)
+    if explored:
+        texts[EXPLORER] = explorer(study, explored, title=page.title_of(study))
     _write(directory, plots, csv_files(study), texts)
 
 
@@ -98,11 +105,15 @@ def write_ranking(
     directory: Path,
     out: Path,
     command: str,
+    explored: Mapping[str, DecodedStudy],
 ) -> None:
-    """Write the files of a ranking, and a report on each data set in a directory of its own."""
+    """Write the files of a ranking, and a report on each data set in a directory of its own.
+
+    ``explored`` has what the explorer of a data set shows, by the name of the data set.
+    """
     for study in studies:
         (directory / study.data).mkdir()
-        write_study(study, directory / study.data, out / study.data, command)
+        write_study(study, directory / study.data, out / study.data, command, explored.get(study.data))
     plots = {"ranking": ranking_page.ranking_plot(studies, rankings)} if rankings else {}
     texts = {LATEX: tables.latex([one for pair in ranking_page.ranking_tables(studies, rankings) for one in pair])}
     texts |= ranking_page.pages(studies, rankings, excluded, command)

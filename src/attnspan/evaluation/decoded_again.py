@@ -1,0 +1,141 @@
+"""Test examples that a finished run decodes once more, for the tokens and weights that its records do not keep.
+
+Records keep texts, and runs keep the attention of three examples. A decoding is deterministic, so the best checkpoint
+gives the rest again, whenever somebody wants to look. What it gives is checked against the records: an example whose
+text is another one is left out, because its weights would explain an output that the study does not have.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from attnspan.data.corpora.base import SIDES
+from attnspan.data.tokenizer import UNK, Tokenizer
+from attnspan.errors import InputError
+from attnspan.runs.finished_run import Run
+from attnspan.runs.layout import BEST, TOKENIZERS
+
+if TYPE_CHECKING:  # torch takes seconds to load, and a report without checkpoints does not need it
+    from attnspan.evaluation.loaded_run import LoadedRun
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DecodedExample:
+    """One test example in tokens, as a run reads and decodes it."""
+
+    source: Sequence[str]
+    """S."""
+    reference: Sequence[str]
+    output: Sequence[str]
+    """The T tokens of the free-running hypothesis, without <eos>."""
+    weights: NDArray[np.floating] | None = None
+    """[T, S]; None where the arm has no attention, or where nothing was decoded again."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DecodedRun:
+    """Examples of a run in tokens."""
+
+    run: Run
+    examples: Mapping[str, DecodedExample]
+    """By example id."""
+    different: int = 0
+    """Examples whose text is not that of the records any more. They are left out of ``examples``."""
+    problem: str = ""
+    """Why nothing was decoded again; empty where it was."""
+
+
+def decode_again(run: Run, example_ids: Collection[str], *, trusted: Sequence[str] = ()) -> DecodedRun:
+    """Decode the test examples ``example_ids`` as the test of ``run`` did.
+
+    Args:
+        run: a run or an evaluation.
+        example_ids: of its records.
+        trusted: packages whose classes the config may name, besides attnspan.
+
+    Raises:
+        InputError: the run has no checkpoint or tokenizers, or they cannot be loaded.
+    """
+    directory = run.trained_in
+    if not (directory / BEST).is_file():
+        raise InputError(f"{directory / BEST}: no such file")
+    source, target = _tokenizers(run)
+    records = _records(run, example_ids)
+    loaded = _load(run, trusted)  # after what fails at once: torch takes seconds to load
+    from attnspan.evaluation.loaded_run import UnknownTokensWarning
+
+    with warnings.catch_warnings(action="ignore", category=UnknownTokensWarning):  # the run has told the share
+        hypotheses = loaded.decode(records["source"].tolist())
+    examples = {}
+    for row, hypothesis in zip(records.itertuples(), hypotheses, strict=True):
+        if hypothesis.text == row.hypothesis and hypothesis.truncated == row.truncated:
+            examples[str(row.example_id)] = DecodedExample(
+                source=_spelled(source, str(row.source)),
+                reference=_spelled(target, str(row.reference)),
+                output=hypothesis.tokens,
+                weights=None if hypothesis.weights is None else hypothesis.weights.numpy(),
+            )
+    return DecodedRun(run=run, examples=examples, different=len(records) - len(examples))
+
+
+def tokenise_records(run: Run, example_ids: Collection[str], *, problem: str) -> DecodedRun:
+    """The test examples ``example_ids`` in tokens, without decoding anything: the hypotheses are those of the records.
+
+    The run's tokenizers cut the texts. Where they are gone too, each character is a token.
+
+    Args:
+        run: a run or an evaluation.
+        example_ids: of its records.
+        problem: why nothing was decoded.
+    """
+    source: Tokenizer | None = None
+    target: Tokenizer | None = None
+    with suppress(InputError):
+        source, target = _tokenizers(run)
+    examples = {
+        str(row.example_id): DecodedExample(
+            source=_spelled(source, str(row.source)),
+            reference=_spelled(target, str(row.reference)),
+            output=_spelled(target, str(row.hypothesis)),
+        )
+        for row in _records(run, example_ids).itertuples()
+    }
+    return DecodedRun(run=run, examples=examples, problem=problem)
+
+
+def _load(run: Run, trusted: Sequence[str]) -> LoadedRun:
+    """The run with the strategy of its test, which is not that of the run where it is an evaluation."""
+    from attnspan.config.instantiate import build_decoding, refuse_foreign_targets
+    from attnspan.evaluation.loaded_run import load_run
+
+    loaded = load_run(run.trained_in, trusted=trusted)
+    if run.evaluation is None:
+        return loaded
+    refuse_foreign_targets(run.config["decoding"], ("attnspan", *trusted))
+    return replace(loaded, decoding=build_decoding(run.config, limit=loaded.decoding.limit))
+
+
+def _records(run: Run, example_ids: Collection[str]) -> pd.DataFrame:
+    return run.records[run.records["example_id"].isin(example_ids)]
+
+
+def _tokenizers(run: Run) -> tuple[Tokenizer, Tokenizer]:
+    source, target = (Tokenizer.load(run.trained_in / TOKENIZERS / f"{side}.json") for side in SIDES)
+    return source, target
+
+
+def _spelled(tokenizer: Tokenizer | None, text: str) -> list[str]:
+    """The tokens of a text, of which one that the vocabulary lacks is as the text spells it; else its characters."""
+    if tokenizer is None:
+        return list(text)
+    ids = tokenizer.encode(text)
+    unknown = iter(tokenizer.unknown_tokens(text) if UNK in ids else ())
+    return [next(unknown) if id == UNK else token for id, token in zip(ids, tokenizer.tokens(ids), strict=True)]

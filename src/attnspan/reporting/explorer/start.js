@@ -1,0 +1,30 @@
+// Build the page, then show what the address asks for.
+
+async function start() {
+  await readStudy();
+  setDefaults({
+    metric: study.metrics[0].name,
+    length: study.axes[0].name,
+    bin: "",
+    arms: study.arms.map((_, k) => k).join("."),
+    sort: "id",
+    find: "",
+    kind: "",
+    wrong: "",
+    right: "",
+    example: study.examples.length ? study.examples[0].id : "",
+    ref: 0,
+    view: "heat",
+  });
+  readFragment();
+  const notes = element("details", {}, element("summary", { text: "Read with care" }), element("ul", {}, ...study.notes.map((one) => element("li", { text: one }))));
+  const sections = [curveSection(), ...(study.examples.length ? [rowsSection(), attentionSection()] : []), trainingSection()];
+  document.getElementById("explorer").replaceChildren(...(study.notes.length ? [notes] : []), ...sections);
+  drawAll();
+  addEventListener("hashchange", () => {
+    readFragment();
+    drawAll();
+  });
+}
+
+start();
