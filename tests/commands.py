@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -55,6 +56,16 @@ class Command:
     @staticmethod
     def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8") if path.exists() else ""  # killed before it had begun
+
+
+def complete(
+    module: str, *arguments: str, cwd: Path, environment: Mapping[str, str], timeout: float = 240
+) -> subprocess.CompletedProcess[str]:
+    """As ``subprocess.run`` does."""
+    command = Command(module, *arguments, cwd=cwd, environment=environment)
+    out, err = command.communicate(timeout)
+    assert command.returncode is not None
+    return subprocess.CompletedProcess([module, *arguments], command.returncode, out, err)
 
 
 def _run(module: str, arguments: tuple[str, ...], cwd: str, environment: dict[str, str], out: Path, err: Path) -> None:

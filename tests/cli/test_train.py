@@ -19,7 +19,7 @@ from attnspan.runs.layout import LOCK
 from attnspan.runs.status import FAILED, TRAINING, read_status
 from attnspan.sweeps.job import Job
 from attnspan.sweeps.plan import Plan
-from tests.commands import Command
+from tests.commands import complete
 from tests.conftest import TINY
 from tests.kills import assert_same
 from tests.waiting import wait_until
@@ -31,10 +31,7 @@ SINGLE = ("decoder=plain", *TINY)
 def train(*arguments: str, cwd: Path, cache: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command in ``cwd``."""
     given = os.environ | {"ATTNSPAN_CACHE": str(cache)} | environment
-    command = Command("attnspan.cli.train", *arguments, cwd=cwd, environment=given)
-    out, err = command.communicate(timeout=240)
-    assert command.returncode is not None
-    return subprocess.CompletedProcess(["attnspan-train", *arguments], command.returncode, out, err)
+    return complete("attnspan.cli.train", *arguments, cwd=cwd, environment=given)
 
 
 @pytest.fixture(scope="module")

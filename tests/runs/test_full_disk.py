@@ -14,6 +14,7 @@ import pytest
 from attnspan.errors import InputError
 from attnspan.files import cannot_write, write_atomically
 from attnspan.training.metrics_csv import MetricsCsv
+from tests.commands import complete
 from tests.conftest import TINY
 
 ROOT = Path(__file__).parents[2]
@@ -113,13 +114,8 @@ def test_a_run_on_a_full_disk(small: Path, tmp_path: Path, cache: Path) -> None:
     words = ("decoder=bahdanau", *TINY, f"runs_dir={small}")
 
     def train() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "attnspan.cli.train", *words],
-            cwd=tmp_path,
-            env=os.environ | {"ATTNSPAN_CACHE": str(cache), "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-        )
+        environment = os.environ | {"ATTNSPAN_CACHE": str(cache)}
+        return complete("attnspan.cli.train", *words, cwd=tmp_path, environment=environment)
 
     (small / "filler").write_bytes(b"x" * 150_000)
     done = train()
