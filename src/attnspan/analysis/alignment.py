@@ -63,11 +63,14 @@ def alignment_errors(
     return out_of - links_in_sure - links_in_possible, out_of
 
 
-def attention_columns(weights: Floats | None, gold: GoldAlignment | None) -> dict[str, Any]:
+def attention_columns(
+    weights: Floats | None, gold: GoldAlignment | None, *, of_regions: bool = False
+) -> dict[str, Any]:
     """The known columns of :class:`attnspan.runs.records.Record` that describe teacher-forced attention on one example.
 
     ``weights`` is [T, S] for the T target tokens (without ``<eos>``) and S source tokens, without padding; None for an
-    arm without attention.
+    arm without attention. ``of_regions`` says that source positions are regions of an image. There a token belongs to
+    many, and the alignment error rate, which asks one link of a token to find them all, is left out.
     """
     if weights is None:
         return {}
@@ -80,7 +83,7 @@ def attention_columns(weights: Floats | None, gold: GoldAlignment | None) -> dic
         columns |= {
             "gold_attention": _or_none(gold_attention(weights, gold)),
             "links": len(made),
-            "gold_links": len(gold.sure),
+            "gold_links": None if of_regions else len(gold.sure),
             "links_in_sure": len(made & gold.sure),
             "links_in_possible": len(made & gold.possible),
         }

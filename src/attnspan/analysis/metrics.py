@@ -165,6 +165,10 @@ METRICS: tuple[RecordMetric, ...] = (
         meaning="ended with exactly as many tokens as the longest target in training, unlike its reference",
     ),
     GOLD_ATTENTION,
+    RecordMetric(
+        "pointing_accuracy", "Teacher-forced attention: the largest weight on a gold source token",
+        ("links_in_sure", "links"), shown=ATTENTION, label="largest weight on a gold token",
+    ),
     ATTENTION_ENTROPY,
     RecordMetric(
         "attention_support", "Source tokens with any weight in teacher-forced attention", ("attention_support",),

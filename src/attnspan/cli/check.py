@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> None:
     options = _parser().parse_args(arguments)
     from attnspan.config.compose import compose_config
     from attnspan.config.hydra_errors import COMPOSITION_ERRORS, explain
-    from attnspan.config.instantiate import assemble_model  # torch takes seconds to import
+    from attnspan.config.instantiate import assemble_model, build_corpus  # torch takes seconds to import
     from attnspan.config.overrides import check_override
     from attnspan.errors import InputError
     from attnspan.models.contract import check_contract
@@ -34,7 +34,8 @@ def main(arguments: list[str]) -> None:
         config = compose_config(*places, "decoder=bahdanau", *options.overrides)
     except COMPOSITION_ERRORS as error:
         raise InputError(explain(error)) from error
-    model = assemble_model(config, source_vocabulary_size=_VOCABULARY, target_vocabulary_size=_VOCABULARY)
+    source = None if build_corpus(config).has_images else _VOCABULARY
+    model = assemble_model(config, source_vocabulary_size=source, target_vocabulary_size=_VOCABULARY)
     check_contract(model)
     count = sum(parameter.numel() for parameter in model.parameters())
     print(

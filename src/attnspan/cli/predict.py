@@ -33,8 +33,8 @@ _SHOWN = 5
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="attnspan-predict",
-        description="Decode each line of standard input with a finished run, and print one hypothesis a line. What the "
-        "run does not know, and what was cut, is counted on standard error.",
+        description="Decode each line of standard input, a text or the path of an image, with a finished run, and "
+        "print one hypothesis a line. What the run does not know, and what was cut, is counted on standard error.",
         epilog="attnspan-predict RUN --beam 5 < sources.txt > hypotheses.txt",
     )
     add = parser.add_argument
@@ -161,20 +161,20 @@ def _take(sources: Iterable[str], most: int) -> tuple[list[str], InputError | No
 
 
 def _sources(run: LoadedRun, stream: BinaryIO, counts: Counts) -> Iterator[str]:
-    """The lines without their ends; blank ones are allowed at the end only."""
+    """The lines without their ends, of images their paths; blank ones are allowed at the end only."""
+    from attnspan.evaluation.sources import encode_source
+
     name = "standard input"
     lines = enumerate((_without_end(line) for line in decode_lines(stream, name)), start=1)
     for number, text in without_blank_end(lines, name):
         if "\r" in text:
             raise InputError(f"{name} line {number}: {CARRIAGE_RETURN}")
-        tokens = run.source_tokenizer.encode(text)
-        if not tokens:
-            raise InputError(f"{name} line {number}: {text!r} has no token")
-        unknown = run.source_tokenizer.unknown_tokens(text)
+        encoded = encode_source(run.source_tokenizer, text, f"{name} line {number}")
+        unknown = encoded.unknown
         if unknown and counts.first_unknown is None:
             counts.first_unknown = number
         counts.unknown.update(unknown)
-        counts.tokens += len(tokens)
+        counts.tokens += encoded.length
         counts.sources += 1
         yield text
 

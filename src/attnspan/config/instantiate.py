@@ -124,8 +124,10 @@ def check_decoding(strategy: DecodingStrategy, model: Seq2Seq) -> None:
         )
 
 
-def assemble_model(config: dict[str, Any], *, source_vocabulary_size: int, target_vocabulary_size: int) -> Seq2Seq:
-    """Make the model of a run with freshly drawn weights.
+def assemble_model(
+    config: dict[str, Any], *, source_vocabulary_size: int | None, target_vocabulary_size: int
+) -> Seq2Seq:
+    """Make the model of a run with freshly drawn weights; where sources are images, they have no vocabulary.
 
     Raises:
         InputError: a part refuses an argument, or the parts do not fit each other.

@@ -17,7 +17,7 @@ _TO_BUILD = 4
 """Bytes per parameter in the machine's memory where another device trains."""
 
 
-def check_size(config: dict[str, Any], *, source_vocabulary_size: int, target_vocabulary_size: int) -> int:
+def check_size(config: dict[str, Any], *, source_vocabulary_size: int | None, target_vocabulary_size: int) -> int:
     """Count the parameters of a run's model on torch's meta device, where tensors have a shape and no content.
 
     Raises:
@@ -26,7 +26,10 @@ def check_size(config: dict[str, Any], *, source_vocabulary_size: int, target_vo
     """
     import torch
 
-    sizes = {"source_vocabulary_size": source_vocabulary_size, "target_vocabulary_size": target_vocabulary_size}
+    sizes: dict[str, Any] = {
+        "source_vocabulary_size": source_vocabulary_size,
+        "target_vocabulary_size": target_vocabulary_size,
+    }
     try:
         with torch.device("meta"):
             model = assemble_model(config, **sizes)

@@ -11,11 +11,19 @@ from typing import Any
 
 import datasets
 import huggingface_hub.utils
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset
+from numpy.typing import NDArray
+
+from attnspan.models.source_size import patches
 
 BATCH_ROWS = 1000
 """Maximum number of rows in memory."""
+BATCH_IMAGES = 64
+"""The same of rows with an image."""
+PIXELS, DIGEST = "pixels", "digest"
 
 _TYPES = {
     "id": pa.string(),
@@ -24,6 +32,10 @@ _TYPES = {
     "source_ids": pa.list_(pa.int32()),
     "target_ids": pa.list_(pa.int32()),
     "alignment": pa.string(),
+    "pixels": pa.list_(pa.uint8()),
+    "height": pa.int32(),
+    "width": pa.int32(),
+    "digest": pa.string(),
     "row": pa.string(),
 }
 
@@ -32,7 +44,8 @@ def write_dataset(path: Path, columns: Sequence[str], rows: Iterable[dict[str, A
     """Write ``rows`` to an Arrow file, at most :data:`BATCH_ROWS` of them in memory, and map it."""
     schema = _schema(columns)
     rows = iter(rows)
-    batches = iter(lambda: list(islice(rows, BATCH_ROWS)), [])
+    size = BATCH_IMAGES if PIXELS in columns else BATCH_ROWS
+    batches = iter(lambda: list(islice(rows, size)), [])
     return write_batches(path, columns, (pa.RecordBatch.from_pylist(batch, schema) for batch in batches))
 
 
@@ -51,9 +64,26 @@ def map_dataset(path: Path) -> Dataset:
 
 
 def read_rows(dataset: Dataset) -> Iterator[dict[str, Any]]:
-    """The rows of ``dataset``, at most :data:`BATCH_ROWS` of them in memory."""
-    for batch in dataset.with_format("arrow").iter(BATCH_ROWS):
+    """The rows of ``dataset`` without pixels, at most :data:`BATCH_ROWS` of them in memory."""
+    for batch in without_pixels(dataset).with_format("arrow").iter(BATCH_ROWS):
         yield from batch.to_pylist()
+
+
+def without_pixels(dataset: Dataset) -> Dataset:
+    """The dataset without the column that would fill the memory, if it has one."""
+    return dataset.remove_columns(PIXELS) if PIXELS in dataset.column_names else dataset
+
+
+def sizes_of_images(table: pa.Table | pa.RecordBatch) -> NDArray[np.int64]:
+    """[N, 2]: height and width of each row's image, in pixels."""
+    return np.stack([np.asarray(table[side], dtype=np.int64) for side in ("height", "width")], axis=1)
+
+
+def lengths_of_side(table: pa.Table | pa.RecordBatch, side: str) -> NDArray[np.int64]:
+    """[N]: tokens of each row's ``side``, or patches of its image."""
+    if side == "source" and PIXELS in table.schema.names:
+        return patches(sizes_of_images(table))
+    return np.asarray(pc.list_value_length(table[f"{side}_ids"]), dtype=np.int64)
 
 
 def _schema(columns: Sequence[str]) -> pa.Schema:

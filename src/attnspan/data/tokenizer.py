@@ -153,6 +153,11 @@ class Tokenizer:
         """Number of entries in the vocabulary, including special tokens."""
         return len(self._stored)
 
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of entries, as of any reader of sources; one of images has None."""
+        return len(self)
+
     def save(self, path: Path) -> None:
         """Write the tokenizer in the JSON format of Hugging Face `tokenizers`."""
         write_text(path, self._backend.to_str(pretty=True) + "\n")

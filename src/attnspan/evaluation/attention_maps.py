@@ -5,9 +5,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 
-import pyarrow.compute as pc
 from datasets import Dataset
 
+from attnspan.data.arrow import PIXELS, without_pixels
+from attnspan.data.images.columns import images_of
+from attnspan.data.pipeline.prepare import token_counts
 from attnspan.errors import InputError, NotFiniteError
 from attnspan.evaluation.loaded_run import LoadedRun, UnknownTokensWarning
 from attnspan.runs.attention_maps import AttentionMap
@@ -20,18 +22,21 @@ def decode_shown_examples(run: LoadedRun, test: Dataset, *, longest_trained: int
         Example id -> map; nothing for an arm without attention, for an empty hypothesis, and where the model gives no
         finite scores.
     """
-    lengths = pc.list_value_length(test.data["source_ids"]).to_pylist()
-    examples = test[shown_examples(test["id"][:], lengths, longest_trained=longest_trained)]
+    lengths = token_counts(test, "source").tolist()
+    rows = shown_examples(test["id"][:], lengths, longest_trained=longest_trained)
+    sources = images_of(test, rows) if PIXELS in test.column_names else test[rows]["source"]
     with warnings.catch_warnings(action="ignore", category=UnknownTokensWarning):  # the run has told the share in test
         try:
-            hypotheses = run.decode(examples["source"], batch_size=1)
+            hypotheses = run.decode(sources, batch_size=1)
         except InputError as error:
             if isinstance(error.__cause__, NotFiniteError):  # an exploded model may overflow here, and not in
                 return {}  # the test, whose sums have another order; its summary says what it is
             raise
     return {
-        name: AttentionMap(source=one.source_tokens, output=one.tokens, weights=one.weights.numpy())
-        for name, one in zip(examples["id"], hypotheses, strict=True)
+        name: AttentionMap(
+            source=one.source_tokens, output=one.tokens, weights=one.weights.numpy(), picture=one.picture
+        )
+        for name, one in zip(without_pixels(test)[rows]["id"], hypotheses, strict=True)
         if one.weights is not None and one.tokens
     }
 

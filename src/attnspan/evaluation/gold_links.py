@@ -15,14 +15,14 @@ from attnspan.runs.finished_run import Run
 
 
 def gold_links(run: Run, ids: Sequence[str], trusted: Sequence[str]) -> dict[str, list[Link]] | None:
-    """The sure links of the examples ``ids``; None where the data has none.
+    """The sure links of the examples ``ids``; None where the data has none, or links to regions of images.
 
     Raises:
         InputError: the data cannot be prepared, or is no longer what the run was tested on.
     """
     refuse_foreign_targets(run.config.get("data"), ("attnspan", *trusted))
     corpus = build_corpus(run.config)
-    if not (getattr(corpus, "aligned", False) or getattr(corpus, "alignment", None)):
+    if corpus.has_images or not (getattr(corpus, "aligned", False) or getattr(corpus, "alignment", None)):
         return None  # without preparing the corpus: the records have its test split
     prepared = prepare(corpus, cache_dir=_cache(run))
     if prepared.test_fingerprint != run.summary["test_fingerprint"]:

@@ -29,8 +29,10 @@ from torch.nn import functional as F
 from attnspan.analysis.gradient_flow import INITIAL, TRAINED
 from attnspan.config.instantiate import assemble_model
 from attnspan.data.alignment import Link
-from attnspan.data.tokenizer import BOS, EOS, PAD
-from attnspan.evaluation.loaded_run import LoadedRun, batches_of_rows, load_run, padded
+from attnspan.data.tokenizer import BOS, EOS, PAD, Tokenizer
+from attnspan.errors import InputError
+from attnspan.evaluation.loaded_run import LoadedRun, load_run
+from attnspan.evaluation.sources import batches_of_rows, padded
 from attnspan.models.encoders.base import Encoder
 from attnspan.models.encoders.recurrent import BidirectionalEncoder, UnidirectionalEncoder
 from attnspan.models.seq2seq import Seq2Seq
@@ -71,7 +73,7 @@ def initial_model(run: LoadedRun) -> Seq2Seq:
         torch.manual_seed(run.config["seed"])
         return assemble_model(
             run.config,
-            source_vocabulary_size=len(run.source_tokenizer),
+            source_vocabulary_size=run.source_tokenizer.vocabulary_size,
             target_vocabulary_size=len(run.target_tokenizer),
         ).eval()
 
@@ -142,6 +144,8 @@ def measure_norms(
 
 
 def _aligned(loaded: LoadedRun, chosen: pd.DataFrame, gold: dict[str, list[Link]] | None) -> Iterator[AlignedExample]:
+    if not isinstance(loaded.source_tokenizer, Tokenizer):
+        raise InputError("gradient flow is measured between tokens, and the sources of this run are images")
     for row in chosen.itertuples():
         source = loaded.source_tokenizer.encode(str(row.source))
         target = loaded.target_tokenizer.encode(str(row.reference))

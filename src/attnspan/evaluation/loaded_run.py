@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import shlex
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from attnspan.checksums import find_damage
 from attnspan.config.instantiate import assemble_model, build_decoding, refuse_foreign_targets
-from attnspan.data.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
+from attnspan.data.source_reader import SourceReader, load_source_reader
+from attnspan.data.tokenizer import BOS, EOS, PAD, Tokenizer
 from attnspan.errors import InputError, NotFiniteError
+from attnspan.evaluation.sources import EncodedSource, batches_of_rows, encode_source, pad_sources
 from attnspan.files import read_json
 from attnspan.models.decoding.beam import Beam
 from attnspan.models.decoding.length_limit import LengthLimit
 from attnspan.models.decoding.length_penalty import NoLengthPenalty
 from attnspan.models.decoding.strategy import DecodingStrategy, Hypotheses, Specials
 from attnspan.models.seq2seq import Seq2Seq
+from attnspan.runs.attention_maps import Picture
 from attnspan.runs.checkpoint_file import read_checkpoint
 from attnspan.runs.layout import BEST, CONFIG, FILES, LOADED, OWN_CODE, SUMMARY, TOKENIZERS, read_config
 from attnspan.runs.own_code import changed_code
@@ -47,11 +49,13 @@ class Hypothesis:
     truncated: bool
     """Whether it reached the length limit without <eos>."""
     source_tokens: list[str]
-    """S."""
+    """S; of an image row and column of each region, as in ``1,3``."""
     unknown_tokens: list[str]
     """Tokens of the source, as it spells them, that the vocabulary lacks; ``<unk>`` stands for them."""
     weights: Float[Tensor, "T S"] | None
     """Attention weights on the CPU, [0, S] of an empty hypothesis; None where the arm has none."""
+    picture: Picture | None = None
+    """The source, if it is an image, with the size of its regions."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,26 +67,28 @@ class LoadedRun:
     """In evaluation mode."""
     decoding: DecodingStrategy
     """What the run was tested with."""
-    source_tokenizer: Tokenizer
+    source_tokenizer: SourceReader
+    """Of texts, or what reads images."""
     target_tokenizer: Tokenizer
 
     @overload
     def decode(
-        self, sources: Sequence[str], *, beam_size: int | None = None, n_best: None = None, batch_size: int = 64
+        self, sources: Sequence[Any], *, beam_size: int | None = None, n_best: None = None, batch_size: int = 64
     ) -> list[Hypothesis]: ...
     @overload
     def decode(
-        self, sources: Sequence[str], *, beam_size: int | None = None, n_best: int, batch_size: int = 64
+        self, sources: Sequence[Any], *, beam_size: int | None = None, n_best: int, batch_size: int = 64
     ) -> list[list[Hypothesis]]: ...
     def decode(
-        self, sources: Sequence[str], *, beam_size: int | None = None, n_best: int | None = None, batch_size: int = 64
+        self, sources: Sequence[Any], *, beam_size: int | None = None, n_best: int | None = None, batch_size: int = 64
     ) -> list[Hypothesis] | list[list[Hypothesis]]:
-        """Decode texts, free-running.
+        """Decode texts, or the images of a run on images, free-running.
 
         Sources with tokens that the vocabulary lacks are decoded with a :class:`UnknownTokensWarning`.
 
         Args:
-            sources: any number of texts of any length.
+            sources: any number of texts of any length, or of images: paths, the bytes of files, images of Pillow, or
+                arrays of uint8, [height, width] or [height, width, C].
             beam_size: use a beam of this size without length normalisation; None for the strategy that the run was
                 tested with.
             n_best: hypotheses of each source; None for one.
@@ -93,7 +99,8 @@ class LoadedRun:
             not so many.
 
         Raises:
-            InputError: a source is not a text or has no token, with its position; the model gives no finite scores.
+            InputError: a source is not a text or has no token, or is an image that cannot be read, with its position;
+                the model gives no finite scores.
             SettingError: ``beam_size`` or ``n_best`` is less than 1, or the strategy does not find so many hypotheses.
         """
         decoding = self.decoding
@@ -101,28 +108,18 @@ class LoadedRun:
             decoding = Beam(limit=decoding.limit, beam_size=beam_size, length_penalty=NoLengthPenalty())
         if isinstance(sources, str):
             raise InputError("decode takes a list of sources, and this is one text: decode([text])")
-        encoded = [self._encode(number, text) for number, text in enumerate(sources)]
-        unknown = {
-            row: self.source_tokenizer.unknown_tokens(sources[row]) for row, ids in enumerate(encoded) if UNK in ids
-        }
-        _warn_of(unknown, len(sources))
+        reader = self.source_tokenizer
+        encoded = [encode_source(reader, source, f"source {number}") for number, source in enumerate(sources)]
+        _warn_of({row: one.unknown for row, one in enumerate(encoded) if one.unknown}, len(sources))
         found: dict[int, list[Hypothesis]] = {}
-        for rows in batches_of_rows([len(ids) for ids in encoded], batch_size):
+        for rows in batches_of_rows([one.length for one in encoded], batch_size):
             hypotheses = self._decode(decoding, [encoded[row] for row in rows], 1 if n_best is None else n_best)
-            for row, ones in zip(rows, hypotheses, strict=True):
-                found[row] = [replace(one, unknown_tokens=unknown.get(row, [])) for one in ones]
+            found |= dict(zip(rows, hypotheses, strict=True))
         lists = [found[row] for row in range(len(encoded))]
         return lists if n_best is not None else [hypotheses[0] for hypotheses in lists]
 
-    def _encode(self, number: int, text: str) -> list[int]:
-        readable = isinstance(text, str) and not any("\ud800" <= character <= "\udfff" for character in text)
-        ids = self.source_tokenizer.encode(text) if readable else []
-        if not ids:
-            raise InputError(f"source {number}: {text!r} has no token")
-        return ids
-
-    def _decode(self, decoding: DecodingStrategy, sources: list[list[int]], n_best: int) -> list[list[Hypothesis]]:
-        source, lengths = padded(sources)
+    def _decode(self, decoding: DecodingStrategy, sources: list[EncodedSource], n_best: int) -> list[list[Hypothesis]]:
+        source, lengths = pad_sources(sources)
         device = next(self.model.parameters()).device
         try:
             batch = decoding(
@@ -132,21 +129,24 @@ class LoadedRun:
             raise InputError(str(error)) from error
         is_found = (batch.log_prob > -torch.inf).view(-1, n_best).tolist()
         return [
-            [self._hypothesis(batch, row * n_best + k, ids) for k in range(n_best) if is_found[row][k]]
-            for row, ids in enumerate(sources)
+            [self._hypothesis(batch, row * n_best + k, one) for k in range(n_best) if is_found[row][k]]
+            for row, one in enumerate(sources)
         ]
 
-    def _hypothesis(self, batch: Hypotheses, row: int, source: list[int]) -> Hypothesis:
+    def _hypothesis(self, batch: Hypotheses, row: int, source: EncodedSource) -> Hypothesis:
         length = int(batch.lengths[row])
+        picture = source.picture(self.model.encoder.region_size)
+        names = source.position_names(self.source_tokenizer, picture)
         ids = batch.tokens[row, :length].tolist()
         return Hypothesis(
             text=self.target_tokenizer.decode(ids),
             tokens=self.target_tokenizer.tokens(ids),
             log_prob=float(batch.log_prob[row]),
             truncated=bool(batch.truncated[row]),
-            source_tokens=self.source_tokenizer.tokens(source),
-            unknown_tokens=[],
-            weights=None if batch.weights is None else _on_cpu(batch.weights[row, :length, : len(source)]),
+            source_tokens=names,
+            unknown_tokens=source.unknown,
+            weights=None if batch.weights is None else _on_cpu(batch.weights[row, :length, : len(names)]),
+            picture=picture,
         )
 
 
@@ -164,18 +164,6 @@ def _warn_of(unknown: Mapping[int, Sequence[str]], sources: int) -> None:
 def _on_cpu(weights: Float[Tensor, "T S"]) -> Float[Tensor, "T S"]:
     """The weights on the CPU, at least float32: numpy and files know nothing of bfloat16."""
     return weights.to("cpu", torch.promote_types(weights.dtype, torch.float32))
-
-
-def batches_of_rows(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Every row once, in batches of similar length."""
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    return [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
-
-
-def padded(sequences: Iterable[Sequence[int]]) -> tuple[Int[Tensor, "B S"], Int[Tensor, " B"]]:
-    """Token ids with ``PAD`` to the longest, and their numbers."""
-    rows = [torch.tensor(ids) for ids in sequences]
-    return pad_sequence(rows, batch_first=True, padding_value=PAD), torch.tensor([len(row) for row in rows])
 
 
 def load_run(directory: str | Path, *, trusted: Sequence[str] = ()) -> LoadedRun:
@@ -196,9 +184,9 @@ def load_run(directory: str | Path, *, trusted: Sequence[str] = ()) -> LoadedRun
         raise InputError(f"{directory}: its config does not have all of rnn, encoder, decoder, decoding and model")
     refuse_foreign_targets(parts, ("attnspan", *trusted))
     _refuse_other_code(directory, parts, config.get(OWN_CODE))
-    source = Tokenizer.load(directory / TOKENIZERS / "source.json")
+    source = load_source_reader(directory / TOKENIZERS / "source.json")
     target = Tokenizer.load(directory / TOKENIZERS / "target.json")
-    model = assemble_model(config, source_vocabulary_size=len(source), target_vocabulary_size=len(target))
+    model = assemble_model(config, source_vocabulary_size=source.vocabulary_size, target_vocabulary_size=len(target))
     best = read_checkpoint(directory / BEST)
     state = best["state_dict"]
     weights = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}

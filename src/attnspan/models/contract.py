@@ -23,6 +23,7 @@ from attnspan.models.decoders.base import Decoder, DecoderOutput
 from attnspan.models.memory import Memory
 from attnspan.models.recurrence.recurrence import State
 from attnspan.models.seq2seq import Seq2Seq
+from attnspan.models.source_size import trimmed
 
 _LENGTHS, _STEPS = (7, 2, 4), 5
 """Source lengths and target length of the batch."""
@@ -42,9 +43,9 @@ class _Batch:
 
     def row(self, number: int) -> _Batch:
         """One example without padding."""
-        length = int(self.lengths[number])
         rows = slice(number, number + 1)
-        return _Batch(source=self.source[rows, :length], lengths=self.lengths[rows], target=self.target[rows])
+        source = trimmed(self.source[rows], self.lengths[rows])
+        return _Batch(source=source, lengths=self.lengths[rows], target=self.target[rows])
 
 
 def check_contract(model: Seq2Seq) -> None:
@@ -100,21 +101,20 @@ def _check(model: Seq2Seq) -> None:
 
 
 def _batch(model: Seq2Seq) -> _Batch:
-    def draw(embedding: nn.Embedding, *shape: int) -> Tensor:
-        return torch.randint(min(1, embedding.num_embeddings - 1), embedding.num_embeddings, shape)
-
-    source, lengths = draw(model.source_embedding, len(_LENGTHS), max(_LENGTHS)), torch.tensor(_LENGTHS)
-    source[torch.arange(max(_LENGTHS)) >= lengths.unsqueeze(1)] = 0
-    return _Batch(source=source, lengths=lengths, target=draw(model.target_embedding, len(_LENGTHS), _STEPS))
+    source, lengths = model.random_sources(_LENGTHS)
+    tokens = model.target_embedding.num_embeddings
+    target = torch.randint(min(1, tokens - 1), tokens, (len(_LENGTHS), _STEPS))
+    return _Batch(source=source, lengths=lengths, target=target)
 
 
 def _check_padding(model: Seq2Seq, batch: _Batch, logits: Tensor, weights: Tensor | None) -> None:
     memory = model.encode(batch.source, batch.lengths)
     if weights is not None and bool(weights.transpose(1, 2)[~memory.mask].ne(0).any()):
         raise InputError(f"{_name(model.decoder)}: the attention weights are not 0 in padding")
-    for number, length in enumerate(_LENGTHS):
+    for number in range(len(_LENGTHS)):
         row = batch.row(number)
         alone = model.encode(row.source, row.lengths)
+        length = alone.states.size(1)
         what = "what it makes of an example depends on how long the others of its batch are: it looks at padding"
         _compare(memory.states[number, :length], alone.states[0], f"{_name(model.encoder)}: {what}")
         for together, single in zip(memory.final_state, alone.final_state, strict=True):

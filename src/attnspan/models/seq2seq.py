@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from attnspan.errors import SettingError, check_switches
 from attnspan.models.decoders.base import BuildDecoder, DecoderOutput, Sizes
-from attnspan.models.encoders.base import BuildEncoder
+from attnspan.models.encoders.base import BuildEncoder, SizesTensor, SourceTensor
 from attnspan.models.memory import Memory
 from attnspan.models.recurrence.recurrence import BuildRecurrence, State
+
+
+class Pixels(nn.Module):
+    """Pixels as numbers from 0 to 1: what stands in place of the source embedding where sources are images."""
+
+    def forward(self, source: UInt8[Tensor, "B C Y X"]) -> Float[Tensor, "B C Y X"]:
+        """x / 255."""
+        return source / 255
 
 
 class Seq2Seq(nn.Module):
@@ -20,7 +30,7 @@ class Seq2Seq(nn.Module):
         encoder: builds the encoder.
         decoder: builds the decoder; the arm.
         rnn: builds the recurrent cells of both.
-        source_vocabulary_size: number of source tokens.
+        source_vocabulary_size: number of source tokens; None where the sources are images.
         target_vocabulary_size: V.
         embedding_size: E, of source and of target tokens.
         hidden_size: H.
@@ -29,6 +39,7 @@ class Seq2Seq(nn.Module):
 
     Raises:
         SettingError: embeddings are tied to an output of another size.
+        ValueError: the encoder does not read such sources.
     """
 
     def __init__(
@@ -37,7 +48,7 @@ class Seq2Seq(nn.Module):
         encoder: BuildEncoder,
         decoder: BuildDecoder,
         rnn: BuildRecurrence,
-        source_vocabulary_size: int,
+        source_vocabulary_size: int | None,
         target_vocabulary_size: int,
         embedding_size: int,
         hidden_size: int,
@@ -46,9 +57,15 @@ class Seq2Seq(nn.Module):
     ) -> None:
         super().__init__()
         check_switches(tied_target_embeddings=tied_target_embeddings)
-        self.source_embedding = nn.Embedding(source_vocabulary_size, embedding_size)
+        self.reads_images = source_vocabulary_size is None
+        self.source_embedding = (
+            Pixels() if source_vocabulary_size is None else nn.Embedding(source_vocabulary_size, embedding_size)
+        )
         self.target_embedding = nn.Embedding(target_vocabulary_size, embedding_size)
         self.encoder = encoder(embedding_size=embedding_size, rnn=rnn)
+        if self.reads_images != (self.encoder.input_channels is not None):
+            reads, are = ("tokens", "images") if self.reads_images else ("images", "tokens")
+            raise ValueError(f"{type(self.encoder).__name__} reads {reads}, and the sources of this data are {are}")
         memory, final = self.encoder.memory_size, self.encoder.final_size
         sizes = Sizes(embedding=embedding_size, hidden=hidden_size, memory=memory, final=final)
         self.decoder = decoder(sizes=sizes, rnn=rnn)
@@ -63,9 +80,10 @@ class Seq2Seq(nn.Module):
                 )
             self.readout.weight = self.target_embedding.weight
 
-    def encode(self, source: Int[Tensor, "B S"], lengths: Int[Tensor, " B"]) -> Memory:
+    def encode(self, source: SourceTensor, lengths: SizesTensor) -> Memory:
         """Read sources into a memory that is ready for decoding; ``lengths`` are on the CPU."""
-        memory = self.encoder(self.dropout(self.source_embedding(source)), lengths)
+        embedded = self.source_embedding(source)
+        memory = self.encoder(embedded if self.reads_images else self.dropout(embedded), lengths)
         return self.decoder.prepare(memory)
 
     def step(
@@ -80,12 +98,26 @@ class Seq2Seq(nn.Module):
         """Whether the decoder's steps have attention weights: it takes one, and draws no random numbers."""
         device = self.readout.weight.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            memory = self.encode(torch.zeros(1, 1, dtype=torch.long, device=device), torch.ones(1, dtype=torch.long))
+            source, sizes = self.random_sources([1])
+            memory = self.encode(source.to(device), sizes)
             first = torch.zeros(1, dtype=torch.long, device=device)
             return self.step(first, self.decoder.start(memory), memory)[1].weights is not None
 
+    def random_sources(self, lengths: Sequence[int]) -> tuple[SourceTensor, SizesTensor]:
+        """Sources of so many tokens, or so many pixels wide, to try the model with; they and their sizes on the CPU."""
+        sizes = torch.tensor(lengths)
+        inside = torch.arange(max(lengths)) < sizes.unsqueeze(1)
+        if (channels := self.encoder.input_channels) is not None:
+            pixels = torch.randint(256, (len(lengths), channels, 3, max(lengths)), dtype=torch.uint8)
+            heights = torch.tensor([3 - row % 2 for row in range(len(lengths))])
+            inside = inside.unsqueeze(1) & (torch.arange(3) < heights.unsqueeze(1)).unsqueeze(2)
+            return pixels * inside.unsqueeze(1), torch.stack([heights, sizes], dim=1)
+        assert isinstance(self.source_embedding, nn.Embedding)
+        most = self.source_embedding.num_embeddings
+        return torch.randint(min(1, most - 1), most, inside.shape) * inside, sizes
+
     def forward(
-        self, source: Int[Tensor, "B S"], lengths: Int[Tensor, " B"], target_input: Int[Tensor, "B T"]
+        self, source: SourceTensor, lengths: SizesTensor, target_input: Int[Tensor, "B T"]
     ) -> tuple[Float[Tensor, "B T V"], Float[Tensor, "B T S"] | None]:
         """Read a known target (teacher forcing): logits, and attention weights, or None where the wiring has none.
 

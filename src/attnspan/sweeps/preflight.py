@@ -96,6 +96,7 @@ def check(config: dict[str, Any]) -> tuple[int, list[str]]:
         check_optimizer,
     )
     from attnspan.config.memory import check_size
+    from attnspan.data.corpora.base import SIDES
     from attnspan.data.pipeline.batches import EncodedSplit, plan_batches
     from attnspan.data.pipeline.prepare import fingerprint_of, is_prepared, prepare
     from attnspan.data.pipeline.reachable import check_references, limit_of_training
@@ -103,20 +104,22 @@ def check(config: dict[str, Any]) -> tuple[int, list[str]]:
 
     torch.set_num_threads(1)
     corpus, cache, remarks = build_corpus(config), Path(config["cache_dir"]), []
-    sizes = dict.fromkeys(("source_vocabulary_size", "target_vocabulary_size"), _UNKNOWN_VOCABULARY)
+    source = None if corpus.has_images else _UNKNOWN_VOCABULARY
+    sizes: dict[str, Any] = {"source_vocabulary_size": source, "target_vocabulary_size": _UNKNOWN_VOCABULARY}
+    unknown = dict(sizes)
     if is_prepared(fingerprint_of(corpus), cache_dir=cache):
         prepared = prepare(corpus, cache_dir=cache)
         for split in ("train", "validation", "test"):
             key = "batch_tokens" if split == "train" else "evaluation_batch_tokens"
             plan_batches(EncodedSplit(getattr(prepared, split)), config["loader"][key], f"loader.{key}")
-        sizes = {name: len(getattr(prepared, name.replace("vocabulary_size", "tokenizer"))) for name in sizes}
+        sizes = {f"{side}_vocabulary_size": getattr(prepared, f"{side}_tokenizer").vocabulary_size for side in SIDES}
         decoding = build_decoding(config, limit=limit_of_training(prepared))
         if (unreachable := check_references(prepared, decoding.limit)).count:
             remarks.append(f"{config['data_name']}: {unreachable}")
     strategy = build(config, "decoding")
     parameters = check_size(config, **sizes)
     if strategy.needs_attention:
-        check_decoding(strategy, assemble_model(config, **dict.fromkeys(sizes, _UNKNOWN_VOCABULARY)))
+        check_decoding(strategy, assemble_model(config, **unknown))
     if OWN_CODE in config:
         check_contract(assemble_model(config, **sizes))
     check_optimizer(config, [torch.nn.Parameter(torch.zeros(1))])

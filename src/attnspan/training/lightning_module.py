@@ -49,12 +49,14 @@ class TestOutput(ValidationOutput):
         exact: [B] bool, the hypothesis is the reference, token by token.
         hypotheses: of free-running decoding.
         oracle_length: of a second decoding in which the lengths of the references are given; None if nobody asks.
+        region_size: height and width in pixels of a source position; None where it is a token.
     """
 
     weights: Tensor | None
     exact: Tensor
     hypotheses: Hypotheses
     oracle_length: Hypotheses | None
+    region_size: tuple[int, int] | None
 
 
 class Seq2SeqModule(L.LightningModule):
@@ -139,6 +141,7 @@ class Seq2SeqModule(L.LightningModule):
             exact=is_exact(hypotheses, batch.target_output),
             hypotheses=hypotheses,
             oracle_length=None if lengths is None else self._decode(batch, lengths),
+            region_size=self.model.encoder.region_size,
         )
 
     def decode(self, source: Tensor, lengths: Tensor, given_lengths: Tensor | None = None) -> Hypotheses:
@@ -190,7 +193,7 @@ def assemble_module(config: dict[str, Any], prepared: PreparedData) -> Seq2SeqMo
     """
     model = assemble_model(
         config,
-        source_vocabulary_size=len(prepared.source_tokenizer),
+        source_vocabulary_size=prepared.source_tokenizer.vocabulary_size,
         target_vocabulary_size=len(prepared.target_tokenizer),
     )
     parts = {key: build(config, key) for key in ("optimizer", "schedule")}

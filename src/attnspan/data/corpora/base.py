@@ -4,9 +4,10 @@ An example is a row of a Hugging Face dataset with the columns
 
 ==============  =========  ====================================================================================
 ``id``          str        stable name, ``test-00012``; ``test-00012-00014`` where rows 12 to 14 were joined
-``source``      str        the input text
+``source``      str        the input text; of an image, words that describe it
 ``target``      str        the reference output
-``alignment``   str        gold links in Pharaoh format (:mod:`attnspan.data.alignment`); test only, where known
+``alignment``   str        gold links in Pharaoh format (:mod:`attnspan.data.alignment`), or of an image its regions
+                           (:mod:`attnspan.data.images.regions`); test only, where known
 ==============  =========  ====================================================================================
 """
 
@@ -31,6 +32,8 @@ from attnspan.runs.stable_name import stable_name
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+    from attnspan.data.source_reader import SourceReader
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SPLITS = (TRAIN, VALIDATION, TEST)
@@ -79,11 +82,12 @@ class Corpus(ABC):
     Subclasses are keyword-only dataclasses whose fields are the keys of the yaml file.
     """
 
-    source_tokens: Tokenization
-    """Tokenization of the source: ``characters``, ``symbols`` (split at white space), ``words`` (words and punctuation
-    marks) or ``bpe``."""
+    has_images: ClassVar[bool] = False
+    """Whether sources are images."""
+
     target_tokens: Tokenization
-    """Tokenization of the target."""
+    """Tokenization of the target: ``characters``, ``symbols`` (split at white space), ``words`` (words and punctuation
+    marks) or ``bpe``."""
     vocabulary_size: int = 8000
     """Maximum number of vocabulary entries of a ``bpe`` or ``words`` side, including the four special tokens."""
     limits: Annotated[Mapping[str, Mapping[str, int | None]], "a mapping, {train: {source, target}, evaluation: {...}}"]
@@ -128,11 +132,11 @@ class Corpus(ABC):
         raise error
 
     def tokenizations(self) -> dict[str, str]:
-        """Side to its tokenization."""
-        return {"source": self.source_tokens, "target": self.target_tokens}
+        """Side to its tokenization; images have none."""
+        return {"target": self.target_tokens}
 
-    def train_tokenizers(self, train: Dataset) -> dict[str, Tokenizer]:
-        """Side to its tokenizer, trained on the training split only."""
+    def train_tokenizers(self, train: Dataset) -> Mapping[str, SourceReader]:
+        """Side to its tokenizer, trained on the training split only; or to the reader of its images."""
         return {side: self.train_tokenizer(kind, train, side) for side, kind in self.tokenizations().items()}
 
     def train_tokenizer(self, tokenization: str, train: Dataset, *sides: str, **options: Any) -> Tokenizer:
@@ -180,18 +184,30 @@ def check_choice(key: str, kind: str, value: object, known: Collection[str]) -> 
 
 
 @dataclass(frozen=True, kw_only=True)
-class GeneratedCorpus(Corpus):
-    """A synthetic task: lengths are spread evenly, and the examples depend on ``data_seed`` only."""
+class TokenCorpus(Corpus):
+    """A corpus whose sources are texts."""
+
+    source_tokens: Tokenization
+    """Tokenization of the source."""
+
+    def tokenizations(self) -> dict[str, str]:
+        """Both sides."""
+        return {"source": self.source_tokens, **super().tokenizations()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratedExamples(Corpus):
+    """Examples that are made: lengths are spread evenly, and all depends on ``data_seed`` only."""
 
     aligned: ClassVar[bool] = False
-    """Whether the examples have a gold ``alignment`` between symbols."""
+    """Whether the examples have a gold ``alignment``."""
     minimum_length: ClassVar[tuple[int, str]] = (1, "tokens")
     """Shortest possible source, and the unit for error messages."""
 
     train_lengths: Range
-    """Shortest and longest source in training and validation, in source tokens."""
+    """Shortest and longest source in training and validation, in source tokens, or what a corpus of images counts."""
     test_lengths: Range
-    """Shortest and longest source in the test split, in source tokens."""
+    """Shortest and longest source in the test split."""
     train_size: int
     validation_size: int
     test_size: int
@@ -203,13 +219,17 @@ class GeneratedCorpus(Corpus):
     def examples(self, split: str, lengths: Iterator[int]) -> Iterator[dict[str, Any]]:
         """Generate one example (``source``, ``target``, optionally ``alignment``) per source length, in tokens."""
 
+    def columns(self, split: str) -> list[str]:
+        """The columns of ``split``."""
+        return [*COLUMNS, *([ALIGNMENT] if self.aligned and split == TEST else [])]
+
     def load(self, context: BuildContext, splits: Sequence[str] = SPLITS) -> dict[str, Dataset]:
         """Generate ``splits``."""
         from attnspan.data.arrow import write_dataset
 
-        links = [ALIGNMENT] if self.aligned and self.source_tokens == self.target_tokens == SYMBOLS else []
-        columns = {split: [*COLUMNS, *(links if split == TEST else [])] for split in splits}
-        return {split: write_dataset(context.scratch / split, columns[split], self.rows(split)) for split in splits}
+        return {
+            split: write_dataset(context.scratch / split, self.columns(split), self.rows(split)) for split in splits
+        }
 
     def rows(self, split: str) -> Iterator[dict[str, Any]]:
         """The examples of ``split`` with their ids."""
@@ -235,6 +255,17 @@ class GeneratedCorpus(Corpus):
                 raise SettingError(key, f"must be at least {least} {unit}, not {value[0]}")
         if isinstance(self.data_seed, bool) or not isinstance(self.data_seed, int):
             raise SettingError("data_seed", f"must be a whole number, not {self.data_seed!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratedCorpus(GeneratedExamples, TokenCorpus):
+    """A synthetic task on texts."""
+
+    def columns(self, split: str) -> list[str]:
+        """The columns of ``split``; alignments are between symbols."""
+        columns = super().columns(split)
+        are_symbols = self.source_tokens == self.target_tokens == SYMBOLS
+        return columns if are_symbols else [column for column in columns if column != ALIGNMENT]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,7 @@ from attnspan.data.corpora.base import (
     TRAIN,
     VALIDATION,
     BuildContext,
-    Corpus,
+    TokenCorpus,
     check_choice,
     make_example_id,
 )
@@ -106,7 +106,7 @@ def _verbs() -> Iterator[Command]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scan(Corpus):
+class Scan(TokenCorpus):
     """All commands in one of the published splits into training and test.
 
     Validation is held out from training, because SCAN has none.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
-from attnspan.data.corpora.base import SIDES, SPLITS, BuildContext, Corpus, check_choice, make_example_id, option
+from attnspan.data.corpora.base import SIDES, SPLITS, BuildContext, TokenCorpus, check_choice, make_example_id, option
 from attnspan.data.corpora.kinds import ColumnName
 from attnspan.data.readers.columns import text_cell
 from attnspan.data.readers.row import Row
@@ -20,6 +20,8 @@ from attnspan.errors import BadRowError, InputError, SettingError, check_counts
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from attnspan.data.source_reader import SourceReader
+
 ERROR, SKIP = "error", "skip"
 
 READING = 2
@@ -27,7 +29,7 @@ READING = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextCorpus(Corpus):
+class TextCorpus(TokenCorpus):
     """Pairs of texts from two columns.
 
     The processing order of a row is: validate its cells (``on_bad_row``), normalise them (``normalization``,
@@ -105,7 +107,7 @@ class TextCorpus(Corpus):
             raise error
         context.skipped[split] += 1
 
-    def train_tokenizers(self, train: Dataset) -> dict[str, Tokenizer]:
+    def train_tokenizers(self, train: Dataset) -> Mapping[str, SourceReader]:
         """One tokenizer per side, or the same one for both."""
         if not self.joint_vocabulary:
             return super().train_tokenizers(train)

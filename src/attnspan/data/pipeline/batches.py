@@ -18,20 +18,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from attnspan.data.arrow import PIXELS
 from attnspan.data.background import in_thread
 from attnspan.data.corpora.base import describe_rows
+from attnspan.data.images.batches import PatchBudgetBatches
+from attnspan.data.images.columns import ImageColumn
 from attnspan.data.tokenizer import BOS, EOS, PAD
 from attnspan.errors import InputError
+from attnspan.models.encoders.base import SizesTensor, SourceTensor
 
 
 @dataclass(kw_only=True)
 class Batch:
     """A batch of examples, padded with ``PAD`` to the longest; here T counts ``<eos>`` where there is one."""
 
-    source: Int64[Tensor, "B S"]
-    """Token ids."""
-    source_lengths: Int64[Tensor, " B"]
-    """Tokens of each source; always on the CPU, where packed sequences need them."""
+    source: SourceTensor
+    """Token ids, or the pixels of images, padded with 0."""
+    source_lengths: SizesTensor
+    """Tokens of each source, or height and width of each image; always on the CPU, where packed sequences need them."""
     target_input: Int64[Tensor, "B T"]
     """Token ids ``<bos>`` y1 y2 ..."""
     target_output: Int64[Tensor, "B T"]
@@ -78,9 +82,11 @@ class EncodedSplit:
         self._with_eos = with_eos
         self._rank = rank
         self._ranks = ranks
-        self._source = _IdColumn(dataset, "source_ids")
+        has_images = PIXELS in dataset.column_names
+        self._source = ImageColumn(dataset) if has_images else _IdColumn(dataset, "source_ids")
         self._target = _IdColumn(dataset, "target_ids")
         self.source_lengths: Int32[np.ndarray, " N"] = self._source.lengths
+        """Tokens of each source, or patches of each image."""
         self.target_lengths: Int32[np.ndarray, " N"] = self._target.lengths
         """Tokens of each target, without ``<eos>``."""
 
@@ -128,6 +134,10 @@ class EncodedSplit:
         same: dict[str, Any] = {"rank": self._rank, "ranks": self._ranks, "with_eos": self._with_eos}
         return partial(EncodedSplit, **same), (self._dataset,)
 
+    def plan(self, batch_tokens: int, key: str) -> Batches:
+        """Plan the batches, without saying which example exceeds the budget."""
+        return self._source.plan(self.target_lengths, batch_tokens, key)
+
 
 class _IdColumn:
     """A column of token id lists, as views into the Arrow file."""
@@ -138,6 +148,12 @@ class _IdColumn:
         self._offsets = [chunk.offsets.to_numpy() for chunk in chunks]
         self._first = np.cumsum([0, *(len(chunk) for chunk in chunks)])
         self.lengths: Int32[np.ndarray, " N"] = np.concatenate([np.diff(o) for o in self._offsets])
+
+    def plan(self, target_lengths: Int[np.ndarray, " N"], batch_tokens: int, key: str) -> TokenBudgetBatches:
+        """The batches of the split, whose sources these are."""
+        return TokenBudgetBatches(
+            source_lengths=self.lengths, target_lengths=target_lengths, batch_tokens=batch_tokens, key=key
+        )
 
     def padded(self, index: Int64[np.ndarray, " B"]) -> tuple[Int64[np.ndarray, " B"], Int64[np.ndarray, "B L"]]:
         """Lengths and padded ids of the rows ``index``."""
@@ -198,6 +214,10 @@ class TokenBudgetBatches:
         return [rows[first:last] for first, last in pairwise(self._boundaries)]
 
 
+Batches = TokenBudgetBatches | PatchBudgetBatches
+"""Which rows are batched together, in which order."""
+
+
 def _boundaries(lengths: Int[np.ndarray, " N"], batch_tokens: int) -> list[int]:
     """Boundaries of the largest batches within the budget, for rows of ascending ``lengths``."""
     boundaries = [0]
@@ -209,17 +229,16 @@ def _boundaries(lengths: Int[np.ndarray, " N"], batch_tokens: int) -> list[int]:
     return [*boundaries, len(lengths)]
 
 
-def plan_batches(split: EncodedSplit, batch_tokens: int, key: str) -> TokenBudgetBatches:
+def plan_batches(split: EncodedSplit, batch_tokens: int, key: str) -> Batches:
     """Plan the batches of ``split``; ``key`` is the config key of ``batch_tokens``.
 
     Raises:
         InputError: a single example exceeds the budget; names its split and row.
     """
-    source, target = split.source_lengths, split.target_lengths
     try:
-        return TokenBudgetBatches(source_lengths=source, target_lengths=target, batch_tokens=batch_tokens, key=key)
+        return split.plan(batch_tokens, key)
     except InputError as error:
-        longest = int(np.maximum(source, target + 1).argmax())
+        longest = int(np.maximum(split.source_lengths, split.target_lengths + 1).argmax())
         raise InputError(f"{error} ({split.row_location(longest)})") from None
 
 
@@ -232,7 +251,7 @@ class TrainingLoader:
     """
 
     split: EncodedSplit
-    batches: TokenBudgetBatches
+    batches: Batches
     seed: int
     workers: int
     pin_memory: bool

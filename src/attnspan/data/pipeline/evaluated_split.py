@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from datasets import Dataset
 
 from attnspan.checksums import sha256
-from attnspan.data.arrow import map_dataset, read_rows, silence_datasets, write_batches
+from attnspan.data.arrow import lengths_of_side, map_dataset, read_rows, silence_datasets, write_batches
 from attnspan.data.corpora.base import LIMITS_KEY, SIDES, BuildContext, Corpus
+from attnspan.data.images.reader import ImageReader
 from attnspan.data.pipeline.cache import FACTS, Damage, open_cache, refuse_damage, write_facts
 from attnspan.data.pipeline.prepare import FORMAT, hash_examples, provenance, tokenized, unknown_token_rates
+from attnspan.data.source_reader import load_source_reader
 from attnspan.data.tokenizer import UNK, Tokenizer
 from attnspan.errors import InputError
 from attnspan.files import read_json
@@ -125,6 +126,9 @@ def prepare_split(
         InputError: the corpus or a file is unusable, or no example is left; there is no cache then.
     """
     corpus.check([split])
+    if corpus.has_images != isinstance(load_source_reader(tokenizers / "source.json"), ImageReader):
+        reads, are = ("texts", "images") if corpus.has_images else ("images", "texts")
+        raise InputError(f"data: the run reads {reads}, and the sources of this data are {are}")
     with silence_datasets():
         identity = {
             "format": FORMAT,
@@ -150,7 +154,7 @@ def _fill(directory: Path, corpus: Corpus, split: str, tokenizers: Path, lengths
         raise InputError(f"{corpus.split_location(split)}: the {split} split is empty")
     batches = tokenized(corpus, split, built, tokenizers=tokenizers, context=context)
     found: list[int] = []
-    columns = [*built.column_names, "source_ids", "target_ids"]
+    columns = [*built.column_names, *(f"{side}_ids" for side in corpus.tokenizations())]
     written = write_batches(directory / _EXAMPLES, columns, _of_lengths(batches, lengths, found))
     if written.num_rows == 0:
         where = corpus.split_location(split)
@@ -165,7 +169,7 @@ def _fill(directory: Path, corpus: Corpus, split: str, tokenizers: Path, lengths
         "remarks": context.remarks,
         "split_files": context.files,
         "test_fingerprint": hash_examples(written),
-        "unknown_symbols": {side: _unknown_symbols(written, side, tokenizers) for side in SIDES},
+        "unknown_symbols": {side: _unknown_symbols(written, side, tokenizers) for side in corpus.tokenizations()},
     }
     shutil.rmtree(context.scratch)
     write_facts(directory, facts)
@@ -177,7 +181,7 @@ def _of_lengths(
 ) -> Iterator[pa.RecordBatch]:
     """The rows whose sources have one of ``lengths``; the lengths of all rows are added to ``found``."""
     for batch in batches:
-        tokens = pc.list_value_length(batch["source_ids"]).to_pylist()
+        tokens = lengths_of_side(batch, "source").tolist()
         found += tokens
         yield batch if lengths is None else batch.filter(pa.array([count in lengths for count in tokens]))
 

@@ -3,8 +3,11 @@
 The cache of a corpus is the directory ``<cache_dir>/<fingerprint>/``::
 
     prepared.json                              counts, lengths, and the checksums of the other files
-    source.json  target.json                   the tokenizers
+    source.json  target.json                   the tokenizers, or how images are read
     train.arrow  validation.arrow  test.arrow  id, source, target, source_ids, target_ids; test perhaps alignment
+
+Where sources are images, ``source`` describes them, and the columns of :mod:`attnspan.data.images.columns` stand in
+place of ``source_ids``.
 
 :mod:`attnspan.data.pipeline.cache` builds and verifies it.
 """
@@ -23,11 +26,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from datasets import Dataset
 from jaxtyping import Int
 
-from attnspan.data.arrow import map_dataset, read_rows, silence_datasets, write_batches
+from attnspan.data.arrow import DIGEST, lengths_of_side, map_dataset, read_rows, silence_datasets, write_batches
 from attnspan.data.corpora.base import (
     COLUMNS,
     LIMITS_KEY,
@@ -41,6 +43,7 @@ from attnspan.data.corpora.base import (
 )
 from attnspan.data.pipeline.cache import FACTS, Damage, open_cache, refuse_damage, write_facts
 from attnspan.data.pipeline.tokenize import TokenizeTask, tokenize
+from attnspan.data.source_reader import SourceReader, load_source_reader
 from attnspan.data.tokenizer import RELEASE_DEPENDENT, UNK, Tokenizer
 from attnspan.errors import BadRowError, InputError
 from attnspan.files import read_json
@@ -56,7 +59,7 @@ class PreparedData:
     train: Dataset
     validation: Dataset
     test: Dataset
-    source_tokenizer: Tokenizer
+    source_tokenizer: SourceReader
     target_tokenizer: Tokenizer
     dropped: dict[str, int]
     """Split to the number of pairs dropped because they exceed ``data.limits``; possible in training only."""
@@ -88,7 +91,8 @@ class PreparedData:
         facts = read_json(directory / FACTS)
         fields: dict[str, Any] = {name: facts[name] for name in ("dropped", "overlap", "test_fingerprint")}
         fields |= {split: map_dataset(directory / f"{split}.arrow") for split in SPLITS}
-        fields |= {f"{side}_tokenizer": Tokenizer.load(directory / f"{side}.json") for side in SIDES}
+        fields["source_tokenizer"] = load_source_reader(directory / "source.json")
+        fields["target_tokenizer"] = Tokenizer.load(directory / "target.json")
         fields |= {"remarks": facts.get("remarks", []), "files": facts.get("split_files", {})}
         fields |= {"skipped": facts.get("skipped", {}), "training_lengths": tuple(facts["training_lengths"])}
         fields |= _trained_targets(fields[TRAIN])
@@ -119,8 +123,8 @@ class PreparedData:
 
 
 def token_counts(split: Dataset, side: str) -> Int[np.ndarray, " N"]:
-    """Tokens of each example's ``side``, from the memory map."""
-    return np.asarray(pc.list_value_length(split.data[f"{side}_ids"]).to_numpy(), dtype=np.int64)
+    """Tokens of each example's ``side``, or patches of its image, from the memory map."""
+    return lengths_of_side(split.data.table, side)
 
 
 def _trained_targets(train: Dataset) -> dict[str, Any]:
@@ -132,10 +136,15 @@ def _trained_targets(train: Dataset) -> dict[str, Any]:
     }
 
 
+def sides_of_tokens(split: Dataset) -> list[str]:
+    """The sides that are texts; an image has no tokens."""
+    return [side for side in SIDES if f"{side}_ids" in split.column_names]
+
+
 def unknown_token_rates(split: Dataset) -> dict[str, float]:
     """Side to the fraction of its tokens that are ``<unk>``; reads all token ids."""
     rates = {}
-    for side in SIDES:  # from the memory map, chunk by chunk
+    for side in sides_of_tokens(split):  # from the memory map, chunk by chunk
         chunks = [chunk.flatten().to_numpy() for chunk in split.data[f"{side}_ids"].chunks]
         rates[side] = sum(int((ids == UNK).sum()) for ids in chunks) / sum(len(ids) for ids in chunks)
     return rates
@@ -214,12 +223,12 @@ def _fill(directory: Path, corpus: Corpus) -> None:
         tokenizer.save(directory / f"{side}.json")
     written = {}
     for split in SPLITS:
-        columns = [*splits[split].column_names, "source_ids", "target_ids"]
+        columns = [*splits[split].column_names, *(f"{side}_ids" for side in corpus.tokenizations())]
         batches = tokenized(corpus, split, splits[split], tokenizers=directory, context=context)
         written[split] = write_batches(directory / f"{split}.arrow", columns, batches)
         if written[split].num_rows == 0:
             raise InputError(f"{corpus.split_location(split)}: no pair is within data.limits.{LIMITS_KEY[split]}")
-    lengths = pc.min_max(pc.list_value_length(written[TRAIN].data["source_ids"])).as_py()
+    lengths = token_counts(written[TRAIN], "source")
     facts = {
         "identity": corpus.identity(),
         "examples": {split: dataset.num_rows for split, dataset in written.items()},
@@ -227,7 +236,7 @@ def _fill(directory: Path, corpus: Corpus) -> None:
         "remarks": context.remarks,
         "split_files": context.files,
         "overlap": _count_overlap(written[TRAIN], written[TEST]),
-        "training_lengths": [lengths["min"], lengths["max"]],
+        "training_lengths": [int(lengths.min()), int(lengths.max())],
         "test_fingerprint": hash_examples(written[TEST]),
     }
     if context.skipped:
@@ -249,7 +258,7 @@ def tokenized(
     """
     task = TokenizeTask(
         rows=dataset.cache_files[0]["filename"],
-        tokenizers={side: str(tokenizers / f"{side}.json") for side in SIDES},
+        tokenizers={side: str(tokenizers / f"{side}.json") for side in corpus.tokenizations()},
         limits={side: corpus.limits[LIMITS_KEY[split]][side] for side in SIDES},
         too_long_is_bad=split != TRAIN,
     )
@@ -263,8 +272,9 @@ def tokenized(
 
 def _count_overlap(train: Dataset, test: Dataset) -> int:
     """Number of test rows whose source and target occur as a pair in training."""
-    test_pairs = Counter((row["source"], row["target"]) for row in read_rows(test))
-    in_training = {pair for row in read_rows(train) if (pair := (row["source"], row["target"])) in test_pairs}
+    source = DIGEST if DIGEST in test.column_names else "source"  # images are called differently in each split
+    test_pairs = Counter((row[source], row["target"]) for row in read_rows(test))
+    in_training = {pair for row in read_rows(train) if (pair := (row[source], row["target"])) in test_pairs}
     return sum(test_pairs[pair] for pair in in_training)
 
 
@@ -281,7 +291,8 @@ def _enumerate(names: Sequence[str]) -> str:
 
 def hash_examples(dataset: Dataset) -> str:
     """sha256 of the ids, sources and targets of all rows."""
+    columns = [*COLUMNS, *([DIGEST] if DIGEST in dataset.column_names else [])]
     digest = hashlib.sha256()
     for row in read_rows(dataset):
-        digest.update(json.dumps([row[column] for column in COLUMNS]).encode())
+        digest.update(json.dumps([row[column] for column in columns]).encode())
     return digest.hexdigest()

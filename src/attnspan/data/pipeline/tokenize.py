@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from attnspan.data.arrow import lengths_of_side
 from attnspan.data.background import in_thread
 from attnspan.data.corpora.base import SIDES
 from attnspan.data.tokenizer import Tokenizer
@@ -36,11 +37,11 @@ class TokenizeTask:
     """The rows of a split, and how to tokenise them."""
 
     rows: str
-    """Path of an Arrow file with ``id``, ``source`` and ``target``."""
+    """Path of an Arrow file with ``id``, ``source`` and ``target``, and perhaps the columns of images."""
     tokenizers: Mapping[str, str]
-    """Side to the path of its tokenizer."""
+    """Side to the path of its tokenizer; no source where sources are images."""
     limits: Mapping[str, int | None]
-    """Side to its maximum number of tokens; None for no limit."""
+    """Side to its maximum number of tokens, or patches of images; None for no limit."""
     too_long_is_bad: bool
     """Whether a row over the limits is bad; otherwise it is dropped and counted."""
 
@@ -98,20 +99,21 @@ def tokenize(task: TokenizeTask, scratch: Path, *, processes: int | None = None)
 
 def _tokenize_share(task: TokenizeTask, number: int, processes: int) -> Iterator[TokenizedBatch]:
     """The batches of process ``number`` (from 0)."""
-    tokenizers = {side: Tokenizer.load(Path(task.tokenizers[side])) for side in SIDES}
+    tokenizers = {side: Tokenizer.load(Path(path)) for side, path in task.tokenizers.items()}
     with _open_batches(Path(task.rows)) as batches:
         for batch in islice(batches, number, None, processes):
             yield _tokenize_batch(batch, tokenizers, task)
 
 
 def _tokenize_batch(batch: pa.RecordBatch, tokenizers: Mapping[str, Tokenizer], task: TokenizeTask) -> TokenizedBatch:
-    ids = {side: tokenizers[side].encode_batch(batch[side].to_pylist()) for side in SIDES}
+    ids = {side: tokenizer.encode_batch(batch[side].to_pylist()) for side, tokenizer in tokenizers.items()}
     for side, lists in ids.items():
         batch = batch.append_column(f"{side}_ids", pa.array(lists, pa.list_(pa.int32())))
     result = TokenizedBatch(rows=batch)
     kept = []
+    counts = {side: lengths_of_side(batch, side).tolist() for side in SIDES}
     for row, example_id in enumerate(batch["id"].to_pylist()):
-        lengths = {side: len(ids[side][row]) for side in SIDES}
+        lengths = {side: counts[side][row] for side in SIDES}
         empty = [side for side in SIDES if lengths[side] == 0]
         too_long = [side for side in SIDES if (limit := task.limits[side]) is not None and lengths[side] > limit]
         if empty:
@@ -119,7 +121,8 @@ def _tokenize_batch(batch: pa.RecordBatch, tokenizers: Mapping[str, Tokenizer], 
         elif too_long and task.too_long_is_bad:
             side = too_long[0]
             key = f"data.limits.evaluation.{side}"
-            problem = f"the {side} has {lengths[side]} tokens, more than {key}={task.limits[side]}"
+            unit = "tokens" if side in tokenizers else "patches"
+            problem = f"the {side} has {lengths[side]} {unit}, more than {key}={task.limits[side]}"
             result.bad.append((example_id, problem))
         elif too_long:
             result.dropped += 1

@@ -13,6 +13,7 @@ from attnspan.errors import SettingError, check_numbers
 from attnspan.models.decoding.length_limit import LengthLimit
 from attnspan.models.decoding.one_path import Choose, OnePath
 from attnspan.models.decoding.strategy import Task
+from attnspan.models.source_size import trimmed
 
 _SCALE = 2.0**52
 """Probabilities are whole multiples of its inverse: a sum of floats has no deterministic kernel on a GPU."""
@@ -65,10 +66,10 @@ class Sample(OnePath):
 
     def _uniform(self, task: Task) -> Float[Tensor, "N T"]:
         """Random numbers from 0 to 1 for every path and step, on the device of the sources."""
-        rows = []
-        for ids, limit in zip(task.source.tolist(), task.limits.tolist(), strict=True):
-            tokens = [token for token in ids if token != task.specials.pad]
+        rows, sources = [], task.source.cpu()
+        for row, limit in enumerate(task.limits.tolist()):
+            content = trimmed(sources[row : row + 1], task.sizes[row : row + 1])[0].tolist()
             for number in range(task.n_best):
-                draw = random.Random(f"{self.seed} {number} {tokens}")
+                draw = random.Random(f"{self.seed} {number} {content}")
                 rows.append(torch.tensor([draw.random() for _ in range(limit + 1)], dtype=torch.float64))
         return pad_sequence(rows, batch_first=True).to(task.source.device, non_blocking=True)

@@ -14,9 +14,11 @@ from attnspan.errors import NotFiniteError, SettingError, check_counts
 from attnspan.models.decoders.base import DecoderOutput
 from attnspan.models.decoding.constraints import Constraint, GivenLength, MinimumLength, NoRepeatedNgram
 from attnspan.models.decoding.length_limit import LengthLimit
+from attnspan.models.encoders.base import SizesTensor, SourceTensor
 from attnspan.models.memory import Memory
 from attnspan.models.recurrence.recurrence import State
 from attnspan.models.seq2seq import Seq2Seq
+from attnspan.models.source_size import source_lengths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +34,10 @@ class Specials:
 class Task:
     """What is to be decoded: B sources, n hypotheses of each."""
 
-    source: Int[Tensor, "B S"]
-    """Token ids, padded."""
+    source: SourceTensor
+    """Token ids or pixels, padded."""
+    sizes: SizesTensor
+    """Of the sources, on the CPU."""
     limits: Int[Tensor, " B"]
     """The most tokens of a hypothesis, <eos> not counted; on the CPU."""
     constraints: Sequence[Constraint]
@@ -94,8 +98,8 @@ class DecodingStrategy(ABC):
     def __call__(
         self,
         model: Seq2Seq,
-        source: Int[Tensor, "B S"],
-        lengths: Int[Tensor, " B"],
+        source: SourceTensor,
+        lengths: SizesTensor,
         *,
         specials: Specials,
         with_weights: bool = False,
@@ -106,8 +110,8 @@ class DecodingStrategy(ABC):
 
         Args:
             model: decodes.
-            source: token ids, padded.
-            lengths: of the sources, on the CPU.
+            source: token ids or pixels, padded.
+            lengths: of the sources, in tokens, or of images height and width; on the CPU.
             specials: ids of the special tokens.
             with_weights: also return the attention weights.
             n_best: hypotheses of each source.
@@ -124,13 +128,15 @@ class DecodingStrategy(ABC):
             limits = given_lengths
             constraints.append(GivenLength(given_lengths.to(source.device, non_blocking=True)))
         else:
-            limits = self.limit(lengths).clamp(min=self.min_length)
+            limits = self.limit(source_lengths(lengths)).clamp(min=self.min_length)
             if self.min_length:
                 constraints.append(MinimumLength(self.min_length))
         if self.no_repeat_ngram is not None:
             constraints.append(NoRepeatedNgram(self.no_repeat_ngram))
         memory = model.encode(source, lengths)
-        task = Task(source=source, limits=limits, constraints=constraints, n_best=n_best, specials=specials)
+        task = Task(
+            source=source, sizes=lengths, limits=limits, constraints=constraints, n_best=n_best, specials=specials
+        )
         hypotheses = self.decode(model, memory, task)
         if bool(hypotheses.log_prob.isnan().any()):
             raise NotFiniteError("the model gives no finite scores: its weights are not finite, or they overflow")

@@ -5,11 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Protocol
 
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from attnspan.models.memory import Memory
 from attnspan.models.recurrence.recurrence import BuildRecurrence
+
+SourceTensor = Int[Tensor, "B S"] | UInt8[Tensor, "B C Y X"]
+"""Padded sources: token ids, or pixels in C channels."""
+SizesTensor = Int[Tensor, " B"] | Int[Tensor, "B 2"]
+"""How large each source is, at least 1, on the CPU: its tokens, or the height and width of an image in pixels."""
 
 
 class Encoder(nn.Module, ABC):
@@ -19,6 +24,10 @@ class Encoder(nn.Module, ABC):
     """M, features of a memory position."""
     final_size: int
     """F, features of its final state."""
+    input_channels: int | None = None
+    """C of the images that it reads; None where it reads tokens."""
+    region_size: tuple[int, int] | None = None
+    """Height and width in pixels of what one memory position stands for, row by row; None where it reads tokens."""
 
     @abstractmethod
     def forward(self, embedded: Float[Tensor, "B S E"], lengths: Int[Tensor, " B"]) -> Memory:

@@ -11,6 +11,7 @@ from torch import Tensor
 from attnspan.analysis.lengths.bins import Bins
 from attnspan.data.pipeline.batches import Batch
 from attnspan.data.tokenizer import EOS, PAD, UNK
+from attnspan.models.source_size import trimmed
 from attnspan.runs.records import edit_distance
 from attnspan.training.callbacks.plateau import Plateau, validation_interval
 from attnspan.training.callbacks.validation_by_length import column_labels, lengths_of
@@ -56,7 +57,7 @@ class LearningCurve(L.Callback):
         assert isinstance(pl_module, Seq2SeqModule)
         lengths = batch.source_lengths[rows]
         on_device = rows.to(batch.source.device)
-        source, references = batch.source[on_device, : int(lengths.max())], batch.target_output[on_device].tolist()
+        source, references = trimmed(batch.source[on_device], lengths), batch.target_output[on_device].tolist()
         found = pl_module.decode(source, lengths)
         hypotheses = zip(found.tokens.tolist(), found.lengths.tolist(), strict=True)
         into = torch.bucketize(lengths_of(batch, self._side).cpu()[rows], self._edges)  # (edge, next edge]

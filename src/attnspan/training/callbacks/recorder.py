@@ -8,12 +8,12 @@ from typing import Any
 
 import lightning as L
 from datasets import Dataset
-from torch import Tensor
 
 from attnspan.analysis.alignment import attention_columns
-from attnspan.data.alignment import GoldAlignment
-from attnspan.data.corpora.base import ALIGNMENT
+from attnspan.data.arrow import without_pixels
 from attnspan.data.pipeline.batches import Batch
+from attnspan.data.pipeline.gold import source_positions
+from attnspan.data.pipeline.prepare import token_counts
 from attnspan.data.tokenizer import PAD, UNK, Tokenizer
 from attnspan.models.decoding.strategy import Hypotheses
 from attnspan.runs.records import Record, edit_distance, score_hypothesis
@@ -34,7 +34,8 @@ class Recorder(L.Callback):
     """
 
     def __init__(self, *, test: Dataset, target_tokenizer: Tokenizer, run: dict[str, Any]) -> None:
-        self._test = test
+        self._test = without_pixels(test)
+        self._source_lengths = token_counts(test, "source")
         self._target_tokenizer = target_tokenizer
         self._run = run
         self._records: dict[int, Record] = {}
@@ -76,16 +77,16 @@ class Recorder(L.Callback):
             rows,
             examples["id"],
             examples["source"],
-            examples["source_ids"],
+            self._source_lengths[rows].tolist(),
             examples["target"],
             examples["target_ids"],
             _lists(outputs.hypotheses),
             [None] * len(rows) if outputs.oracle_length is None else _lists(outputs.oracle_length),
             _scores(outputs, batch),
-            _attention(outputs.weights, examples),
+            _attention(outputs, examples),
             strict=True,
         )
-        for row, name, source, source_ids, target, target_ids, hypothesis, oracle, scores, seen in columns:
+        for row, name, source, source_length, target, target_ids, hypothesis, oracle, scores, seen in columns:
             # A symbol that training never had matches nothing, not even the unknown symbol of a hypothesis.
             reference = [_NO_TOKEN if token == UNK else token for token in target_ids]
             if row not in self._records:  # else decoded before, in a batch that is repeated
@@ -93,7 +94,7 @@ class Recorder(L.Callback):
             self._records[row] = Record(
                 **self._run,
                 example_id=name,
-                source_length=len(source_ids),
+                source_length=source_length,
                 target_length=len(target_ids),
                 source=source,
                 hypothesis=self._target_tokenizer.decode(hypothesis),
@@ -145,21 +146,13 @@ def _scores(outputs: TestOutput, batch: Batch) -> Iterator[dict[str, Any]]:
         yield dict(zip(columns, row, strict=True))
 
 
-def _attention(weights: Tensor | None, examples: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:
+def _attention(outputs: TestOutput, examples: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:
     """The columns about attention of each example, from weights [B, T+1, S] with padding and <eos>."""
-    if weights is None:
+    if outputs.weights is None:
         yield from ({} for _ in examples["id"])
         return
-    texts = examples.get(ALIGNMENT) or [None] * len(weights)
-    rows = zip(
-        weights.cpu().double().numpy(),
-        examples["id"],
-        examples["source_ids"],
-        examples["target_ids"],
-        texts,
-        strict=True,
-    )
-    for padded, name, source_ids, target_ids, text in rows:
-        S, T = len(source_ids), len(target_ids)
-        gold = None if text is None else GoldAlignment.parse(text, location=name, source_length=S, target_length=T)
-        yield attention_columns(padded[:T, :S], gold)
+    for row, padded in enumerate(outputs.weights.cpu().double().numpy()):
+        example = {name: column[row] for name, column in examples.items()}
+        positions, gold = source_positions(example, outputs.region_size)
+        weights = padded[: len(example["target_ids"]), :positions]
+        yield attention_columns(weights, gold, of_regions=outputs.region_size is not None)

@@ -11,6 +11,7 @@ from torch import Tensor
 from attnspan.analysis.lengths.bins import Bins
 from attnspan.data.pipeline.batches import Batch
 from attnspan.data.tokenizer import PAD
+from attnspan.models.source_size import source_lengths
 from attnspan.training.lightning_module import ValidationOutput, reference_lengths
 
 
@@ -21,7 +22,7 @@ def column_labels(bins: Bins) -> list[str]:
 
 def lengths_of(batch: Batch, side: str) -> Tensor:
     """[B]: tokens of the ``source`` (on the CPU) or ``target`` (on the device of the batch), without ``<eos>``."""
-    return batch.source_lengths if side == "source" else reference_lengths(batch.target_output)
+    return source_lengths(batch.source_lengths) if side == "source" else reference_lengths(batch.target_output)
 
 
 class ValidationByLength(L.Callback):

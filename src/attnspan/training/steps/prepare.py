@@ -79,7 +79,7 @@ def prepare(
     set_up_machine(config)
     check_size(
         config,
-        source_vocabulary_size=len(data.source_tokenizer),
+        source_vocabulary_size=data.source_tokenizer.vocabulary_size,
         target_vocabulary_size=len(data.target_tokenizer),
     )
     module = assemble_module(config, data)
