@@ -35,7 +35,7 @@ def test_every_metric_is_a_sum_over_a_sum(tmp_path):
     unknown = {metric.name for metric in metrics_in(QUALITY, DEGENERATE) if not metric.is_known(table)}
     assert unknown == {"oracle_error_rate", "oracle_exact_match"}
     assert not any(metric.is_known(table) for metric in metrics_in(ATTENTION))
-    assert [metric.is_known(table) for metric in metrics_in(STOPPING)] == [True, True, False]
+    assert [metric.is_known(table) for metric in metrics_in(STOPPING)] == [True, True, False, False]
 
 
 # (hypothesis, reference, cut at the limit) -> too short, too long, ended at 22, the longest trained
@@ -105,6 +105,7 @@ def test_alignment_errors_are_summed_before_they_are_divided(tmp_path):
     ]
     table = records(tmp_path, attention)
     assert [part.tolist() for part in sums(table, "alignment_error_rate")] == [[2, 0], [5, 10]]
+    assert [part.tolist() for part in sums(table, "pointing_accuracy")] == [[1, 5], [3, 5]]
 
 
 def test_a_bin_without_a_gold_link_has_no_number_and_spoils_no_other(tmp_path):

@@ -165,10 +165,6 @@ METRICS: tuple[RecordMetric, ...] = (
         meaning="ended with exactly as many tokens as the longest target in training, unlike its reference",
     ),
     GOLD_ATTENTION,
-    RecordMetric(
-        "pointing_accuracy", "Teacher-forced attention: the largest weight on a gold source token",
-        ("links_in_sure", "links"), shown=ATTENTION, label="largest weight on a gold token",
-    ),
     ATTENTION_ENTROPY,
     RecordMetric(
         "attention_support", "Source tokens with any weight in teacher-forced attention", ("attention_support",),
@@ -178,6 +174,10 @@ METRICS: tuple[RecordMetric, ...] = (
         "alignment_error_rate", "Alignment error rate of teacher-forced attention",
         ("links", "gold_links", "links_in_sure", "links_in_possible"),
         sums=alignment_error_rate, shown=ATTENTION, label="alignment error rate",
+    ),
+    RecordMetric(
+        "pointing_accuracy", "Teacher-forced attention: the largest weight on a gold source token",
+        ("links_in_sure", "links"), shown=ATTENTION, label="largest weight on a gold token",
     ),
 )  # fmt: skip
 """All metrics of the records. To add one, add it here, and any new column that it needs to the records."""

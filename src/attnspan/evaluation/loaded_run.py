@@ -135,7 +135,7 @@ class LoadedRun:
 
     def _hypothesis(self, batch: Hypotheses, row: int, source: EncodedSource) -> Hypothesis:
         length = int(batch.lengths[row])
-        picture = source.picture(self.model.encoder.region_size)
+        picture = source.picture(self.model.encoder.region_size) if source.is_image else None
         names = source.position_names(self.source_tokenizer, picture)
         ids = batch.tokens[row, :length].tolist()
         return Hypothesis(

@@ -35,16 +35,22 @@ class EncodedSource:
     unknown: list[str]
     """Tokens, as the source spells them, that the vocabulary lacks."""
 
-    def picture(self, region_size: tuple[int, int] | None) -> Picture | None:
-        """The image, seen in regions of this size in pixels; None of a text."""
-        if region_size is None or isinstance(self.content, list):
-            return None
+    @property
+    def is_image(self) -> bool:
+        """Whether it is no text."""
+        return not isinstance(self.content, list)
+
+    def picture(self, region_size: tuple[int, int] | None) -> Picture:
+        """The image, seen in regions of this size in pixels."""
+        assert isinstance(self.content, np.ndarray)
+        assert region_size is not None
         return Picture(pixels=self.content, region_size=region_size)
 
     def position_names(self, reader: SourceReader, picture: Picture | None) -> list[str]:
         """A name for each source position: the tokens, or row and column of the regions, from 1."""
         if picture is None:
             assert isinstance(reader, Tokenizer)
+            assert isinstance(self.content, list)
             return reader.tokens(self.content)
         rows, columns = picture.grid
         return [f"{row},{column}" for row in range(1, rows + 1) for column in range(1, columns + 1)]

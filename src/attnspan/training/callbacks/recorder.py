@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning as L
 from datasets import Dataset
+from torch import Tensor
 
 from attnspan.analysis.alignment import attention_columns
 from attnspan.data.arrow import without_pixels
@@ -83,7 +84,7 @@ class Recorder(L.Callback):
             _lists(outputs.hypotheses),
             [None] * len(rows) if outputs.oracle_length is None else _lists(outputs.oracle_length),
             _scores(outputs, batch),
-            _attention(outputs, examples),
+            _attention(outputs.weights, examples, outputs.region_size),
             strict=True,
         )
         for row, name, source, source_length, target, target_ids, hypothesis, oracle, scores, seen in columns:
@@ -146,13 +147,15 @@ def _scores(outputs: TestOutput, batch: Batch) -> Iterator[dict[str, Any]]:
         yield dict(zip(columns, row, strict=True))
 
 
-def _attention(outputs: TestOutput, examples: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:
+def _attention(
+    weights: Tensor | None, examples: dict[str, list[Any]], region_size: tuple[int, int] | None = None
+) -> Iterator[dict[str, Any]]:
     """The columns about attention of each example, from weights [B, T+1, S] with padding and <eos>."""
-    if outputs.weights is None:
+    if weights is None:
         yield from ({} for _ in examples["id"])
         return
-    for row, padded in enumerate(outputs.weights.cpu().double().numpy()):
+    for row, padded in enumerate(weights.cpu().double().numpy()):
         example = {name: column[row] for name, column in examples.items()}
-        positions, gold = source_positions(example, outputs.region_size)
-        weights = padded[: len(example["target_ids"]), :positions]
-        yield attention_columns(weights, gold, of_regions=outputs.region_size is not None)
+        positions, gold = source_positions(example, region_size)
+        real = padded[: len(example["target_ids"]), :positions]
+        yield attention_columns(real, gold, of_regions=region_size is not None)
