@@ -88,7 +88,7 @@ def test_a_box_hides_its_arm_in_all_plots_and_brings_it_back(page: Page, made: P
 def test_a_point_tells_its_value(page: Page, made: Path):
     page.open(made, width=1280)
     tips = page.evaluate("[...document.querySelectorAll('.wide .tip title')].map(e => e.textContent)")
-    assert len(tips) == 4 * 10 + 3 * 10 + 4 * 3 * 10  # four metrics of three arms with attention
+    assert len(tips) == 4 * 10 + 3 * 10 + 5 * 3 * 10  # five metrics of three arms with attention
     assert any(tip.startswith("plain, 51–60 source tokens: 0.") for tip in tips)
     page.evaluate("document.querySelector('.wide .tip').scrollIntoView({block: 'center'})")
     on_top = (
