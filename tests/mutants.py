@@ -330,6 +330,30 @@ MUTANTS = {
         new="* 0\n        return d_scores, (d_w",
         test=f"{_NORMALISERS}[entmax]",
     ),
+    "keys for values": Mutant(
+        file="models/attention/heads.py",
+        old="self._split(self.value(states))",
+        new="self._split(self.key(states))",
+        test=f"{_EQUATIONS}[luong_multihead]",
+    ),
+    "heads joined out of order": Mutant(
+        file="models/attention/heads.py",
+        old="self.output(contexts.unflatten(0, (-1, self.number)).transpose(1, 2).flatten(2))",
+        new="self.output(contexts.unflatten(0, (-1, self.number)).permute(0, 2, 3, 1).flatten(2))",
+        test=f"{_EQUATIONS}[luong_multihead]",
+    ),
+    "heads with the masks of others": Mutant(
+        file="models/attention/attention.py",
+        old="memory.mask.repeat_interleave(self.heads.number, dim=0)",
+        new="memory.mask.repeat(self.heads.number, 1)",
+        test=f"{_EQUATIONS}[luong_multihead]",
+    ),
+    "heads that share a memory": Mutant(
+        file="models/attention/attention.py",
+        old="tuple(self._apart(part) for part in parts)",
+        new="tuple(self._apart(part).flip(1) for part in parts)",
+        test=f"{_EQUATIONS}[coverage decoder.heads=2]",
+    ),
     "window that stays": Mutant(
         file="models/attention/attention.py",
         old="*self.window.remember(taken, *of_window),",

@@ -358,3 +358,26 @@ def test_help_says_what_a_row_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Row t shows the weights that produced output token t; <eos> has no row." in text
     for option in ("--examples N", "--beam-size K", "--out DIR", "--trusted PACKAGE"):
         assert option in text
+
+
+# ---- heads
+
+
+def test_the_map_of_each_head_is_drawn_and_their_mean_is_the_map(
+    composed: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the model itself, of a hypothesis that is read again: the heads' mean is what decoding saw."""
+    directory = run(composed, tmp_path / "runs", "decoder=luong_multihead", "decoder.heads=2", "trainer.max_steps=20")
+    source = str(read_records(directory / "records.parquet")["source"][0])
+    found = load_run(directory)
+    (hypothesis,) = found.decode([source])
+    apart = loaded.weights_of_heads(found, source, hypothesis)
+    assert apart is not None
+    assert hypothesis.weights is not None
+    torch.testing.assert_close(apart.mean(dim=0), hypothesis.weights, atol=1e-5, rtol=0)
+    assert (apart[0] - apart[1]).abs().max() > 1e-3
+
+    assert inspect.main([str(directory), source, "--heads", "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert [line for line in printed.splitlines() if line.startswith("head ")] == ["head 1", "head 2"]
+    assert len(list((tmp_path / "out").glob("*-head-[12].png"))) == 2

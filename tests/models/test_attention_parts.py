@@ -54,7 +54,9 @@ def memory_of(*lengths: int) -> Memory:
 
 def test_a_part_sees_lengths_query_context_and_weights() -> None:
     """A score and a window that both remember: each gets its own state back, and everything of the step."""
-    attention = Attention(score=Witness, window=WindowWithMemory, normaliser=Softmax, query_size=3, memory_size=4)
+    attention = Attention(
+        score=Witness, window=WindowWithMemory, normaliser=Softmax, heads=1, query_size=3, memory_size=4
+    )
     memory = attention.prepare(memory_of(5, 3))
     steps, seen, real, lengths, *_, uniform = attention.start(memory)
     assert attention.remembers
@@ -69,6 +71,7 @@ def test_a_part_sees_lengths_query_context_and_weights() -> None:
         query = torch.randn(2, 1, 3)
         hidden_before = state[1] >= 0.5
         context, weights, state = attention(query, memory, state)
+        weights = weights.squeeze(1)  # one head
         assert state[0].tolist() == [t, t]
         assert (weights.squeeze(1)[hidden_before] == 0).all()
         for found, expected in zip(state[1:], (weights, memory.mask, None, query, context, weights), strict=True):

@@ -386,6 +386,11 @@ WINDOW = "{_target_: attnspan.models.attention.windows.LocalMonotonicWindow, _pa
             "decoder.window: LocalMonotonicWindow needs a score that looks at the source, and LocationScore does not",
         ),
         (
+            ("luong_general", "decoder.heads=3"),
+            "decoder.heads: must divide encoder.hidden_size=8 into equal parts, and 3 does not",
+        ),
+        (("bahdanau", "decoder.heads=0"), "decoder.heads: must be a whole number of at least 1, not 0"),
+        (
             ("forward", "decoder/normaliser=entmax15"),
             "decoder.normaliser: ForwardScore has the logarithm of weights in its scores, by which only Softmax "
             "multiplies, and Entmax15 does not",

@@ -36,6 +36,7 @@ ARMS_AS_PUBLISHED: dict[str, tuple[str, str, str]] = {  # wiring, score, window
     "luong_local_m": ("luong", "general", "local_m"),
     "luong_local_p": ("luong", "general", "local_p"),
     "luong_location": ("luong", "location", "everywhere"),
+    "luong_multihead": ("luong", "scaled_dot", "everywhere"),
     "luong_scaled_dot": ("luong", "scaled_dot", "everywhere"),
     "plain": ("plain", "", ""),
     "plain_every_step": ("plain_every_step", "", ""),
@@ -61,6 +62,8 @@ class Now:
     """h~_{t-1}, 0 at first."""
     coverage: list[Tensor]
     """The sum of each position's weights up to step t - 1."""
+    heads: list[Now]
+    """The same for each head, where there are several."""
     weights: list[Tensor]
     """Of the step before; a step puts its own here."""
 
@@ -196,19 +199,19 @@ class Paper:
 
     def everywhere(self, e: list[Tensor], query: Tensor, now: Now) -> list[Tensor]:
         """Eq. 7 of Luong et al. 2015, eq. 6 of Bahdanau et al. 2015."""
-        return self.align(e, list(range(1, len(e) + 1)), query, now)
+        return self.align(e, list(range(1, len(e) + 1)), now)
 
     def local_m(self, e: list[Tensor], query: Tensor, now: Now) -> list[Tensor]:
         """Luong et al. 2015, section 3.2: p_t = t, and at the last position where the source has ended."""
         S, D = len(now.states), self.config["decoder"]["window"]["half_width"]
         p = min(now.t, S)
-        return self.align(e, [s for s in range(1, S + 1) if p - D <= s <= p + D], query, now)
+        return self.align(e, [s for s in range(1, S + 1) if p - D <= s <= p + D], now)
 
     def local_p(self, e: list[Tensor], query: Tensor, now: Now) -> list[Tensor]:
         """Eq. 9: p_t = S sigmoid(v_p^T tanh(W_p h_t)).  Eq. 10: align(h_t, h_s) exp(-(s - p_t)^2 / 2 sigma^2)."""
         S, D = len(now.states), self.config["decoder"]["window"]["half_width"]
         p, sigma = self.predicted(query, S), D / 2
-        aligned = self.align(e, [s for s in range(1, S + 1) if p - D <= s <= p + D], query, now)
+        aligned = self.align(e, [s for s in range(1, S + 1) if p - D <= s <= p + D], now)
         return [a * torch.exp(-((s - p) ** 2) / (2 * sigma**2)) for s, a in enumerate(aligned, start=1)]
 
     def predicted(self, h_t: Tensor, S: int) -> Tensor:
@@ -220,7 +223,7 @@ class Paper:
         """Chorowski et al. 2015, section 2.3: p_t - w ... p_t + w - 1, p_t the median of the previous weights."""
         S, w = len(now.states), self.config["decoder"]["window"]["half_width"]
         p = self.median(now)
-        return self.align(e, [s for s in range(1, S + 1) if p - w <= s <= p + w - 1], query, now)
+        return self.align(e, [s for s in range(1, S + 1) if p - w <= s <= p + w - 1], now)
 
     def median(self, now: Now) -> int:
         """The first position up to which half of the previous weights lie; 1 at first."""
@@ -229,22 +232,41 @@ class Paper:
             p += 1
         return p
 
-    def align(self, e: list[Tensor], inside: list[int], query: Tensor, now: Now) -> list[Tensor]:
+    def align(self, e: list[Tensor], inside: list[int], now: Now) -> list[Tensor]:
         """Eq. 7 of Luong et al. 2015, eq. 6 of Bahdanau et al. 2015, or another normaliser, of the positions inside."""
         inside = [s for s in inside if s <= len(e)]  # some scores know fewer positions
-        weights = self.normalise(torch.stack([e[s - 1] for s in inside]), query)
+        weights = self.normalise(torch.stack([e[s - 1] for s in inside]))
         at = dict(zip(inside, weights, strict=True))
         return [at.get(s, torch.zeros(())) for s in range(1, len(now.states) + 1)]
 
-    def normalise(self, z: Tensor, query: Tensor) -> Tensor:
+    def normalise(self, z: Tensor) -> Tensor:
         """One of the equations of test_normalisers.py."""
         part = self.decoder.attention.normaliser
-        return EQUATIONS[type(part)](z, query, part, 0)
+        return EQUATIONS[type(part)](z, self.asked, part, self.head)
 
     # Wirings: from y_{t-1} to the output; the state goes from ``now`` into ``now``
 
     def attend(self, query: Tensor, now: Now) -> Tensor:
         """c_t = sum_s a_t(s) h_s."""
+        self.asked, self.head = query, 0
+        return self.attend_with_heads(query, now) if now.heads else self.look(query, now)
+
+    def attend_with_heads(self, query: Tensor, now: Now) -> Tensor:
+        """Vaswani et al. 2017, 3.2.2: Concat(head_1 ... head_h) W^O, head_i = Attention(W^Q_i q, W^K_i h, W^V_i h)."""
+        part, contexts = self.decoder.attention.heads, []
+        for self.head, own in enumerate(now.heads):
+            d = len(now.states[0]) // len(now.heads)
+            w_q, w_k, w_v = (m.weight[self.head * d : (self.head + 1) * d] for m in (part.query, part.key, part.value))
+            own.t, own.states = now.t, [w_k @ h for h in now.states]
+            self.look(w_q @ query, own)
+            contexts.append(total([a * (w_v @ h) for a, h in zip(own.weights, now.states, strict=True)]))
+        now.weights = [
+            total(list(of_heads)) / len(now.heads) for of_heads in zip(*(own.weights for own in now.heads), strict=True)
+        ]
+        return part.output.weight @ torch.cat(contexts)
+
+    def look(self, query: Tensor, now: Now) -> Tensor:
+        """One attention."""
         now.weights = self.window(self.scores(query, now), query, now)
         now.coverage = [had + weight for had, weight in zip(now.coverage, now.weights, strict=True)]
         return total([weight * state for weight, state in zip(now.weights, now.states, strict=True)])
@@ -307,7 +329,10 @@ class Paper:
             fed=fed,
             coverage=zeros,
             weights=zeros,
+            heads=[],
         )
+        heads = self.config["decoder"].get("heads", 1)
+        now.heads = [Now(**vars(now)) for _ in range(heads)] if heads > 1 else []
         model, tied = self.model, self.config["model"]["tied_target_embeddings"]
         w_o = model.target_embedding.weight if tied else model.readout.weight
         logits, weights = [], []

@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         help="decode N examples of the run's test split instead, evenly spread by length from shortest to longest",
     )  # fmt: skip
     add("--beam-size", type=int, metavar="K", help="decode with a beam of size K (default: the decoding of the run)")
+    add("--heads", action="store_true", help="draw the map of each head, too, where attention has several")
     add("--out", metavar="DIR", help="directory of the plots (default: inspect/<run id> in the working directory)")
     add_trusted(parser)
     return parser
@@ -67,7 +68,7 @@ def main(arguments: list[str]) -> None:
     run = read_run(only_run(Path(options.run)))
     subjects = _subjects(run, options.sources, options.examples)
     # torch takes seconds to import: it is needed from here on
-    from attnspan.evaluation.loaded_run import UnknownTokensWarning, load_run
+    from attnspan.evaluation.loaded_run import UnknownTokensWarning, load_run, weights_of_heads
 
     loaded = load_run(run.directory, trusted=options.trusted)
     with warnings.catch_warnings(action="ignore", category=UnknownTokensWarning):  # told below, for each source
@@ -86,12 +87,19 @@ def main(arguments: list[str]) -> None:
         if not hypothesis.tokens:
             print_line(show, "the output is empty: there is no map")
         elif hypothesis.weights is not None:
-            weights = hypothesis.weights.numpy()
-            heatmap = AttentionMap(source=hypothesis.source_tokens, output=hypothesis.tokens, weights=weights)
-            for line in lines(heatmap, show):
-                show.print(line, soft_wrap=True)
-            for plot in _plots(heatmap, out / subject.name, title):
-                print_line(show, f"plot: {plot}")
+            apart = weights_of_heads(loaded, subject.source, hypothesis) if options.heads else None
+            maps = [hypothesis.weights, *([] if apart is None else apart)]
+            for head, weights in enumerate(maps):  # the first is their mean
+                name, words = (f"{subject.name}-head-{head}", f"head {head}") if head else (subject.name, "")
+                heatmap = AttentionMap(
+                    source=hypothesis.source_tokens, output=hypothesis.tokens, weights=weights.numpy()
+                )
+                if words:
+                    print_line(show, f"\n{words}")
+                for line in lines(heatmap, show):
+                    show.print(line, soft_wrap=True)
+                for plot in _plots(heatmap, out / name, [*title, *([words] if words else [])]):
+                    print_line(show, f"plot: {plot}")
     if any(hypothesis.tokens and hypothesis.weights is None for hypothesis in hypotheses):
         print_line(show, f"\n{run.arm} has no attention weights: there is no map")
 

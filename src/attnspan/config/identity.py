@@ -50,6 +50,8 @@ LATER_KEYS: dict[str, Any] = {
     "encoder.normaliser": _SOFTMAX,
     "decoder.normaliser": _SOFTMAX,
     "decoder.as_large_as.normaliser": _SOFTMAX,
+    "decoder.heads": 1,  # also of a Transformer, whose runs always said it
+    "decoder.as_large_as.heads": 1,
 }
 """Config keys that came later, with what a run did before it had them. With that value they are left out of the hash,
 so a finished run keeps its id. Who reads such a key has the same default, for configs without it."""

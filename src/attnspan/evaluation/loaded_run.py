@@ -44,6 +44,8 @@ class Hypothesis:
     text: str
     tokens: list[str]
     """T, without <eos>."""
+    ids: list[int]
+    """Of the tokens."""
     log_prob: float
     """log p(hypothesis | source) in nats, <eos> counted unless truncated."""
     truncated: bool
@@ -53,7 +55,7 @@ class Hypothesis:
     unknown_tokens: list[str]
     """Tokens of the source, as it spells them, that the vocabulary lacks; ``<unk>`` stands for them."""
     weights: Float[Tensor, "T S"] | None
-    """Attention weights on the CPU, [0, S] of an empty hypothesis; None where the arm has none."""
+    """Attention weights on the CPU, the mean over heads, [0, S] of an empty hypothesis; None where there are none."""
     picture: Picture | None = None
     """The source, if it is an image, with the size of its regions."""
 
@@ -141,6 +143,7 @@ class LoadedRun:
         return Hypothesis(
             text=self.target_tokenizer.decode(ids),
             tokens=self.target_tokenizer.tokens(ids),
+            ids=ids,
             log_prob=float(batch.log_prob[row]),
             truncated=bool(batch.truncated[row]),
             source_tokens=names,
@@ -148,6 +151,20 @@ class LoadedRun:
             weights=None if batch.weights is None else _on_cpu(batch.weights[row, :length, : len(names)]),
             picture=picture,
         )
+
+
+@torch.no_grad()
+def weights_of_heads(run: LoadedRun, source: Any, hypothesis: Hypothesis) -> Float[Tensor, "heads T S"] | None:
+    """The weights of each head, on the CPU, in making ``hypothesis``, which ``run`` decoded from ``source``.
+
+    They are computed again, from the hypothesis as the known target. None where the arm has no attention, or one head.
+    """
+    model, device = run.model, next(run.model.parameters()).device
+    encoded, lengths = pad_sources([encode_source(run.source_tokenizer, source, "source")])
+    memory = model.encode(encoded.to(device), lengths)
+    target = torch.tensor([[BOS, *hypothesis.ids]], device=device)
+    weights = model.decoder.unroll(model.target_embedding(target), memory).head_weights
+    return None if weights is None else weights[0, :, :-1].to("cpu", torch.float32)
 
 
 def _warn_of(unknown: Mapping[int, Sequence[str]], sources: int) -> None:

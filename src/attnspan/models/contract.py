@@ -120,7 +120,7 @@ def _check_padding(model: Seq2Seq, batch: _Batch, logits: Tensor, weights: Tenso
         for together, single in zip(memory.final_state, alone.final_state, strict=True):
             _compare(together[number], single[0], f"{_name(model.encoder)}.final_state: {what}")
         if memory.keys is not None and alone.keys is not None:
-            _compare(memory.keys[number, :length], alone.keys[0], f"{_owner_of_keys(model)}.keys: {what}")
+            _compare(memory.keys[number, ..., :length, :], alone.keys[0], f"{_owner_of_keys(model)}.keys: {what}")
         single_logits, _ = model(row.source, row.lengths, row.target)
         _compare(logits[number], single_logits[0], f"{_owner_of_keys(model)}: {what}")
 

@@ -29,8 +29,10 @@ class Memory:
     """True at real positions. Every row has at least one."""
     final_state: tuple[Float[Tensor, "B F"], ...]
     """The input of the bridge: the encoder's final h, all layers concatenated, and where it has one its final c."""
-    keys: Float[Tensor, "B S A"] | None = None
+    keys: Float[Tensor, "B *heads S A"] | None = None
     """What the queries are compared with. None until an attention has prepared the memory."""
+    values: Float[Tensor, "B *heads S d"] | None = None
+    """What several heads average; None where the states themselves are averaged."""
 
     @classmethod
     def of(
@@ -46,4 +48,5 @@ class Memory:
             mask=self.mask[rows],
             final_state=tuple(part[rows] for part in self.final_state),
             keys=None if self.keys is None else self.keys[rows],
+            values=None if self.values is None else self.values[rows],
         )

@@ -1,1 +1,1 @@
-"""Attention: scores, windows, normalisers, and the module that joins them."""
+"""Attention: scores, windows, normalisers, heads, and the module that joins them."""

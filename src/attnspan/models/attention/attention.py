@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attnspan.errors import SettingError
+from attnspan.errors import SettingError, check_counts
+from attnspan.models.attention.heads import Heads
 from attnspan.models.attention.normalisers import BuildNormaliser, Softmax
 from attnspan.models.attention.scores import BuildScore
 from attnspan.models.attention.step import AttentionStep
@@ -20,10 +21,17 @@ from attnspan.models.recurrence.recurrence import State
 class Attention(nn.Module):
     """alpha_i = normaliser(e_i), c_i = sum_j alpha_ij h_j  (Bahdanau et al. 2015, eq. 5 and 6, with the softmax).
 
-    Its state is the number of steps taken, [B], and the states of window and score.
+    Its state is the number of steps taken, [B], and the states of window and score: with n heads, n for each example.
+
+    Args, besides the sizes:
+        score: compares queries with keys.
+        window: which positions a step may attend to.
+        normaliser: from scores to weights.
+        heads: n; more than one see :class:`~attnspan.models.attention.heads.Heads`.
 
     Raises:
-        SettingError: the window could hide every position that the score knows; the score goes with the softmax only.
+        SettingError: the window could hide every position that the score knows; the score goes with the softmax only;
+            the heads cannot share M equally.
     """
 
     def __init__(
@@ -32,13 +40,25 @@ class Attention(nn.Module):
         score: BuildScore,
         window: BuildWindow,
         normaliser: BuildNormaliser,
+        heads: int,
         query_size: int,
         memory_size: int,
     ) -> None:
         super().__init__()
-        self.score = score(query_size=query_size, memory_size=memory_size)
-        self.window = window(query_size=query_size)
-        self.normaliser = normaliser(query_size=query_size, heads=1)
+        check_counts(heads=heads)
+        self.heads = None
+        head_query_size, head_memory_size = query_size, memory_size
+        if heads > 1:
+            self.heads = Heads(query_size=query_size, memory_size=memory_size, heads=heads)
+            head_query_size = head_memory_size = memory_size // heads
+        self.score = score(query_size=head_query_size, memory_size=head_memory_size)
+        self.window = window(query_size=head_query_size)
+        self.normaliser = normaliser(query_size=query_size, heads=heads)
+        self._check_parts()
+        self.remembers = self.score.remembers or self.window.remembers
+        self._first_of_score = 1 + len(self.window.start(torch.ones(1, 1, dtype=torch.bool)))  # in the state
+
+    def _check_parts(self) -> None:
         if not self.score.is_content and not isinstance(self.window, GlobalWindow):
             raise SettingError(
                 "window",
@@ -51,47 +71,60 @@ class Attention(nn.Module):
                 f"{type(self.score).__name__} has the logarithm of weights in its scores, by which only Softmax "
                 f"multiplies, and {type(self.normaliser).__name__} does not",
             )
-        self.remembers = self.score.remembers or self.window.remembers
-        self._first_of_score = 1 + len(self.window.start(torch.ones(1, 1, dtype=torch.bool)))  # in the state
 
     def prepare(self, memory: Memory) -> Memory:
-        """Compute the keys once for all decoding steps."""
-        return replace(memory, keys=self.score.keys(memory.states))
+        """Compute the keys, and with several heads the values, once for all decoding steps."""
+        if self.heads is None:
+            return replace(memory, keys=self.score.keys(memory.states))
+        keys, values = self.heads.keys_and_values(memory.states)
+        return replace(memory, keys=self._apart(self.score.keys(keys.flatten(0, 1))), values=values)
 
     def start(self, memory: Memory) -> State:
         """The state before the first step."""
-        mask = memory.mask
-        return (
-            mask.new_zeros(mask.size(0), dtype=torch.long),
-            *self.window.start(mask),
-            *self.score.start(_keys(memory), mask),
-        )
+        keys, _, mask = self._of_each_head(memory)
+        parts = (*self.window.start(mask), *self.score.start(keys, mask))
+        return memory.mask.new_zeros(memory.mask.size(0), dtype=torch.long), *self._unfold(parts)
 
     def forward(
         self, query: Float[Tensor, "B T Q"], memory: Memory, state: State
-    ) -> tuple[Float[Tensor, "B T M"], Float[Tensor, "B T S"], State]:
+    ) -> tuple[Float[Tensor, "B T M"], Float[Tensor, "B heads T S"], State]:
         """Contexts, weights, which are exactly 0 in padding, and the state after the last of the T steps.
 
         There is one step if score or window remembers. ``state`` is from :meth:`start` or the step before.
         """
-        steps_taken, of_window, of_score = state[0], state[1 : self._first_of_score], state[self._first_of_score :]
-        T = query.size(1)
+        steps_taken, parts, T = state[0], self._fold(state[1:]), query.size(1)
+        of_window, of_score = parts[: self._first_of_score - 1], parts[self._first_of_score - 1 :]
+        keys, values, mask = self._of_each_head(memory)
         step = steps_taken.unsqueeze(1) + torch.arange(1, T + 1, device=steps_taken.device)
-        scores = self.score(query, _keys(memory), *of_score)
-        positions, factors = self.window(query, step, memory.mask, *of_window)
-        visible = (positions & (scores != -torch.inf)).unsqueeze(1)  # a score may know no place for a position
-        weights = self.normaliser(scores.unsqueeze(1), visible, query).squeeze(1)
+        if self.heads is not None:
+            step = step.repeat_interleave(self.heads.number, dim=0)
+        asked = query if self.heads is None else self.heads.queries(query)
+        scores = self.score(asked, keys, *of_score)
+        positions, factors = self.window(asked, step, mask, *of_window)
+        visible = positions & (scores != -torch.inf)  # a score may know no place for a position
+        weights = self.normaliser(self._apart(scores), self._apart(visible), query).flatten(0, 1)
         weights = weights if factors is None else weights * factors
-        context = weights.to(memory.states.dtype) @ memory.states
-        taken = AttentionStep(query=query, weights=weights, context=context)
-        state = (
-            steps_taken + T,
-            *self.window.remember(taken, *of_window),
-            *self.score.remember(taken, *of_score),
-        )
-        return context, weights, state
+        context = weights.to(values.dtype) @ values
+        taken = AttentionStep(query=asked, weights=weights, context=context)
+        parts = (*self.window.remember(taken, *of_window), *self.score.remember(taken, *of_score))
+        context = context if self.heads is None else self.heads.join(context)
+        return context, self._apart(weights), (steps_taken + T, *self._unfold(parts))
 
+    def _of_each_head(self, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys, values and mask, [B*heads, S, ...]."""
+        assert memory.keys is not None, "the memory was not prepared"
+        if self.heads is None:
+            return memory.keys, memory.states, memory.mask
+        assert memory.values is not None
+        mask = memory.mask.repeat_interleave(self.heads.number, dim=0)
+        return memory.keys.flatten(0, 1), memory.values.flatten(0, 1), mask
 
-def _keys(memory: Memory) -> Tensor:
-    assert memory.keys is not None, "the memory was not prepared"
-    return memory.keys
+    def _apart(self, x: Tensor) -> Tensor:
+        """From [B*heads, ...] to [B, heads, ...]."""
+        return x.unsqueeze(1) if self.heads is None else x.unflatten(0, (-1, self.heads.number))
+
+    def _fold(self, parts: State) -> State:
+        return parts if self.heads is None else tuple(part.flatten(0, 1) for part in parts)
+
+    def _unfold(self, parts: State) -> State:
+        return parts if self.heads is None else tuple(self._apart(part) for part in parts)

@@ -77,6 +77,7 @@ class BahdanauDecoder(AttentionDecoder):
         fused: bool,
         window: BuildWindow = GlobalWindow,
         normaliser: BuildNormaliser = Softmax,
+        heads: int = 1,
         bridge: BuildBridge = Bridge,
         deep_output: BuildDeepOutput | None = None,
     ) -> None:
@@ -88,6 +89,7 @@ class BahdanauDecoder(AttentionDecoder):
             score=score,
             window=window,
             normaliser=normaliser,
+            heads=heads,
             bridge=bridge,
             fused=fused,
         )
@@ -103,7 +105,7 @@ class BahdanauDecoder(AttentionDecoder):
         context, weights, attention_state = self.attention(previous, memory, state[parts:])
         hidden, cells = self.rnn(torch.cat([embedded, context], dim=-1), state[:parts])
         output = hidden if self.deep_output is None else self.deep_output(previous, embedded, context)
-        return DecoderOutput(output=output, state=(*cells, *attention_state), weights=weights)
+        return DecoderOutput.of_heads(output=output, state=(*cells, *attention_state), weights=weights)
 
     def _unroll_fused(self, embedded: Tensor, memory: Memory) -> DecoderOutput:
         *initial, steps_taken = self.start(memory)

@@ -39,7 +39,18 @@ class DecoderOutput:
     state: State
     """The state after the last step."""
     weights: Float[Tensor, "B T S"] | None
-    """Attention weights, or None where the wiring has none."""
+    """Attention weights, the mean over heads where there are several, or None where the wiring has none."""
+    head_weights: Float[Tensor, "B heads T S"] | None = None
+    """The weights of each head; None where there is one."""
+
+    @classmethod
+    def of_heads(
+        cls, *, output: Float[Tensor, "B T O"], state: State, weights: Float[Tensor, "B heads T S"]
+    ) -> DecoderOutput:
+        """The output of a wiring whose attention has one head or more."""
+        if weights.size(1) == 1:
+            return cls(output=output, state=state, weights=weights.squeeze(1))
+        return cls(output=output, state=state, weights=weights.mean(dim=1), head_weights=weights)
 
 
 class BuildDecoder(Protocol):
@@ -74,10 +85,12 @@ class Decoder(nn.Module, ABC):
             steps.append(self.step(embedded[:, t : t + 1], state, memory))
             state = steps[-1].state
         weights = [step.weights for step in steps if step.weights is not None]
+        head_weights = [step.head_weights for step in steps if step.head_weights is not None]
         return DecoderOutput(
             output=torch.cat([step.output for step in steps], dim=1),
             state=state,
             weights=torch.cat(weights, dim=1) if weights else None,
+            head_weights=torch.cat(head_weights, dim=2) if head_weights else None,
         )
 
 

@@ -41,6 +41,7 @@ class LuongDecoder(AttentionDecoder):
         score: BuildScore,
         window: BuildWindow = GlobalWindow,
         normaliser: BuildNormaliser = Softmax,
+        heads: int = 1,
         input_feeding: bool = False,
         bridge: BuildBridge = Bridge,
         fused: bool = False,
@@ -54,6 +55,7 @@ class LuongDecoder(AttentionDecoder):
             score=score,
             window=window,
             normaliser=normaliser,
+            heads=heads,
             bridge=bridge,
             fused=fused,
         )
@@ -74,7 +76,8 @@ class LuongDecoder(AttentionDecoder):
         hidden, cells = self.rnn(embedded, state[:parts])
         context, weights, attention_state = self.attention(hidden, memory, state[parts + 1 :])
         output = torch.tanh(self.combine(torch.cat([context, hidden], dim=-1)))
-        return DecoderOutput(output=output, state=(*cells, output[:, -1], *attention_state), weights=weights)
+        state = (*cells, output[:, -1], *attention_state)
+        return DecoderOutput.of_heads(output=output, state=state, weights=weights)
 
     def unroll(self, embedded: Float[Tensor, "B T E"], memory: Memory) -> DecoderOutput:
         """Unroll along a known target: by the kernel if ``fused``, in parallel where no step waits for another."""

@@ -84,4 +84,4 @@ class TransformerDecoder(Stack, Decoder):
         for layer, cache, layer_memory in zip(self.layers, state, memory.keys.chunk(len(state), dim=-1), strict=True):
             output, cache, weights = layer(output, cache, causal_mask, layer_memory, memory_mask, relations)
             caches.append(cache)
-        return DecoderOutput(output=self.norm(output), state=tuple(caches), weights=weights.mean(dim=1))
+        return DecoderOutput.of_heads(output=self.norm(output), state=tuple(caches), weights=weights)

@@ -33,12 +33,13 @@ class AttentionDecoder(RecurrentDecoder):
         score: compares the query with the memory.
         window: which positions a step may attend to.
         normaliser: from scores to weights.
+        heads: attentions side by side, see :class:`~attnspan.models.attention.heads.Heads`.
         fused: unroll by ``kernel`` where it covers these parts and the cells: the same numbers in less time.
     """
 
     kernel: type[torch.autograd.Function]
     kernel_scores: tuple[type[Score], ...]
-    """The scores that the kernel covers, with a softmax over all positions and one layer of cells."""
+    """The scores that the kernel covers, with one head, a softmax over all positions and one layer of cells."""
 
     def __init__(
         self,
@@ -49,18 +50,24 @@ class AttentionDecoder(RecurrentDecoder):
         score: BuildScore,
         window: BuildWindow,
         normaliser: BuildNormaliser,
+        heads: int,
         bridge: BuildBridge,
         fused: bool,
     ) -> None:
         check_switches(fused=fused)
         super().__init__(sizes=sizes, rnn=rnn, input_size=input_size, bridge=bridge)
         self.attention = Attention(
-            score=score, window=window, normaliser=normaliser, query_size=sizes.hidden, memory_size=sizes.memory
+            score=score,
+            window=window,
+            normaliser=normaliser,
+            heads=heads,
+            query_size=sizes.hidden,
+            memory_size=sizes.memory,
         )
         # Exactly these classes, for a subclass may compute something else.
         parts = type(self.attention.window), type(self.attention.normaliser)
         is_covered = type(self.attention.score) in self.kernel_scores and parts == (GlobalWindow, Softmax)
-        self.fused = fused and is_covered and self.rnn.layers == 1 and is_supported(self.rnn.cells)
+        self.fused = fused and is_covered and heads == 1 and self.rnn.layers == 1 and is_supported(self.rnn.cells)
 
     def prepare(self, memory: Memory) -> Memory:
         """Compute the keys."""
