@@ -11,7 +11,7 @@ import yaml
 from attnspan.cli.help import describe_config
 from attnspan.config.compose import conf_directory
 from attnspan.config.identity import claim, run_directory, run_id
-from attnspan.config.instantiate import assemble_model, build, build_decoding, check_decoding
+from attnspan.config.instantiate import assemble_model, build, build_decoding, check_coverage_loss, check_decoding
 from attnspan.errors import InputError
 from attnspan.models.decoding.length_limit import LengthLimit
 from attnspan.sweeps.hyperparameters.space import corners
@@ -59,6 +59,14 @@ def test_a_decoding_that_does_not_go_with_the_arm(composed: Compose) -> None:
     for arm in ("bahdanau", "luong_local_p", "transformer"):
         check_decoding(beam, small(composed, arm))
     check_decoding(build(composed("decoding=beam"), "decoding"), small(composed, "plain"))
+
+
+def test_a_loss_that_does_not_go_with_the_arm(composed: Compose) -> None:
+    config = composed("coverage_loss=1.0")
+    with pytest.raises(InputError, match=r"^coverage_loss: is about attention, and this arm has none; leave it out$"):
+        check_coverage_loss(config, small(composed, "plain"))
+    check_coverage_loss(config, small(composed, "bahdanau"))
+    check_coverage_loss(composed(), small(composed, "plain"))
 
 
 @pytest.mark.parametrize("choice", ["none", "normalisation", "gnmt"])

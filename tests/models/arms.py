@@ -18,8 +18,20 @@ from tests.conftest import ARMS, Compose
 SOURCE_VOCABULARY, TARGET_VOCABULARY = 11, 9
 _TEXTS = {arm: (conf_directory() / "decoder" / f"{arm}.yaml").read_text(encoding="utf-8") for arm in ARMS}
 
-MECHANISMS = [arm for arm in ARMS if "defaults:\n  - score: " in _TEXTS[arm]]
-"""Arms whose score is a file of its own, in ``conf/decoder/score``; most of them remember earlier steps."""
+MECHANISMS = (
+    "bi_relative",
+    "dynamic_convolution",
+    "forward",
+    "forward_agent",
+    "gmm_v1",
+    "gmm_v2b",
+    "loc_attn",
+    "location_convolution",
+    "mix",
+    "mono",
+    "one_step",
+)
+"""Arms that :mod:`tests.models.test_mechanisms` has the equations of."""
 
 FEEDING = [arm for arm in ARMS if yaml.safe_load(_TEXTS[arm]).get("input_feeding") is False]
 """Arms with the option of input feeding, which their files leave out."""

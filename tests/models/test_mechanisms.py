@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from attnspan.errors import InputError
-from attnspan.models.attention.convolution_scores import beta_binomial
-from attnspan.models.attention.mixture_scores import ExponentialMixtureScore, SoftplusMixtureScore
+from attnspan.models.attention.location.convolution import beta_binomial
+from attnspan.models.attention.location.mixture import ExponentialMixtureScore, SoftplusMixtureScore
+from attnspan.models.contract import check_contract
 from tests.conftest import Compose
 from tests.models.arms import MECHANISMS, pad, small, small_config
 from tests.models.test_equations import SOURCES, TARGETS, Now, Paper, align, sigmoid, total
@@ -324,3 +325,25 @@ def test_what_does_not_fit_is_refused(composed: Compose, wiring: tuple[str, ...]
         small(composed, *wiring)
     assert complaint in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+CROSSED = [
+    ("luong_general", "decoder/score=forward"),
+    ("luong_general", "decoder/score=bi_relative"),
+    ("luong_general", "decoder/score=mix", "decoder.input_feeding=true"),
+    ("luong_2015", "decoder/score=dynamic_convolution"),
+    ("bahdanau_2015", "decoder/score=one_step"),
+    ("luong_local_p", "decoder/score=location_convolution", "decoder/normaliser=entmax15"),
+    ("forward", "decoder/score@decoder.score.content=general"),
+]
+
+
+@pytest.mark.parametrize("wiring", CROSSED, ids=" ".join)
+def test_a_score_goes_with_other_wirings(composed: Compose, wiring: tuple[str, ...]) -> None:
+    check_contract(small(composed, *wiring))
+
+
+@pytest.mark.parametrize("score", ["forward", "gmm_v2b", "mix", "one_step", "bi_relative"])
+def test_a_score_that_multiplies_weights_needs_the_softmax(composed: Compose, score: str) -> None:
+    with pytest.raises(InputError, match=r"^decoder\.normaliser: \w+Score has the logarithm of weights in its scores"):
+        small(composed, "bahdanau", f"decoder/score={score}", "decoder/normaliser=sparsemax")

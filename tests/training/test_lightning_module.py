@@ -59,6 +59,24 @@ def test_training_loss_by_hand(composed: Compose, smoothing: float) -> None:
     assert float(made.training_step(one).detach()) == pytest.approx(total / 5, rel=1e-5)
 
 
+def test_coverage_loss_by_hand(composed: Compose) -> None:
+    """lambda sum_j min(alpha_tj, sum of alpha_j before t), over the five tokens that are no padding."""
+    made, one = module(composed), batch()
+    without = float(made.training_step(one).detach())
+    made.coverage_loss = 0.5
+    weights = made.model(one.source, one.source_lengths, one.target_input)[1].tolist()
+    total = 0.0
+    for b, T, S in ((0, 3, 3), (1, 2, 1)):
+        covered = [0.0] * S
+        for t in range(T):
+            total += sum(min(weights[b][t][j], covered[j]) for j in range(S))
+            covered = [had + weights[b][t][j] for j, had in enumerate(covered)]
+    assert total > 1
+    assert float(made.training_step(one).detach()) == pytest.approx(without + 0.5 * total / 5, rel=1e-5)
+    made.training_step(one).backward()
+    assert made.model.decoder.attention.score.energy.weight.grad.abs().max() > 0
+
+
 def test_evaluation_is_without_smoothing_and_counts_every_token(composed: Compose) -> None:
     made, one = module(composed, label_smoothing=0.3).eval(), batch()
     tested = made.test_step(one)

@@ -9,7 +9,7 @@ from rich.table import Table
 
 GROUPS = {
     "decoder": "the arm",
-    "decoder/score": "of the arms of the same names",
+    "decoder/score": "what query and state say of each other, of arms with attention",
     "decoder/normaliser": "from scores to weights, of arms with attention",
     "encoder": "how the source is encoded",
     "decoder/positions": "of decoder=transformer; encoder/positions has the same choices",

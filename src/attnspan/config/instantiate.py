@@ -124,6 +124,12 @@ def check_decoding(strategy: DecodingStrategy, model: Seq2Seq) -> None:
         )
 
 
+def check_coverage_loss(config: dict[str, Any], model: Seq2Seq) -> None:
+    """Raise :class:`InputError` if the loss is about attention, and ``model`` has none."""
+    if config.get("coverage_loss") and not model.has_attention():
+        raise InputError("coverage_loss: is about attention, and this arm has none; leave it out")
+
+
 def assemble_model(
     config: dict[str, Any], *, source_vocabulary_size: int | None, target_vocabulary_size: int
 ) -> Seq2Seq:

@@ -161,6 +161,7 @@ class Settings(Section):
     trainer: Trainer
     logger: Logger
     label_smoothing: Share
+    coverage_loss: NotNegative = 0.0
     eos_in_training: bool
     oracle_length: bool
     selection_metric: Literal["loss", "sequence_error_rate"]

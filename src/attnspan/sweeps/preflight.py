@@ -92,6 +92,7 @@ def check(config: dict[str, Any]) -> tuple[int, list[str]]:
         build,
         build_corpus,
         build_decoding,
+        check_coverage_loss,
         check_decoding,
         check_optimizer,
     )
@@ -118,8 +119,10 @@ def check(config: dict[str, Any]) -> tuple[int, list[str]]:
             remarks.append(f"{config['data_name']}: {unreachable}")
     strategy = build(config, "decoding")
     parameters = check_size(config, **sizes)
-    if strategy.needs_attention:
-        check_decoding(strategy, assemble_model(config, **unknown))
+    if strategy.needs_attention or config["coverage_loss"]:
+        model = assemble_model(config, **unknown)
+        check_decoding(strategy, model)
+        check_coverage_loss(config, model)
     if OWN_CODE in config:
         check_contract(assemble_model(config, **sizes))
     check_optimizer(config, [torch.nn.Parameter(torch.zeros(1))])

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from attnspan.config.instantiate import assemble_model, build, build_decoding, check_decoding
+from attnspan.config.instantiate import assemble_model, build, build_decoding, check_coverage_loss, check_decoding
 from attnspan.config.schema import SEQUENCE_ERROR_RATE
 from attnspan.data.pipeline.batches import Batch
 from attnspan.data.pipeline.prepare import PreparedData
@@ -21,6 +21,7 @@ from attnspan.data.pipeline.reachable import limit_of_training
 from attnspan.data.tokenizer import EOS, PAD, UNK
 from attnspan.errors import NotFiniteError
 from attnspan.evaluation.loaded_run import SPECIALS
+from attnspan.models.attention.coverage_loss import coverage_loss
 from attnspan.models.decoding.strategy import DecodingStrategy, Hypotheses
 from attnspan.models.seq2seq import Seq2Seq
 from attnspan.runs.summary import AGAINST_EXPLOSION
@@ -68,6 +69,7 @@ class Seq2SeqModule(L.LightningModule):
         optimizer: builds the optimizer of the parameters.
         schedule: builds the learning-rate schedule, which advances after every update.
         label_smoothing: share of the target probability that is spread over the vocabulary, in training only.
+        coverage_loss: weight of :func:`attnspan.models.attention.coverage_loss.coverage_loss`, in training only.
         decode_in_validation: also count the hypotheses that are not their reference; costs decoding the split.
         oracle_length: decode the test a second time, with the lengths of the references given.
     """
@@ -82,11 +84,13 @@ class Seq2SeqModule(L.LightningModule):
         label_smoothing: float,
         decode_in_validation: bool,
         oracle_length: bool = False,
+        coverage_loss: float = 0.0,
     ) -> None:
         super().__init__()
         self.model = model
         self.decoding = decoding
         self.label_smoothing = label_smoothing
+        self.coverage_loss = coverage_loss
         self.decode_in_validation = decode_in_validation
         self.oracle_length = oracle_length
         self._build_optimizer = optimizer
@@ -103,7 +107,7 @@ class Seq2SeqModule(L.LightningModule):
 
     def training_step(self, batch: Batch) -> Tensor:
         """Loss in nats per target token of the whole batch; where processes share it, their mean is the loss."""
-        logits, _ = self.model(batch.source, batch.source_lengths, batch.target_input)
+        logits, weights = self.model(batch.source, batch.source_lengths, batch.target_input)
         total = F.cross_entropy(
             logits.flatten(0, 1),
             batch.target_output.flatten(),
@@ -111,6 +115,8 @@ class Seq2SeqModule(L.LightningModule):
             label_smoothing=self.label_smoothing,
             reduction="sum",
         )
+        if self.coverage_loss and weights is not None:
+            total = total + self.coverage_loss * coverage_loss(weights, batch.target_output != PAD)
         loss = total * batch.ranks / batch.whole_tokens
         self.log("train/loss", loss.detach(), batch_size=batch.whole_tokens, sync_dist=True)
         return loss
@@ -214,6 +220,7 @@ def make_module(
         InputError: a setting is refused.
     """
     check_decoding(decoding, model)
+    check_coverage_loss(config, model)
     return Seq2SeqModule(
         model=model,
         decoding=decoding,
@@ -222,4 +229,5 @@ def make_module(
         label_smoothing=config["label_smoothing"],
         decode_in_validation=config["selection_metric"] == SEQUENCE_ERROR_RATE,
         oracle_length=config["oracle_length"],
+        coverage_loss=config.get("coverage_loss", 0.0),
     )

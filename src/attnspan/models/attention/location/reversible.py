@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnspan.errors import SettingError, check_counts
-from attnspan.models.attention.positions import log_weights, wide
+from attnspan.models.attention.location.positions import log_weights, wide
 from attnspan.models.attention.scores import BuildScore, Score
 from attnspan.models.attention.step import AttentionStep
 from attnspan.models.recurrence.recurrence import State
@@ -71,7 +71,7 @@ class ReversibleScore(Score):
     The paper's OneStep and Mono read the source so. What the score remembers is beta, its own weights.
 
     Args, besides the sizes:
-        location: builds the score, such as :class:`~attnspan.models.attention.relative_scores.OneStepScore`.
+        location: builds the score, such as :class:`~attnspan.models.attention.location.relative.OneStepScore`.
     """
 
     remembers = True

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnspan.errors import SettingError, check_counts, check_numbers
-from attnspan.models.attention.positions import all_positions, around, check_filters, first_position, wide
+from attnspan.models.attention.location.positions import all_positions, around, check_filters, first_position, wide
 from attnspan.models.attention.scores import AdditiveScore, Score
 from attnspan.models.attention.step import AttentionStep
 from attnspan.models.recurrence.recurrence import State

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnspan.errors import check_counts
-from attnspan.models.attention.positions import wide
+from attnspan.models.attention.location.positions import wide
 from attnspan.models.attention.scores import Score
 from attnspan.models.attention.step import AttentionStep
 from attnspan.models.recurrence.recurrence import State

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnspan.models.attention.positions import first_position, log_prior, wide
+from attnspan.models.attention.location.positions import first_position, log_prior, wide
 from attnspan.models.attention.scores import BuildScore, Score
 from attnspan.models.attention.step import AttentionStep
 from attnspan.models.recurrence.recurrence import State

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnspan.errors import SettingError, check_switches
-from attnspan.models.attention.positions import log_weights, wide
+from attnspan.models.attention.location.positions import log_weights, wide
 from attnspan.models.attention.scores import BuildScore, Score
 from attnspan.models.attention.step import AttentionStep
 from attnspan.models.recurrence.recurrence import State
@@ -23,7 +23,7 @@ class MixedScore(Score):
 
     Args, besides the sizes:
         location: builds a score that looks at positions, such as
-            :class:`~attnspan.models.attention.relative_scores.LocationAttentionScore`.
+            :class:`~attnspan.models.attention.location.relative.LocationAttentionScore`.
         content: builds a score that looks at the source and remembers nothing.
         own_weights: the location score remembers its own weights and not the mixture ("PR" in the paper's code).
     """

@@ -1,0 +1,1 @@
+"""Scores that depend on where earlier steps have looked, one file a family."""
