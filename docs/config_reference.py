@@ -22,7 +22,7 @@ from hydra.utils import get_class
 from markdown import code, escaped, table
 
 from attnspan.cli.help import GROUPS
-from attnspan.config.compose import conf_directory
+from attnspan.config.config_files import conf_directory
 from attnspan.config.schema import kind_of
 
 HIDDEN = ("_target_", "_partial_", "_recursive_", "defaults")

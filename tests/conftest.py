@@ -18,7 +18,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
-from attnspan.config.compose import compose_config, conf_directory
+from attnspan.config.compose import compose_config
+from attnspan.config.config_files import conf_directory
 from tests import tensor_types
 
 tensor_types.install()  # before anything imports a model

@@ -20,18 +20,19 @@ from attnspan.analysis.collection import collect
 from attnspan.analysis.notes import notes_on_origin
 from attnspan.analysis.study import build_study
 from attnspan.cli import report
-from attnspan.reporting import page, plots, report_files
+from attnspan.reporting import page, plots, report_files, tables
+from attnspan.reporting.latex import latex
 from attnspan.reporting.plots import styles
 from tests.fake_runs import example, fake_run, fake_study, sign
 
 FILES = {
     "index.html", "explore.html", "curve.csv", "seeds.csv", "differences.csv", "spans.csv", "trends.csv",
     "training.csv", "report.md", "tables.tex",
-    "degradation.png", "degradation.svg", "advantage.png", "advantage.svg",
+    "degradation.png", "degradation.svg", "degradation.pdf", "advantage.png", "advantage.svg", "advantage.pdf",
 }  # fmt: skip
 
 
-FILES_ON_ATTENTION = {"attention.csv", "attention_seeds.csv", "attention.png", "attention.svg"}
+FILES_ON_ATTENTION = {"attention.csv", "attention_seeds.csv", "attention.png", "attention.svg", "attention.pdf"}
 
 
 @pytest.fixture(scope="module")
@@ -270,7 +271,7 @@ def test_runs_of_several_data_sets_give_a_ranking_above_a_report_on_each(tmp_pat
     )
     assert {path.name for path in out.iterdir()} == {
         "index.html", "report.md", "ranking.csv", "improvement.csv", "scores.csv", "ranking.png", "ranking.svg",
-        "tables.tex", "one", "two",
+        "ranking.pdf", "tables.tex", "one", "two",
     }  # fmt: skip
     for data in ("one", "two"):
         assert {path.name for path in (out / data).iterdir()} == FILES - {"explore.html"}
@@ -296,6 +297,37 @@ def test_the_same_runs_give_the_same_bytes(runs, tmp_path):
         assert a.read_bytes() == b.read_bytes(), name
 
 
+def test_the_page_tells_a_stranger_what_was_compared_and_what_every_arm_wrote(made, runs):
+    text = html.unescape((made / "index.html").read_text())
+    for words in (
+        "CMU Pronouncing Dictionary",
+        "20,000 examples",
+        "No attention: the source enters through",
+        "298,112",
+    ):
+        assert words in text
+    written = text.partition('id="written"')[2].partition("</section>")[0]
+    # the shortest bin, the longest in range, the longest of all; sources of 5, 51 and 91 tokens
+    for number in (0, 460, 860):
+        source = example(number, 5 + number // 10)["source"]
+        assert f'<td class="long">{source}</td>' in written
+        assert written.count(f'<td class="long">{source.upper()} <span') == 3  # fake runs write the reference
+    headings = re.findall(r'<h2 id="([^"]*)"', text)
+    assert re.findall(r'<li><a href="#([^"]*)"', text.partition("<nav")[2].partition("</nav>")[0]) == headings
+
+
+def test_latex_has_half_the_interval_and_fits_a_column():
+    row = tables.Row(("51–60 †", "0.500 [0.400, 0.610]", "–"))
+    narrow = tables.Table("An error rate", ("lengths", "plain", "other"), (row,))
+    text = latex([narrow])
+    assert r"51--60 \dag{} & 0.500 $\pm$ 0.110 & --" in text
+    assert r"\caption{An error rate; $\pm$ is half of the 95\% interval.}" in text
+    assert r"\label{tab:an-error-rate-1}" in text
+    assert "resizebox" not in text
+    wide = tables.Table("An error rate", ("lengths", *["a column with a long name"] * 4), (tables.Row(("1", *"2345")),))
+    assert r"\resizebox{\columnwidth}{!}" in latex([wide])
+
+
 def test_the_page_is_one_file_that_asks_for_nothing(made):
     text = (made / "index.html").read_text()
     assert "<script" not in text
@@ -303,7 +335,7 @@ def test_the_page_is_one_file_that_asks_for_nothing(made):
     assert "url(http" not in text
     assert "@import" not in text
     links = [part.split('"')[0] for part in text.split('href="')[1:]]
-    assert all(link.startswith(("#", "data:", "../", "explore.html")) for link in links)
+    assert all(link.startswith(("#", "data:", "../")) or link in FILES for link in links)
     assert text.count('role="img"') == text.count("<svg") == 4
     assert text.count("aria-label=") >= 4
 
@@ -424,8 +456,9 @@ def test_the_headlines_numbers_have_its_difference_where_seeds_are_missing(tmp_p
     directories = fake_study(tmp_path / "runs", arms=("plain", "bahdanau"), seeds=(0, 1, 2, 3), per_length=3)
     shutil.rmtree(directories[0])
     assert report.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
-    lede = (tmp_path / "out" / "report.md").read_text().splitlines()[2]
-    own, its, fewer = map(float, re.search(r"makes (\S+) errors .* plain (\S+): (\S+) fewer", lede).groups())
+    lede = " ".join((tmp_path / "out" / "report.md").read_text().splitlines()[2:5])
+    found = re.search(r"makes (\S+) errors .* plain makes ([\d.]+)\D.* That is (\S+) fewer", lede)
+    own, its, fewer = (float(number.rstrip(".")) for number in found.groups())
     assert fewer == pytest.approx(its - own, abs=0.0011)
     assert "3 seeds" in lede
 

@@ -14,7 +14,7 @@ import yaml
 from filelock import FileLock
 
 from attnspan.cli.train import main
-from attnspan.config.compose import conf_directory
+from attnspan.config.config_files import conf_directory
 from attnspan.runs.layout import LOCK
 from attnspan.runs.status import FAILED, TRAINING, read_status
 from attnspan.sweeps.job import Job

@@ -8,8 +8,7 @@ import pytest
 import torch
 import yaml
 
-from attnspan.cli.help import describe_config
-from attnspan.config.compose import conf_directory
+from attnspan.config.config_files import conf_directory, describe_config
 from attnspan.config.identity import claim, run_directory, run_id
 from attnspan.config.instantiate import assemble_model, build, build_decoding, check_coverage_loss, check_decoding
 from attnspan.errors import InputError

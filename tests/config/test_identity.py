@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from attnspan.config.compose import conf_directory
+from attnspan.config.config_files import conf_directory
 from attnspan.config.identity import comparable, run_directory, run_id
 from attnspan.config.instantiate import assemble_model
 from attnspan.files import read_json

@@ -10,7 +10,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from attnspan.config.compose import conf_directory
+from attnspan.config.config_files import conf_directory
 from attnspan.config.instantiate import assemble_model
 from attnspan.models.seq2seq import Seq2Seq
 from tests.conftest import ARMS, Compose

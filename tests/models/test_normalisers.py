@@ -14,7 +14,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from attnspan.config.compose import conf_directory
+from attnspan.config.config_files import conf_directory
 from attnspan.config.instantiate import build
 from attnspan.errors import InputError
 from attnspan.models.attention.entmax import entmax, entmax15, sparsemax

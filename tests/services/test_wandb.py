@@ -19,7 +19,7 @@ import yaml
 
 import tests.services.wandb as service
 from attnspan.cli import dashboard, report
-from attnspan.config.compose import conf_directory
+from attnspan.config.config_files import conf_directory
 from attnspan.tracking import session as session_module
 from attnspan.tracking.run_logger import WandbMirror
 from attnspan.tracking.session import earlier_rows, session

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from attnspan.cli.train import main
-from attnspan.config.compose import conf_directory
+from attnspan.config.config_files import conf_directory
 from attnspan.errors import InputError
 from attnspan.files import read_json
 from attnspan.runs.layout import CONFIG, SUMMARY

@@ -9,7 +9,8 @@ import pytest
 import yaml
 from wandb import wandb_agent
 
-from attnspan.config.compose import compose_config, conf_directory
+from attnspan.config.compose import compose_config
+from attnspan.config.config_files import conf_directory
 
 SWEEPS = sorted((conf_directory() / "sweep" / "wandb").glob("*.yaml"))
 

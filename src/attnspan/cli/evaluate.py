@@ -111,7 +111,7 @@ def _compose(words: list[str], *, run: Path) -> tuple[dict[str, Any], Any]:
     from hydra import compose, initialize_config_dir
     from hydra.utils import instantiate
 
-    from attnspan.config.compose import conf_directory
+    from attnspan.config.config_files import conf_directory
     from attnspan.errors import SettingError, check_switches
     from attnspan.sweeps.evaluations import runs_directory
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from attnspan.config.config_files import describe_config
+
 GROUPS = {
     "decoder": "the arm",
     "decoder/score": "what query and state say of each other, of arms with attention",
@@ -47,17 +49,3 @@ def print_help(console: Console, directories: list[Path]) -> None:
             table.add_row(f"  {path.stem}", describe_config(path))
         console.print(f"{group}=...   {words}", highlight=False, style="bold")
         console.print(table)
-
-
-def describe_config(path: Path) -> str:
-    """The first sentence at the head of a config file, which may take several lines."""
-    lines: list[str] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        words = line.lstrip("# ").strip()
-        if not line.startswith("#") or (lines and not words):
-            break
-        if words and not words.startswith("@"):
-            lines.append(words)
-            if words.endswith((".", "?")):
-                break
-    return " ".join(lines)

@@ -18,7 +18,8 @@ from rich.console import Console
 from attnspan.cli.console import print_version
 from attnspan.cli.help import GROUPS, print_help
 from attnspan.cli.single_run import print_error, run, run_command
-from attnspan.config.compose import conf_directory, plain_config
+from attnspan.config.compose import plain_config
+from attnspan.config.config_files import conf_directory
 from attnspan.config.hydra_errors import COMPOSITION_ERRORS
 from attnspan.config.overrides import options_first
 from attnspan.errors import InputError

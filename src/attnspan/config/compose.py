@@ -12,6 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from attnspan.config.config_files import conf_directory
 from attnspan.config.schema import check_sections, check_settings
 from attnspan.config.settings_for import apply_settings_for
 from attnspan.errors import InputError
@@ -23,13 +24,6 @@ OmegaConf.register_new_resolver("set_env", lambda name, default: os.environ.get(
 
 _WANDB_MODES = {"dryrun": "offline", "run": "online"}
 """W&B's old names of modes, which its variable WANDB_MODE may still have."""
-
-
-def conf_directory() -> Path:
-    """The directory of the configs: inside the installed package, or at the top of the checkout."""
-    package = Path(__file__).parents[1]
-    installed = package / "conf"
-    return installed if installed.is_dir() else package.parents[1] / "conf"
 
 
 def compose_config(*overrides: str) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from attnspan.config.compose import conf_directory
+from attnspan.config.config_files import conf_directory
 from attnspan.config.identity import RESULTS_VERSION, flatten, with_stable_names
 from attnspan.config.schema import Settings, check_settings
 from attnspan.config.settings_for import KEY as SETTINGS_FOR

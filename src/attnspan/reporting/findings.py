@@ -24,8 +24,10 @@ def _replicates(seeds: int) -> str:
 
 
 def findings(study: Study) -> list[str]:
-    """One sentence per finding, with its numbers and interval; the main finding first."""
-    sentences = (_longest_bin(study, IN_RANGE), _growth(study), _longest_bin(study, EXTRAPOLATION), _spans(study))
+    """The findings, the main one first: a sentence that can be read aloud, then what it rests on, then the others."""
+    headline, *rests_on = _longest_bin(study, IN_RANGE) or _longest_bin(study, EXTRAPOLATION)
+    beyond = _longest_bin(study, EXTRAPOLATION) if _longest_bin(study, IN_RANGE) else []
+    sentences = (headline, " ".join(rests_on), _growth(study), " ".join(beyond), _spans(study))
     return [sentence for sentence in sentences if sentence]
 
 
@@ -41,40 +43,56 @@ def _best_at(study: Study, side: str) -> Difference | None:
     return max(in_bin, key=lambda one: one.advantage.value, default=None)
 
 
-def _longest_bin(study: Study, side: str) -> str:
-    """The error rates in the longest bin of ``side``: of the best arm and its baseline, or of the only arm."""
+def _longest_bin(study: Study, side: str) -> list[str]:
+    """The error rates in the longest bin of ``side``, of the best arm and its baseline, or of the only arm.
+
+    First a sentence of few numbers, then those on which it rests. Empty where that side has no examples.
+    """
     best = _best_at(study, side)
     if best is None:
         last = _last_bin(study, side, study.curve)
-        if last is None:
-            return ""
-        arm = study.arms[0].label
-        points = [point for point in study.curve if point.arm == arm and not point.region.total]
-        (point,) = (point for point in points if (point.region.label, point.region.side) == (last, side))
-        rate = point.metrics[ERROR_RATE.name]
-        return (
-            f"On {_examples(study, point.region)}, {arm} makes {number(rate.value)} errors per reference token "
-            f"(95% interval {_range(rate)}; {_replicates(rate.seeds)})."
-        )
+        return [] if last is None else _only_arm(study, side, last)
+    if groups := study.groups.get(best.arm) or study.groups.get(best.baseline):
+        return [_in_groups(study, best, groups)]
     # With the seeds that both have, like the difference, which must be the difference of these two numbers.
     own, its = (
         float(study.arm(label).error_rates([best.region], best.seeds).by_seed.mean())
         for label in (best.arm, best.baseline)
     )
     advantage = best.advantage
-    several = sum(one.region.label == best.region.label and one.region.side == side for one in study.differences)
-    chosen = f"; it is the best of {several} arms there, which its interval ignores" if several > 1 else ""
+    sure = _excludes_zero(advantage)
+    unsure = "" if sure else ", a difference that may be chance"
+    headline = (
+        f"On {_examples(study, best.region)}, {best.arm} makes {number(own)} errors per reference token where "
+        f"{best.baseline} makes {number(its)}{unsure}."
+    )
     more = "fewer" if advantage.value > 0 else "more"
     size = f"{number(abs(advantage.value))} {more}" if advantage.value else "as many"
-    verdict = "" if _excludes_zero(advantage) else "; the interval includes 0, so this does not tell them apart"
-    if groups := study.groups.get(best.arm) or study.groups.get(best.baseline):
-        return _in_groups(study, best, groups)
-    return (
-        f"On {_examples(study, best.region)}, {best.arm} makes {number(own)} errors per reference token "
-        f"and {best.baseline} {number(its)}: {size} (95% interval of the difference {_range(advantage)}; "
-        f"{_replicates(advantage.seeds)}, {best.region.examples} examples{verdict}{chosen})."
-        f"{_learned(study, [best.arm, best.baseline])}"
+    verdict = "" if sure else " The interval includes 0, so this does not tell them apart."
+    several = sum(one.region.label == best.region.label and one.region.side == side for one in study.differences)
+    chosen = (
+        f" {best.arm} is named because it is the best of {several} arms there; the interval does not allow for that."
+        if several > 1
+        else ""
     )
+    return [
+        headline,
+        f"That is {size}, with a 95% interval of the difference of {_range(advantage)} "
+        f"({_replicates(advantage.seeds)}, {best.region.examples} examples).{verdict}{chosen}"
+        f"{_learned(study, [best.arm, best.baseline])}",
+    ]
+
+
+def _only_arm(study: Study, side: str, label: str) -> list[str]:
+    """The same for a study of one arm."""
+    arm = study.arms[0].label
+    points = [point for point in study.curve if point.arm == arm and not point.region.total]
+    (point,) = (point for point in points if (point.region.label, point.region.side) == (label, side))
+    rate = point.metrics[ERROR_RATE.name]
+    return [
+        f"On {_examples(study, point.region)}, {arm} makes {number(rate.value)} errors per reference token.",
+        f"The 95% interval is {_range(rate)} ({_replicates(rate.seeds)}).",
+    ]
 
 
 def _in_groups(study: Study, best: Difference, groups: Groups) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import shlex
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from attnspan.reporting.formatting import NONE, duration, number, visible
 from attnspan.reporting.heatmap_figure import draw, small_png
 from attnspan.reporting.learning_plots import error_over_training, training_curves
 from attnspan.reporting.plots import Plot, arm_styles, draw_plots
+from attnspan.reporting.subject import subject, written_examples
 from attnspan.runs.attention_maps import AttentionMap
 from attnspan.runs.finished_run import Run
 from attnspan.runs.layout import CONFIG
@@ -47,6 +49,8 @@ def pages(study: Study, wide: dict[str, Plot], *, out: Path, command: str, explo
     html = template("report.html.j2").render(
         content,
         explorer=explorer,
+        subject=subject(study),
+        written=written_examples(study),
         training_range=study.ranges[0] if len(study.ranges) == 1 else None,
         shaded=_is_shaded(study),
         styles=[(style.name, study.shown(label)) for label, style in arm_styles(study).items()],
@@ -55,7 +59,16 @@ def pages(study: Study, wide: dict[str, Plot], *, out: Path, command: str, explo
         kinds=kinds,
         degenerate_outputs=[(f"{kind.label.capitalize()}: {kind.meaning}", some) for kind, some in by_kind if some],
     )
-    return {MARKDOWN: template("report.md.j2").render(content), INDEX: html}
+    return {MARKDOWN: template("report.md.j2").render(content), INDEX: with_contents(html)}
+
+
+_HEADING = re.compile(r'<h2 id="([^"]*)">(.*?)</h2>')
+
+
+def with_contents(html: str) -> str:
+    """The page with links to its sections in place of the mark in its head."""
+    links = (f'<li><a href="#{name}">{words}</a></li>' for name, words in _HEADING.findall(html))
+    return html.replace("<!-- contents -->", f'<nav aria-label="Contents"><ul>{"".join(links)}</ul></nav>')
 
 
 def all_plots(study: Study, *, narrow: bool = False) -> dict[str, Plot]:

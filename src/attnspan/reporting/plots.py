@@ -84,7 +84,7 @@ class Plot:
     def save(self, path: Path) -> None:
         """Write the figure in the format that the file's name ends in."""
         with mpl.rc_context(RC):
-            metadata = {"Date": None} if path.suffix == ".svg" else {}
+            metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix, {})
             self.figure.savefig(path, dpi=300, metadata=metadata, facecolor="white")
 
     def inline(self, name: str) -> str:

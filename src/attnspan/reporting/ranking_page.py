@@ -19,7 +19,7 @@ from attnspan.analysis.study import Study
 from attnspan.reporting import plots
 from attnspan.reporting.findings import findings
 from attnspan.reporting.formatting import NONE, number, with_interval
-from attnspan.reporting.page import INDEX, MARKDOWN, inline, shared_content, template
+from attnspan.reporting.page import INDEX, MARKDOWN, inline, shared_content, template, with_contents
 from attnspan.reporting.tables import Row, Table
 
 
@@ -172,7 +172,7 @@ def pages(
     both = [ranking_plot(studies, rankings, narrow=narrow) for narrow in (False, True)] if rankings else None
     plot = inline("ranking", *both) if both else None
     html = template("ranking.html.j2").render(content, styles=[], ranking_plot=plot)
-    return {MARKDOWN: template("ranking.md.j2").render(content), INDEX: html}
+    return {MARKDOWN: template("ranking.md.j2").render(content), INDEX: with_contents(html)}
 
 
 def _content(

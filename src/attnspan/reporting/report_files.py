@@ -18,6 +18,7 @@ from attnspan.evaluation.decoded_study import DecodedStudy
 from attnspan.reporting import page, ranking_page, tables
 from attnspan.reporting.csv_files import CURVE, TRAINING, csv_files
 from attnspan.reporting.explorer.document import EXPLORER, explorer
+from attnspan.reporting.latex import latex
 from attnspan.reporting.page import INDEX
 from attnspan.reporting.plots import Plot
 
@@ -91,7 +92,7 @@ def write_study(study: Study, directory: Path, out: Path, command: str, explored
         tables.spans(study),
         *(tables.by_length(study, metric) for metric in (*study.corpus_scores, *study.attention_metrics)),
     ]
-    texts = {LATEX: tables.latex([table for table in for_papers if table.rows])}
+    texts = {LATEX: latex([table for table in for_papers if table.rows])}
     texts |= page.pages(study, plots, out=out, command=command, explorer=EXPLORER if explored else None)
     if explored:
         texts[EXPLORER] = explorer(study, explored, title=page.title_of(study))
@@ -115,7 +116,7 @@ def write_ranking(
         (directory / study.data).mkdir()
         write_study(study, directory / study.data, out / study.data, command, explored.get(study.data))
     plots = {"ranking": ranking_page.ranking_plot(studies, rankings)} if rankings else {}
-    texts = {LATEX: tables.latex([one for pair in ranking_page.ranking_tables(studies, rankings) for one in pair])}
+    texts = {LATEX: latex([one for pair in ranking_page.ranking_tables(studies, rankings) for one in pair])}
     texts |= ranking_page.pages(studies, rankings, excluded, command)
     _write(directory, plots, ranking_page.frames(studies, rankings), texts)
 
@@ -124,7 +125,7 @@ def _write(
     directory: Path, plots: Mapping[str, Plot], frames: Mapping[str, pd.DataFrame], texts: Mapping[str, str]
 ) -> None:
     for name, plot in plots.items():
-        for suffix in (".png", ".svg"):
+        for suffix in (".png", ".svg", ".pdf"):
             plot.save(directory / f"{name}{suffix}")
     for name, frame in frames.items():
         frame.to_csv(directory / name, index=False, float_format="%.6g")
