@@ -64,13 +64,17 @@ WORDS = {
     "-multirun": ("did you mean '--multirun'?",),
     "+seed=3": ("'seed'", "Leave out the +"),
     "study=${nothing}": ("study: ", "nothing"),
+    "sweep=mine": ("known: bottleneck", "DIR/sweep/mine.yaml", "--config-dir DIR sweep=mine"),
+    "sweep=sweeps/mine.yaml": ("sweep=sweeps/mine.yaml: there is no such sweep", "DIR/sweep/mine.yaml"),
+    "decoder=mine": ("no such decoder", "DIR/decoder/mine.yaml"),
+    "decoder.score._target_=my_scores.Score": ("No module named 'my_scores'", "PYTHONPATH=DIR"),
     "data_name=a&b": ("""'data_name="a&b"'""",),
 }
 
 
 @pytest.mark.parametrize("word", WORDS)
 def test_a_word_that_hydra_takes_as_something_else(refused: Any, word: str) -> None:
-    line = refused("decoder=plain", *TINY, word)
+    line = refused("decoder=luong_general", *TINY, word)
     for part in WORDS[word]:
         assert part in line
 

@@ -282,7 +282,6 @@ def test_a_run_that_did_not_finish_says_its_state(
     [
         (["nowhere", "a"], "nowhere: no such directory"),
         (["empty", "a"], "empty: holds no run directory"),
-        (["runs", "a"], "runs: has 2 runs; give one of them, as in runs/"),
         (["RUN", "a", "--beam-size", "0"], "--beam-size 0: must be at least 1"),
         (["RUN", "a", "--examples", "1"], "give either sources or --examples, not both"),
         (["RUN", "--examples", "0"], "--examples 0: the test split of"),
@@ -334,12 +333,42 @@ def test_a_source_of_other_bytes_is_refused(doubling: Path, capsys: pytest.Captu
     assert "source 2: 'caf\\udce9' is not valid UTF-8" in refused(capsys, doubling, "ab", "caf\udce9")
 
 
-def test_nobody_waits_for_a_terminal(
-    doubling: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_a_terminal_prompts_until_an_empty_line(
+    doubling: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", stdin(b"a\n"))
+    typed = iter(["ab", "xyz", "c", "", "never read"])
+    monkeypatch.setattr(sys, "stdin", stdin(b""))
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
-    assert "no source: give sources, or --examples N" in refused(capsys, doubling)
+    monkeypatch.setattr("builtins.input", lambda prompt: next(typed))
+    assert inspect.main([str(doubling), "--out", "plots"]) == 0
+    printed = capsys.readouterr()
+    assert [line for line in printed.out.splitlines() if line.startswith("source ")] == [
+        f"source     {text}" for text in ("ab", "xyz", "c")
+    ]
+    assert "2-xyz: not in the source vocabulary: 'x' 'y' 'z'" in printed.err
+    assert next(typed) == "never read"
+    assert {name.partition(".")[0] for name in plots(tmp_path)} == {"plots/1-ab", "plots/2-xyz", "plots/3-c"}
+
+
+def test_several_runs_decode_the_same_sources(
+    doubling: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    examples = [example(number, length) for number, length in enumerate([3, 4])]
+    other = fake_run(tmp_path / "others", "other", 1, examples, [0, 0])
+    listed = tmp_path / "both.txt"
+    listed.write_text(f"{doubling}\n{other}\n", encoding="utf-8")
+    for runs in ((doubling, other), (f"@{listed}",)):
+        assert inspect.main([*map(str, runs), "ab", "--out", "plots"]) == 0
+        printed = capsys.readouterr().out
+        heads = [line for line in printed.splitlines() if ", seed " in line]
+        assert sorted(heads) == [
+            f"doubling, pronunciation, seed 3, run {doubling.name}",
+            f"other, pronunciation, seed 1, run {other.name}",
+        ]
+        assert printed.count("output     AABB\n") == 2
+    assert plots(tmp_path) == sorted(
+        f"plots/{run.name}/1-ab.{kind}" for run in (doubling, other) for kind in ("png", "svg")
+    )
 
 
 def test_weights_of_another_version(

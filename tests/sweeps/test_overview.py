@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -14,13 +15,14 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from rich.console import Console
 
-from attnspan.cli.status import main
+from attnspan.cli.status import _screen, main
 from attnspan.files import read_json, write_json, write_text
 from attnspan.runs.layout import LOCK, SUMMARY
 from attnspan.runs.status import FAILED, FINISHED, INTERRUPTED, QUEUED, RUNNING, TRAINING, Status
 from attnspan.sweeps import overview
-from attnspan.sweeps.overview import read_overview
+from attnspan.sweeps.overview import Overview, Row, read_overview
 from attnspan.sweeps.queue import enqueue
 from attnspan.sweeps.time_estimate import RunTimes, makespan
 from tests.stub_run import stub_job, write_results
@@ -202,6 +204,26 @@ def test_a_list_of_runs(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     (tmp_path / "mine.txt").write_text(f"{plain / 'a'}\n{plain / 'd'}\n", encoding="utf-8")
     main([f"@{tmp_path / 'mine.txt'}"])
     assert "1 of 2 runs finished, 1 failed" in capsys.readouterr().out
+
+
+def test_a_terminal_of_80_columns_shows_every_run_on_a_line_of_its_own() -> None:
+    where = {"arm": "luong_general_feeding", "overrides": "model.hidden_size=128"}
+    at = {"phase": TRAINING, "update": 1400, "updates": 20_000, "loss": 1.2}
+    runs = [
+        Row(run_id="a", directory="a", seed=1, state=RUNNING, **at, **where),
+        Row(run_id="b", directory="b", seed=2, state=FAILED, reason="out of memory: tried to allocate 2 GB", **where),
+        Row(run_id="c", directory="c", seed=3, state=FINISHED, update=500, updates=500, error_rate=0.123, **where),
+    ]
+    screen = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=80)
+    screen.print(_screen(Overview(rows=runs, remaining_seconds=60.0), rows=20, width=80))
+    head, _, *lines = screen.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert max(map(len, (head, *lines))) <= 80
+    running, failed, finished, why = lines
+    assert running.startswith("luong_general_feeding seed 1")
+    assert running.split()[-3:] == ["training", "1400/20000", "1.200"]
+    assert failed.split()[-1] == "failed"
+    assert finished.split()[-3:] == ["finished", "500/500", "0.123"]
+    assert "out of memory" in why
 
 
 class Terminal:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+from itertools import pairwise
 
+import pytest
 from rich.console import Console
 
-from attnspan.runs.status import TESTING, TRAINING, Status
+from attnspan.runs.status import TESTING, TRAINING, VALIDATING, Status
+from attnspan.sweeps import progress
 from attnspan.sweeps.progress import ProgressDisplay, duration
 
 
@@ -55,12 +58,63 @@ def test_durations() -> None:
     assert [duration(seconds) for seconds in (0.4, 61, 3599.7, 3725)] == ["00:00", "01:01", "1:00:00", "1:02:05"]
 
 
+def test_validations_between_updates_make_no_lines() -> None:
+    shown, out = display(None)
+    with shown:
+        for done in range(1, 50):
+            shown.update("plain seed 1", training(done, done, 100 - done))
+            shown.update("plain seed 1", Status(phase=VALIDATING, done=1, total=4, seconds=done))
+    assert len(out.getvalue().splitlines()) == 1
+
+
+def test_lines_come_more_seldom_the_longer_a_run_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every 10 s in the first 100 s, then after a tenth of the time so far, and every 10 minutes at the least."""
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    shown, out = display(None)
+    with shown:
+        for second in range(1, 20_000):
+            clock[0] = second
+            shown.update("plain seed 1", Status(phase=TRAINING, done=second, total=20_000, seconds=second))
+    seconds = [int(line.split("update ")[1].split("/")[0]) for line in out.getvalue().splitlines()]
+    gaps = {at: after - at for at, after in pairwise(seconds)}
+    assert all(gap == 10 for at, gap in gaps.items() if at < 90)
+    assert all(at / 10 <= gap <= at / 10 + 0.12 * at + 2 for at, gap in gaps.items() if 110 < at < 5000)
+    assert all(gap == 600 for at, gap in gaps.items() if at > 6000)
+
+
+def test_a_terminal_of_80_columns_shows_one_table() -> None:
+    screen = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=80)
+    long = "luong_general_feeding seed 1 model.hidden_size=128"
+    shown = ProgressDisplay(console=screen, jobs=12, n_jobs=2)
+    busy = {"done": 1400, "total": 20_000, "loss": 1.234, "validation": 1.4, "speed": 38.12, "seconds": 30.0}
+    shown.update(long, Status(phase=TRAINING, remaining=754.0, at_most=True, message="a remark", **busy))
+    shown.update("plain seed 2", Status(phase=VALIDATING, done=3, total=20))
+    screen.print(shown._render())
+    head, names, first, second = screen.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    whole = 754 + 30  # seconds of a run, as far as is known
+    assert head.rstrip() == f"0 of 12 runs, about {duration((754 + 11 * whole) / 2)} left"
+    assert names.split() == ["run", "loss", "valid.", "upd/s", "left"]
+    assert first.startswith("luong_general_feeding s")
+    assert first.split("…")[1].split() == ["training", "1400/20000", "1.234", "1.400", "38.1", "≤", "12:34"]
+    assert second.split() == ["plain", "seed", "2", "validating", "3/20"]
+    assert max(map(len, (head, names, first, second))) <= 80
+
+
+def test_a_wide_terminal_has_the_last_message() -> None:
+    screen = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=130)
+    shown = ProgressDisplay(console=screen, jobs=1)
+    shown.update("plain seed 2", Status(phase=TRAINING, message="W&B: no key, so this run is offline"))
+    screen.print(shown._render())
+    assert "W&B: no key, so this run is offline" in screen.file.getvalue()  # type: ignore[attr-defined]
+
+
 def test_the_last_line_of_a_sweep_counts_every_run() -> None:
-    """In a terminal the line of the sweep stays when the bars are gone."""
-    screen = Console(file=io.StringIO(), force_terminal=True, width=100)
-    with ProgressDisplay(console=screen, jobs=2, n_jobs=2) as display:
-        display.update("a", Status(phase=TRAINING, done=1, total=2))
-        display.finish("a", "finished", seconds=1.0)
-        display.finish("b", "finished before, skipped")
-        assert display._total is not None
-        assert display._bars.tasks[0].fields["what"] == "2 of 2 runs"
+    """In a terminal the line of the sweep stays when the table is gone."""
+    screen = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=100)
+    with ProgressDisplay(console=screen, jobs=2, n_jobs=2) as shown:
+        shown.update("a", Status(phase=TRAINING, done=1, total=2))
+        shown.finish("a", "finished", seconds=1.0)
+        shown.finish("b", "finished before, skipped")
+    *_, last = screen.file.getvalue().split("\r")  # type: ignore[attr-defined]
+    assert "2 of 2 runs" in last

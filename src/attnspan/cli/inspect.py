@@ -1,8 +1,9 @@
-"""``attnspan-inspect``: decode sources with a finished run and draw the attention."""
+"""``attnspan-inspect``: decode sources with finished runs and draw the attention."""
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 import sys
 import warnings
@@ -15,16 +16,18 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from attnspan.cli.console import Parser, add_trusted, command, only_run, open_console
+from attnspan.cli.console import Parser, add_trusted, command, open_console
 from attnspan.data.readers.lines import CARRIAGE_RETURN, decode_lines, has_carriage_return, without_blank_end
 from attnspan.data.white_space import strip
 from attnspan.errors import InputError
 from attnspan.reporting.heatmap_text import lines
 from attnspan.runs.attention_maps import AttentionMap
 from attnspan.runs.finished_run import Run, read_run
+from attnspan.runs.layout import find_runs
+from attnspan.runs.run_lists import read_list
 
 if TYPE_CHECKING:
-    from attnspan.evaluation.loaded_run import Hypothesis
+    from attnspan.evaluation.loaded_run import Hypothesis, LoadedRun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,22 +41,40 @@ class Subject:
     """The expected output, where it is known."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A run that is inspected."""
+
+    run: Run
+    loaded: LoadedRun
+    title: list[str]
+    out: Path
+    """The directory of its plots."""
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="attnspan-inspect",
-        description="Decode sources with a finished run. Prints each output with its attention map, and writes the map "
+        description="Decode sources with finished runs. Prints each output with its attention map, and writes the map "
         "as PNG and SVG. Row t shows the weights that produced output token t; <eos> has no row.",
     )
     add = parser.add_argument
-    add("run", metavar="RUN", help="a run directory, or a directory above one run")
-    add("sources", nargs="*", metavar="SOURCE", help="a text to decode (default: each line of standard input)")
+    add(
+        "words", nargs="+", metavar="RUN|SOURCE",
+        help="run directories, directories above some, or @FILE that lists them; then texts to decode (default: each "
+        "line of standard input, for which a terminal prompts)",
+    )  # fmt: skip
     add(
         "--examples", type=int, metavar="N",
         help="decode N examples of the run's test split instead, evenly spread by length from shortest to longest",
     )  # fmt: skip
     add("--beam-size", type=int, metavar="K", help="decode with a beam of size K (default: the decoding of the run)")
     add("--heads", action="store_true", help="draw the map of each head, too, where attention has several")
-    add("--out", metavar="DIR", help="directory of the plots (default: inspect/<run id> in the working directory)")
+    add(
+        "--out", metavar="DIR",
+        help="directory of the plots, with one below it for each run if there are several (default: inspect/<run id> "
+        "in the working directory)",
+    )  # fmt: skip
     add_trusted(parser)
     return parser
 
@@ -62,46 +83,109 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str]) -> None:
     """Decode, print and plot."""
     options = _parser().parse_intermixed_args(arguments)
-    beam_size = options.beam_size
-    if beam_size is not None and beam_size < 1:
-        raise InputError(f"--beam-size {beam_size}: must be at least 1")
-    run = read_run(only_run(Path(options.run)))
-    subjects = _subjects(run, options.sources, options.examples)
+    if options.beam_size is not None and options.beam_size < 1:
+        raise InputError(f"--beam-size {options.beam_size}: must be at least 1")
+    paths, sources = _told_apart(options.words)
+    runs = [read_run(directory) for directory in find_runs(paths)]
+    prompts = options.examples is None and not sources and sys.stdin.isatty()
+    subjects = [] if prompts else _subjects(runs, sources, options.examples)
     # torch takes seconds to import: it is needed from here on
-    from attnspan.evaluation.loaded_run import UnknownTokensWarning, load_run, weights_of_heads
+    from attnspan.evaluation.loaded_run import load_run
 
-    loaded = load_run(run.directory, trusted=options.trusted)
+    opened = [
+        Opened(
+            run=run, loaded=load_run(run.directory, trusted=options.trusted), title=_title(run, options.beam_size),
+            out=_plot_directory(run, options.out, len(runs)),
+        )
+        for run in runs
+    ]  # fmt: skip
+    show = open_console()
+    for one, its in zip(opened, subjects, strict=not prompts):
+        _inspect(one, its, options, show)
+    if prompts:
+        for subject in _prompted():
+            for one in opened:
+                try:
+                    _inspect(one, [subject], options, show)
+                except InputError as error:
+                    print(error, file=sys.stderr)
+
+
+def _inspect(one: Opened, subjects: Sequence[Subject], options: argparse.Namespace, show: Console) -> None:
+    """Decode with one run, and print and plot what it looks at."""
+    from attnspan.evaluation.loaded_run import UnknownTokensWarning
+
     with warnings.catch_warnings(action="ignore", category=UnknownTokensWarning):  # told below, for each source
-        hypotheses = loaded.decode([subject.source for subject in subjects], beam_size=beam_size)
+        hypotheses = one.loaded.decode([subject.source for subject in subjects], beam_size=options.beam_size)
     for subject, hypothesis in zip(subjects, hypotheses, strict=True):
         if unknown := dict.fromkeys(hypothesis.unknown_tokens):
             print(f"{subject.name}: not in the source vocabulary: {' '.join(map(repr, unknown))}", file=sys.stderr)
-
-    title = [run.arm, str(run.summary["data"]), f"seed {run.seed}", f"run {run.run_id}"]
-    title += [] if beam_size is None else [f"beam {beam_size}"]
-    out = Path(options.out) if options.out is not None else Path("inspect", _file_name(run.run_id))
-    show = open_console()
-    print_line(show, ", ".join(title))
+    print_line(show, ", ".join(one.title))
     for subject, hypothesis in zip(subjects, hypotheses, strict=True):
         print_words(show, subject, hypothesis)
         if not hypothesis.tokens:
             print_line(show, "the output is empty: there is no map")
         elif hypothesis.weights is not None:
-            apart = weights_of_heads(loaded, subject.source, hypothesis) if options.heads else None
-            maps = [hypothesis.weights, *([] if apart is None else apart)]
-            for head, weights in enumerate(maps):  # the first is their mean
-                name, words = (f"{subject.name}-head-{head}", f"head {head}") if head else (subject.name, "")
-                heatmap = AttentionMap(
-                    source=hypothesis.source_tokens, output=hypothesis.tokens, weights=weights.numpy()
-                )
-                if words:
-                    print_line(show, f"\n{words}")
-                for line in lines(heatmap, show):
-                    show.print(line, soft_wrap=True)
-                for plot in _plots(heatmap, out / name, [*title, *([words] if words else [])]):
-                    print_line(show, f"plot: {plot}")
+            _draw(one, subject, hypothesis, options, show)
     if any(hypothesis.tokens and hypothesis.weights is None for hypothesis in hypotheses):
-        print_line(show, f"\n{run.arm} has no attention weights: there is no map")
+        print_line(show, f"\n{one.run.arm} has no attention weights: there is no map")
+
+
+def _draw(one: Opened, subject: Subject, hypothesis: Hypothesis, options: argparse.Namespace, show: Console) -> None:
+    """Draw the map of a hypothesis, and with ``--heads`` that of each head."""
+    from attnspan.evaluation.loaded_run import weights_of_heads
+
+    assert hypothesis.weights is not None
+    apart = weights_of_heads(one.loaded, subject.source, hypothesis) if options.heads else None
+    maps = [hypothesis.weights, *([] if apart is None else apart)]
+    for head, weights in enumerate(maps):  # the first is their mean
+        name, words = (f"{subject.name}-head-{head}", f"head {head}") if head else (subject.name, "")
+        heatmap = AttentionMap(source=hypothesis.source_tokens, output=hypothesis.tokens, weights=weights.numpy())
+        if words:
+            print_line(show, f"\n{words}")
+        for line in lines(heatmap, show):
+            show.print(line, soft_wrap=True)
+        for plot in _plots(heatmap, one.out / name, [*one.title, *([words] if words else [])]):
+            print_line(show, f"plot: {plot}")
+
+
+def _told_apart(words: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """The runs, at least one, and the sources, which begin with the first word that is no directory and no list."""
+    paths: list[Path] = []
+    for at, word in enumerate(words):
+        if word.startswith("@") and (not at or Path(word[1:]).is_file()):
+            paths += map(Path, read_list(Path(word[1:])))
+        elif not at or Path(word).is_dir():
+            paths.append(Path(word))
+        else:
+            return paths, list(words[at:])
+    return paths, []
+
+
+def _title(run: Run, beam_size: int | None) -> list[str]:
+    title = [run.arm, str(run.summary["data"]), f"seed {run.seed}", f"run {run.run_id}"]
+    return title if beam_size is None else [*title, f"beam {beam_size}"]
+
+
+def _plot_directory(run: Run, given: str | None, runs: int) -> Path:
+    own = _file_name(run.run_id)
+    if given is None:
+        return Path("inspect", own)
+    return Path(given, own) if runs > 1 else Path(given)
+
+
+def _prompted() -> Iterator[Subject]:
+    """Sources that a person types, until an empty line or Ctrl-D."""
+    print("A source a line; an empty line ends.", file=sys.stderr)
+    for number in itertools.count(1):
+        try:
+            source = input("source> ")
+        except EOFError:
+            print(file=sys.stderr)
+            return
+        if not strip(source):
+            return
+        yield Subject(name=_file_name(f"{number} {source}"), source=source)
 
 
 def print_line(show: Console, text: str) -> None:
@@ -117,15 +201,17 @@ def print_words(show: Console, subject: Subject, hypothesis: Hypothesis) -> None
     print_line(show, f"log p      {hypothesis.log_prob:.3f} nats{cut}\n")
 
 
-def _subjects(run: Run, sources: Sequence[str], examples: int | None) -> list[Subject]:
+def _subjects(runs: Sequence[Run], sources: Sequence[str], examples: int | None) -> list[list[Subject]]:
+    """What to decode with each run: the same texts, or examples of its own test."""
     if examples is not None:
         if sources:
             raise InputError("give either sources or --examples, not both")
-        return list(_examples(run, examples))
-    return [
+        return [list(_examples(run, examples)) for run in runs]
+    same = [
         Subject(name=_file_name(f"{number} {source}"), source=_readable(number, source))
         for number, source in enumerate(sources or _standard_input(), start=1)
     ]
+    return [same] * len(runs)
 
 
 def _examples(run: Run, count: int) -> Iterator[Subject]:
@@ -152,8 +238,6 @@ def _file_name(text: str) -> str:
 
 def _standard_input() -> list[str]:
     """The lines of standard input."""
-    if sys.stdin.isatty():
-        raise InputError("no source: give sources, or --examples N, or one source per line on standard input")
     name = "standard input"
     lines = (line.rstrip("\r\n") for line in decode_lines(sys.stdin.buffer, name))
     numbered = ((number, line if strip(line) else "") for number, line in enumerate(lines, start=1))

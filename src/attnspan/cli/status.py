@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,24 +54,67 @@ def _watch(console: Console, paths: Sequence[Path]) -> None:
     """Refresh the table until no run is running or queued."""
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while (overview := read_overview(paths)).is_active:
-            live.update(_screen(overview, rows=max(1, console.height - 4)), refresh=True)
+            live.update(_screen(overview, rows=max(1, console.height - 4), width=console.width), refresh=True)
             time.sleep(REFRESH_INTERVAL)
     _print(console, overview)
 
 
 def _print(console: Console, overview: Overview) -> None:
-    """Print all runs, in lines of any length."""
-    console.print(_headline(overview), soft_wrap=True)
-    console.print(_table(overview.rows, wide=True))
+    """Print all runs: as in the display in a terminal, else in lines of any length, which other programs may read."""
+    if console.is_terminal:
+        console.print(_screen(overview, rows=None, width=console.width))
+    else:
+        console.print(_headline(overview), soft_wrap=True)
+        console.print(_wide_table(overview.rows))
 
 
-def _screen(overview: Overview, *, rows: int) -> Group:
-    """The runs that fit into the terminal; running and failed ones come first."""
+def _screen(overview: Overview, *, rows: int | None, width: int) -> Group:
+    """Running and failed runs first, and why the latter failed last; of all that ``rows`` lines, None for all of it."""
     ordered = sorted(overview.rows, key=lambda row: _DISPLAY_ORDER.index(row.state))
-    parts: list[Any] = [_headline(overview), _table(ordered[:rows], wide=False)]
-    if len(ordered) > rows:
-        parts.append(Text(f"... and {len(ordered) - rows} more", style="dim"))
-    return Group(*parts)
+    troubled = [row for row in ordered if row.state in (FAILED, UNKNOWN, INTERRUPTED)]
+    names = {row.directory: _label(row, several=len({one.data for one in ordered}) > 1) for row in ordered}
+    whys = [
+        Text(f"{names[row.directory]}: {_details(row)}", style="dim", no_wrap=rows is not None, overflow="ellipsis")
+        for row in troubled
+    ]
+    if rows is not None:
+        whys = whys[: max(1, rows - len(ordered))]
+    shown = ordered if rows is None else ordered[: max(1, rows - len(whys))]
+    parts: list[Any] = [_headline(overview), _narrow_table(shown, names, width)]
+    if len(ordered) > len(shown):
+        parts.append(Text(f"... and {len(ordered) - len(shown)} more", style="dim"))
+    return Group(*parts, *whys)
+
+
+def _label(row: Row, *, several: bool) -> str:
+    """Which run it is, in words; with its data if there are several."""
+    seed = "" if row.seed is None else f"seed {row.seed}"
+    return " ".join(filter(None, [row.arm or row.run_id, seed, row.data if several else "", row.overrides]))
+
+
+def _narrow_table(rows: Sequence[Row], labels: Mapping[str, str], width: int) -> Table:
+    """One line per run, as wide as ``width`` at most: the name of the run gives way."""
+    names = ("state", "update", "loss", "error rate", "left")
+    cells = [
+        (
+            row.phase or row.state,
+            f"{row.update}/{row.updates}" if row.updates else "",
+            format_loss(row.loss) if row.state == RUNNING else "",
+            "" if row.error_rate is None else f"{row.error_rate:.3f}",
+            duration(row.remaining_seconds),
+        )
+        for row in rows
+    ]
+    widths = [max(len(name), *(len(row[at]) for row in cells)) for at, name in enumerate(names)]
+    room = width - sum(widths) - 2 * (len(names) + 1)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    label = min(max(len(labels[row.directory]) for row in rows), max(room, 8))
+    table.add_column("run", no_wrap=True, overflow="ellipsis", width=label)
+    for name, column in zip(names, widths, strict=True):
+        table.add_column(name, no_wrap=True, justify="left" if name == "state" else "right", width=column)
+    for row, (state, *others) in zip(rows, cells, strict=True):
+        table.add_row(Text(labels[row.directory]), Text(state, style=_COLORS[row.state]), *map(Text, others))
+    return table
 
 
 def _headline(overview: Overview) -> Text:
@@ -83,8 +126,8 @@ def _headline(overview: Overview) -> Text:
     return Text(", ".join(words))
 
 
-def _table(rows: Sequence[Row], *, wide: bool) -> Table:
-    """One line per run; with ``wide`` long reasons take several."""
+def _wide_table(rows: Sequence[Row]) -> Table:
+    """One line per run; long reasons take several."""
     columns = ("arm", "data", ">seed", "overrides", "state", ">update", ">loss", ">left", ">error rate", "where, why")
     cells = [
         (
@@ -97,7 +140,7 @@ def _table(rows: Sequence[Row], *, wide: bool) -> Table:
             format_loss(row.loss) if row.loss is not None else "",
             duration(row.remaining_seconds),
             f"{row.error_rate:.3f}" if row.error_rate is not None else "",
-            Text(_details(row), no_wrap=not wide, overflow="fold" if wide else "ellipsis"),
+            Text(_details(row), overflow="fold"),
         )
         for row in rows
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import yaml
 from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, MissingConfigException
@@ -37,7 +37,7 @@ def explain(error: BaseException) -> str:
                 f"{group}={name}: there is no such group; in a defaults list, 'override /{top}: {name}' chooses a {top}"
             )
         if group:
-            return f"{group}={name}: there is no such {group.rpartition('/')[2]}; {nearest(name, error.options or ())}"
+            return _unknown_choice(group, name, error.options or ())
     words = first_line(error) or type(error).__name__
     for pattern in _SWEEPS:
         if match := re.match(pattern, words):
@@ -52,6 +52,18 @@ def explain(error: BaseException) -> str:
     if words.startswith("Could not append to config."):
         return f"{words} Leave out the + to change it."
     return words
+
+
+def _unknown_choice(group: str, name: str, known: Iterable[str]) -> str:
+    """The line for a file that is not there: the nearest that is, and where one's own belongs."""
+    group, _, rest = group.partition("/") if group.partition("/")[0] == "sweep" else (group, "", "")
+    given = f"{rest}/{name}" if rest else name  # sweep=sweeps/mine.yaml
+    own = name.removesuffix(".yaml")
+    what = group.rpartition("/")[2]
+    return (
+        f"{group}={given}: there is no such {what}; {nearest(own, known)}; one of your own is a file "
+        f"DIR/{group}/{own}.yaml, and is given by --config-dir DIR {group}={own}"
+    )
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

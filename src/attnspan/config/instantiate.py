@@ -205,4 +205,6 @@ def _cause(error: BaseException) -> str:
     """What went wrong first, in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"{first_line(error)}; if it is a file of yours, start the command with PYTHONPATH=DIR, its directory"
     return first_line(error) or type(error).__name__

@@ -37,7 +37,7 @@ class UnknownTokensWarning(UserWarning):
     """A source has tokens that the vocabulary lacks."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Hypothesis:
     """What a run decodes from one source."""
 
@@ -58,6 +58,12 @@ class Hypothesis:
     """Attention weights on the CPU, the mean over heads, [0, S] of an empty hypothesis; None where there are none."""
     picture: Picture | None = None
     """The source, if it is an image, with the size of its regions."""
+
+    def __repr__(self) -> str:
+        """One line: the text and log p; of the weights, the sizes."""
+        cut = ", truncated" if self.truncated else ""
+        weights = "no weights" if self.weights is None else "weights [{}, {}]".format(*self.weights.shape)
+        return f"Hypothesis({self.text!r}, log_prob={self.log_prob:.3f}{cut}, {weights})"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

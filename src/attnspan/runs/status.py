@@ -72,9 +72,12 @@ class Status:
     update: int = 0  # updates of the weights so far
     updates: int = 0  # all updates of the run
     loss: float | None = None  # last known training loss, nats per target token
+    validation: float | None = None  # last validation loss, likewise
+    speed: float | None = None  # updates a second in training
     seconds: float = 0.0  # since the run started
     remaining: float | None = None  # estimated seconds to the end of the phase, None if unknown
     at_most: bool = False  # whether the phase may end earlier: training does at a plateau
+    message: str | None = None  # last line that the run printed
     reason: str | None = None  # why it failed or what interrupted it, one line
     traceback: str | None = None  # of the error
     previous_state: str | None = None  # how a queued run had ended; reason and traceback then belong to that
@@ -118,6 +121,7 @@ class StatusWriter:
         self._directory = directory
         self._run: dict[str, Any] = {"arm": arm, "data": data, "seed": seed, "command": command}
         self._last: Status | None = None
+        self._message: str | None = None
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="heartbeat", daemon=True)
@@ -134,17 +138,26 @@ class StatusWriter:
         self._thread.join()
 
     def write(self, status: Status) -> None:
-        """Write ``status`` as :meth:`Status.write` does. Updates and loss keep their last values where it has none."""
+        """Write ``status`` as :meth:`Status.write` does. What it does not know keeps its last value."""
         with self._lock:
             last = self._last or Status()
+            kept = {
+                name: getattr(last, name) if getattr(status, name) is None else getattr(status, name)
+                for name in ("loss", "validation", "speed")
+            }
             self._last = replace(
                 status,
                 **self._run,
+                **kept,
                 update=status.update or last.update,
                 updates=status.updates or last.updates,
-                loss=last.loss if status.loss is None else status.loss,
+                message=self._message,
             )
             self._last.write(self._directory)
+
+    def say(self, line: str) -> None:
+        """Have the next status hold ``line``, the last that the run printed."""
+        self._message = line
 
     def _renew(self) -> None:
         while not self._stopped.wait(HEARTBEAT_INTERVAL):

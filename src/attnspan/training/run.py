@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,12 @@ def _lead(prepared: Prepared, report: Callable[[Status], None]) -> dict[str, Any
         directory, arm=config["arm"], data=config["data_name"], seed=config["seed"], command=prepared.command
     )
 
+    def say(line: str) -> None:
+        writer.say(line)
+        log(line)
+
+    prepared = replace(prepared, log=say)
+
     def report_and_write(status: Status) -> None:
         writer.write(status)
         if status.state == RUNNING:
@@ -85,7 +92,7 @@ def _lead(prepared: Prepared, report: Callable[[Status], None]) -> dict[str, Any
             return read_json(directory / SUMMARY)
         stack.enter_context(final_status(report_and_write, log))
         stack.enter_context(prepared.stop.listening())
-        tracker = stack.enter_context(wandb_run(config, directory, command=prepared.command, log=log))
+        tracker = stack.enter_context(wandb_run(config, directory, command=prepared.command, log=say))
         summary = write(test(fit(prepared, tracker=tracker, report=report_and_write)))
         if tracker:  # the run is finished, whatever happens in W&B
             tracker.log_results(directory)

@@ -85,7 +85,8 @@ class ProgressReporter(L.Callback):
     ) -> None:
         self._last = time.monotonic()
         now_done = done - self._before  # not counting what was done before an interruption
-        remaining = (self._last - since) / now_done * (total - done) if since is not None and now_done else None
+        speed = now_done / (self._last - since) if since is not None and now_done and self._last > since else None
+        validation = trainer.callback_metrics.get("validation/loss")
         self._report(
             Status(
                 state=RUNNING,
@@ -96,7 +97,9 @@ class ProgressReporter(L.Callback):
                 updates=self._updates(trainer),
                 loss=loss,
                 seconds=self._last - self._began,
-                remaining=remaining,
+                validation=None if validation is None else float(validation),
+                speed=speed if phase == TRAINING else None,
+                remaining=(total - done) / speed if speed else None,
                 at_most=phase == TRAINING and self._plateau is not None and self._plateau.may_end_earlier,
             )
         )
