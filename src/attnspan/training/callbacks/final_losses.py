@@ -41,10 +41,13 @@ class FinalLosses(L.Callback):
         return {"first_update": self._first, "last_update": self._last}
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any) -> None:
-        """Take the loss of the update, of this process's share of the batch."""
+        """Take the loss of the update, of this process's share of the batch; of the first update the mean of all.
+
+        A checkpoint has what rank 0 kept, and before the next validation comes another last update, but no other first.
+        """
         self._last = outputs["loss"]
         if self._first is None:
-            self._first = self._last
+            self._first = trainer.strategy.reduce(self._last.detach().float(), reduce_op="mean")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the loss of the validation, and the mean loss of all processes in the last update."""
