@@ -51,7 +51,7 @@ def test_every_command_says_its_version(name: str) -> None:
 def test_a_hypothesis_prints_as_one_line() -> None:
     one = Hypothesis(
         text="AH T EH N", tokens=["AH", "T", "EH", "N"], log_prob=-0.12345, truncated=False,
-        source_tokens=list("atten"), unknown_tokens=[], weights=torch.rand(4, 5),
+        source_tokens=list("atten"), unknown_tokens=[], weights=torch.rand(4, 5), ids=[5, 6, 7, 8],
     )  # fmt: skip
     assert repr(one) == str(one) == "Hypothesis('AH T EH N', log_prob=-0.123, weights [4, 5])"
 
