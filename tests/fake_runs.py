@@ -130,6 +130,7 @@ def fake_run(
         "finished": True,
         "command": f"attnspan-train decoder={arm} data={data} seed={seed}",
         "parameters": 251_904 if arm == "plain" else 298_112,
+        "decoder_state": {"fixed": 192, "per_source_token": 0 if arm == "plain" else 256, "per_target_token": 0},
         "updates": 2_000,
         "best_update": 1_900,
         "best_validation_loss": 0.41,

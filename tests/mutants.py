@@ -35,6 +35,7 @@ class Mutant:
 _EQUATIONS = "tests/models/test_equations.py::test_logits_weights_and_gradients_equal_the_loop"
 _POSITIONS = "tests/models/test_positions.py::test_logits_weights_and_gradients_equal_the_loop"
 _NORMALISERS = "tests/models/test_normalisers.py::test_weights_and_gradients_equal_the_equations"
+_CELLS = "tests/models/test_parallel_cells.py::"
 _CONTRACT = "tests/models/test_contract.py::"
 _DECODING = "tests/models/test_decoding.py::"
 _MECHANISMS = "tests/models/test_mechanisms.py::test_logits_weights_and_gradients_equal_the_loop"
@@ -576,6 +577,48 @@ MUTANTS = {
         new="        new = places[: embedded.size(1)]",
         test=f"{_CONTRACT}test_unrolled_steps_equal_the_path"
         "[transformer encoder/positions=t5 decoder/positions=rotary]",
+    ),
+    "scan keeps the wrong half": Mutant(
+        file="models/recurrence/parallel.py",
+        old="keep[:, shift:] * keep[:, :-shift]",
+        new="keep[:, shift:] * keep[:, shift:]",
+        test=f"{_CELLS}test_outputs_states_and_gradients_equal_the_loop[min_gru]",
+    ),
+    "minLSTM with gates that are not shared out": Mutant(
+        file="models/recurrence/minimal.py",
+        old="torch.sigmoid(-odds) * positive(candidate)",
+        new="torch.sigmoid(enter) * positive(candidate)",
+        test=f"{_CELLS}test_outputs_states_and_gradients_equal_the_loop[min_lstm]",
+    ),
+    "mLSTM resumes without its memory": Mutant(
+        file="models/recurrence/matrix_memory.py",
+        old="numerator = similar @ v + of_memory * (q @ C.transpose(2, 3))",
+        new="numerator = similar @ v",
+        test=f"{_CELLS}test_resumed_in_the_middle_it_gives_the_whole[mlstm]",
+    ),
+    "mLSTM bounded by 1 after scaling": Mutant(
+        file="models/recurrence/matrix_memory.py",
+        old="torch.maximum(sums.abs(), (-m_all).exp())",
+        new="torch.maximum(sums.abs(), torch.ones_like(m_all))",
+        test=f"{_CELLS}test_outputs_states_and_gradients_equal_the_loop[mlstm]",
+    ),
+    "linear attention forgets at a new piece": Mutant(
+        file="models/recurrence/matrix_memory.py",
+        old="S = since[:, :, -1].exp().unsqueeze(-1) * S + (k_",
+        new="S = S + (k_",
+        test=f"{_CELLS}test_outputs_states_and_gradients_equal_the_loop[gated_linear_attention]",
+    ),
+    "DeltaNet adds what is there already": Mutant(
+        file="models/recurrence/matrix_memory.py",
+        old="wanted = rate * (v - k @ S.transpose(2, 3))",
+        new="wanted = rate * v",
+        test=f"{_CELLS}test_resumed_in_the_middle_it_gives_the_whole[delta_net]",
+    ),
+    "padding enters the memory": Mutant(
+        file="models/recurrence/matrix_memory.py",
+        old="rate = rate.masked_fill(~mask[:, None, :, None], 0.0)",
+        new="rate = rate",
+        test=f"{_CELLS}test_padding_stays_out[delta_net]",
     ),
     "input not shifted": Mutant(
         file="data/pipeline/batches.py",

@@ -18,7 +18,7 @@ from hydra_plugins.attnspan_sweeps.search_space import read_space
 from tests.conftest import ARMS, Compose, parsed
 from tests.models.arms import small
 
-GROUPS = ("data", "decoder", "encoder", "decoding", "optimizer", "trainer", "logger")
+GROUPS = ("data", "decoder", "encoder", "rnn", "decoding", "optimizer", "trainer", "logger")
 CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((conf_directory() / group).glob("*.yaml"))]
 SWEEPS = sorted((conf_directory() / "sweep").glob("*.yaml"))
 NEEDS = {

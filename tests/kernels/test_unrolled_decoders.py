@@ -20,7 +20,7 @@ from attnspan.models.seq2seq import Seq2Seq
 from tests.conftest import Compose
 from tests.kernels.test_additive import LIMIT
 from tests.kernels.test_cells import GATES
-from tests.models.arms import WIRINGS, small
+from tests.models.arms import PARALLEL_CELLS, WIRINGS, small
 
 FUSED = [
     ("bahdanau",),
@@ -136,7 +136,7 @@ def test_what_is_fused(composed: Compose, wiring: tuple[str, ...]) -> None:
     products = {"luong_dot", "luong_scaled_dot", "luong_general", "luong_general_feeding"}
     feeding = "input_feeding=true" in text or arm == "luong_general_feeding"
     covered = arm in {"bahdanau", "bahdanau_2015"} or (arm in products and feeding)
-    expected = covered and "layers=2" not in text and "fused=false" not in text
+    expected = covered and "layers=2" not in text and "fused=false" not in text and wiring not in PARALLEL_CELLS
     assert getattr(decoder, "fused", False) is expected
 
 

@@ -61,8 +61,19 @@ VARIANTS = [
 ]
 """Settings under which something else happens than in the arms' own files."""
 
-WIRINGS = [(arm,) for arm in ARMS] + [(arm, "decoder.input_feeding=true") for arm in FEEDING] + VARIANTS
-"""Every arm as its file has it, again with input feeding, and the variants: what :func:`small` takes."""
+PARALLEL_CELLS = [
+    ("plain", "rnn=min_gru", "rnn.layers=2"),
+    ("plain", "rnn=mlstm", "rnn.cell.head_size=2", "rnn.layers=2"),
+    ("plain_every_step", "rnn=min_lstm", "encoder=unidirectional"),
+    ("bahdanau", "rnn=delta_net", "rnn.cell.head_size=4"),
+    ("luong_general_feeding", "rnn=gated_linear_attention", "rnn.cell.head_size=4", "encoder=unidirectional"),
+]
+"""Arms with cells that have loops of their own, in ``test_parallel_cells.py``."""
+
+WIRINGS = (
+    [(arm,) for arm in ARMS] + [(arm, "decoder.input_feeding=true") for arm in FEEDING] + VARIANTS + PARALLEL_CELLS
+)
+"""Every arm as its file has it, again with input feeding, the variants, and other cells: what :func:`small` takes."""
 
 
 def small_config(composed: Compose, arm: str, *overrides: str) -> dict[str, Any]:

@@ -125,10 +125,11 @@ def test_poisoned_memory(model: Seq2Seq) -> None:
     mask = torch.tensor([[True, True, False], [True, False, False]])
     states = torch.randn(2, 3, model.encoder.memory_size)
     final = tuple(torch.randn(2, model.encoder.final_size) for _ in range(2))
+    handed_over = tuple(torch.randn(2, size) for size in model.encoder.handed_over)
     embedded = torch.randn(2, 4, 5)
 
     def unroll(states: Tensor) -> Tensor:
-        return model.decoder.unroll(embedded, model.decoder.prepare(Memory.of(states, mask, final))).output
+        return model.decoder.unroll(embedded, model.decoder.prepare(Memory.of(states, mask, final, handed_over))).output
 
     poisoned = states.masked_fill(~mask.unsqueeze(-1), float("nan")).requires_grad_()
     output = unroll(poisoned)

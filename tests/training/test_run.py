@@ -80,6 +80,7 @@ def test_what_lies_on_disk(finished: dict[str, Path], runs: Path, arm: str) -> N
     assert summary["run_id"] == directory.name
     for key in ("parameters", "wall_seconds", "tokens_per_second", "peak_memory_mb", "versions", "dropped"):
         assert summary[key], key
+    assert summary["decoder_state"]["fixed"] == 16
     assert summary["unknown"]["test"] == {"source": 0.0, "target": 0.0}
     assert summary["skipped"] == {}
     config = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))

@@ -15,6 +15,7 @@ GROUPS = {
     "decoder/normaliser": "from scores to weights, of arms with attention",
     "encoder": "how the source is encoded",
     "decoder/positions": "of decoder=transformer; encoder/positions has the same choices",
+    "rnn": "the cells of encoder and decoder",
     "data": "the data set",
     "decoding": "how hypotheses are found",
     "decoding/length_penalty": "of decoding=beam",

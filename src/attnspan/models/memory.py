@@ -33,13 +33,20 @@ class Memory:
     """What the queries are compared with. None until an attention has prepared the memory."""
     values: Float[Tensor, "B *heads S d"] | None = None
     """What several heads average; None where the states themselves are averaged."""
+    handed_over: tuple[Float[Tensor, "B _"], ...] = ()
+    """Parts of the encoder's final state that the decoder takes over as they are, all layers concatenated."""
 
     @classmethod
     def of(
-        cls, states: Float[Tensor, "B S M"], mask: Bool[Tensor, "B S"], final_state: tuple[Float[Tensor, "B F"], ...]
+        cls,
+        states: Float[Tensor, "B S M"],
+        mask: Bool[Tensor, "B S"],
+        final_state: tuple[Float[Tensor, "B F"], ...],
+        handed_over: tuple[Float[Tensor, "B _"], ...] = (),
     ) -> Memory:
         """Build a memory and set its padding to 0, so that not even a NaN there can reach a context vector."""
-        return cls(states=states.masked_fill(~mask.unsqueeze(-1), 0.0), mask=mask, final_state=final_state)
+        silenced = states.masked_fill(~mask.unsqueeze(-1), 0.0)
+        return cls(states=silenced, mask=mask, final_state=final_state, handed_over=handed_over)
 
     def select(self, rows: Int[Tensor, " N"]) -> Memory:
         """Return the memory of the examples ``rows`` (indices, repeats allowed)."""
@@ -49,4 +56,5 @@ class Memory:
             final_state=tuple(part[rows] for part in self.final_state),
             keys=None if self.keys is None else self.keys[rows],
             values=None if self.values is None else self.values[rows],
+            handed_over=tuple(part[rows] for part in self.handed_over),
         )

@@ -66,8 +66,13 @@ class Seq2Seq(nn.Module):
         if self.reads_images != (self.encoder.input_channels is not None):
             reads, are = ("tokens", "images") if self.reads_images else ("images", "tokens")
             raise ValueError(f"{type(self.encoder).__name__} reads {reads}, and the sources of this data are {are}")
-        memory, final = self.encoder.memory_size, self.encoder.final_size
-        sizes = Sizes(embedding=embedding_size, hidden=hidden_size, memory=memory, final=final)
+        sizes = Sizes(
+            embedding=embedding_size,
+            hidden=hidden_size,
+            memory=self.encoder.memory_size,
+            final=self.encoder.final_size,
+            handed_over=self.encoder.handed_over,
+        )
         self.decoder = decoder(sizes=sizes, rnn=rnn)
         self.dropout = nn.Dropout(dropout)
         self.readout = nn.Linear(self.decoder.output_size, target_vocabulary_size)

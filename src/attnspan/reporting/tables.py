@@ -208,7 +208,6 @@ def cost(study: Study) -> Table:
     """What each arm costs, averaged over its runs."""
     whole: Callable[[float], str] = "{:,.0f}".format
     columns: dict[str, tuple[str, Callable[[float], str]]] = {
-        "parameters": ("parameters", whole),
         "updates": ("updates", whole),
         "training tokens/s": ("tokens_per_second", whole),
         "decoding tokens/s": ("decode_tokens_per_second", whole),
@@ -217,10 +216,29 @@ def cost(study: Study) -> Table:
         "peak memory (MB)": ("peak_memory_mb", whole),
     }
     rows = [
-        Row((study.shown(arm.label), *(_mean(arm, key, style) for key, style in columns.values())))
+        Row(
+            (
+                study.shown(arm.label),
+                _mean(arm, "parameters", whole),
+                _state(arm),
+                *(_mean(arm, key, style) for key, style in columns.values()),
+            )
+        )
         for arm in study.arms
     ]
-    return Table("Cost of a run, mean over the runs of an arm", ("arm", *columns), tuple(rows))
+    caption = (
+        "Cost of a run, mean over the runs of an arm; the decoder's state in numbers, for S source and T output tokens"
+    )
+    return Table(caption, ("arm", "parameters", "decoder state", *columns), tuple(rows))
+
+
+def _state(arm: Arm) -> str:
+    """Numbers that decoding carries from step to step, as in "192 + 256 S"; all runs of an arm have the same."""
+    units = {"fixed": "", "per_source_token": " S", "per_target_token": " T"}
+    for run in arm.runs:
+        if size := run.summary.get("decoder_state"):
+            return " + ".join(f"{size[key]:,}{unit}" for key, unit in units.items() if size[key])
+    return NONE
 
 
 def _mean(arm: Arm, key: str, style: Callable[[float], str]) -> str:

@@ -27,6 +27,7 @@ class Summary(TypedDict):
     finished: bool  # all else was written before
     command: str  # that reproduces the run
     parameters: int  # trained numbers of the model
+    decoder_state: dict[str, int]  # numbers that decoding carries along: fixed, per_source_token, per_target_token
     updates: int  # steps of the optimizer
     training_examples: int  # seen in these updates
     ended_by: str  # plateau, or max_steps: validation was still improving, or was not watched

@@ -101,7 +101,7 @@ class BahdanauDecoder(AttentionDecoder):
     def step(self, embedded: Float[Tensor, "B 1 E"], state: State, memory: Memory) -> DecoderOutput:
         """Attend with s_{t-1}, then read the token."""
         parts = self.rnn.parts
-        previous = state[0][:, -1:]  # s_{t-1} of the top layer, [B, 1, H]
+        previous = state[self.rnn.output_part][:, -1:]  # s_{t-1} of the top layer, [B, 1, H]
         context, weights, attention_state = self.attention(previous, memory, state[parts:])
         hidden, cells = self.rnn(torch.cat([embedded, context], dim=-1), state[:parts])
         output = hidden if self.deep_output is None else self.deep_output(previous, embedded, context)

@@ -28,6 +28,8 @@ class Sizes:
     hidden: int
     memory: int
     final: int
+    handed_over: tuple[int, ...] = ()
+    """Of the encoder's: see :class:`~attnspan.models.encoders.base.Encoder`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,24 +97,36 @@ class Decoder(nn.Module, ABC):
 
 
 class RecurrentDecoder(Decoder):
-    """A decoder with GRU or LSTM cells, whose initial state comes from the encoder's final state.
+    """A decoder with recurrent cells, whose initial state comes from the encoder's final state.
 
     Args:
         sizes: from the model.
         rnn: builds the cells.
         input_size: features that enter the cells at each step.
         bridge: builds the map from the encoder's final state to the initial state.
+
+    Raises:
+        ValueError: the cells take over parts of the encoder's state, and the encoder has no such parts.
     """
 
     def __init__(self, *, sizes: Sizes, rnn: BuildRecurrence, input_size: int, bridge: BuildBridge) -> None:
         super().__init__()
         self.rnn = rnn(input_size=input_size, hidden_size=sizes.hidden)
         self.bridge = bridge(
-            final_size=sizes.final, hidden_size=sizes.hidden, layers=self.rnn.layers, parts=self.rnn.parts
+            final_size=sizes.final, hidden_size=sizes.hidden, layers=self.rnn.layers, parts=self.rnn.bridged
         )
+        wanted = tuple(self.rnn.layers * size for size in self.rnn.handed_over)
+        if wanted and wanted != sizes.handed_over:
+            raise ValueError(
+                "cells with a memory take over the encoder's, and so need a recurrent encoder that reads with the same "
+                f"cells and has as many layers, {self.rnn.layers}, and features, {sizes.hidden}, as the decoder"
+            )
         self.output_size = sizes.hidden
 
     def start(self, memory: Memory) -> State:
         """The cells' initial state, parts [B, L, H]."""
-        initial: State = self.bridge(memory.final_state)
-        return initial
+        taken_over = zip(memory.handed_over, self.rnn.handed_over, strict=False)  # none by cells without a memory
+        return (
+            *self.bridge(memory.final_state),
+            *(part.unflatten(1, (self.rnn.layers, size)) for part, size in taken_over),
+        )

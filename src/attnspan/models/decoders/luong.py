@@ -24,7 +24,7 @@ class LuongDecoder(AttentionDecoder):
     h_t = RNN(y_{t-1}, h_{t-1});  c_t = attend(query = h_t);  h~_t = tanh(W_c [c_t; h_t])  (eq. 5)
 
     With input feeding (section 3.3) the cell reads [y_{t-1}; h~_{t-1}], with h~_0 = 0. h_t is the top layer's. The
-    state is that of the cells, h~_t, and that of the attention.
+    state is that of the cells, with input feeding h~_t, and that of the attention.
 
     Args, besides those of :class:`~attnspan.models.decoders.with_attention.AttentionDecoder`:
         input_feeding: h~_{t-1} enters the cell, and each step waits for the one before. The kernel needs it.
@@ -66,7 +66,8 @@ class LuongDecoder(AttentionDecoder):
     def start(self, memory: Memory) -> State:
         """h_0 from the bridge, h~_0 = 0, and the attention's state."""
         state, parts = super().start(memory), self.rnn.parts
-        return *state[:parts], torch.zeros_like(state[0][:, -1]), *state[parts:]
+        fed = (torch.zeros_like(state[0][:, -1]),) if self.input_feeding else ()
+        return *state[:parts], *fed, *state[parts:]
 
     def step(self, embedded: Float[Tensor, "B T E"], state: State, memory: Memory) -> DecoderOutput:
         """Read one token, or, where no step waits for the one before, any number of them."""
@@ -74,10 +75,10 @@ class LuongDecoder(AttentionDecoder):
         if self.input_feeding:
             embedded = torch.cat([embedded, state[parts].unsqueeze(1)], dim=-1)
         hidden, cells = self.rnn(embedded, state[:parts])
-        context, weights, attention_state = self.attention(hidden, memory, state[parts + 1 :])
+        context, weights, attention_state = self.attention(hidden, memory, state[parts + self.input_feeding :])
         output = torch.tanh(self.combine(torch.cat([context, hidden], dim=-1)))
-        state = (*cells, output[:, -1], *attention_state)
-        return DecoderOutput.of_heads(output=output, state=state, weights=weights)
+        fed = (output[:, -1],) if self.input_feeding else ()
+        return DecoderOutput.of_heads(output=output, state=(*cells, *fed, *attention_state), weights=weights)
 
     def unroll(self, embedded: Float[Tensor, "B T E"], memory: Memory) -> DecoderOutput:
         """Unroll along a known target: by the kernel if ``fused``, in parallel where no step waits for another."""

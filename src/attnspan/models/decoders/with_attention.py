@@ -11,7 +11,7 @@ from abc import abstractmethod
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnspan.errors import check_switches
@@ -90,12 +90,14 @@ class AttentionDecoder(RecurrentDecoder):
     ) -> tuple[Tensor, ...]:
         """What the kernel returns, from the wiring's own weights and the cells' initial state."""
         assert memory.keys is not None
+        cells = self.rnn.cells
+        assert isinstance(cells, nn.GRU | nn.LSTM)
         E = embedded.size(-1)
-        input_weight, hidden_weight, input_bias, hidden_bias = self.rnn.cells.all_weights[0]
+        input_weight, hidden_weight, input_bias, hidden_bias = cells.all_weights[0]
         input_gates = F.linear(embedded, input_weight[:, :E], input_bias)
         with torch.autocast(embedded.device.type, enabled=False):  # the recurrence stays in the weights' precision
             unrolled: tuple[Tensor, ...] = self.kernel.apply(
-                cell_kernel(self.rnn.cells),
+                cell_kernel(cells),
                 *(part.to(hidden_weight.dtype) for part in (input_gates, memory.keys, memory.states)),
                 memory.mask,
                 input_weight[:, E:],

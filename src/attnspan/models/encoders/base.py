@@ -28,6 +28,8 @@ class Encoder(nn.Module, ABC):
     """C of the images that it reads; None where it reads tokens."""
     region_size: tuple[int, int] | None = None
     """Height and width in pixels of what one memory position stands for, row by row; None where it reads tokens."""
+    handed_over: tuple[int, ...] = ()
+    """Numbers of each part of :attr:`~attnspan.models.memory.Memory.handed_over`."""
 
     @abstractmethod
     def forward(self, embedded: Float[Tensor, "B S E"], lengths: Int[Tensor, " B"]) -> Memory:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from attnspan.errors import SettingError, check_counts, check_numbers, check_switches
 from attnspan.models.encoders.base import Encoder
@@ -48,12 +47,15 @@ class BidirectionalEncoder(Encoder):
         if final_state not in ("both", "backward"):
             raise SettingError("final_state", f"must be both or backward, not {final_state!r}")
         sizes = [embedding_size] + [hidden_size] * (layers - 1)
-        self.forwards = nn.ModuleList(rnn(input_size=size, hidden_size=hidden_size // 2, layers=1) for size in sizes)
+        first = [rnn(input_size=size, hidden_size=hidden_size // 2, layers=1) for size in sizes]
+        self.forwards = nn.ModuleList(first)
         self.backwards = nn.ModuleList(rnn(input_size=size, hidden_size=hidden_size // 2, layers=1) for size in sizes)
         self.dropout = nn.Dropout(dropout)
         self.final_state = final_state
         self.memory_size = hidden_size
-        self.final_size = layers * (hidden_size if final_state == "both" else hidden_size // 2)
+        directions = 2 if final_state == "both" else 1
+        self.final_size = layers * directions * (hidden_size // 2)
+        self.handed_over = tuple(layers * directions * size for size in first[0].handed_over)
 
     def forward(self, embedded: Float[Tensor, "B S E"], lengths: Int[Tensor, " B"]) -> Memory:
         """Read embedded sources of ``lengths``, at least 1."""
@@ -63,21 +65,23 @@ class BidirectionalEncoder(Encoder):
         reversed_positions = torch.where(mask, lengths - 1 - positions, positions)
         states = embedded.masked_fill(~mask.unsqueeze(-1), 0.0)
 
-        final = []
+        final, handed_over = [], []
         for layer, (read_forwards, read_backwards) in enumerate(zip(self.forwards, self.backwards, strict=True)):
             states = self.dropout(states) if layer else states
-            forward, _ = read_forwards(states)
-            backward, _ = read_backwards(_reorder(states, reversed_positions))
+            forward, after_forward = read_forwards(states, mask=mask)
+            backward, after_backward = read_backwards(_reorder(states, reversed_positions), mask=mask)
             last = [_reorder(direction, lengths - 1).squeeze(1) for direction in (forward, backward)]
-            final += last if self.final_state == "both" else last[1:]
+            after = [part[read_forwards.bridged :] for part in (after_forward, after_backward)]
+            first = 0 if self.final_state == "both" else 1
+            final += last[first:]
+            handed_over += after[first:]
             states = torch.cat([forward, _reorder(backward, reversed_positions)], dim=-1)
-        return Memory.of(states, mask, (torch.cat(final, dim=-1),))
+        parts = tuple(torch.cat(parts, dim=-1).squeeze(1) for parts in zip(*handed_over, strict=True))
+        return Memory.of(states, mask, (torch.cat(final, dim=-1),), handed_over=parts)
 
 
 class UnidirectionalEncoder(Encoder):
     """One direction only, as in Sutskever et al. 2014 and Luong et al. 2015. The final state is each layer's h, and c.
-
-    The source is packed: torch gives an LSTM's c at the end of each source in no other way.
 
     Args, besides those of :class:`~attnspan.models.encoders.base.BuildEncoder`:
         hidden_size: M.
@@ -95,6 +99,7 @@ class UnidirectionalEncoder(Encoder):
         self.reverse = reverse
         self.memory_size = hidden_size
         self.final_size = layers * hidden_size
+        self.handed_over = tuple(layers * size for size in self.rnn.handed_over)
 
     def forward(self, embedded: Float[Tensor, "B S E"], lengths: Int[Tensor, " B"]) -> Memory:
         """Read embedded sources. ``lengths``, at least 1, are on the CPU."""
@@ -103,10 +108,10 @@ class UnidirectionalEncoder(Encoder):
         mask = positions < ends
         order = torch.where(mask, ends - 1 - positions, positions) if self.reverse else positions.expand_as(mask)
 
-        packed = pack_padded_sequence(_reorder(embedded, order), lengths, batch_first=True, enforce_sorted=False)
-        states, final = self.rnn(packed)
-        states, _ = pad_packed_sequence(states, batch_first=True, total_length=embedded.size(1))
-        return Memory.of(_reorder(states, order), mask, tuple(part.flatten(1) for part in final))
+        states, final = self.rnn.read(_reorder(embedded, order), lengths)
+        flat = tuple(part.flatten(1) for part in final)
+        handed_over = flat[self.rnn.bridged :]
+        return Memory.of(_reorder(states, order), mask, handed_over[:1] or flat, handed_over=handed_over)
 
 
 def _reorder(states: Tensor, positions: Tensor) -> Tensor:

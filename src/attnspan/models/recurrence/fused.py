@@ -7,7 +7,7 @@ gradients included.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
@@ -22,7 +22,10 @@ class FusedRecurrence(Recurrence):
     """Compiled for one layer of GRU or LSTM over several steps in training, on a CPU. Else as the base class."""
 
     def forward(
-        self, inputs: Float[Tensor, "B T I"] | PackedSequence, state: CellState | None = None
+        self,
+        inputs: Float[Tensor, "B T I"] | PackedSequence,
+        state: CellState | None = None,
+        mask: Bool[Tensor, "B T"] | None = None,
     ) -> tuple[Float[Tensor, "B T H"] | PackedSequence, CellState]:
         """See the base class."""
         weight = self.cells.weight_hh_l0

@@ -17,6 +17,7 @@ from attnspan.evaluation.length_axis import length_axis
 from attnspan.evaluation.loaded_run import LoadedRun
 from attnspan.files import write_json
 from attnspan.kernels.backend import backend_of
+from attnspan.models.state_size import state_size
 from attnspan.runs.attention_maps import write_attention_maps
 from attnspan.runs.layout import ATTENTION, FILES, NEEDED, RECORDS, SUMMARY
 from attnspan.runs.own_code import kept_files
@@ -82,6 +83,7 @@ def _summary(tested: Tested) -> dict[str, Any]:
         "finished": True,
         "command": prepared.command,
         "parameters": parameter_count(prepared.module),
+        "decoder_state": asdict(state_size(prepared.module.model)),
         "updates": trained.updates,
         "training_examples": cost.train_examples,
         "ended_by": trained.plateau.ended_by,
