@@ -31,7 +31,8 @@ def state_size(model: Seq2Seq) -> StateSize:
     """Count them by two sources of different sizes and one step, counters left out. The random state stays."""
     device = model.readout.weight.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        memories = [model.encode(torch.zeros(1, S, dtype=torch.long, device=device), torch.tensor([S])) for S in (1, 2)]
+        drawn = [model.random_sources([size]) for size in (1, 64)]
+        memories = [model.encode(source.to(device), sizes) for source, sizes in drawn]
         before = [model.decoder.start(memory) for memory in memories]
         first = torch.zeros(1, dtype=torch.long, device=device)
         _, decoded = model.step(first, before[0], memories[0])
@@ -43,7 +44,8 @@ def state_size(model: Seq2Seq) -> StateSize:
     short, long = (memory.states.size(1) for memory in memories)
     per_source_token = (two - one) // (long - short)
     per_target_token = _numbers(decoded.state) - _numbers(before[0])
-    return StateSize(fixed=one - per_source_token, per_source_token=per_source_token, per_target_token=per_target_token)
+    fixed = one - per_source_token * short
+    return StateSize(fixed=fixed, per_source_token=per_source_token, per_target_token=per_target_token)
 
 
 def _looked_at(memory: Memory) -> State:
