@@ -48,7 +48,8 @@ def test_keys_and_classes_get_their_names_of_today(composed: Compose) -> None:
     today = composed()
     assert {*config} - {"data"} <= {*today}
     for key in ("encoder", "decoder", "rnn", "decoding"):
-        assert targets(config[key]) == targets(today[key]), key
+        later = {"attnspan.models.attention.normalisers.Softmax"}  # the default of the class
+        assert targets(config[key]) == [target for target in targets(today[key]) if target not in later], key
     assert config["encoder"]["final_state"] == "both"
     assert config["data"]["source"] == "final"  # a value is no name
     assert build(config, "decoding").limit.margin == 10

@@ -114,18 +114,18 @@ def test_the_last_lines_of_a_sweep_name_the_runs(tmp_path: Path) -> None:
 def test_the_losses_resume() -> None:
     """Between an update and its validation too; NaN is infinite, for it would compare as lower than everything."""
 
+    strategy = SimpleNamespace(reduce=lambda tensor, reduce_op: tensor)
+
     def validate(losses: FinalLosses, value: float) -> None:
-        trainer: Any = SimpleNamespace(
-            callback_metrics={"validation/loss": torch.tensor(value)},
-            strategy=SimpleNamespace(reduce=lambda tensor, reduce_op: tensor),
-        )
+        trainer: Any = SimpleNamespace(callback_metrics={"validation/loss": torch.tensor(value)}, strategy=strategy)
         losses.on_validation_end(trainer, SimpleNamespace(device="cpu"))  # type: ignore[arg-type]
 
     first, second = FinalLosses(), FinalLosses()
     validate(first, 3.0)
     assert (first.first, first.training, first.validation) == (None, None, 3.0)
     for loss in (2.5, 1.5):
-        first.on_train_batch_end(None, None, {"loss": torch.tensor(loss)})  # type: ignore[arg-type]
+        trainer: Any = SimpleNamespace(strategy=strategy)
+        first.on_train_batch_end(trainer, None, {"loss": torch.tensor(loss)})  # type: ignore[arg-type]
     second.load_state_dict(first.state_dict())
     validate(second, math.nan)
     assert (second.first, second.training, second.validation) == (2.5, 1.5, math.inf)
