@@ -72,7 +72,10 @@ REFUSED = [
         "known: attention_size, memory_size, query_size",
     ),
     ((*OWN, "+decoder.score.kernel_size=[3]"), "decoder.score: two kernels, not [3]"),
-    ((*OWN, "+decoder.score.kernel_size=3"), "decoder.score: object of type 'int' has no len()"),
+    (
+        (*OWN, "+decoder.score.kernel_size=3"),
+        "decoder.score.kernel_size: must be a list, each of it a whole number, not 3",
+    ),
 ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,10 @@ OmegaConf.register_new_resolver("set_env", lambda name, default: os.environ.get(
 
 _WANDB_MODES = {"dryrun": "offline", "run": "online"}
 """W&B's old names of modes, which its variable WANDB_MODE may still have."""
+
+
+_INTERPOLATION = re.compile(r"\$\{(\w[\w.]*)\}")
+"""Of a key from the top."""
 
 
 def compose_config(*overrides: str) -> dict[str, Any]:
@@ -59,6 +64,7 @@ def plain_config(composed: DictConfig, job: Any) -> dict[str, Any]:
     unresolved = OmegaConf.to_container(settings, resolve=False)
     assert isinstance(unresolved, dict)
     check_sections({str(key): value for key, value in unresolved.items()})
+    _refuse_lists_in_names(settings, unresolved)
     given: Any = OmegaConf.to_container(job.overrides.task, resolve=False)
     apply_settings_for(settings, choices=choices, options=options, overrides=given)
     try:
@@ -82,6 +88,16 @@ def plain_config(composed: DictConfig, job: Any) -> dict[str, Any]:
     if own := own_code(config):
         config[OWN_CODE] = own
     return config
+
+
+def _refuse_lists_in_names(settings: DictConfig, node: dict[Any, Any]) -> None:
+    """A list or a mapping in the middle of a text, as of ``data.split`` in ``scan_${data.split}``."""
+    for key, value in node.items():
+        if isinstance(value, dict):
+            _refuse_lists_in_names(settings, value)
+        for part in _INTERPOLATION.findall(value) if isinstance(value, str) else ():
+            if value != f"${{{part}}}" and OmegaConf.is_config(found := OmegaConf.select(settings, part)):
+                raise InputError(f"{part}: must be a name, not {OmegaConf.to_container(found)}; {key} is {value}")
 
 
 def _refuse_sweep_of_no_package(composed: DictConfig, choices: Any) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
 
-from attnspan.config.switches import refuse_words_for_switches
+from attnspan.config.argument_kinds import check_argument_kinds
 from attnspan.data.corpora.base import Corpus
 from attnspan.errors import InputError, SettingError, first_line, nearest
 from attnspan.runs.stable_name import class_paths
@@ -31,6 +31,9 @@ if TYPE_CHECKING:  # torch takes seconds to load, and a corpus does not need it
 
 _CELLS = {"torch.nn.GRU", "torch.nn.LSTM"}
 """Classes of torch that ``conf/rnn/`` names. They hold weights and do nothing else."""
+
+_REFUSALS = (TypeError, ValueError, RuntimeError, LookupError, AttributeError, ImportError, InstantiationException)
+"""What a class raises that cannot be built of its arguments."""
 
 _HYDRA_KEYS = {"_target_", "_partial_", "_args_", "_convert_", "_recursive_"}
 
@@ -61,12 +64,21 @@ class Builder:
         arguments = {**self._arguments, **arguments}
         try:
             self._signature.bind(*args, **arguments)  # says in plain words which argument is missing
-            refuse_words_for_switches(self._target, self._arguments)
-            return self._target(*args, **arguments)
+            built = self._target(*args, **arguments)
         except SettingError as error:
             raise InputError(f"{self._key}.{error.name}: {error.problem}") from error
-        except (TypeError, ValueError, RuntimeError, ImportError, InstantiationException) as error:
+        except _REFUSALS as error:
+            self._check_kinds()  # says more than '<=' not supported between instances of 'float' and 'str'
             raise InputError(f"{self._key}: {_cause(error)}") from error
+        self._check_kinds()
+        return built
+
+    def _check_kinds(self) -> None:
+        """Raise :class:`InputError` if the config gives an argument of another kind than the class annotates."""
+        try:
+            check_argument_kinds(self._target, self._arguments)
+        except SettingError as error:
+            raise InputError(f"{self._key}.{error.name}: {error.problem}") from None
 
 
 def build(config: dict[str, Any], key: str) -> Any:

@@ -113,6 +113,7 @@ class Trainer(Part):
     devices: Count
     accelerator: str
     strategy: Literal["auto", "ddp"] = "auto"
+    gradient_clip_val: NotNegative | None = None
     num_nodes: Count = 1
     deterministic: Annotated[Any, AfterValidator(_deterministic), Field(description="true, false or warn")] = True
 
@@ -211,7 +212,8 @@ def check_sections(config: dict[str, Any]) -> None:
     """Raise :class:`InputError` for a section of a config, not resolved yet, that is no mapping."""
     for key, field in Settings.model_fields.items():
         is_section = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-        if is_section and not isinstance(config.get(key, {}), dict | str):
+        value = config.get(key, {})
+        if is_section and not isinstance(value, dict) and "${" not in str(value):
             raise InputError(f"{key}: must be {_kind(field)}, not {config[key]!r}")
 
 

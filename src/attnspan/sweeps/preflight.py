@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,9 @@ def check(config: dict[str, Any]) -> tuple[int, list[str]]:
     if OWN_CODE in config:
         check_contract(assemble_model(config, **sizes))
     check_optimizer(config, [torch.nn.Parameter(torch.zeros(1))])
-    if set(config["trainer"]) - _KNOWN_TO_LIGHTNING or config["trainer"]["accelerator"] not in ("auto", "cpu"):
+    trainer = config["trainer"]
+    known = (trainer["accelerator"], trainer.get("precision")) in product(("auto", "cpu"), ("32-true", None))
+    if set(trainer) - _KNOWN_TO_LIGHTNING or not known:
         from attnspan.training.trainer import check_trainer  # takes seconds to import
 
         check_trainer(config)

@@ -9,7 +9,7 @@ import lightning as L
 from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
-from attnspan.config.switches import refuse_words_for_switches
+from attnspan.config.argument_kinds import check_argument_kinds
 from attnspan.errors import InputError, SettingError
 from attnspan.files import write_atomically
 from attnspan.runs.checkpoint_file import checkpoint_bytes
@@ -28,7 +28,7 @@ def make_trainer(config: dict[str, Any], **arguments: Any) -> L.Trainer:
     """
     settings = {key: value for key, value in config["trainer"].items() if key != "_target_"}
     try:
-        refuse_words_for_switches(L.Trainer, settings)
+        check_argument_kinds(L.Trainer, settings)
         return L.Trainer(
             **settings,
             **arguments,

@@ -130,7 +130,7 @@ def test_examples_do_not_depend_on_the_process() -> None:
         ({"train_lengths": [2, 10]}, "data.train_lengths: must be at least 3 letters, not 2"),
         ({"test_lengths": [10, 5]}, "data.test_lengths: the shortest length, 10, exceeds the longest, 5"),
         ({"test_lengths": 5}, "data.test_lengths: must be"),
-        ({"test_lengths": [5, "x"]}, "data.test_lengths: must be a whole number of at least 1, not 'x'"),
+        ({"test_lengths": [5, "x"]}, "data.test_lengths: must be [shortest, longest], not [5, 'x']"),
         ({"train_size": 0}, "data.train_size: must be a whole number of at least 1, not 0"),
         ({"data_seed": None}, "data.data_seed: must be a whole number, not None"),
         ({"source_tokens": "character"}, "data.source_tokens: unknown tokenization 'character'; did you mean 'char"),

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from attnspan.data.alignment import to_pharaoh
-from attnspan.data.corpora.kinds import Range, check_kinds
+from attnspan.data.corpora.kinds import Range, check_kinds, shown
 from attnspan.data.tokenizer import SYMBOLS, TOKENIZATIONS, Tokenizer
 from attnspan.errors import BadRowError, InputError, SettingError, check_counts, nearest
 from attnspan.runs.layout import OWN_CODE
@@ -167,8 +167,10 @@ class Corpus(ABC):
         if self.length is not None:
             check_choice("length", "length", self.length, LENGTHS)
         for part, side in product(dict.fromkeys(LIMITS_KEY.values()), SIDES):
-            key, limits = f"limits.{part}.{side}", self.limits.get(part)
-            if not isinstance(limits, Mapping) or side not in limits:
+            key, limits = f"limits.{part}.{side}", self.limits.get(part, {})
+            if not isinstance(limits, Mapping):
+                raise SettingError(f"limits.{part}", f"must be a mapping, {{source, target}}, not {shown(limits)}")
+            if side not in limits:
                 raise SettingError(key, "is missing (a number of tokens, or null for no limit)")
             if limits[side] is not None:
                 check_counts(**{key: limits[side]})
