@@ -38,6 +38,8 @@ ALSO = {
     "trainer.precision": {NULL},
     "logger.wandb.entity": {NULL, WORD},
     "decoder.deep_output": {NULL},
+    "decoder.normaliser.reference_length": {NUMBER},
+    "encoder.normaliser.reference_length": {NUMBER},
     **{key: {WORD, NULL} for key in ("name", "folder", "revision", "language", "alignment", "normalization")},
     "columns": {NULL, LIST},
     "length": {NULL},
@@ -49,8 +51,20 @@ GIVEN = {  # what a user must give
     "train": "{}", "validation": "{}", "test": "{}", "root": "{}", "path": "{}", "source": "src", "target": "tgt",
 }  # fmt: skip
 
-_GROUPS = ("data", "decoder", "decoding", "decoding/length_penalty", "encoder", "rnn", "optimizer", "trainer", "logger")
-CHOICES = {group: sorted(path.stem for path in (conf_directory() / group).glob("*.yaml")) for group in _GROUPS}
+CHOICES = {
+    str(folder.relative_to(conf_directory())): sorted(path.stem for path in folder.glob("*.yaml"))
+    for folder in sorted(conf_directory().rglob("*/"))
+    if not {"hydra", "sweep"} & {*folder.parts} and list(folder.glob("*.yaml"))
+}
+"""Group to its files."""
+NEEDED = {
+    "decoding/length_penalty": ["decoding=beam"],
+    "decoder/score": ["decoder=location_convolution"],
+    "decoder/positions": ["decoder=transformer", "encoder=transformer"],
+    "encoder/positions": ["decoder=transformer", "encoder=transformer"],
+    "encoder/normaliser": ["decoder=transformer", "encoder=transformer"],
+}
+"""What else a run has where a part of a group fits into certain wholes only."""
 REST = "the rest"
 CHOICES[REST] = [""]
 """The keys that are in no group."""
@@ -63,9 +77,9 @@ def kind_of(value: Any) -> str:
 
 def composed_of(group: str, choice: str, folder: Path) -> DictConfig:
     """A config with its hydra node, in which every value is given; another group than data has the smallest data."""
-    overrides = [f"{group}={choice}"] if group != REST else []
-    overrides += ["decoding=beam"] if group == "decoding/length_penalty" else []
-    overrides += ["data=reverse"] if group != "data" else []
+    overrides = [*NEEDED.get(group, []), *([f"{group}={choice}"] if group != REST else [])]
+    data = "digits" if choice.startswith("image") else "reverse"
+    overrides += [f"data={data}"] if group != "data" else []
     composed = compose("train", overrides=overrides, return_hydra_config=True)
     for key in composed.data:
         if OmegaConf.is_missing(composed.data, key):
@@ -118,11 +132,10 @@ def with_value(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
     return config | {first: with_value(config[first], rest, value) if rest else value}
 
 
-def complaints(composed: DictConfig, key: str, value: Any) -> Iterator[str]:
-    """What is wrong with the answers to a key of a wrong kind; its value is put back."""
-    resolved = plain_config(composed, composed.hydra)
-    # Composing takes longest, and matters only where another key is made of this one.
-    is_composed = "." not in key or f"${{{key}" in str(OmegaConf.to_container(composed, resolve=False))
+def complaints(
+    composed: DictConfig, resolved: dict[str, Any], key: str, value: Any, *, is_composed: bool
+) -> Iterator[str]:
+    """What is wrong with the answers to a key of a wrong kind; ``is_composed``: set before others are resolved."""
     for kind in wrong_kinds(key, value):
         try:
             if is_composed:
@@ -154,12 +167,16 @@ def test_every_key_refuses_every_wrong_kind_in_a_line(group: str, tmp_path: Path
             if (group, plain["data"]["_target_"]) in corpora:
                 continue  # a file that only names another dataset, with the same keys
             corpora |= {("data", plain["data"]["_target_"])}
+            resolved = plain_config(composed, composed.hydra)
             for key, value, part in keys_of({name: node for name, node in plain.items() if name != "hydra"}):
-                is_of_group = key.partition(".")[0] == group.partition("/")[0]
+                is_of_group = f"{key}.".startswith(f"{group.replace('/', '.')}.")
                 of_no_group = group == REST and key.partition(".")[0] not in CHOICES
                 if (is_of_group or of_no_group) and (key, part, kind_of(value)) not in seen:
                     seen.add((key, part, kind_of(value)))
-                    found += [f"{choice}: {said}" for said in complaints(composed, key, value)]
+                    # Composing takes longest, and matters only where another key is made of this one.
+                    is_composed = "." not in key or f"${{{key}" in str(plain)
+                    said = complaints(composed, resolved, key, value, is_composed=is_composed)
+                    found += [f"{choice}: {line}" for line in said]
     assert found == []
     assert seen
 

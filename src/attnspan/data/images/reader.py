@@ -54,7 +54,7 @@ class ImageReader:
     vocabulary_size = None
 
     def __post_init__(self) -> None:
-        if self.channels not in (1, 3):
+        if isinstance(self.channels, bool) or self.channels not in (1, 3):  # True equals 1
             raise SettingError("channels", f"must be 1 (grey) or 3 (colours), not {self.channels!r}")
         if self.longest_side is not None:
             check_counts(longest_side=self.longest_side)
