@@ -16,7 +16,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
-from attnspan.config.compose import conf_directory, plain_config
+from attnspan.config.compose import plain_config
+from attnspan.config.config_files import conf_directory
 from attnspan.config.instantiate import build_corpus, build_decoding, check_optimizer
 from attnspan.config.memory import check_size
 from attnspan.config.schema import check_settings

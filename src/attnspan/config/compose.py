@@ -25,8 +25,6 @@ OmegaConf.register_new_resolver("set_env", lambda name, default: os.environ.get(
 
 _WANDB_MODES = {"dryrun": "offline", "run": "online"}
 """W&B's old names of modes, which its variable WANDB_MODE may still have."""
-
-
 _INTERPOLATION = re.compile(r"\$\{(\w[\w.]*)\}")
 """Of a key from the top."""
 
