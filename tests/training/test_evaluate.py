@@ -18,6 +18,7 @@ from attnspan.config.evaluation import EVALUATION, default_name, evaluation_conf
 from attnspan.config.identity import run_directory
 from attnspan.config.instantiate import build_corpus
 from attnspan.data.pipeline.batches import Batch
+from attnspan.data.pipeline.length_range import LengthRange
 from attnspan.data.pipeline.prepare import prepare
 from attnspan.errors import InputError
 from attnspan.evaluation.loaded_run import load_run
@@ -146,6 +147,36 @@ def test_a_range_of_lengths_has_the_records_of_the_whole(run: Path) -> None:
     assert read_json(directory / SUMMARY)["training_lengths"] == [2, 6]
 
 
+def test_a_range_is_of_either_side_and_in_tokens_or_multiples_of_training(run: Path) -> None:
+    """Ranges that meet have no length in common, and the same tokens are one evaluation."""
+    trained = {"source": 6, "target": 22}
+
+    def ends(text: str) -> tuple[str, int | None, int | None]:
+        found = LengthRange.parse(text, trained)
+        return (found.side, found.shortest, found.longest)
+
+    assert ends("61-120") == ends("source:61-120") == ("source", 61, 120)
+    assert [ends(f"target:{text}") for text in ("-1x", "1x-1.5x", "1.5x-2x", "2x-")] == [
+        ("target", None, 22), ("target", 23, 33), ("target", 34, 44), ("target", 45, None),
+    ]  # fmt: skip
+    assert [ends(text) for text in ("1x", "1.25x", "1.25x-", "0.5x-9")] == [
+        ("source", 6, 6), ("source", 7, 7), ("source", 8, None), ("source", 4, 9),
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="the longest target that the run was trained on is not known; give numbers"):
+        LengthRange.parse("target:1x-", {"source": 6, "target": None})
+    beyond, tokens = evaluated(run, length="1x-"), evaluated(run, length="7-")
+    assert beyond == tokens
+    assert read_records(beyond / "records.parquet")["source_length"].between(7, 9).all()
+
+
+def test_the_length_of_the_target_is_that_of_the_reference(run: Path, tmp_path: Path) -> None:
+    lines = ["s1 s2\ts1 s2 s3 s4", "s1 s2 s3 s4\ts1 s2", "s1\ts1 s2 s3"]
+    (tmp_path / "test.tsv").write_text("\n".join(["source\ttarget", *lines]) + "\n")
+    files = ("data=files", f"data.test={tmp_path / 'test.tsv'}", "data.source=source", "data.target=target")
+    directory = evaluated(run, *files, "data_name=mine", length="target:3-")
+    assert read_records(directory / "records.parquet")["target_length"].tolist() == [4, 3]
+
+
 def test_a_run_that_has_keys_which_there_are_no_more_can_be_evaluated(run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "reverse" / "bahdanau" / run.name
     shutil.copytree(run, copy)
@@ -193,7 +224,13 @@ def test_what_is_refused_is_refused_in_one_line(run: Path, overrides: tuple[str,
     ("length", "message"),
     [
         ("5-3", "length=5-3: has no length"),
-        ("x", "length=x: is not a range of source tokens"),
+        ("x", "length=x: is not a range of lengths"),
+        ("2xx", "length=2xx: is not a range of lengths"),
+        ("1.5-2", "length=1.5-2: is not a range of lengths"),
+        ("taget:3-5", "length=taget:3-5: there is no side 'taget'; did you mean 'target'?"),
+        ("2x-1x", "length=2x-1x: has no length"),
+        ("1x-1.1x", "length=1x-1.1x: has no length"),  # of 6 tokens
+        ("target:3x-", "length: no target of test is so long; its targets have 2 to 9 tokens"),
         ("-", "length=-: is not a range"),
         ("0", "length=0: has no length"),
         ("20-", "length: no source of test is so long; its sources have 2 to 9 tokens"),

@@ -65,9 +65,10 @@ def _parser() -> argparse.ArgumentParser:
   attnspan-evaluate runs/files split=validation length=61-120
   attnspan-evaluate RUN data=files data.test=other.tsv data.source=word data.target=phones data_name=other
 
-keys: data, data.*, data_name, decoding, decoding.*, split (test, validation, train), length (source tokens: 61-120,
-61-, -60), name, loader.evaluation_batch_tokens, logger, threads, trainer.accelerator, rerun, fail_fast, dry_run,
-hydra/launcher, hydra.launcher.n_jobs. conf/evaluate.yaml explains them.
+keys: data, data.*, data_name, decoding, decoding.*, split (test, validation, train), name, logger,
+length (source tokens: 61-120, 61-, -60; target:24-48; multiples of the longest in training: 1x-2x, target:1x-),
+loader.evaluation_batch_tokens, threads, trainer.accelerator, rerun, fail_fast, dry_run, hydra/launcher,
+hydra.launcher.n_jobs. conf/evaluate.yaml explains them.
 """,
     )
     add = parser.add_argument

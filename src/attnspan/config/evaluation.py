@@ -78,7 +78,7 @@ def evaluation_config(
         run: directory of the finished run.
         overrides: of keys in :data:`MAY_CHANGE`, none of which is a sweep.
         split: train, validation or test.
-        length: a range of source tokens, for :class:`attnspan.data.pipeline.evaluated_split.LengthRange`.
+        length: a range of lengths, for :class:`attnspan.data.pipeline.length_range.LengthRange`.
         config_directory: with further choices of the groups.
 
     Raises:

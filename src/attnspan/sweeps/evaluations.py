@@ -12,9 +12,11 @@ from rich.console import Console
 
 from attnspan.config.evaluation import EVALUATION, evaluation_id
 from attnspan.config.instantiate import build, build_corpus, refuse_foreign_targets
-from attnspan.data.pipeline.evaluated_split import EvaluatedSplit, LengthRange, prepare_split
+from attnspan.data.pipeline.evaluated_split import EvaluatedSplit, prepare_split
+from attnspan.data.pipeline.length_range import LengthRange
 from attnspan.errors import InputError
-from attnspan.runs.layout import EVALUATIONS, JOB, TOKENIZERS, run_of
+from attnspan.files import read_json
+from attnspan.runs.layout import EVALUATIONS, JOB, SUMMARY, TOKENIZERS, run_of
 from attnspan.runs.provenance import code_state
 from attnspan.runs.status import current_status
 from attnspan.sweeps.job import Job, read_job
@@ -131,11 +133,14 @@ def prepare_examples(config: dict[str, Any], *, run: Path) -> EvaluatedSplit:
         InputError: they cannot be read, or there are none.
     """
     asked = config[EVALUATION]
+    summary = read_json(run / SUMMARY)
+    trained = {"source": summary.get("training_lengths"), "target": summary.get("training_target_lengths")}
+    longest = {side: lengths and lengths[1] for side, lengths in trained.items()}
     return prepare_split(
         build_corpus(asked),
         asked["split"],
         tokenizers=run / TOKENIZERS,
-        lengths=None if asked["length"] is None else LengthRange.parse(asked["length"]),
+        lengths=None if asked["length"] is None else LengthRange.parse(asked["length"], longest),
         cache_dir=Path(config["cache_dir"]).expanduser(),
     )
 

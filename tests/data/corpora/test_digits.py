@@ -17,8 +17,9 @@ from attnspan.data.images.columns import ImageColumn
 from attnspan.data.images.reader import ImageReader
 from attnspan.data.images.regions import parse_regions
 from attnspan.data.pipeline.batches import EncodedSplit, TrainingLoader, plan_batches
-from attnspan.data.pipeline.evaluated_split import LengthRange, prepare_split
+from attnspan.data.pipeline.evaluated_split import prepare_split
 from attnspan.data.pipeline.gold import source_positions
+from attnspan.data.pipeline.length_range import LengthRange
 from attnspan.data.pipeline.prepare import PreparedData, _count_overlap, prepare, token_counts
 from attnspan.errors import InputError
 from tests.data.small_corpora import ANY_LENGTH, reverse

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from attnspan.data.arrow import lengths_of_side, map_dataset, read_rows, silence
 from attnspan.data.corpora.base import LIMITS_KEY, SIDES, BuildContext, Corpus
 from attnspan.data.images.reader import ImageReader
 from attnspan.data.pipeline.cache import FACTS, Damage, open_cache, refuse_damage, write_facts
+from attnspan.data.pipeline.length_range import LengthRange
 from attnspan.data.pipeline.prepare import FORMAT, hash_examples, provenance, tokenized, unknown_token_rates
 from attnspan.data.source_reader import load_source_reader
 from attnspan.data.tokenizer import UNK, Tokenizer
@@ -31,35 +31,8 @@ from attnspan.errors import InputError
 from attnspan.files import read_json
 
 _EXAMPLES = "examples.arrow"
-_RANGE = re.compile(r"(\d*)(-?)(\d*)", re.ASCII)
 _SHOWN = 5
 """The most unknown symbols that a warning names."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LengthRange:
-    """Numbers of source tokens, both ends included; None where an end is open."""
-
-    shortest: int | None
-    longest: int | None
-
-    @classmethod
-    def parse(cls, text: str) -> LengthRange:
-        """Parse ``61-120``, ``61-``, ``-60`` or ``60``.
-
-        Raises:
-            InputError: it is none of these, or no length is in it.
-        """
-        match = _RANGE.fullmatch(text)
-        if match is None or not (match[1] or match[3]):
-            raise InputError(f"length={text}: is not a range of source tokens, as in length=61-120, 61- or -60")
-        shortest, longest = (int(end) if end else None for end in (match[1], match[3] if match[2] else match[1]))
-        if longest == 0 or (shortest is not None and longest is not None and shortest > longest):
-            raise InputError(f"length={text}: has no length; the shorter one comes first, as in length=61-120")
-        return cls(shortest=shortest, longest=longest)
-
-    def __contains__(self, tokens: int) -> bool:
-        return (self.shortest is None or tokens >= self.shortest) and (self.longest is None or tokens <= self.longest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +92,7 @@ def prepare_split(
         corpus: of the split.
         split: train, validation or test.
         tokenizers: the directory of ``source.json`` and ``target.json``.
-        lengths: of the sources; None for all.
+        lengths: of one side; None for all.
         cache_dir: of all caches.
 
     Raises:
@@ -135,7 +108,7 @@ def prepare_split(
             "split": split,
             "corpus": corpus.identity([split]),
             "tokenizers": {side: sha256(tokenizers / f"{side}.json") for side in SIDES},
-            "lengths": None if lengths is None else [lengths.shortest, lengths.longest],
+            "lengths": None if lengths is None else lengths.identity,
         }
     name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     directory = cache_dir / name
@@ -160,8 +133,9 @@ def _fill(directory: Path, corpus: Corpus, split: str, tokenizers: Path, lengths
         where = corpus.split_location(split)
         if not found:
             raise InputError(f"{where}: no pair is within data.limits.{LIMITS_KEY[split]}")
-        there = f"its sources have {min(found)} to {max(found)} tokens"
-        raise InputError(f"length: no source of {where} is so long; {there}")
+        side = lengths.side if lengths else "source"
+        there = f"its {side}s have {min(found)} to {max(found)} tokens"
+        raise InputError(f"length: no {side} of {where} is so long; {there}")
     facts = {
         "identity": corpus.identity([split]),
         "dropped": context.dropped[split],
@@ -179,9 +153,9 @@ def _fill(directory: Path, corpus: Corpus, split: str, tokenizers: Path, lengths
 def _of_lengths(
     batches: Iterator[pa.RecordBatch], lengths: LengthRange | None, found: list[int]
 ) -> Iterator[pa.RecordBatch]:
-    """The rows whose sources have one of ``lengths``; the lengths of all rows are added to ``found``."""
+    """The rows whose source or target has one of ``lengths``; the lengths of all rows are added to ``found``."""
     for batch in batches:
-        tokens = lengths_of_side(batch, "source").tolist()
+        tokens = lengths_of_side(batch, lengths.side if lengths else "source").tolist()
         found += tokens
         yield batch if lengths is None else batch.filter(pa.array([count in lengths for count in tokens]))
 
