@@ -17,7 +17,6 @@ from attnspan.analysis.gradient_flow import fit_slopes, norms_by_distance
 from attnspan.cli import gradient_flow
 from attnspan.config.instantiate import assemble_model
 from attnspan.data.tokenizer import BOS, EOS
-from attnspan.evaluation.gold_links import gold_links
 from attnspan.evaluation.gradient_norms import (
     AlignedExample,
     _aligned,
@@ -26,6 +25,7 @@ from attnspan.evaluation.gradient_norms import (
     proportional_links,
     steps_between,
 )
+from attnspan.evaluation.prepared_test import gold_links
 from attnspan.models.seq2seq import Seq2Seq
 from attnspan.runs.finished_run import read_run
 from tests.conftest import TINY, Compose

@@ -18,24 +18,27 @@ from attnspan.analysis.examples import first_examples
 from attnspan.analysis.study import Study, build_study
 from attnspan.evaluation.decoded_again import decode_again
 from attnspan.evaluation.decoded_study import DecodedStudy, decode_study
+from attnspan.evaluation.loaded_run import weights_of_heads
 from attnspan.reporting.explorer.contents import examples
 from attnspan.reporting.explorer.document import explorer
 from attnspan.reporting.explorer.packing import edit_path, quantised
 from attnspan.runs.finished_run import Run
 from tests.browser import CHROMIUM, Page, browser
 from tests.conftest import Compose
+from tests.training.test_image_runs import run as run_on_images
 from tests.training.test_run import run
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here")
 PER_BIN = 4
+ARMS = ("plain", "bahdanau", "luong_local_m", "luong_multihead")
 SHORT = ("data.test_size=128", "trainer.max_steps=4", "trainer.val_check_interval=2", "seed=1")
 
 
 @pytest.fixture(scope="module")
 def study(composed: Compose, tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """An arm without attention, one whose weights are never 0, and one whose window leaves most of them 0."""
+    """An arm without attention, one whose weights are never 0, one whose window leaves most 0, and one of 4 heads."""
     runs = tmp_path_factory.mktemp("runs")
-    for arm in ("plain", "bahdanau", "luong_local_m"):
+    for arm in ARMS:
         narrow = ["decoder.window.half_width=1"] if arm == "luong_local_m" else []
         run(composed, runs, f"decoder={arm}", *SHORT, *narrow)
     return build_study(collect([runs]), edges=[1, 4, 6, 9])
@@ -87,7 +90,7 @@ def test_the_weights_in_the_page_are_those_of_the_run(study: Study, made: Path, 
     show(opened, made)
     read = "Promise.all(study.examples.map((_, n) => readWeights(n)))."
     read += "then((all) => all.map((q) => q[{0}] && [...q[{0}]].map(weightOf)))"
-    for k, arm in enumerate(["plain", "bahdanau", "luong_local_m"]):
+    for k, arm in enumerate(ARMS):
         found = opened.evaluate(read.format(k))
         assert len(found) == 3 * PER_BIN
         zeros = 0
@@ -103,6 +106,46 @@ def test_the_weights_in_the_page_are_those_of_the_run(study: Study, made: Path, 
             assert ((shown == 0) == (weights == 0)).all()
             zeros += int((weights == 0).sum())
         assert (zeros > 0) == (arm == "luong_local_m")
+
+
+@needs_browser
+def test_each_head_is_that_of_the_run(study: Study, made: Path, opened: Page) -> None:
+    show(opened, made, "#head=3")
+    loaded = load_run(run_of(study, "luong_multihead").directory)
+    for place, source in enumerate(sources(study, opened)[:4]):
+        (hypothesis,) = loaded.decode([source])
+        heads = weights_of_heads(loaded, source, hypothesis)
+        if heads is None:
+            continue
+        for head in (1, 4):
+            found = opened.evaluate(f"readWeights({place}, {head}).then((q) => [...q[3]].map(weightOf))")
+            assert np.abs(np.array(found) - heads[head - 1].numpy().ravel()).max() <= 0.004
+    assert opened.evaluate("[...document.querySelectorAll('.steps select')].map((one) => one.value)") == ["3", "heat"]
+
+
+@needs_browser
+def test_the_regions_of_a_picture_take_the_colour_of_their_weights(
+    composed: Compose, opened: Page, tmp_path: Path
+) -> None:
+    run_on_images(composed, tmp_path / "runs", "trainer.max_steps=4", "trainer.val_check_interval=2")
+    images = build_study(collect([tmp_path / "runs"]))
+    found = decode_study(images, 3)
+    assert found.notes == ()
+    (of_run,) = found.runs.values()
+    path = tmp_path / "explore.html"
+    path.write_text(explorer(images, found, title="digits"), encoding="utf-8")
+    show(opened, path)
+    name = next(name for name, one in of_run.examples.items() if one.output)
+    show(opened, path, f"#example={name}")
+    assert opened.of("Runtime.exceptionThrown", "Log.entryAdded") == []
+    t = opened.evaluate("Math.max(0, panels[0].ofReference[state.ref])")
+    assert opened.evaluate(f"point({{ panel: panels[0], t: {t} }})") is None
+    opacities = opened.evaluate(
+        "[...document.querySelectorAll('.regions rect')].map((e) => +e.getAttribute('fill-opacity'))"
+    )
+    weights = of_run.examples[name].weights
+    assert weights is not None
+    assert opacities == pytest.approx(0.75 * np.maximum(np.sqrt(weights[t]), 0.05), abs=0.003)
 
 
 def test_a_weight_is_kept_to_four_thousandths_and_zero_is_zero() -> None:
@@ -200,7 +243,7 @@ def test_it_opens_without_a_message_a_request_or_a_sideways_scroll(
         asked = {event["request"]["url"].partition("#")[0] for event in opened.of("Network.requestWillBeSent")}
         assert {url for url in asked if not url.startswith("data:")} == {made.as_uri()}
         assert opened.evaluate("document.documentElement.scrollWidth") == width
-        assert opened.evaluate("document.querySelectorAll('canvas, svg.beams').length") == 2
+        assert opened.evaluate("document.querySelectorAll('canvas, svg.beams').length") == 3
 
 
 @needs_browser
@@ -274,7 +317,7 @@ def test_the_keyboard_does_it_all(made: Path, opened: Page) -> None:
     assert opened.evaluate("location.hash") == "#ref=1"
     assert opened.evaluate("document.querySelector('.steps p').textContent").startswith("Reference token 2 of ")
     stops = "[...document.querySelectorAll('{}')].map((e) => [...e.querySelectorAll('[tabindex=\"0\"]')].length)"
-    assert opened.evaluate(stops.format(".tokens, .bins")) == [1] * 7
+    assert opened.evaluate(stops.format(".tokens, .bins")) == [1] * 9
     opened.evaluate("document.querySelector('.bins [tabindex=\"0\"]').focus()")
     for key, bin_ in (("ArrowRight", "0"), ("ArrowRight", "1"), ("End", "4"), ("Home", "")):
         opened.press(key)
@@ -306,4 +349,4 @@ def test_what_is_downloaded(made: Path, opened: Page) -> None:
     rows = next(content for name, content in files if name.startswith("reverse-test") and name.endswith("csv")).split()
     sizes = opened.evaluate("panels.filter((one) => one.q).map((one) => one.T * one.S)")
     assert len(rows) == 1 + sum(sizes)
-    assert rows[0] == "example,arm,seed,output_position,output,source_position,source,weight"
+    assert rows[0] == "example,arm,seed,head,output_position,output,source_position,source,weight"

@@ -65,8 +65,8 @@ def main(arguments: list[str]) -> None:
         raise InputError(f"--examples {examples}: the test split has {len(records)} examples; give 1 to {len(records)}")
     rows = np.unique(np.linspace(0, len(records) - 1, examples).round().astype(int))  # records are sorted by length
     chosen = records.iloc[rows]
-    from attnspan.evaluation.gold_links import gold_links
     from attnspan.evaluation.gradient_norms import measure_norms  # torch takes seconds to import
+    from attnspan.evaluation.prepared_test import gold_links
 
     gold = gold_links(collection.runs[0], chosen["example_id"].tolist(), trusted)
 

@@ -11,20 +11,20 @@ import warnings
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from attnspan.data.corpora.base import SIDES
 from attnspan.data.tokenizer import UNK, Tokenizer
 from attnspan.errors import InputError
+from attnspan.runs.attention_maps import Picture
 from attnspan.runs.finished_run import Run
 from attnspan.runs.layout import BEST, TOKENIZERS
 
 if TYPE_CHECKING:  # torch takes seconds to load, and a report without checkpoints does not need it
-    from attnspan.evaluation.loaded_run import LoadedRun
+    from attnspan.evaluation.loaded_run import Hypothesis, LoadedRun
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,7 +37,11 @@ class DecodedExample:
     output: Sequence[str]
     """The T tokens of the free-running hypothesis, without <eos>."""
     weights: NDArray[np.floating] | None = None
-    """[T, S]; None where the arm has no attention, or where nothing was decoded again."""
+    """[T, S], the mean over heads; None where the arm has no attention, or where nothing was decoded again."""
+    heads: NDArray[np.floating] | None = None
+    """[heads, T, S]; None where there is one."""
+    picture: Picture | None = None
+    """The source, if it is an image; its regions are the S source positions."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,21 +71,30 @@ def decode_again(run: Run, example_ids: Collection[str], *, trusted: Sequence[st
     directory = run.trained_in
     if not (directory / BEST).is_file():
         raise InputError(f"{directory / BEST}: no such file")
-    source, target = _tokenizers(run)
+    target = _tokenizer(run, "target")
     records = _records(run, example_ids)
     loaded = _load(run, trusted)  # after what fails at once: torch takes seconds to load
     from attnspan.evaluation.loaded_run import UnknownTokensWarning
 
+    reader = loaded.source_tokenizer
+    sources = records["source"].tolist()
+    if not isinstance(reader, Tokenizer):
+        from attnspan.evaluation.prepared_test import kept_images
+
+        sources = kept_images(run, records["example_id"].tolist(), trusted)
     with warnings.catch_warnings(action="ignore", category=UnknownTokensWarning):  # the run has told the share
-        hypotheses = loaded.decode(records["source"].tolist())
+        hypotheses = loaded.decode(sources)
+    heads = _heads(loaded, sources, hypotheses)
     examples = {}
-    for row, hypothesis in zip(records.itertuples(), hypotheses, strict=True):
+    for row, hypothesis, of_heads in zip(records.itertuples(), hypotheses, heads, strict=True):
         if hypothesis.text == row.hypothesis and hypothesis.truncated == row.truncated:
             examples[str(row.example_id)] = DecodedExample(
-                source=_spelled(source, str(row.source)),
+                source=_spelled(reader, str(row.source)) if isinstance(reader, Tokenizer) else hypothesis.source_tokens,
                 reference=_spelled(target, str(row.reference)),
                 output=hypothesis.tokens,
                 weights=None if hypothesis.weights is None else hypothesis.weights.numpy(),
+                heads=of_heads,
+                picture=hypothesis.picture,
             )
     return DecodedRun(run=run, examples=examples, different=len(records) - len(examples))
 
@@ -99,7 +112,8 @@ def tokenise_records(run: Run, example_ids: Collection[str], *, problem: str) ->
     source: Tokenizer | None = None
     target: Tokenizer | None = None
     with suppress(InputError):
-        source, target = _tokenizers(run)
+        target = _tokenizer(run, "target")
+        source = _tokenizer(run, "source")
     examples = {
         str(row.example_id): DecodedExample(
             source=_spelled(source, str(row.source)),
@@ -127,9 +141,23 @@ def _records(run: Run, example_ids: Collection[str]) -> pd.DataFrame:
     return run.records[run.records["example_id"].isin(example_ids)]
 
 
-def _tokenizers(run: Run) -> tuple[Tokenizer, Tokenizer]:
-    source, target = (Tokenizer.load(run.trained_in / TOKENIZERS / f"{side}.json") for side in SIDES)
-    return source, target
+def _tokenizer(run: Run, side: str) -> Tokenizer:
+    return Tokenizer.load(run.trained_in / TOKENIZERS / f"{side}.json")
+
+
+def _heads(
+    loaded: LoadedRun, sources: Sequence[Any], hypotheses: Sequence[Hypothesis]
+) -> list[NDArray[np.floating] | None]:
+    """The weights of the heads of each hypothesis; None for all if the arm has one head or none."""
+    from attnspan.evaluation.loaded_run import weights_of_heads
+
+    found: list[NDArray[np.floating] | None] = []
+    for source, hypothesis in zip(sources, hypotheses, strict=True):
+        weights = weights_of_heads(loaded, source, hypothesis) if hypothesis.tokens else None
+        if weights is None and hypothesis.tokens:
+            return [None] * len(hypotheses)
+        found.append(None if weights is None else weights.numpy())
+    return found
 
 
 def _spelled(tokenizer: Tokenizer | None, text: str) -> list[str]:

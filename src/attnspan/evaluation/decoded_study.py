@@ -73,7 +73,7 @@ def _gold(study: Study, ids: Sequence[str], trusted: Sequence[str]) -> tuple[Map
     known = [run for run in study.collection.runs if run.records["gold_links"].notna().any()]
     if not known:
         return {}, []
-    from attnspan.evaluation.gold_links import kept_gold_links  # what prepares data takes a second to load
+    from attnspan.evaluation.prepared_test import kept_gold_links  # what prepares data takes a second to load
 
     try:
         return kept_gold_links(known[0], ids, trusted), []

@@ -73,11 +73,11 @@ function weightsTable() {
 }
 
 function weightRows() {
-  const rows = [["example", "arm", "seed", "output_position", "output", "source_position", "source", "weight"]];
+  const rows = [["example", "arm", "seed", "head", "output_position", "output", "source_position", "source", "weight"]];
   for (const panel of panels.filter((one) => one.q)) {
     for (let t = 0; t < panel.T; t++) {
       for (let j = 0; j < panel.S; j++) {
-        const names = [panel.example.id, panel.arm.label, panel.arm.seed, t + 1, panel.output.tokens[t], j + 1, panel.example.source[j]];
+        const names = [panel.example.id, panel.arm.label, panel.arm.seed, state.head || "mean", t + 1, panel.output.tokens[t], j + 1, panel.example.source[j]];
         rows.push([...names, weightAt(panel, t, j).toPrecision(3)]);
       }
     }
@@ -148,6 +148,7 @@ function paintPanels() {
   for (const panel of panels) {
     paintStrips(panel);
     if (panel.map) panel.map.paint(...lookedAt(panel));
+    if (panel.regions) panel.regions.paint(...lookedAt(panel));
   }
   sayStep();
 }
@@ -161,6 +162,10 @@ function panelNode(panel) {
   panel.source = sourceStrip(panel);
   node.append(element("p", { class: "quiet name", text: "output" }), panel.written, element("p", { class: "quiet name", text: "source" }), panel.source);
   if (!output.tokens) panel.steps = [];
+  if (panel.example.picture) {
+    panel.regions = regions(panel);
+    node.append(panel.regions.node);
+  }
   if (panel.q && panel.T) {
     const handlers = {
       onpoint: (t, j) => point(t < 0 ? { source: j } : { panel, t }),
@@ -215,7 +220,10 @@ function attentionSection() {
   }
 
   function drawView() {
-    view.replaceChildren(choice("View", [["heat", "heat map"], ["beams", "beams"]], state.view, (one) => change({ view: one })));
+    const most = Math.max(1, ...study.examples.flatMap((one) => one.outputs.map((output) => output.maps || 1)));
+    const heads = Array.from({ length: most }, (_, n) => [n, n ? `head ${n}` : "mean over heads"]);
+    const head = most > 1 ? [choice("Heads", heads, state.head, (one) => change({ head: +one }))] : [];
+    view.replaceChildren(...head, choice("View", [["heat", "heat map"], ["beams", "beams"]], state.view, (one) => change({ view: one })));
   }
 
   async function draw() {
@@ -224,7 +232,7 @@ function attentionSection() {
     const example = study.examples[Math.max(place, 0)];
     if (!example) return;
     const mine = ++drawing;
-    const all = await readWeights(Math.max(place, 0));
+    const all = await readWeights(Math.max(place, 0), state.head);
     if (mine !== drawing) return; // another one was opened meanwhile
     const arms = shownArms();
     pointed = null;
@@ -263,7 +271,7 @@ function attentionSection() {
     for (const panel of panels) if (panel.map) panel.map.forget();
     paintPanels();
   });
-  parts.push({ keys: [], draw: drawView }, { keys: ["example", "arms", "view"], draw }, { keys: ["ref"], draw: step });
+  parts.push({ keys: [], draw: drawView }, { keys: ["example", "arms", "view", "head"], draw }, { keys: ["ref"], draw: step });
   const button = (label, by) => element("button", { text: label, onclick: () => browse(by) });
   const others = element("p", {}, button("Previous", -1), " ", button("Next", 1), " ", button("Random", "random"), " example of those above");
   const key = "Outputs are decoded free-running. Rows are output tokens, columns source tokens; the colour is the root of the weight, from 0 to 1, and a cell without colour is exactly 0.";

@@ -60,15 +60,18 @@ async function readStudy() {
 }
 
 // The weights of an example: for each arm q [T, S] row by row, or null. The weight itself is (q / 255)^2.
-async function readWeights(place) {
+// head 0 is the mean over heads; an arm with fewer heads than asked for gives its mean.
+async function readWeights(place, head = 0) {
   const example = study.examples[place];
-  if (!example.outputs.some((output) => output.weights)) return example.outputs.map(() => null);
+  if (!example.outputs.some((output) => output.maps)) return example.outputs.map(() => null);
   const all = await inflated(packedMaps[place]);
   let at = 0;
   return example.outputs.map((output) => {
-    if (!output.weights) return null;
+    if (!output.maps) return null;
     const size = output.tokens.length * example.source.length;
-    return all.subarray(at, (at += size));
+    const first = at + (head < output.maps ? head * size : 0);
+    at += output.maps * size;
+    return all.subarray(first, first + size);
   });
 }
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from PIL import Image
 
 from attnspan.analysis.arms import Arm
 from attnspan.analysis.examples import first_examples
@@ -14,6 +18,7 @@ from attnspan.evaluation.decoded_again import DecodedExample, DecodedRun
 from attnspan.evaluation.decoded_study import DecodedStudy
 from attnspan.reporting.explorer.packing import edit_path, packed, quantised
 from attnspan.reporting.plots import arm_styles
+from attnspan.runs.attention_maps import Picture
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,10 @@ def _outputs(arm: Arm, decoded: DecodedRun, rows: list[int]) -> list[_Output]:
 
 
 def _example(decoded: DecodedStudy, outputs: Sequence[_Output]) -> tuple[dict[str, Any], bytes]:
-    """An example, and the quantised weights of its arms one after the other, each [T, S] row by row."""
+    """An example, and the quantised weights of its arms one after the other.
+
+    Of an arm they are the mean over heads, then each head if there are several: [T, S] row by row.
+    """
     record = outputs[0].record
     first = next((one.example for one in outputs if one.example), None)
     source, reference = (first.source, first.reference) if first else (record["source"], record["reference"])
@@ -99,11 +107,14 @@ def _example(decoded: DecodedStudy, outputs: Sequence[_Output]) -> tuple[dict[st
         same = one is not None and list(one.source) == list(source) and list(one.reference) == list(reference)
         entry = _entry(output, list(reference), known=same)
         if same and one is not None and one.weights is not None and one.weights.size:
-            entry["weights"] = True
-            weights += quantised(one.weights).tobytes()
+            entry["maps"] = 1 if one.heads is None else 1 + len(one.heads)
+            every = [one.weights] if one.heads is None else [one.weights, *one.heads]
+            weights += b"".join(quantised(of_head).tobytes() for of_head in every)
         entries.append(entry)
     name = str(record["example_id"])
-    example = {"id": name, "source": list(source), "reference": list(reference), "outputs": entries}
+    example: dict[str, Any] = {"id": name, "source": list(source), "reference": list(reference), "outputs": entries}
+    if first and first.picture:
+        example["picture"] = _picture(first.picture)
     if links := decoded.gold.get(name):
         example["gold"] = [list(link) for link in links]
     return example, weights
@@ -123,6 +134,22 @@ def _entry(output: _Output, reference: list[str], *, known: bool) -> dict[str, A
         return entry | {"text": str(record["hypothesis"])}
     tokens = list(output.example.output)
     return entry | {"tokens": tokens, "path": edit_path(tokens, reference)}
+
+
+def _picture(picture: Picture) -> dict[str, Any]:
+    """An image with the size of its regions; smaller in the file than on the page."""
+    _, height, width = picture.pixels.shape
+    channels = picture.pixels.transpose(1, 2, 0)
+    stream = io.BytesIO()
+    Image.fromarray(channels[..., 0] if channels.shape[2] == 1 else channels).save(stream, "PNG", optimize=True)
+    source = f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return {
+        "src": source,
+        "height": height,
+        "width": width,
+        "region": list(picture.region_size),
+        "grid": list(picture.grid),
+    }
 
 
 def separators(study: Study, shown: Examples) -> dict[str, str]:

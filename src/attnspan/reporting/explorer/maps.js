@@ -114,6 +114,31 @@ function heatMap(panel, { onpoint, onleave, onclick }) {
   return { node: canvas, paint, forget: () => (base = null) };
 }
 
+// ---- the picture of a source that is an image: its regions take the colour of the weights of a step
+
+function regions(panel) {
+  const { src, width, height, region, grid } = panel.example.picture;
+  const label = `Source of ${panel.arm.label}, ${grid[0]} by ${grid[1]} regions coloured by weight`;
+  const picture = drawn("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label, class: "regions" });
+  picture.append(drawn("image", { href: src, width, height }));
+  const squares = panel.example.source.map((_, j) => {
+    const [row, column] = [Math.floor(j / grid[1]), j % grid[1]];
+    const place = { x: column * region[1], y: row * region[0], width: region[1], height: region[0] };
+    return drawn("rect", { ...place, fill: "#ff6a00", "fill-opacity": 0, onpointerenter: () => point({ source: j }) });
+  });
+  picture.append(...squares);
+  picture.addEventListener("pointerleave", () => point(null));
+
+  function paint(t, j) {
+    squares.forEach((square, place) => {
+      const q = panel.q && t >= 0 ? panel.q[t * panel.S + place] : 0;
+      square.setAttribute("fill-opacity", (0.75 * strength(q)).toFixed(3));
+      square.setAttribute("stroke", place === j ? "#0b5cad" : "none");
+    });
+  }
+  return { node: picture, paint };
+}
+
 // ---- beams: the source on the left, the output on the right, a line for a weight
 
 const BEAM_ROW = 20;

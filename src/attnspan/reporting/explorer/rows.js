@@ -95,8 +95,8 @@ function rowOf(place) {
   }); // prettier-ignore
   const lengths = `${plural(example.source.length, "source token")}, ${plural(example.reference.length, "reference token")}`;
   const lines = [
-    ["source", joined(example.source, "source")], ["reference", joined(example.reference, "reference")],
-  ].map(([name, words]) => [element("dt", { text: name }), element("dd", { text: words })]); // prettier-ignore
+    ["source", sourceOf(example)], ["reference", joined(example.reference, "reference")],
+  ].map(([name, content]) => [element("dt", { text: name }), element("dd", {}, content)]); // prettier-ignore
   for (const k of shownArms()) {
     const output = example.outputs[k];
     const kinds = study.kinds.filter(([kind]) => (output.kinds || []).includes(kind)).map(([, label]) => label);
@@ -105,6 +105,13 @@ function rowOf(place) {
     lines.push([element("dt", {}, study.arms[k].label), words]);
   }
   return element("li", {}, element("p", {}, open, " ", element("span", { class: "quiet", text: lengths })), element("dl", {}, ...lines.flat()));
+}
+
+// The text of a source, or its picture.
+function sourceOf(example) {
+  if (!example.picture) return joined(example.source, "source");
+  const { src, width, height } = example.picture;
+  return element("img", { src, width: 2 * width, height: 2 * height, alt: `picture of ${width} by ${height} pixels` });
 }
 
 function openExample(id) {

@@ -15,6 +15,7 @@ async function start() {
     example: study.examples.length ? study.examples[0].id : "",
     ref: 0,
     view: "heat",
+    head: 0,
   });
   readFragment();
   const notes = element("details", {}, element("summary", { text: "Read with care" }), element("ul", {}, ...study.notes.map((one) => element("li", { text: one }))));
