@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnspan.errors import SettingError, check_counts, check_numbers
+from attnspan.kernels.energy import tanh_energy
 from attnspan.models.attention.location.positions import all_positions, around, check_filters, first_position, wide
 from attnspan.models.attention.scores import AdditiveScore, Score
 from attnspan.models.attention.step import AttentionStep
@@ -44,7 +45,8 @@ class LocationConvolutionScore(AdditiveScore):
     ) -> Float[Tensor, "B 1 S"]:
         """e_ij of one step i; ``state`` is alpha_{i-1}."""
         features = self.filters(around(state[0], self.filters.in_features))  # [B, S, k]
-        return super().forward(query, keys + self.location(features))
+        inner = self.query(query.squeeze(1)) + self.location.bias
+        return tanh_energy(features, self.location.weight, inner, self.energy.weight.squeeze(0), keys).unsqueeze(1)
 
     def remember(self, step: AttentionStep, *state: Tensor) -> State:
         """alpha_i."""
@@ -115,12 +117,13 @@ class DynamicConvolutionScore(Score):
         (previous,) = state
         near = around(previous, self.static.in_features)  # [B, S, width]
         filters = self.dynamic(torch.tanh(self.query(query))).view(len(query), -1, self.static.in_features)
-        static = self.static_features(self.static(near))
-        dynamic = self.dynamic_features(near.to(filters.dtype) @ filters.transpose(1, 2))
-        energies = self.energy(torch.tanh(static + dynamic)).transpose(1, 2)
+        features = torch.cat([self.static(near), near.to(filters.dtype) @ filters.transpose(1, 2)], dim=-1)
+        weight = torch.cat([self.static_features.weight, self.dynamic_features.weight], dim=1)  # U and T
+        bias = self.dynamic_features.bias.expand(len(query), -1)
+        energies = tanh_energy(features, weight, bias, self.energy.weight.squeeze(0))
         before = F.pad(previous, (len(self.prior) - 1, 0)).unfold(1, len(self.prior), 1)  # [B, S, n + 1]
         prior = (before * self.prior).sum(dim=-1)
-        return energies + prior.clamp(min=self.LEAST_PRIOR).log().unsqueeze(1)
+        return (energies + prior.clamp(min=self.LEAST_PRIOR).log()).unsqueeze(1)
 
     def remember(self, step: AttentionStep, *state: Tensor) -> State:
         """alpha_i."""
