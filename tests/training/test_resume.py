@@ -423,8 +423,8 @@ REAL = (
     "model.dropout=0.3",
     "trainer.max_steps=350",
     "trainer.val_check_interval=50",
-    "data.validation_size=2000",
-    "data.test_size=2000",
+    "data.validation_size=1000",
+    "data.test_size=1500",
     "loader.evaluation_batch_tokens=512",
 )
 """Some seconds of training, validations and a test that take long enough to be hit."""
