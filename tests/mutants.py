@@ -91,8 +91,8 @@ MUTANTS = {
     ),
     "padding of the memory not silenced": Mutant(
         file="models/memory.py",
-        old="states=states.masked_fill(~mask.unsqueeze(-1), 0.0), mask=mask",
-        new="states=states, mask=mask",
+        old="silenced = states.masked_fill(~mask.unsqueeze(-1), 0.0)",
+        new="silenced = states",
         test=f"{_CONTRACT}test_poisoned_memory[luong_general]",
     ),
     "backward direction begins in padding": Mutant(
@@ -122,14 +122,14 @@ MUTANTS = {
     ),
     "query of the bottom layer": Mutant(
         file="models/decoders/bahdanau.py",
-        old="previous = state[0][:, -1:]",
-        new="previous = state[0][:, :1]",
+        old="previous = state[self.rnn.output_part][:, -1:]",
+        new="previous = state[self.rnn.output_part][:, :1]",
         test=f"{_EQUATIONS}[bahdanau rnn.layers=2]",
     ),
     "h~ not fed": Mutant(
         file="models/decoders/luong.py",
-        old="state=(*cells, output[:, -1], *attention_state)",
-        new="state=(*cells, state[parts], *attention_state)",
+        old="state=(*cells, *fed, *attention_state)",
+        new="state=(*cells, *state[parts : parts + len(fed)], *attention_state)",
         test=f"{_EQUATIONS}[luong_general_feeding decoder.fused=false]",
     ),
     "exponentials that overflow in the fused path": Mutant(
@@ -219,8 +219,8 @@ MUTANTS = {
     ),
     "maxout of s_i": Mutant(
         file="models/decoders/bahdanau.py",
-        old="self.deep_output(previous, embedded, context)\n        return DecoderOutput(output=output, state=(*cells",
-        new="self.deep_output(hidden, embedded, context)\n        return DecoderOutput(output=output, state=(*cells",
+        old="self.deep_output(previous, embedded, context)\n        return DecoderOutput.of_heads(",
+        new="self.deep_output(hidden, embedded, context)\n        return DecoderOutput.of_heads(",
         test=f"{_CONTRACT}test_unrolled_steps_equal_the_path[bahdanau_2015]",
     ),
     "window a step late": Mutant(
@@ -465,8 +465,8 @@ MUTANTS = {
     ),
     "limit of the batch": Mutant(
         file="models/decoding/strategy.py",
-        old="limits = self.limit(lengths).",
-        new="limits = self.limit(lengths.max().expand_as(lengths)).",
+        old="limits = self.limit(source_lengths(lengths)).",
+        new="limits = self.limit(source_lengths(lengths).max().expand(len(lengths))).",
         test=f"{_CONTRACT}test_a_hypothesis_cut_at_the_limit_is_marked[plain]",
     ),
     "greedy does not mark what it cuts": Mutant(
@@ -531,7 +531,7 @@ MUTANTS = {
     ),
     "a sample of the place in the batch": Mutant(
         file="models/decoding/sample.py",
-        old='f"{self.seed} {number} {tokens}"',
+        old='f"{self.seed} {number} {content}"',
         new='f"{self.seed} {len(rows)}"',
         test=f"{_OPTIONS}test_a_cold_sample_is_greedy_and_a_seed_repeats_itself[plain]",
     ),
