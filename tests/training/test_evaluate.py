@@ -14,6 +14,7 @@ import yaml
 from hydra.core.global_hydra import GlobalHydra
 
 from attnspan.analysis.collection import collect
+from attnspan.cli import gradient_flow, inspect, predict
 from attnspan.config.evaluation import EVALUATION, default_name, evaluation_config, evaluation_id
 from attnspan.config.identity import run_directory
 from attnspan.config.instantiate import build_corpus
@@ -32,6 +33,7 @@ from attnspan.training.callbacks.decoded_checkpoints import DecodedCheckpoints
 from attnspan.training.evaluate import evaluate
 from attnspan.training.run import execute
 from tests.conftest import TINY, Compose, parsed
+from tests.fake_runs import sign
 
 SMALL_BATCHES = "loader.evaluation_batch_tokens=36"
 """Several batches a test."""
@@ -183,6 +185,49 @@ def test_a_run_that_has_keys_which_there_are_no_more_can_be_evaluated(run: Path,
     config = yaml.safe_load((copy / "config.yaml").read_text(encoding="utf-8"))
     (copy / "config.yaml").write_text(yaml.safe_dump(config | {"patience": None}), encoding="utf-8")
     assert config_of(copy, "decoding=beam")["patience"] is None
+
+
+def older(run: Path, directory: Path, *without: str) -> Path:
+    """A copy of a run as if it had been made before there were some keys."""
+    shutil.copytree(run, directory, ignore=shutil.ignore_patterns("evaluations"))
+    config = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
+    for key in without:
+        first, _, second = key.partition(".")
+        del (config[first] if second else config)[second or first]
+    (directory / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    sign(directory)
+    return directory
+
+
+def test_keys_that_came_later_make_no_variant_of_a_run_and_its_evaluations(run: Path, tmp_path: Path) -> None:
+    """The own test of an old run joins an evaluation on other data; one with another decoding is a variant by that."""
+    later = ("oracle_length", "plateau", "decoding.min_length", "decoding.no_repeat_ngram", "loader.workers")
+    old = older(run, tmp_path / "reverse" / "bahdanau" / run.name, *later)
+    longer = evaluated(old, "data.test_lengths=[10,12]", "data_name=reverse")
+    (joined,) = collect([old, longer]).runs
+    assert [part.examples for part in joined.parts] == [48, 48]
+    assert joined.label == "bahdanau"
+    asked = evaluated(old, "decoding.min_length=3")
+    labels = [one.label for one in collect([old, asked]).runs]
+    assert sorted(labels) == ["bahdanau decoding.min_length=3", "bahdanau decoding.min_length=unset"]
+    before = config_of(old)
+    for key in ("min_length", "no_repeat_ngram"):
+        del before["decoding"][key]
+    ids = [evaluation_id(config, data_fingerprint="f") for config in (config_of(old), before)]
+    assert ids[0] == ids[1]  # a default that came later is no request
+
+
+@pytest.mark.parametrize("command", [inspect, gradient_flow, predict])
+def test_what_needs_weights_names_the_run_of_an_evaluation(
+    run: Path, command: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    directory = evaluated(run)
+    options = ["--out", str(tmp_path / "out")] if command is gradient_flow else []
+    assert command.main([str(directory), *options]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(f": {directory}: is an evaluation, and has no weights; give its run, {run}")
+    with pytest.raises(InputError, match="is an evaluation, and has no weights; give its run"):
+        load_run(directory)
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])

@@ -21,7 +21,6 @@ from attnspan.analysis.arms import Arm
 from attnspan.analysis.statistics import LEVEL, NOTHING, Estimate
 from attnspan.data.corpora.base import SIDES
 from attnspan.runs.finished_run import Run
-from attnspan.runs.layout import METRICS
 from attnspan.runs.status import MAX_STEPS
 from attnspan.runs.summary import ends_at_chance
 
@@ -57,17 +56,9 @@ class LearningPoint:
     is_end: bool
 
 
-def _metrics(run: Run) -> pd.DataFrame:
-    """``metrics.csv``; without columns if it cannot be read."""
-    try:
-        return pd.read_csv(run.trained_in / METRICS).apply(pd.to_numeric)
-    except (ValueError, OSError):
-        return pd.DataFrame()
-
-
 def validations(run: Run) -> list[tuple[int, float]]:
     """(updates, loss in nats per target token) of every validation; empty where ``metrics.csv`` has none."""
-    table = _metrics(run)
+    table = run.metrics
     if not {"step", "validation/loss"} <= {*table}:
         return []
     rows = table[["step", "validation/loss"]].dropna().itertuples(index=False)
@@ -140,7 +131,7 @@ def learning_points(arm: Arm) -> list[LearningPoint]:
 
 def _decoded(run: Run) -> tuple[str, pd.DataFrame]:
     """Whose length it is, and update -> error rate in each bin of it."""
-    table = _metrics(run)
+    table = run.metrics
     columns = {name: name.removeprefix(_ERROR_RATE) for name in map(str, table) if name.startswith(_ERROR_RATE)}
     if not columns:
         return SIDES[0], pd.DataFrame()

@@ -16,7 +16,7 @@ from rich.console import Console
 
 import attnspan
 from attnspan.errors import InputError
-from attnspan.runs.layout import find_runs
+from attnspan.runs.layout import trained_runs
 from attnspan.runs.run_lists import read_list
 
 _WIDTH_WITHOUT_TERMINAL = 100
@@ -104,7 +104,7 @@ def only_run(path: Path) -> Path:
     Raises:
         InputError: there is none, or there are several.
     """
-    first, *others = find_runs([path])
+    first, *others = trained_runs([path])
     if others:
         raise InputError(f"{path}: has {1 + len(others)} runs; give one of them, as in {first}")
     return first

@@ -18,7 +18,7 @@ from typing import Any
 from attnspan.cli.console import ListParser, add_trusted, open_console
 from attnspan.errors import InputError
 from attnspan.runs.completeness import why_unfinished
-from attnspan.runs.layout import find_runs, is_evaluation
+from attnspan.runs.layout import trained_runs
 
 _OWN = ("split", "length", "name", "rerun", "fail_fast", "dry_run")
 """The keys of conf/evaluate.yaml."""
@@ -95,9 +95,7 @@ def _finished(paths: Sequence[Path]) -> Iterator[Path]:
         InputError: there is none.
     """
     found = False
-    for directory in find_runs(paths):
-        if is_evaluation(directory):
-            raise InputError(f"{directory}: is an evaluation; give its run, {directory.parents[1]}")
+    for directory in trained_runs(paths):
         if why := why_unfinished(directory):
             print(f"left out: {directory}: is not finished ({why})", file=sys.stderr)
             continue

@@ -23,6 +23,7 @@ from attnspan.cli.console import ListParser, add_trusted, command, open_console
 from attnspan.errors import InputError
 from attnspan.files import write_text
 from attnspan.reporting.formatting import NONE, number
+from attnspan.runs.layout import trained_runs
 
 GOLD = "the source positions that each output needs are those of the gold alignment"
 SAME_PLACE = (
@@ -56,7 +57,7 @@ def main(arguments: list[str]) -> None:
     """Measure, print and write."""
     options = _parser().parse_args(arguments)
     out, examples, trusted = Path(options.out), options.examples, options.trusted
-    collection = collect([Path(run) for run in options.runs])
+    collection = collect(trained_runs(map(Path, options.runs)))
     for excluded in collection.excluded:
         print(f"excluded: {excluded.directory}: {excluded.reason}", file=sys.stderr)
     arms = build_study(collection).arms  # in the order and the colours of the report

@@ -23,7 +23,7 @@ from attnspan.errors import InputError
 from attnspan.reporting.heatmap_text import lines
 from attnspan.runs.attention_maps import AttentionMap
 from attnspan.runs.finished_run import Run, read_run
-from attnspan.runs.layout import find_runs
+from attnspan.runs.layout import trained_runs
 from attnspan.runs.run_lists import read_list
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def main(arguments: list[str]) -> None:
     if options.beam_size is not None and options.beam_size < 1:
         raise InputError(f"--beam-size {options.beam_size}: must be at least 1")
     paths, sources = _told_apart(options.words)
-    runs = [read_run(directory) for directory in find_runs(paths)]
+    runs = [read_run(directory) for directory in trained_runs(paths)]
     prompts = options.examples is None and not sources and sys.stdin.isatty()
     subjects = [] if prompts else _subjects(runs, sources, options.examples)
     # torch takes seconds to import: it is needed from here on

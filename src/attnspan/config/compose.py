@@ -65,15 +65,9 @@ def plain_config(composed: DictConfig, job: Any) -> dict[str, Any]:
     _refuse_lists_in_names(settings, unresolved)
     given: Any = OmegaConf.to_container(job.overrides.task, resolve=False)
     apply_settings_for(settings, choices=choices, options=options, overrides=given)
-    try:
-        resolved = OmegaConf.to_container(settings, resolve=True, throw_on_missing=True)
-    except MissingMandatoryValue as error:
-        raise InputError(f"{error.full_key} has no value, and data={choices.data} needs one") from error
-    except OmegaConfBaseException as error:
-        raise InputError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
-    assert isinstance(resolved, dict)
+    resolved = resolve(settings, needs=f"data={choices.data}")
     config: dict[str, Any] = {"arm": choices.decoder}
-    config |= {str(key): value for key, value in resolved.items()}
+    config |= resolved
     config["data_name"] = config.get("data_name") or choices.data
     config["study"] = config.get("study") or choices.sweep
     wandb = config["logger"].get("wandb")
@@ -86,6 +80,26 @@ def plain_config(composed: DictConfig, job: Any) -> dict[str, Any]:
     if own := own_code(config):
         config[OWN_CODE] = own
     return config
+
+
+def resolve(composed: DictConfig, *, needs: str) -> dict[str, Any]:
+    """The config in plain dicts, lists, strings and numbers.
+
+    Args:
+        composed: not resolved.
+        needs: what needs a value that is missing, for the message.
+
+    Raises:
+        InputError: a value is missing, or refers to what is not there.
+    """
+    try:
+        resolved = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise InputError(f"{error.full_key} has no value, and {needs} needs one") from error
+    except OmegaConfBaseException as error:
+        raise InputError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}
 
 
 def _refuse_lists_in_names(settings: DictConfig, node: dict[Any, Any]) -> None:

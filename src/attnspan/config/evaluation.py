@@ -9,6 +9,7 @@
       data_name: reverse
       split: test
       length: null
+      later_defaults: {...}  dotted keys that the run's config lacks, as they were added later, with today's defaults
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf import OmegaConf
 
+from attnspan.config.compose import resolve
 from attnspan.config.config_files import conf_directory
 from attnspan.config.identity import RESULTS_VERSION, flatten, with_stable_names
 from attnspan.config.schema import Settings, check_settings
@@ -35,8 +36,9 @@ from attnspan.config.settings_for import KEY as SETTINGS_FOR
 from attnspan.data.corpora.base import SPLITS, TEST
 from attnspan.errors import InputError, nearest
 from attnspan.runs.completeness import weights_of
-from attnspan.runs.layout import OWN_CODE, WEIGHTS, read_config
+from attnspan.runs.layout import LATER_DEFAULTS, OWN_CODE, WEIGHTS, read_config
 from attnspan.runs.own_code import own_code
+from attnspan.runs.stable_name import stable_name
 
 EVALUATION = "evaluation"
 """The key of the config with what is asked."""
@@ -85,7 +87,8 @@ def evaluation_config(
         InputError: a value is missing or not what it must be, or the key is part of the training.
         HydraException: there is no such key or file.
     """
-    frozen = _with_later_keys(read_config(run))
+    own = read_config(run)
+    frozen = _with_later_keys(own)
     _refuse_trained(overrides, frozen)
     if split not in SPLITS:
         raise InputError(f"split={split}: there is no such split; {nearest(split, SPLITS)}")
@@ -107,25 +110,29 @@ def evaluation_config(
     for key in SPLITS:
         if key != split and OmegaConf.is_missing(composed.data, key):
             composed.data[key] = None  # it is not read
-    found = _resolve(composed)
+    found = resolve(composed, needs="this data")
     data, name = found.pop("data"), found.pop("data_name")
     if split != TEST and not any(override.key_or_group == "data_name" for override in overrides):
         name = f"{name}-{split}"  # a data set of its own in reports
     config = frozen | found
     of_today = {key: value for key, value in config.items() if key in Settings.model_fields}  # an old run has others
     check_settings(of_today | {"data_name": name})
-    if own := own_code([data, found["decoding"]]):
-        config[OWN_CODE] = {**config.get(OWN_CODE, {}), **own}
+    if code := own_code([data, found["decoding"]]):
+        config[OWN_CODE] = {**config.get(OWN_CODE, {}), **code}
     asked = {"weights": weights_of(run), "data": data, "data_name": name, "split": split, "length": length}
+    asked[LATER_DEFAULTS] = _added(frozen, own)
     return config | {EVALUATION: asked}
 
 
 def evaluation_id(config: dict[str, Any], *, data_fingerprint: str) -> str:
     """Hash what was asked of which weights to 12 hexadecimal digits, with the examples' fingerprint for the data."""
     flat = flatten(with_stable_names({key: value for key, value in config.items() if key != EVALUATION}))
+    later = config[EVALUATION].get(LATER_DEFAULTS, {})
+    is_default = {key for key, value in later.items() if key.startswith("decoding.") and flat.get(key) == value}
     content = {
         "weights": config[EVALUATION][WEIGHTS],
-        "asked": {key: value for key, value in flat.items() if key.startswith(_ASKED)},
+        # A default of decoding that the run does not have yet is no request.
+        "asked": {key: value for key, value in flat.items() if key.startswith(_ASKED) and key not in is_default},
         "data": data_fingerprint,
         "own_code": own_code([config[EVALUATION]["data"], config["decoding"]]),
         "results_version": RESULTS_VERSION,
@@ -190,12 +197,28 @@ def _chosen(group: str, choice: str, config_directory: str | None, *more: str) -
 
 def _with_later_keys(config: dict[str, Any]) -> dict[str, Any]:
     """The config of a run, with today's defaults for keys that were added since it was made."""
-    today = _todays_defaults()
+    today = _todays_defaults() | {"decoding": _todays_decoding(stable_name(config["decoding"]["_target_"]))}
     later = {
         key: value for key, value in today.items() if key not in ("sweep", "data", SETTINGS_FOR) and key not in config
     }
-    nested = {key: {**today[key], **config[key]} for key in ("loader", "logger") if isinstance(config.get(key), dict)}
-    return config | copy.deepcopy(later) | nested
+    sections = [key for key in ("loader", "logger", "decoding") if isinstance(config.get(key), dict)]
+    return config | copy.deepcopy(later | {key: {**today[key], **config[key]} for key in sections})
+
+
+def _added(config: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """Dotted key -> value, of those keys of ``config`` that ``before`` lacks."""
+    had = flatten(before)
+    return {key: value for key, value in flatten(config).items() if key not in had}
+
+
+@functools.cache
+def _todays_decoding(name: str) -> dict[str, Any]:
+    """The defaults of the decoding whose class has this stable name; empty if no file of ``conf/decoding/`` has it."""
+    for path in sorted((conf_directory() / "decoding").glob("*.yaml")):
+        node: dict[str, Any] = _chosen("decoding", path.stem, None)["decoding"]
+        if stable_name(node["_target_"]) == name:
+            return node
+    return {}
 
 
 @functools.cache
@@ -204,14 +227,3 @@ def _todays_defaults() -> dict[str, Any]:
         defaults = OmegaConf.to_container(compose("train"), resolve=True, throw_on_missing=False)
     assert isinstance(defaults, dict)
     return {str(key): value for key, value in defaults.items()}
-
-
-def _resolve(composed: DictConfig) -> dict[str, Any]:
-    try:
-        found = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-    except MissingMandatoryValue as error:
-        raise InputError(f"{error.full_key} has no value, and this data needs one") from error
-    except OmegaConfBaseException as error:
-        raise InputError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
-    assert isinstance(found, dict)
-    return {str(key): value for key, value in found.items()}

@@ -27,7 +27,17 @@ from attnspan.models.decoding.strategy import DecodingStrategy, Hypotheses, Spec
 from attnspan.models.seq2seq import Seq2Seq
 from attnspan.runs.attention_maps import Picture
 from attnspan.runs.checkpoint_file import read_checkpoint
-from attnspan.runs.layout import BEST, CONFIG, FILES, LOADED, OWN_CODE, SUMMARY, TOKENIZERS, read_config
+from attnspan.runs.layout import (
+    BEST,
+    CONFIG,
+    FILES,
+    LOADED,
+    OWN_CODE,
+    SUMMARY,
+    TOKENIZERS,
+    read_config,
+    refuse_evaluation,
+)
 from attnspan.runs.own_code import changed_code
 
 SPECIALS = Specials(pad=PAD, bos=BOS, eos=EOS)
@@ -201,6 +211,7 @@ def load_run(directory: str | Path, *, trusted: Sequence[str] = ()) -> LoadedRun
             longer what the run was computed with.
     """
     directory = Path(directory)
+    refuse_evaluation(directory)
     config = read_config(directory)
     parts = [config[key] for key in ("rnn", "encoder", "decoder", "decoding") if key in config]
     if len(parts) < 4 or "model" not in config:

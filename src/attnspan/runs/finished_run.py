@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,14 @@ class Run:
         """The directory of the run itself, where the curves of its training are."""
         return rundir.run_of(self.directory) if rundir.is_evaluation(self.directory) else self.directory
 
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        """``metrics.csv`` of its training; without columns if it cannot be read."""
+        try:
+            return pd.read_csv(self.trained_in / rundir.METRICS).apply(pd.to_numeric)
+        except (ValueError, OSError):
+            return pd.DataFrame()
+
     @property
     def training_lengths(self) -> tuple[int, int]:
         """The shortest and the longest source in training, in tokens."""
@@ -125,7 +134,7 @@ def read_run(directory: Path) -> Run:
     trained = summary.get("training_target_lengths")
     records = records.assign(longest_trained_target=trained[1] if trained else np.nan)
     records = records.sort_values(["source_length", "example_id"], kind="stable", ignore_index=True)
-    config = rundir.read_config(directory)
+    config = rundir.as_of_the_run(rundir.read_config(directory))
     data = todays_data_name(summary["data"], (config.get("evaluation") or config).get("data"))
     summary, records = summary | {"data": data}, records.assign(data=data)
     return Run(directory, summary, config, records)

@@ -87,6 +87,29 @@ def read_config(directory: Path) -> dict[str, Any]:
     return with_todays_names(content)
 
 
+LATER_DEFAULTS = "later_defaults"
+"""Below ``evaluation`` in the config of one: dotted keys that its run's config lacks, with their defaults."""
+
+
+def as_of_the_run(config: dict[str, Any]) -> dict[str, Any]:
+    """The config of an evaluation without defaults that its run does not have yet, so that the two can be compared."""
+    later = (config.get("evaluation") or {}).get(LATER_DEFAULTS) or {}
+    return _without(config, later, "") if later else config
+
+
+def _without(node: dict[str, Any], later: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """The mapping without the dotted keys that have the values of ``later``, and without mappings of these alone."""
+    found = {}
+    for key, child in node.items():
+        dotted = f"{prefix}{key}"
+        if dotted in later and later[dotted] == child:
+            continue
+        kept = _without(child, later, f"{dotted}.") if isinstance(child, dict) else child
+        if kept != {} or child == {}:
+            found[key] = kept
+    return found
+
+
 def is_evaluation(directory: Path) -> bool:
     """Whether ``directory`` is that of an evaluation, and not of a run."""
     return directory.absolute().parent.name == EVALUATIONS
@@ -95,6 +118,20 @@ def is_evaluation(directory: Path) -> bool:
 def run_of(evaluation: Path) -> Path:
     """The directory of the run that an evaluation belongs to."""
     return evaluation.absolute().parents[1]
+
+
+def trained_runs(paths: Iterable[Path]) -> list[Path]:
+    """As :func:`find_runs`, for what needs weights; raises InputError for an evaluation, which has none."""
+    directories = find_runs(paths)
+    for directory in directories:
+        refuse_evaluation(directory)
+    return directories
+
+
+def refuse_evaluation(directory: Path) -> None:
+    """Raise :class:`InputError` for the directory of an evaluation; it names the one of the run."""
+    if is_evaluation(directory):
+        raise InputError(f"{directory}: is an evaluation, and has no weights; give its run, {run_of(directory)}")
 
 
 def needed_files(directory: Path, *, weights: bool = True) -> tuple[str, ...]:

@@ -115,9 +115,9 @@ class Plateau(L.Callback):
 
     def _start_decay(self, trainer: L.Trainer, update: int, *, steps: int) -> None:
         self.ends_at = update + steps
-        if steps and _decays(trainer):
+        if steps and (schedule := _schedule(trainer)):
             self.decay_update = update
-            _schedule(trainer).start_decay(steps)
+            schedule.start_decay(steps)
 
 
 def validation_interval(trainer: L.Trainer) -> int:
@@ -125,22 +125,15 @@ def validation_interval(trainer: L.Trainer) -> int:
     return max(1, int(trainer.val_check_batch or 1) // trainer.accumulate_grad_batches)
 
 
-def _decays(trainer: L.Trainer) -> bool:
-    """Whether the schedule has a decay that can be started."""
-    schedule = trainer.lr_scheduler_configs[0].scheduler
-    return isinstance(schedule, WarmupConstantDecay) and schedule.decay_share > 0
-
-
 def _decay_steps(trainer: L.Trainer, update: int) -> int:
     """Updates of a decay that begins after ``update``: up to a validation, and 0 for a schedule that has none."""
-    schedule = trainer.lr_scheduler_configs[0].scheduler
-    if not isinstance(schedule, WarmupConstantDecay):
+    if (schedule := _schedule(trainer)) is None:
         return 0
     interval = validation_interval(trainer)
     return math.ceil(schedule.decay_after(update) / interval) * interval
 
 
-def _schedule(trainer: L.Trainer) -> WarmupConstantDecay:
+def _schedule(trainer: L.Trainer) -> WarmupConstantDecay | None:
+    """The schedule, if it has a decay that can be started."""
     schedule = trainer.lr_scheduler_configs[0].scheduler
-    assert isinstance(schedule, WarmupConstantDecay)
-    return schedule
+    return schedule if isinstance(schedule, WarmupConstantDecay) and schedule.decay_share > 0 else None
