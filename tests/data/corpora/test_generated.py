@@ -12,6 +12,7 @@ from attnspan.data.corpora.base import Corpus, GeneratedCorpus
 from attnspan.data.corpora.synthetic.copy import Copy
 from attnspan.data.corpora.synthetic.dedupe import DeDupe
 from attnspan.data.corpora.synthetic.lookup import LookUp
+from attnspan.data.corpora.synthetic.mqar import Mqar
 from attnspan.data.corpora.synthetic.positional_retrieval import PositionalRetrieval
 from attnspan.data.corpora.synthetic.recall import Recall
 from attnspan.data.corpora.synthetic.recall_two_hop import RecallTwoHop
@@ -26,6 +27,7 @@ OWN: dict[type[GeneratedCorpus], dict[str, Any]] = {
     Copy: {"symbols": 12},
     Reverse: {"symbols": 12},
     Recall: {"symbols": 12},
+    Mqar: {"symbols": 12, "pairs": 2, "queries": 1, "gaps": "spread"},
     RecallTwoHop: {"symbols": 12},
     Sort: {"symbols": 12},
     ReCopy: {"symbols": 12, "repeats": [1, 3, 5]},
@@ -116,6 +118,23 @@ def test_recall_has_each_queried_key_before_its_value() -> None:
         assert answers[1::2] == two_hop["target"].split()
         assert needed(row)[1::2] == needed(two_hop)
         assert needed(row)[::2] == list(range(len(tokens) - len(answers) // 2, len(tokens)))
+
+
+@pytest.mark.parametrize("gaps", ["spread", "before_queries"])
+def test_mqar_has_its_pairs_and_queries_at_any_length(gaps: str) -> None:
+    settings = {"pairs": 4, "queries": 3, "gaps": gaps, "train_lengths": [11, 20], "test_lengths": [11, 30]}
+    first_noise = set()
+    for row in rows(Mqar, "test", **settings):
+        tokens, answers = row["source"].split(), row["target"].split()
+        pairs = {tokens[i]: tokens[i + 1] for i in range(len(tokens) - 3) if tokens[i][0] == "k"}
+        assert len(pairs) == 4
+        assert sum(token[0] == "x" for token in tokens) == len(tokens) - 11
+        assert answers[::2] == tokens[-3:]
+        assert len(set(answers[::2])) == 3
+        assert answers[1::2] == [pairs[key] for key in answers[::2]]
+        assert needed(row)[::2] == list(range(len(tokens) - 3, len(tokens)))
+        first_noise.add(next((i for i, token in enumerate(tokens) if token[0] == "x"), 8))
+    assert first_noise == ({8} if gaps == "before_queries" else {2, 4, 6, 8})
 
 
 def test_sort_aligns_each_output_with_all_the_symbols_that_it_may_be() -> None:
@@ -241,6 +260,10 @@ def test_only_symbols_are_aligned(ready: Callable[[Corpus], PreparedData]) -> No
         (Copy, {"length": "targets"}, "data.length: unknown length 'targets'; did you mean 'target'"),
         (Copy, {"symbols": 0}, "data.symbols: must be a whole number of at least 1, not 0"),
         (Recall, {"symbols": 9}, "data.test_lengths: a source of 30 tokens needs 10 different keys"),
+        (Mqar, {"queries": 3}, "data.queries: must be at most data.pairs=2, not 3"),
+        (Mqar, {"pairs": 13}, "data.pairs: needs as many different keys, but data.symbols=12"),
+        (Mqar, {"pairs": 3}, "data.train_lengths: must be at least 7, the tokens of pairs and queries, not 5"),
+        (Mqar, {"gaps": "none"}, "data.gaps: unknown place of the noise 'none'"),
         (LookUp, {"train_lengths": [1, 9]}, "data.train_lengths: must be at least 2 tokens, not 1"),
         (LookUp, {"bits": 9}, "data.bits: must be at most 8, not 9"),
         (LookUp, {"tables": 0}, "data.tables: must be a whole number of at least 1, not 0"),
