@@ -8,6 +8,7 @@ import unicodedata
 import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,13 @@ from matplotlib.colors import to_rgb
 from rich.console import Console
 
 from attnspan.errors import InputError
+from attnspan.reporting import fonts
 from attnspan.reporting import heatmap_figure as heatmap_plot
 from attnspan.reporting.formatting import visible
 from attnspan.reporting.heatmap_figure import draw, save
 from attnspan.reporting.heatmap_text import lines
-from attnspan.runs.attention_maps import AttentionMap
+from attnspan.reporting.pictures.text import picture_lines
+from attnspan.runs.attention_maps import AttentionMap, Picture
 
 TITLE = ("bahdanau", "copy", "seed 1", "run 0123456789ab")
 TOKENS = {
@@ -189,8 +192,8 @@ def test_the_figure_shows_each_weight_beneath_and_beside_its_tokens(drawn: Atten
     pixels = np.asarray(canvas.buffer_rgba())
     axes = figure.axes[0]
     columns, rows = axes.get_xticklabels(), axes.get_yticklabels()
-    assert [label.get_text() for label in columns] == heatmap_plot._labels(drawn)[1]
-    assert [label.get_text() for label in rows] == heatmap_plot._labels(drawn)[2]
+    assert [label.get_text() for label in columns] == fonts.drawable(drawn.source)[1][0]
+    assert [label.get_text() for label in rows] == fonts.drawable(drawn.output)[1][0]
     assert not any(label.get_parse_math() for label in (*columns, *rows))
     boxes = [label.get_window_extent() for label in (*columns, *rows)]
     across = [(box.x0 + box.x1) / 2 for box in boxes[: len(columns)]]
@@ -238,10 +241,10 @@ def test_the_files_are_whole_and_the_same_every_time(tokens: str, tmp_path: Path
 
 
 def test_what_no_font_has_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
-    dejavu = next(heatmap_plot._fonts())
+    dejavu = next(fonts._fonts())
     assert dejavu.name == "DejaVu Sans"
-    monkeypatch.setattr(heatmap_plot, "_fonts", lambda: iter([dejavu]))
-    families, source, output = heatmap_plot._labels(heatmap(["日a", "ʃ"], ["क", " "]))
+    monkeypatch.setattr(fonts, "_fonts", lambda: iter([dejavu]))
+    families, (source, output) = fonts.drawable(["日a", "ʃ"], ["क", " "])
     assert families == ["DejaVu Sans"]
     assert source == ["\\u65e5a", "ʃ"]
     assert output == ["\\u0915", "␣"]
@@ -276,3 +279,48 @@ def test_a_file_that_cannot_be_written_is_not_there(tmp_path: Path, monkeypatch:
     with pytest.raises(InputError, match=r"map\.png: cannot be written \(No space left on device"):
         save(draw(heatmap(["a"], ["b"]), title=TITLE), tmp_path / "map.png")
     assert not list(tmp_path.iterdir())
+
+
+def picture_map() -> AttentionMap:
+    """A dark image of 5 x 11 pixels in regions of 2 x 4: 3 rows, 3 columns; two tokens look at two places."""
+    pixels = np.zeros((1, 5, 11), dtype=np.uint8)
+    weights = np.zeros((2, 9))
+    weights[0, 5], weights[0, 0] = 0.6, 0.2  # row 2, column 3, of which 3 pixels are there
+    weights[1, 7] = 0.3
+    names = [f"{row},{column}" for row in (1, 2, 3) for column in (1, 2, 3)]
+    picture = Picture(pixels=pixels, region_size=(2, 4))
+    return AttentionMap(source=names, output=["girl", "ball"], weights=weights, picture=picture)
+
+
+def test_an_image_is_drawn_for_every_token_with_its_regions_coloured() -> None:
+    drawn = draw(picture_map(), title=["bahdanau", "seed 1"])
+    first, second, scale = drawn.axes
+    assert [axes.get_title(loc="left") for axes in (first, second)] == ["girl", "ball"]
+    assert scale.get_ylim() == (0, 0.6)
+    shown = [np.asarray(axes.get_images()[0].get_array()) for axes in (first, second)]
+    assert all(image.shape == (5, 11, 3) for image in shown)
+    redness = [image[..., 0] - image[..., 2] for image in shown]  # of a red more than blue
+    darkness = [3 - image.sum(axis=2) for image in shown]
+    expected = np.zeros((5, 11))
+    expected[2:4, 8:] = 3
+    expected[:2, :4] = 1
+    assert (np.argsort([darkness[0][0, 8], darkness[0][0, 0], darkness[0][2, 8]]) == [0, 1, 2]).all()
+    assert ((redness[0] > 0.01) == (expected > 0)).all()
+    assert ((redness[1] > 0.01) == np.pad(np.ones((1, 4)), ((4, 0), (4, 3)))).all()
+
+
+def test_a_terminal_says_the_grid_and_where_each_token_looks() -> None:
+    printed = [line.plain for line in picture_lines(picture_map(), Console(width=80, file=io.StringIO()))]
+    assert printed[0] == "regions of 2 x 4 pixels in 3 rows and 3 columns"
+    assert printed[1] == "girl  0.60 at row 2, column 3"
+    assert [row[2:] for row in printed[2:5]] == ["▒  ", "  █", "   "]
+    assert printed[5] == "ball  0.30 at row 3, column 2"
+    assert printed[8].strip() == "█"
+    narrow = [line.plain for line in picture_lines(picture_map(), Console(width=5, file=io.StringIO()))]
+    assert narrow[0].endswith("; the first 2 columns are shown")
+    assert narrow[3] == "    "
+
+
+def test_a_picture_must_fit_the_weights() -> None:
+    with pytest.raises(ValueError, match=r"8 source positions for regions in a grid of \(3, 3\)"):
+        replace(picture_map(), source=["a"] * 8, weights=np.zeros((2, 8)))

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -21,6 +21,7 @@ from attnspan.data.readers.lines import CARRIAGE_RETURN, decode_lines, has_carri
 from attnspan.data.white_space import strip
 from attnspan.errors import InputError
 from attnspan.reporting.heatmap_text import lines
+from attnspan.reporting.pictures.text import picture_lines
 from attnspan.runs.attention_maps import AttentionMap
 from attnspan.runs.finished_run import Run, read_run
 from attnspan.runs.layout import trained_runs
@@ -39,6 +40,8 @@ class Subject:
     source: str
     reference: str | None = None
     """The expected output, where it is known."""
+    example_id: str | None = None
+    """Of an example of the test split."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +58,14 @@ class Opened:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="attnspan-inspect",
-        description="Decode sources with finished runs. Prints each output with its attention map, and writes the map "
-        "as PNG and SVG. Row t shows the weights that produced output token t; <eos> has no row.",
+        description="Decode sources, texts or images, with finished runs. Prints each output with its attention map, "
+        "and writes the map as PNG and SVG. Row t shows the weights that produced output token t; <eos> has no row.",
     )
     add = parser.add_argument
     add(
         "words", nargs="+", metavar="RUN|SOURCE",
-        help="run directories, directories above some, or @FILE that lists them; then texts to decode (default: each "
-        "line of standard input, for which a terminal prompts)",
+        help="run directories, directories above some, or @FILE that lists them; then texts to decode, or paths of "
+        "images (default: each line of standard input, for which a terminal prompts)",
     )  # fmt: skip
     add(
         "--examples", type=int, metavar="N",
@@ -116,34 +119,40 @@ def _inspect(one: Opened, subjects: Sequence[Subject], options: argparse.Namespa
     from attnspan.evaluation.loaded_run import UnknownTokensWarning
 
     with warnings.catch_warnings(action="ignore", category=UnknownTokensWarning):  # told below, for each source
-        hypotheses = one.loaded.decode([subject.source for subject in subjects], beam_size=options.beam_size)
+        sources = _sources(one, subjects, options.trusted)
+        hypotheses = one.loaded.decode(sources, beam_size=options.beam_size)
     for subject, hypothesis in zip(subjects, hypotheses, strict=True):
         if unknown := dict.fromkeys(hypothesis.unknown_tokens):
             print(f"{subject.name}: not in the source vocabulary: {' '.join(map(repr, unknown))}", file=sys.stderr)
     print_line(show, ", ".join(one.title))
-    for subject, hypothesis in zip(subjects, hypotheses, strict=True):
+    for subject, source, hypothesis in zip(subjects, sources, hypotheses, strict=True):
         print_words(show, subject, hypothesis)
         if not hypothesis.tokens:
             print_line(show, "the output is empty: there is no map")
         elif hypothesis.weights is not None:
-            _draw(one, subject, hypothesis, options, show)
+            _draw(one, subject.name, source, hypothesis, options, show)
     if any(hypothesis.tokens and hypothesis.weights is None for hypothesis in hypotheses):
         print_line(show, f"\n{one.run.arm} has no attention weights: there is no map")
 
 
-def _draw(one: Opened, subject: Subject, hypothesis: Hypothesis, options: argparse.Namespace, show: Console) -> None:
-    """Draw the map of a hypothesis, and with ``--heads`` that of each head."""
+def _draw(
+    one: Opened, stem: str, source: Any, hypothesis: Hypothesis, options: argparse.Namespace, show: Console
+) -> None:
+    """Draw the map of a hypothesis, and with ``--heads`` that of each head; ``stem`` begins the names of the plots."""
     from attnspan.evaluation.loaded_run import weights_of_heads
 
     assert hypothesis.weights is not None
-    apart = weights_of_heads(one.loaded, subject.source, hypothesis) if options.heads else None
+    apart = weights_of_heads(one.loaded, source, hypothesis) if options.heads else None
     maps = [hypothesis.weights, *([] if apart is None else apart)]
     for head, weights in enumerate(maps):  # the first is their mean
-        name, words = (f"{subject.name}-head-{head}", f"head {head}") if head else (subject.name, "")
-        heatmap = AttentionMap(source=hypothesis.source_tokens, output=hypothesis.tokens, weights=weights.numpy())
+        name, words = (f"{stem}-head-{head}", f"head {head}") if head else (stem, "")
+        heatmap = AttentionMap(
+            source=hypothesis.source_tokens, output=hypothesis.tokens, weights=weights.numpy(),
+            picture=hypothesis.picture,
+        )  # fmt: skip
         if words:
             print_line(show, f"\n{words}")
-        for line in lines(heatmap, show):
+        for line in (lines if heatmap.picture is None else picture_lines)(heatmap, show):
             show.print(line, soft_wrap=True)
         for plot in _plots(heatmap, one.out / name, [*one.title, *([words] if words else [])]):
             print_line(show, f"plot: {plot}")
@@ -214,6 +223,17 @@ def _subjects(runs: Sequence[Run], sources: Sequence[str], examples: int | None)
     return [same] * len(runs)
 
 
+def _sources(one: Opened, subjects: Sequence[Subject], trusted: Sequence[str]) -> list[Any]:
+    """What the run decodes: texts, or paths of images, or the images of its examples."""
+    from attnspan.data.images.reader import ImageReader
+    from attnspan.evaluation.prepared_test import kept_images
+
+    ids = [subject.example_id for subject in subjects if subject.example_id is not None]
+    if ids and isinstance(one.loaded.source_tokenizer, ImageReader):
+        return kept_images(one.run, ids, trusted)
+    return [subject.source for subject in subjects]
+
+
 def _examples(run: Run, count: int) -> Iterator[Subject]:
     """Different test examples, evenly spread by length, from the shortest to the longest."""
     records, available = run.records, len(run.records)
@@ -228,7 +248,8 @@ def _examples(run: Run, count: int) -> Iterator[Subject]:
         lengths[rows[-1]] = np.inf  # taken
     for row in sorted(rows):
         example = records.iloc[row]
-        yield Subject(name=_file_name(example["example_id"]), source=example["source"], reference=example["reference"])
+        name, source, reference = (example[column] for column in ("example_id", "source", "reference"))
+        yield Subject(name=_file_name(name), source=source, reference=reference, example_id=name)
 
 
 def _file_name(text: str) -> str:

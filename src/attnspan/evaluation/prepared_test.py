@@ -26,7 +26,7 @@ def gold_links(run: Run, ids: Sequence[str], trusted: Sequence[str]) -> dict[str
         InputError: the data cannot be prepared, or is no longer what the run was tested on.
     """
     corpus = _corpus(run, trusted)
-    if not (getattr(corpus, "aligned", False) or getattr(corpus, "alignment", None)):
+    if corpus.has_images or not (getattr(corpus, "aligned", False) or getattr(corpus, "alignment", None)):
         return None  # without preparing the corpus: the records have its test split
     test = _test(run, corpus)
     if ALIGNMENT not in test.column_names:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontEntry, fontManager, get_font
 from PIL import Image
 from rich.cells import cell_len
 
 from attnspan.files import write_atomically
-from attnspan.reporting.formatting import escaped, visible
+from attnspan.reporting.fonts import drawable
+from attnspan.reporting.pictures.figure import draw_picture
 from attnspan.reporting.plots import INK, RC
 from attnspan.runs.attention_maps import AttentionMap
 
@@ -41,11 +41,15 @@ def draw(heatmap: AttentionMap, *, title: Sequence[str]) -> Figure:
     """Draw the weights from 0 (white) to 1 in cells of one size, with each token at the middle of its row or column.
 
     No weight above 0 is white. A line may break between two parts of the ``title``.
+
+    Over an image, the image is drawn once for each output token.
     """
+    if heatmap.picture is not None:
+        return draw_picture(heatmap, title=title)
     T, S = heatmap.weights.shape
     cell = float(np.clip(_MAP / max(T, S), *_CELL))
     width, height, around = S * cell, T * cell, 1.0
-    families, source, output = _labels(heatmap)
+    families, (source, output) = drawable(heatmap.source, heatmap.output)
     with mpl.rc_context(_RC):
         figure = Figure(figsize=(width + 2 * around, height + 2 * around))
 
@@ -106,35 +110,3 @@ def _content(figure: Figure, kind: str, dpi: float) -> io.BytesIO:
             content, format=kind, dpi=dpi, metadata=metadata, facecolor="white", bbox_inches="tight", pad_inches=0.1
         )
     return content
-
-
-def _labels(heatmap: AttentionMap) -> tuple[list[str], list[str], list[str]]:
-    """Font families, and the labels of source and output; characters that no font has are escaped."""
-    source, output = ([visible(token) for token in tokens] for tokens in (heatmap.source, heatmap.output))
-    families, missing = _families(set("".join([*source, *output])))
-    without = str.maketrans({character: escaped(character) for character in missing})
-    return families, [label.translate(without) for label in source], [label.translate(without) for label in output]
-
-
-def _families(characters: set[str]) -> tuple[list[str], set[str]]:
-    """Families that together draw ``characters``, and those characters that no installed font can draw."""
-    families: list[str] = []
-    missing = set(characters)
-    for entry in _fonts():
-        font = get_font(entry.fname)
-        found = {character for character in missing if font.get_char_index(ord(character))}
-        if found or not families:
-            families.append(entry.name)
-        missing -= found
-        if not missing:
-            break
-    return families, missing
-
-
-def _fonts() -> Iterator[FontEntry]:
-    """The font of all figures, then the installed ones; matplotlib's other fonts have encodings of their own."""
-    own = mpl.get_data_path()
-    entries = [entry for entry in fontManager.ttflist if entry.style == "normal" and entry.weight == 400]
-    entries.sort(key=lambda entry: (entry.name, entry.fname))
-    yield from [entry for entry in entries if entry.name == "DejaVu Sans"][:1]
-    yield from (entry for entry in entries if entry.name != "DejaVu Sans" and not entry.fname.startswith(own))

@@ -33,9 +33,9 @@ def lines(heatmap: AttentionMap, console: Console) -> Iterator[Text]:
 
     A source that is too long for the width continues below, with all rows again.
     """
-    paint, legend = _painter(console)
-    source = [_label(token, console.encoding) for token in heatmap.source]
-    output = [_label(token, console.encoding) for token in heatmap.output]
+    paint, legend = painter(console)
+    source = [token_label(token, console.encoding) for token in heatmap.source]
+    output = [token_label(token, console.encoding) for token in heatmap.output]
     margin = max(map(cell_len, output)) + 1
     least = min(max(map(cell_len, source)), 3)  # short tokens get columns of the same width
     widths = [max(cell_len(label), least) + 1 for label in source]
@@ -51,7 +51,8 @@ def lines(heatmap: AttentionMap, console: Console) -> Iterator[Text]:
     yield legend
 
 
-def _label(token: str, encoding: str) -> str:
+def token_label(token: str, encoding: str) -> str:
+    """A token as a console of this encoding can show it, cut if it is long."""
     label = visible(token).encode(encoding, "backslashreplace").decode(encoding)
     if cell_len(label) > _LONGEST_LABEL:
         label = set_cell_size(label, _LONGEST_LABEL - 3).rstrip() + "..."
@@ -71,7 +72,7 @@ def _blocks(widths: Sequence[int], room: int) -> Iterator[range]:
     yield range(first, len(widths))
 
 
-def _painter(console: Console) -> tuple[Paint, Text]:
+def painter(console: Console) -> tuple[Paint, Text]:
     """How cells are painted, and the legend."""
     if console.is_terminal and not console.no_color and console.color_system in ("256", "truecolor"):
         scale = [(" ", f"on color({colour})") for colour in _COLOURS]

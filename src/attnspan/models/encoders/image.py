@@ -26,7 +26,8 @@ class ConvolutionalGrid(nn.Module):
 
     After every convolution whatever lies beyond an image is set to 0, which is what a convolution sees beyond its edge.
     So an image gives the same numbers alone and next to larger ones. There is no normalisation over positions or over
-    the batch.
+    the batch. So that a signal keeps its size from layer to layer, weights are drawn as in He et al. (2015, eq. 10):
+    with torch's own, smaller ones a net of three convolutions learns nothing.
 
     Args:
         input_channels: C.
@@ -57,6 +58,11 @@ class ConvolutionalGrid(nn.Module):
             nn.Conv2d(before, after, kernel_size=_KERNEL, padding=_KERNEL // 2, stride=stride)
             for before, after, stride in zip(sizes, filters, self.strides, strict=False)
         )
+        for convolution in self.convolutions:
+            assert isinstance(convolution, nn.Conv2d)
+            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+            assert convolution.bias is not None
+            nn.init.zeros_(convolution.bias)
 
     def forward(self, pixels: Float[Tensor, "B C Y X"], sizes: Int[Tensor, "B 2"]) -> Float[Tensor, "B R K G"]:
         """Look at images of ``sizes``, on the device of ``pixels``. What is beyond an image's own grid is 0."""
@@ -71,8 +77,9 @@ class ConvolutionalGrid(nn.Module):
 class ImageGridEncoder(Encoder):
     """The regions of a convolutional grid, row by row, are the memory (Xu et al. 2015, section 3.1.1).
 
-    h_j = tanh(W g_j + p_row + q_column), with g_j from :class:`ConvolutionalGrid`; p and q are 0 without
-    ``learned_positions``. The final state is the mean of the regions (section 3.1.2).
+    h_j = tanh(W n(g_j) + p_row + q_column), with g_j from :class:`ConvolutionalGrid` and n a layer norm over the
+    features of one region; p and q are 0 without ``learned_positions``. The final state is the mean of the regions
+    (section 3.1.2).
 
     Memory position j of an image with K columns is row j // K and column j % K of its own grid, whatever else is in the
     batch; padding comes after the last region, as with tokens.
@@ -102,14 +109,16 @@ class ImageGridEncoder(Encoder):
         check_counts(hidden_size=hidden_size)
         check_numbers(dropout=dropout, below=1)
         self.grid = ConvolutionalGrid(input_channels=input_channels, filters=filters, strides=strides)
+        self.norm: nn.Module = nn.LayerNorm(filters[-1])
         self.projection = nn.Linear(filters[-1], hidden_size)
+        nn.init.xavier_normal_(self.projection.weight, gain=nn.init.calculate_gain("tanh"))
         self.positions = nn.ModuleList()
         if learned_positions is not None:
             if len(learned_positions) != 2:
                 raise SettingError("learned_positions", "must be [rows, columns], or null for none")
             for number in learned_positions:
                 check_counts(learned_positions=number)
-            self.positions.extend(nn.Embedding(number, hidden_size) for number in learned_positions)
+            self.positions.extend(_vectors(number, hidden_size) for number in learned_positions)
         self.dropout = nn.Dropout(dropout)
         self.input_channels = input_channels
         self.region_size = self.grid.region_size
@@ -127,7 +136,7 @@ class ImageGridEncoder(Encoder):
 
     def regions(self, features: Float[Tensor, "B R K G"], shapes: Int[Tensor, "B 2"]) -> Float[Tensor, "B R K M"]:
         """h of each region; anything may stand beyond an image's own grid."""
-        projected = self.projection(self.dropout(features))
+        projected = self.projection(self.dropout(self.norm(features)))
         for side, table in enumerate(self.positions):
             assert isinstance(table, nn.Embedding)
             places = torch.arange(features.size(1 + side), device=features.device).clamp(max=table.num_embeddings - 1)
@@ -174,7 +183,7 @@ class ImageRowsEncoder(ImageGridEncoder):
             raise SettingError("hidden_size", f"must be even, because each direction has half of it, not {hidden_size}")
         half = hidden_size // 2
         directions = [rnn(input_size=hidden_size, hidden_size=half, layers=1) for _ in range(2)]
-        self.first_states = nn.ModuleList(nn.Embedding(rows, half * cells.parts) for cells in directions)
+        self.first_states = nn.ModuleList(_vectors(rows, half * cells.parts) for cells in directions)
         self.directions = nn.ModuleList(directions)
 
     def regions(self, features: Float[Tensor, "B R K G"], shapes: Int[Tensor, "B 2"]) -> Float[Tensor, "B R K M"]:
@@ -200,6 +209,13 @@ class ImageRowsEncoder(ImageGridEncoder):
         first = table(rows).unsqueeze(1).chunk(cells.parts, dim=-1)
         states: Tensor = cells(inputs, first)[0]
         return states
+
+
+def _vectors(number: int, size: int) -> nn.Embedding:
+    """Learned vectors that begin small next to the features to which they belong."""
+    vectors = nn.Embedding(number, size)
+    nn.init.normal_(vectors.weight, std=0.1)
+    return vectors
 
 
 def row_by_row(

@@ -1,0 +1,1 @@
+"""Attention over images, as figures and in terminals."""
