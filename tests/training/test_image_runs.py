@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from attnspan import load_run
+from attnspan.cli import inspect
 from attnspan.config.identity import run_directory
 from attnspan.config.instantiate import build_corpus
 from attnspan.data.images.columns import images_of
@@ -129,3 +130,22 @@ def test_maps_keep_the_image(finished: tuple[Path, PreparedData]) -> None:
         assert one.picture is not None
         assert (one.picture.pixels == images_of(prepared.test, [row])[0].transpose(2, 0, 1)).all()
         assert one.picture.region_size == (4, 4)
+
+
+def test_inspecting_draws_the_image(
+    finished: tuple[Path, PreparedData], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An example of the test split, and the same image from a file."""
+    directory, prepared = finished
+    records = read_records(directory / RECORDS)
+    (array,) = images_of(prepared.test, [len(records) - 1])
+    Image.fromarray(array[..., 0]).save(tmp_path / "strip.png")
+    for words in (["--examples", "1"], [str(tmp_path / "strip.png")]):
+        assert inspect.main([str(directory), *words, "--out", str(tmp_path / "plots")]) == 0
+    printed = capsys.readouterr().out
+    assert "source     12 x 12 pixels" in printed
+    assert f"source     {tmp_path / 'strip.png'}" in printed
+    drawn = [*(tmp_path / "plots").glob("*.png")]
+    assert len(drawn) == printed.count("regions of 4 x 4 pixels in 3 rows and ")
+    assert inspect.main([str(directory), str(tmp_path / "none.png"), "--out", str(tmp_path / "plots")]) == 2
+    assert "none.png: No such file" in capsys.readouterr().err
