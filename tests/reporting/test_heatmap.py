@@ -18,11 +18,11 @@ from matplotlib.colors import to_rgb
 from rich.console import Console
 
 from attnspan.errors import InputError
-from attnspan.reporting import fonts
 from attnspan.reporting import heatmap_figure as heatmap_plot
 from attnspan.reporting.formatting import visible
 from attnspan.reporting.heatmap_figure import draw, save
 from attnspan.reporting.heatmap_text import lines
+from attnspan.reporting.pictures import fonts
 from attnspan.reporting.pictures.text import picture_lines
 from attnspan.runs.attention_maps import AttentionMap, Picture
 

@@ -15,8 +15,8 @@ from PIL import Image
 from rich.cells import cell_len
 
 from attnspan.files import write_atomically
-from attnspan.reporting.fonts import drawable
 from attnspan.reporting.pictures.figure import draw_picture
+from attnspan.reporting.pictures.fonts import drawable
 from attnspan.reporting.plots import INK, RC
 from attnspan.runs.attention_maps import AttentionMap
 

@@ -1,1 +1,1 @@
-"""Attention over images, as figures and in terminals."""
+"""Tokens and images in figures and terminals: fonts of any script, attention over images."""

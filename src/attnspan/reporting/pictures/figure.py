@@ -15,7 +15,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from attnspan.reporting.fonts import drawable
+from attnspan.reporting.pictures.fonts import drawable
 from attnspan.reporting.plots import INK, RC
 from attnspan.runs.attention_maps import AttentionMap, Picture
 
