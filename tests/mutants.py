@@ -35,6 +35,7 @@ class Mutant:
 _EQUATIONS = "tests/models/test_equations.py::test_logits_weights_and_gradients_equal_the_loop"
 _POSITIONS = "tests/models/test_positions.py::test_logits_weights_and_gradients_equal_the_loop"
 _NORMALISERS = "tests/models/test_normalisers.py::test_weights_and_gradients_equal_the_equations"
+_OBJECTIVES = "tests/training/test_objectives.py::"
 _CELLS = "tests/models/test_parallel_cells.py::"
 _CONTRACT = "tests/models/test_contract.py::"
 _DECODING = "tests/models/test_decoding.py::"
@@ -619,6 +620,36 @@ MUTANTS = {
         old="rate = rate.masked_fill(~mask[:, None, :, None], 0.0)",
         new="rate = rate",
         test=f"{_CELLS}test_padding_stays_out[delta_net]",
+    ),
+    "diagonal of the padded length": Mutant(
+        file="training/objectives/guidance.py",
+        old="S = batch.source_lengths.to(device, non_blocking=True)[:, None, None]",
+        new="S = torch.full((len(weights), 1, 1), weights.size(2))",
+        test=f"{_OBJECTIVES}test_diagonal_by_hand[False]",
+    ),
+    "possible links count as sure": Mutant(
+        file="training/objectives/guidance.py",
+        old='link.split("-") for link in text.split() if "-" in link',
+        new='link.replace("p", "-").split("-") for link in text.split()',
+        test=f"{_OBJECTIVES}test_gold_by_hand",
+    ),
+    "rows of the gold alignment not shared out": Mutant(
+        file="training/objectives/guidance.py",
+        old="(gold / gold.sum(dim=-1, keepdim=True).clamp(min=1.0))",
+        new="gold",
+        test=f"{_OBJECTIVES}test_gold_by_hand",
+    ),
+    "the model's token one place late": Mutant(
+        file="training/objectives/scheduled_sampling.py",
+        old="torch.cat([target_input[:, :1], logits[:, :-1].argmax(dim=-1)], dim=1)",
+        new="torch.cat([target_input[:, :1], logits[:, 1:].argmax(dim=-1)], dim=1)",
+        test=f"{_OBJECTIVES}test_enough_passes_are_the_steps_of_the_paper[plain]",
+    ),
+    "sampled from the reference in every pass": Mutant(
+        file="training/objectives/scheduled_sampling.py",
+        old="logits, _ = model.unroll(read, memory)",
+        new="logits, _ = model.unroll(target_input, memory)",
+        test=f"{_OBJECTIVES}test_enough_passes_are_the_steps_of_the_paper[bahdanau]",
     ),
     "input not shifted": Mutant(
         file="data/pipeline/batches.py",

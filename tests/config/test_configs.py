@@ -10,7 +10,7 @@ import yaml
 
 from attnspan.config.config_files import conf_directory, describe_config
 from attnspan.config.identity import claim, run_directory, run_id
-from attnspan.config.instantiate import assemble_model, build, build_decoding, check_coverage_loss, check_decoding
+from attnspan.config.instantiate import assemble_model, build, build_decoding, check_decoding, check_losses_of_attention
 from attnspan.errors import InputError
 from attnspan.models.decoding.length_limit import LengthLimit
 from attnspan.sweeps.hyperparameters.space import corners
@@ -18,7 +18,9 @@ from hydra_plugins.attnspan_sweeps.search_space import read_space
 from tests.conftest import ARMS, Compose, parsed
 from tests.models.arms import small
 
-GROUPS = ("data", "decoder", "encoder", "rnn", "decoding", "optimizer", "trainer", "logger")
+MODEL = ("encoder", "decoder", "rnn", "decoding")
+TRAINING = ("optimizer", "trainer", "logger", "guidance", "scheduled_sampling")
+GROUPS = ("data", *MODEL, *TRAINING)
 CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((conf_directory() / group).glob("*.yaml"))]
 SWEEPS = sorted((conf_directory() / "sweep").glob("*.yaml"))
 NEEDS = {
@@ -63,9 +65,11 @@ def test_a_decoding_that_does_not_go_with_the_arm(composed: Compose) -> None:
 def test_a_loss_that_does_not_go_with_the_arm(composed: Compose) -> None:
     config = composed("coverage_loss=1.0")
     with pytest.raises(InputError, match=r"^coverage_loss: is about attention, and this arm has none; leave it out$"):
-        check_coverage_loss(config, small(composed, "plain"))
-    check_coverage_loss(config, small(composed, "bahdanau"))
-    check_coverage_loss(composed(), small(composed, "plain"))
+        check_losses_of_attention(config, small(composed, "plain"))
+    check_losses_of_attention(config, small(composed, "bahdanau"))
+    check_losses_of_attention(composed(), small(composed, "plain"))
+    with pytest.raises(InputError, match=r"^guidance: is about attention, and this arm has none; leave it out$"):
+        check_losses_of_attention(composed("guidance=diagonal"), small(composed, "plain"))
 
 
 @pytest.mark.parametrize("choice", ["none", "normalisation", "gnmt"])

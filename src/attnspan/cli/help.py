@@ -19,11 +19,16 @@ GROUPS = {
     "data": "the data set",
     "decoding": "how hypotheses are found",
     "decoding/length_penalty": "of decoding=beam",
+    "guidance": "a loss that says where to look",
+    "scheduled_sampling": "training reads some of the model's own tokens",
     "optimizer": "how weights are updated",
     "trainer": "how long, and on what",
     "logger": "where metrics are logged, besides metrics.csv",
     "sweep": "many runs; no -m needed",
 }
+
+OPTIONAL = ("guidance", "scheduled_sampling")
+"""Groups of which a run may choose nothing."""
 
 _USAGE = """\
 attnspan-train trains and tests one arm, or every run of a sweep.

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from attnspan.cli.console import print_version
-from attnspan.cli.help import GROUPS, print_help
+from attnspan.cli.help import GROUPS, OPTIONAL, print_help
 from attnspan.cli.single_run import print_error, run, run_command
 from attnspan.config.compose import plain_config
 from attnspan.config.config_files import conf_directory
@@ -106,7 +106,7 @@ def _refuse_empty_groups(arguments: list[str]) -> None:
         group, _, choice = word.partition("=")
         if choice == "null" and group == "sweep":
             raise InputError("sweep=null: leave it out for a single run")
-        if choice == "null" and group in GROUPS:
+        if choice == "null" and group in GROUPS and group not in OPTIONAL:
             raise InputError(f"{group}=null: a run needs one of the group's choices; --help lists them")
 
 

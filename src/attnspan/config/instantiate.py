@@ -136,10 +136,15 @@ def check_decoding(strategy: DecodingStrategy, model: Seq2Seq) -> None:
         )
 
 
-def check_coverage_loss(config: dict[str, Any], model: Seq2Seq) -> None:
-    """Raise :class:`InputError` if the loss is about attention, and ``model`` has none."""
-    if config.get("coverage_loss") and not model.has_attention():
-        raise InputError("coverage_loss: is about attention, and this arm has none; leave it out")
+LOSSES_OF_ATTENTION = ("coverage_loss", "guidance")
+"""Keys of losses on attention weights; each is off if it is 0 or null."""
+
+
+def check_losses_of_attention(config: dict[str, Any], model: Seq2Seq) -> None:
+    """Raise :class:`InputError` if a loss is about attention, and ``model`` has none."""
+    for key in LOSSES_OF_ATTENTION:
+        if config.get(key) and not model.has_attention():
+            raise InputError(f"{key}: is about attention, and this arm has none; leave it out")
 
 
 def assemble_model(

@@ -163,6 +163,8 @@ class Settings(Section):
     logger: Logger
     label_smoothing: Share
     coverage_loss: NotNegative = 0.0
+    guidance: Part | None = None
+    scheduled_sampling: Part | None = None
     eos_in_training: bool
     oracle_length: bool
     selection_metric: Literal["loss", "sequence_error_rate"]

@@ -128,6 +128,11 @@ class Seq2Seq(nn.Module):
 
         ``lengths`` are on the CPU; ``target_input`` is <bos> and the target without its last token.
         """
-        memory = self.encode(source, lengths)
+        return self.unroll(target_input, self.encode(source, lengths))
+
+    def unroll(
+        self, target_input: Int[Tensor, "B T"], memory: Memory
+    ) -> tuple[Float[Tensor, "B T V"], Float[Tensor, "B T S"] | None]:
+        """Read a known target from a prepared memory."""
         decoded = self.decoder.unroll(self.dropout(self.target_embedding(target_input)), memory)
         return self.readout(self.dropout(decoded.output)), decoded.weights

@@ -89,12 +89,13 @@ def check(config: dict[str, Any]) -> tuple[int, list[str]]:
     import torch
 
     from attnspan.config.instantiate import (
+        LOSSES_OF_ATTENTION,
         assemble_model,
         build,
         build_corpus,
         build_decoding,
-        check_coverage_loss,
         check_decoding,
+        check_losses_of_attention,
         check_optimizer,
     )
     from attnspan.config.memory import check_size
@@ -120,10 +121,10 @@ def check(config: dict[str, Any]) -> tuple[int, list[str]]:
             remarks.append(f"{config['data_name']}: {unreachable}")
     strategy = build(config, "decoding")
     parameters = check_size(config, **sizes)
-    if strategy.needs_attention or config["coverage_loss"]:
+    if strategy.needs_attention or any(config.get(key) for key in LOSSES_OF_ATTENTION):
         model = assemble_model(config, **unknown)
         check_decoding(strategy, model)
-        check_coverage_loss(config, model)
+        check_losses_of_attention(config, model)
     if OWN_CODE in config:
         check_contract(assemble_model(config, **sizes))
     check_optimizer(config, [torch.nn.Parameter(torch.zeros(1))])

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from attnspan.config.instantiate import assemble_model, build, build_decoding, check_coverage_loss, check_decoding
+from attnspan.config.instantiate import assemble_model, build, build_decoding, check_decoding, check_losses_of_attention
 from attnspan.config.schema import SEQUENCE_ERROR_RATE
 from attnspan.data.pipeline.batches import Batch
 from attnspan.data.pipeline.prepare import PreparedData
@@ -26,6 +26,8 @@ from attnspan.models.decoding.strategy import DecodingStrategy, Hypotheses
 from attnspan.models.seq2seq import Seq2Seq
 from attnspan.runs.summary import AGAINST_EXPLOSION
 from attnspan.training.mean_metric import Mean
+from attnspan.training.objectives.guidance import Guidance
+from attnspan.training.objectives.scheduled_sampling import ScheduledSampling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,8 @@ class Seq2SeqModule(L.LightningModule):
         coverage_loss: weight of :func:`attnspan.models.attention.coverage_loss.coverage_loss`, in training only.
         decode_in_validation: also count the hypotheses that are not their reference; costs decoding the split.
         oracle_length: decode the test a second time, with the lengths of the references given.
+        guidance: a loss on the attention weights, in training only; None for none.
+        scheduled_sampling: replaces tokens of the reference that training reads by the model's; None for none.
     """
 
     def __init__(
@@ -85,12 +89,16 @@ class Seq2SeqModule(L.LightningModule):
         decode_in_validation: bool,
         oracle_length: bool = False,
         coverage_loss: float = 0.0,
+        guidance: Guidance | None = None,
+        scheduled_sampling: ScheduledSampling | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.decoding = decoding
         self.label_smoothing = label_smoothing
         self.coverage_loss = coverage_loss
+        self.guidance = guidance
+        self.scheduled_sampling = scheduled_sampling
         self.decode_in_validation = decode_in_validation
         self.oracle_length = oracle_length
         self._build_optimizer = optimizer
@@ -107,7 +115,10 @@ class Seq2SeqModule(L.LightningModule):
 
     def training_step(self, batch: Batch) -> Tensor:
         """Loss in nats per target token of the whole batch; where processes share it, their mean is the loss."""
-        logits, weights = self.model(batch.source, batch.source_lengths, batch.target_input)
+        memory, target_input = self.model.encode(batch.source, batch.source_lengths), batch.target_input
+        if self.scheduled_sampling is not None:
+            target_input = self.scheduled_sampling(self.model, memory, target_input, update=self.global_step)
+        logits, weights = self.model.unroll(target_input, memory)
         total = F.cross_entropy(
             logits.flatten(0, 1),
             batch.target_output.flatten(),
@@ -117,6 +128,8 @@ class Seq2SeqModule(L.LightningModule):
         )
         if self.coverage_loss and weights is not None:
             total = total + self.coverage_loss * coverage_loss(weights, batch.target_output != PAD)
+        if self.guidance is not None and weights is not None:
+            total = total + self.guidance(weights, batch)
         loss = total * batch.ranks / batch.whole_tokens
         self.log("train/loss", loss.detach(), batch_size=batch.whole_tokens, sync_dist=True)
         return loss
@@ -203,6 +216,10 @@ def assemble_module(config: dict[str, Any], prepared: PreparedData) -> Seq2SeqMo
         target_vocabulary_size=len(prepared.target_tokenizer),
     )
     parts = {key: build(config, key) for key in ("optimizer", "schedule")}
+    if config.get("guidance"):
+        parts["guidance"] = build(config, "guidance")(train=prepared.train)
+    if config.get("scheduled_sampling"):
+        parts["scheduled_sampling"] = build(config, "scheduled_sampling")
     return make_module(config, model, decoding=build_decoding(config, limit=limit_of_training(prepared)), **parts)
 
 
@@ -213,14 +230,16 @@ def make_module(
     decoding: DecodingStrategy,
     optimizer: Callable[[Iterable[Tensor]], Optimizer],
     schedule: Callable[[Optimizer], LRScheduler],
+    guidance: Guidance | None = None,
+    scheduled_sampling: ScheduledSampling | None = None,
 ) -> Seq2SeqModule:
-    """Make the module that trains and tests ``model``; ``optimizer`` and ``schedule`` are called where it trains only.
+    """Make the module that trains and tests ``model``. All but ``model`` and ``decoding`` is used where it trains only.
 
     Raises:
         InputError: a setting is refused.
     """
     check_decoding(decoding, model)
-    check_coverage_loss(config, model)
+    check_losses_of_attention(config, model)
     return Seq2SeqModule(
         model=model,
         decoding=decoding,
@@ -230,4 +249,6 @@ def make_module(
         decode_in_validation=config["selection_metric"] == SEQUENCE_ERROR_RATE,
         oracle_length=config["oracle_length"],
         coverage_loss=config.get("coverage_loss", 0.0),
+        guidance=guidance,
+        scheduled_sampling=scheduled_sampling,
     )

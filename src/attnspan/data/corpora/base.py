@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from attnspan.data.alignment import to_pharaoh
 from attnspan.data.corpora.kinds import Range, check_kinds, shown
 from attnspan.data.tokenizer import SYMBOLS, TOKENIZATIONS, Tokenizer
-from attnspan.errors import BadRowError, InputError, SettingError, check_counts, nearest
+from attnspan.errors import BadRowError, InputError, SettingError, check_counts, check_switches, nearest
 from attnspan.runs.layout import OWN_CODE
 from attnspan.runs.own_code import code_of
 from attnspan.runs.stable_name import stable_name
@@ -216,6 +216,8 @@ class GeneratedExamples(Corpus):
     """Examples in the split. Counts per length differ by at most one."""
     data_seed: int
     """Seed of the examples. It is independent of the run's seed: all seeds train on the same data."""
+    training_alignment: bool = option(False)
+    """Whether training has the gold links as well as test, for ``guidance=gold``."""
 
     @abstractmethod
     def examples(self, split: str, lengths: Iterator[int]) -> Iterator[dict[str, Any]]:
@@ -223,7 +225,8 @@ class GeneratedExamples(Corpus):
 
     def columns(self, split: str) -> list[str]:
         """The columns of ``split``."""
-        return [*COLUMNS, *([ALIGNMENT] if self.aligned and split == TEST else [])]
+        wanted = split == TEST or (split == TRAIN and self.training_alignment)
+        return [*COLUMNS, *([ALIGNMENT] if self.aligned and wanted else [])]
 
     def load(self, context: BuildContext, splits: Sequence[str] = SPLITS) -> dict[str, Dataset]:
         """Generate ``splits``."""
@@ -244,6 +247,9 @@ class GeneratedExamples(Corpus):
     def _check(self) -> None:
         super()._check()
         check_counts(train_size=self.train_size, validation_size=self.validation_size, test_size=self.test_size)
+        check_switches(training_alignment=self.training_alignment)
+        if self.training_alignment and ALIGNMENT not in self.columns(TRAIN):
+            raise SettingError("training_alignment", "this data has no gold links between the tokens of both sides")
         for key in ("train_lengths", "test_lengths"):
             value = getattr(self, key)
             if len(value) != 2:

@@ -9,7 +9,7 @@ from typing import Any
 
 from attnspan.checksums import sha256
 from attnspan.data.alignment import GoldAlignment
-from attnspan.data.corpora.base import ALIGNMENT, SIDES, SPLITS, TEST, BuildContext, without_splits
+from attnspan.data.corpora.base import ALIGNMENT, SIDES, SPLITS, TEST, TRAIN, BuildContext, option, without_splits
 from attnspan.data.corpora.kinds import ColumnName, ColumnNames, FilePath
 from attnspan.data.corpora.text import TextCorpus
 from attnspan.data.readers.csv_table import CsvFormat
@@ -17,7 +17,7 @@ from attnspan.data.readers.row import Row
 from attnspan.data.readers.table import read_table
 from attnspan.data.readers.table_file import TableFile, check_file
 from attnspan.data.tokenizer import SYMBOLS, count_symbols
-from attnspan.errors import BadRowError, InputError, SettingError
+from attnspan.errors import BadRowError, InputError, SettingError, check_switches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +37,14 @@ class Files(TextCorpus):
     """Whether cells of csv and tsv files may be enclosed in double quotes; false if quotes are ordinary characters."""
     alignment: ColumnName | None = None
     """Column of the test file with gold links in Pharaoh format (:mod:`attnspan.data.alignment`)."""
+    training_alignment: bool = option(False)
+    """Whether the training file has this column, too, for ``guidance=gold``."""
 
     def _check(self) -> None:
         super()._check()
+        check_switches(training_alignment=self.training_alignment)
+        if self.training_alignment and self.alignment is None:
+            raise SettingError("training_alignment", "needs the column of the gold links: data.alignment")
         if self.alignment is None:
             return
         for side, tokenization in self.tokenizations().items():
@@ -100,6 +105,7 @@ class Files(TextCorpus):
             raise BadRowError(str(error)) from error
 
     def columns_of(self, split: str) -> dict[str, str]:
-        """The columns of source and target, and for test that of the gold links if there is one."""
-        links = {ALIGNMENT: self.alignment} if split == TEST and self.alignment is not None else {}
+        """The columns of source and target, and that of the gold links if there is one."""
+        wanted = split == TEST or (split == TRAIN and self.training_alignment)
+        links = {ALIGNMENT: self.alignment} if wanted and self.alignment is not None else {}
         return super().columns_of(split) | links

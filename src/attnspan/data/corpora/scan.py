@@ -40,6 +40,7 @@ from attnspan.data.corpora.base import (
     TokenCorpus,
     check_choice,
     make_example_id,
+    option,
 )
 from attnspan.data.tokenizer import SYMBOLS
 from attnspan.errors import SettingError, check_counts
@@ -121,13 +122,16 @@ class Scan(TokenCorpus):
     """How many of the training commands are for validation instead."""
     data_seed: int
     """Seed of the simple split and of the order of the examples. It is independent of the run's seed."""
+    training_alignment: bool = option(False)
+    """Whether training has the gold links as well as test, for ``guidance=gold``."""
 
     def load(self, context: BuildContext, splits: Sequence[str] = SPLITS) -> dict[str, Dataset]:
         """Generate ``splits``."""
         from attnspan.data.arrow import write_dataset
 
         links = [ALIGNMENT] if self.source_tokens == self.target_tokens == SYMBOLS else []
-        columns = {split: [*COLUMNS, *(links if split == TEST else [])] for split in splits}
+        linked = (TEST, TRAIN) if self.training_alignment else (TEST,)
+        columns = {split: [*COLUMNS, *(links if split in linked else [])] for split in splits}
         found = self.divided()
         return {
             split: write_dataset(context.scratch / split, columns[split], _rows(split, found[split]))

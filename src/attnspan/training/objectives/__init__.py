@@ -1,0 +1,1 @@
+"""What training does besides teacher forcing on the cross-entropy."""
