@@ -29,6 +29,7 @@ FLOORS = (
     ("training",),
     ("sweeps",),
     ("cli",),
+    ("notebook",),
 )
 """From the ground up: a package imports from its own floor and from those below."""
 

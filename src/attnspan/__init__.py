@@ -1,7 +1,8 @@
 """By how much does attention beat a plain RNN encoder-decoder, on which lengths, and how sure are we?
 
 ``load_run(directory)`` loads a finished run; ``.decode(texts)`` gives a ``Hypothesis`` with its attention weights for
-each text. Runs are made by the commands, ``attnspan-train`` and the others; each has ``--help``.
+each text. ``load_study(directories)`` compares runs, and ``train(overrides)`` makes one as ``attnspan-train`` does; it
+and the other commands have ``--help``.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attnspan.evaluation.loaded_run import Hypothesis, LoadedRun, load_run
+    from attnspan.notebook.run import Hypothesis, LoadedRun, load_run, train
+    from attnspan.notebook.study import LoadedStudy, load_study
 
     __version__: str
 
-__all__ = ["Hypothesis", "LoadedRun", "__version__", "load_run"]
+__all__ = ["Hypothesis", "LoadedRun", "LoadedStudy", "__version__", "load_run", "load_study", "train"]
 
-_MODULES = dict.fromkeys(("Hypothesis", "LoadedRun", "load_run"), "attnspan.evaluation.loaded_run")
+_MODULES = dict.fromkeys(("Hypothesis", "LoadedRun", "load_run", "train"), "attnspan.notebook.run")
+_MODULES |= dict.fromkeys(("LoadedStudy", "load_study"), "attnspan.notebook.study")
 """Public name to its module. Only who uses a name waits for its imports, of which torch takes seconds."""
 
 

@@ -78,13 +78,16 @@ def print_error(error: Exception, *, name: str = "attnspan-train") -> int:
     return AlreadyRunningError.EXIT_CODE if isinstance(error, AlreadyRunningError) else 2
 
 
-def run(config: dict[str, Any], command: str, *, data_fingerprint: str | None = None) -> None:
+def run(config: dict[str, Any], command: str, *, data_fingerprint: str | None = None) -> Path:
     """Train and test one run, or skip it if it is finished, and print its scores.
 
     Args:
         config: resolved.
         command: reproduces the run.
         data_fingerprint: of the data that the run must be trained on; None for the data as it is now.
+
+    Returns:
+        The directory of the run.
 
     Raises:
         InputError: the run cannot be carried out.
@@ -116,12 +119,13 @@ def run(config: dict[str, Any], command: str, *, data_fingerprint: str | None = 
         for line in prepared.warnings():
             print(line)
         summary = _train(config, prepared, directory, command, label)
-        if summary is None:
-            return
+        if summary is None:  # in a process that follows another one
+            return directory
     print(f"{label}: {describe_scores(summary['test'])} on test")
     print(f"results: {directory}")
     if remark := describe_end(summary):
         print(f"{label}: {remark}")
+    return directory
 
 
 def _train(config: dict[str, Any], prepared: Any, directory: Path, command: str, label: str) -> dict[str, Any] | None:

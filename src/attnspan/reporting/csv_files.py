@@ -13,7 +13,7 @@ from attnspan.analysis.statistics import Estimate
 from attnspan.analysis.study import Point, Study
 from attnspan.runs.summary import ends_at_chance
 
-CURVE, TRAINING = "curve.csv", "training.csv"
+CURVE, TRAINING, DIFFERENCES, SPANS = "curve.csv", "training.csv", "differences.csv", "spans.csv"
 
 
 def csv_files(study: Study) -> dict[str, pd.DataFrame]:
@@ -21,8 +21,8 @@ def csv_files(study: Study) -> dict[str, pd.DataFrame]:
     files = {
         CURVE: points_frame(study.curve),
         "seeds.csv": _seeds_frame(study.curve),
-        "differences.csv": _differences_frame(study),
-        "spans.csv": _spans_frame(study),
+        DIFFERENCES: _differences_frame(study),
+        SPANS: _spans_frame(study),
         "trends.csv": _trends_frame(study),
         TRAINING: _training_frame(study),
     }

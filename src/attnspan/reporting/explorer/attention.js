@@ -24,7 +24,7 @@ function sentence() {
     return `Source token ${j + 1} of ${source.length}, ${visible(source[j])}: ${panels.map((panel) => lookers(panel, j)).join("; ")}.`;
   }
   const place = pointed ? pointed.panel.referenceOf[pointed.t] : state.ref;
-  const where = place < 0 ? "A token too much" : `Reference token ${place + 1} of ${reference.length}, ${visible(reference[place])}`;
+  const where = place < 0 ? "A token too much" : `${study.withoutReference ? "Output" : "Reference"} token ${place + 1} of ${reference.length}, ${visible(reference[place])}`;
   return `${where}: ${panels.map(looks).join("; ")}.`;
 }
 
@@ -156,7 +156,8 @@ function paintPanels() {
 function panelNode(panel) {
   const { arm, output } = panel;
   const seeds = arm.seeds.length > 1 ? ` (seeds ${arm.seeds.join(", ")}: ${output.edits_by_seed.join(", ")})` : "";
-  const heading = element("h3", {}, chip(arm), ` ${arm.label}, seed ${arm.seed}: ${plural(output.edits, "edit")}`, element("span", { class: "quiet", text: seeds }));
+  const edits = study.withoutReference ? "" : `: ${plural(output.edits, "edit")}`;
+  const heading = element("h3", {}, chip(arm), ` ${arm.label}, seed ${arm.seed}${edits}`, element("span", { class: "quiet", text: seeds }));
   const node = element("section", { class: "panel", "aria-label": arm.label }, heading);
   panel.written = output.tokens ? outputStrip(panel) : element("p", { text: output.text });
   panel.source = sourceStrip(panel);
@@ -188,7 +189,7 @@ function attentionSection() {
   const said = element("p", { role: "status" });
   const play = element("button", { text: "Play", onclick: () => toggle() });
   const view = element("span");
-  const steps = element("div", { class: "steps" }, element("label", { class: "slider" }, element("span", { text: "Reference token" }), slider), play, view, said);
+  const steps = element("div", { class: "steps" }, element("label", { class: "slider" }, element("span", { text: study.withoutReference ? "Output token" : "Reference token" }), slider), play, view, said);
   const side = element("div", { class: "panels" });
   const more = element("p", { class: "quiet" });
   const numbers = element("details", {}, element("summary", { text: "The weights of this step" }));
@@ -237,10 +238,10 @@ function attentionSection() {
     const arms = shownArms();
     pointed = null;
     panels = arms.slice(0, MOST_PANELS).map((k) => panelOf(example, k, all[k]));
-    heading.textContent = `Attention on ${example.id}`;
+    heading.textContent = study.withoutReference ? "Attention" : `Attention on ${example.id}`;
     words.replaceChildren(
       ...(unknown ? [element("p", { class: "quiet", text: `There is no example ${state.example} in this file.` })] : []),
-      element("p", { class: "words" }, element("span", { class: "quiet", text: "Reference " }), joined(example.reference, "reference")),
+      element("p", { class: "words" }, element("span", { class: "quiet", text: study.withoutReference ? "Output " : "Reference " }), joined(example.reference, "reference")),
     );
     state.ref = Math.min(state.ref, example.reference.length - 1);
     slider.max = example.reference.length - 1;
@@ -273,7 +274,7 @@ function attentionSection() {
   });
   parts.push({ keys: [], draw: drawView }, { keys: ["example", "arms", "view", "head"], draw }, { keys: ["ref"], draw: step });
   const button = (label, by) => element("button", { text: label, onclick: () => browse(by) });
-  const others = element("p", {}, button("Previous", -1), " ", button("Next", 1), " ", button("Random", "random"), " example of those above");
+  const others = element("p", { hidden: !study.axes.length }, button("Previous", -1), " ", button("Next", 1), " ", button("Random", "random"), " example of those above");
   const key = "Outputs are decoded free-running. Rows are output tokens, columns source tokens; the colour is the root of the weight, from 0 to 1, and a cell without colour is exactly 0.";
   const gold = study.examples.some((one) => one.gold) ? " Gold frames and dashed lines are the gold alignment." : "";
   return element("section", { "aria-labelledby": "attention" }, heading, others, words, steps, element("p", { class: "quiet", text: key + gold }), side, more, files, numbers);

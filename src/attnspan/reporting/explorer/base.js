@@ -100,6 +100,7 @@ function readFragment() {
   state.arms = [...state.arms.split(".")].filter((one) => one !== "" && +one <= last).join(".") || defaults.arms;
   if (!study.metrics.some((metric) => metric.name === state.metric)) state.metric = defaults.metric;
   if (!study.axes.some((axis) => axis.name === state.length)) state.length = defaults.length;
+  if (!study.axes.length) state.bin = "";
   if (state.bin !== "" && !currentAxis().bins[+state.bin]) state.bin = "";
 }
 

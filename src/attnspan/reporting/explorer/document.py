@@ -28,17 +28,22 @@ def explorer(study: Study, decoded: DecodedStudy, *, title: str, largest: int = 
 
     It asks for nothing: its content security policy allows its own script and style, by their hashes, and nothing else.
     """
-    shown = _that_fit(study, decoded, largest)
+    shown, per_bin = _that_fit(study, decoded, largest)
+    return render(_content(study, decoded, shown, per_bin), shown.maps, title=title, lede=findings(study)[0])
+
+
+def render(content: dict[str, object], maps: list[str], *, title: str, lede: str = "") -> str:
+    """The HTML file of what the script reads: ``content``, and the packed weights of each of its examples."""
     script, style = ("\n".join(map(_part, names)) for names in ([f"{name}.js" for name in _SCRIPTS], ["explorer.css"]))
     assert (script + style).isascii()  # else the hashes do not fit in a parent page of another encoding
     return template("explorer.html.j2").render(
         title=title,
-        findings=findings(study),
+        lede=lede,
         script=script,
         style=style,
         hashes={"script": _hash(script), "style": _hash(style)},
-        study=packed_json(_content(study, decoded, *shown)),
-        maps=shown[0].maps,
+        study=packed_json(content),
+        maps=maps,
     )
 
 

@@ -3,8 +3,8 @@
 async function start() {
   await readStudy();
   setDefaults({
-    metric: study.metrics[0].name,
-    length: study.axes[0].name,
+    metric: study.metrics.length ? study.metrics[0].name : "",
+    length: study.axes.length ? study.axes[0].name : "",
     bin: "",
     arms: study.arms.map((_, k) => k).join("."),
     sort: "id",
@@ -19,7 +19,9 @@ async function start() {
   });
   readFragment();
   const notes = element("details", {}, element("summary", { text: "Read with care" }), element("ul", {}, ...study.notes.map((one) => element("li", { text: one }))));
-  const sections = [curveSection(), ...(study.examples.length ? [rowsSection(), attentionSection()] : []), trainingSection()];
+  const curves = study.axes.length ? [curveSection()] : [];
+  const rows = study.axes.length && study.examples.length ? [rowsSection()] : [];
+  const sections = [...curves, ...rows, ...(study.examples.length ? [attentionSection()] : []), trainingSection()];
   document.getElementById("explorer").replaceChildren(...(study.notes.length ? [notes] : []), ...sections);
   drawAll();
   addEventListener("hashchange", () => {

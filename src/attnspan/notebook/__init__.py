@@ -1,0 +1,1 @@
+"""What Python and notebooks get: runs and studies that show themselves."""

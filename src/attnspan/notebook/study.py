@@ -1,0 +1,114 @@
+"""The runs of a study as data frames, plots and an explorer."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from attnspan.analysis.collection import collect
+from attnspan.analysis.metrics import ERROR_RATE
+from attnspan.analysis.study import Study, build_study
+from attnspan.evaluation.decoded_study import decode_study
+from attnspan.notebook.frame import Frame
+from attnspan.reporting import plots, tables
+from attnspan.reporting.csv_files import CURVE, DIFFERENCES, SPANS, csv_files
+from attnspan.reporting.explorer.document import explorer
+from attnspan.reporting.findings import findings
+from attnspan.reporting.page import title_of
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LoadedStudy:
+    """Finished runs of several arms on one test set, compared as a report compares them."""
+
+    study: Study
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """One row per run: arm, seed, run id, directory, parameters, updates and the scores on test."""
+        return pd.DataFrame(
+            {"arm": arm.label, "seed": run.seed, "run_id": run.run_id, "directory": str(run.directory)}
+            | {key: run.summary.get(key) for key in ("parameters", "updates", "best_validation_loss", "train_seconds")}
+            | {"error_rate": run.records["edits"].sum() / run.records["target_length"].sum()}
+            | {"exact_match": run.records["exact_match"].mean()}
+            for arm in self.study.arms
+            for run in arm.runs
+        )
+
+    @cached_property
+    def records(self) -> pd.DataFrame:
+        """One row per test example of every run; ``arm`` is its label in the study."""
+        frames = [run.records.assign(arm=arm.label) for arm in self.study.arms for run in arm.runs]
+        return pd.concat(frames, ignore_index=True)
+
+    @cached_property
+    def _frames(self) -> dict[str, pd.DataFrame]:
+        return csv_files(self.study)
+
+    @property
+    def curve(self) -> pd.DataFrame:
+        """``curve.csv`` of a report: the metrics of each arm with their intervals, by length."""
+        return self._frames[CURVE]
+
+    @property
+    def differences(self) -> pd.DataFrame:
+        """``differences.csv``: the advantage of each arm over its baseline, by length."""
+        return self._frames[DIFFERENCES]
+
+    @property
+    def spans(self) -> pd.DataFrame:
+        """``spans.csv``: up to which length each arm keeps its quality."""
+        return self._frames[SPANS]
+
+    @property
+    def finding(self) -> str:
+        """The main finding in one sentence."""
+        return findings(self.study)[0]
+
+    def plot_curve(self) -> Figure:
+        """Error rate against length, with intervals, as in a report."""
+        return plots.degradation(self.study).figure
+
+    def explore(self, examples: int = 5, *, trusted: Sequence[str] = ()) -> Frame:
+        """The explorer of a report, inside a notebook or as a file.
+
+        Args:
+            examples: of each bin; a notebook that keeps many becomes large.
+            trusted: packages whose classes the runs' configs may name, besides attnspan.
+        """
+        return Frame(
+            explorer(self.study, decode_study(self.study, examples, trusted=trusted), title=title_of(self.study))
+        )
+
+    def _repr_html_(self) -> str:
+        table = tables.by_length(self.study, ERROR_RATE)
+        frame = pd.DataFrame([row.cells for row in table.rows if row.kind != "heading"], columns=list(table.columns))
+        return f"<p><strong>{html.escape(self.finding)}</strong></p>{frame.to_html(index=False, border=0)}"
+
+    def __repr__(self) -> str:
+        return f"Study of {', '.join(arm.label for arm in self.study.arms)} on {self.study.data}: {self.finding}"
+
+
+def load_study(
+    paths: str | Path | Iterable[str | Path], *, baseline: str | None = None, length: str | None = None
+) -> LoadedStudy:
+    """Compare finished runs of one data set.
+
+    Args:
+        paths: run directories, or directories above some.
+        baseline: the arm to which the others are compared; by default ``plain``.
+        length: by which results are given, ``source``, ``target``, ``source-multiple`` or ``target-multiple``; by
+            default as the data set is configured.
+
+    Raises:
+        InputError: a path has no run, the runs are of several data sets or cannot be compared, or there is no such arm
+            or length.
+    """
+    every = [paths] if isinstance(paths, str | Path) else list(paths)
+    return LoadedStudy(build_study(collect([Path(path) for path in every]), baseline=baseline, length=length))
