@@ -643,7 +643,7 @@ MUTANTS = {
         file="training/objectives/scheduled_sampling.py",
         old="torch.cat([target_input[:, :1], logits[:, :-1].argmax(dim=-1)], dim=1)",
         new="torch.cat([target_input[:, :1], logits[:, 1:].argmax(dim=-1)], dim=1)",
-        test=f"{_OBJECTIVES}test_enough_passes_are_the_steps_of_the_paper[transformer]",
+        test=f"{_OBJECTIVES}test_enough_passes_are_the_steps_of_the_paper[bahdanau]",
     ),
     "sampled from the reference in every pass": Mutant(
         file="training/objectives/scheduled_sampling.py",
