@@ -26,6 +26,7 @@ SWEEPS = sorted((conf_directory() / "sweep").glob("*.yaml"))
 NEEDS = {
     "files": ("data.train=a.csv", "data.validation=b.csv", "data.test=c.csv", "data.source=a", "data.target=b"),
     "parallel": ("data.train=a", "data.validation=b", "data.test=c", "data.source=de", "data.target=en"),
+    "image_files": ("data.train=a.csv", "data.validation=b.csv", "data.test=c.csv", "data.target=b"),
     "hub": ("data.path=owner/name", "data.source=a", "data.target=b"),
     "sigmorphon2020": ("data.root=a", "data.language=fre"),
 }
@@ -42,7 +43,7 @@ def test_every_choice_composes(composed: Compose, group: str, choice: str) -> No
 @pytest.mark.parametrize("choice", [choice for group, choice in CHOICES if group == "data"])
 def test_every_corpus_builds(composed: Compose, choice: str) -> None:
     corpus = build(composed(f"data={choice}", *NEEDS.get(choice, ())), "data")
-    assert corpus.identity() if choice not in NEEDS else corpus.source_tokens
+    assert corpus.identity() if choice not in NEEDS else corpus.target_tokens
 
 
 @pytest.mark.parametrize("choice", [choice for group, choice in CHOICES if group == "decoding"])
