@@ -23,7 +23,8 @@ class Command:
         self, module: str, *arguments: str, cwd: Path, environment: Mapping[str, str] | None = None, merge: bool = False
     ) -> None:
         """Start it; with ``merge`` standard error goes where standard output goes."""
-        scratch = Path(tempfile.mkdtemp(prefix="command-"))
+        self._scratch = tempfile.TemporaryDirectory(prefix="command-", ignore_cleanup_errors=True)
+        scratch = Path(self._scratch.name)
         self._out, self._err = scratch / "out", scratch / ("out" if merge else "err")
         given = dict(os.environ if environment is None else environment)
         self._process = SERVER.Process(target=_run, args=(module, arguments, str(cwd), given, self._out, self._err))
@@ -45,13 +46,15 @@ class Command:
         if self.poll() is None:
             os.kill(self.pid, number)
 
-    def communicate(self, timeout: float) -> tuple[str, str]:
-        """Wait until it has ended, and return what it printed."""
+    def communicate(self, timeout: float = 60) -> tuple[str, str]:
+        """Wait until it has ended, and return what it printed; once."""
         self._process.join(timeout)
         if self.poll() is None:
             self._process.kill()
             raise TimeoutError(f"still running after {timeout} s: {self._read(self._out)}")
-        return self._read(self._out), self._read(self._err)
+        printed = self._read(self._out), self._read(self._err)
+        self._scratch.cleanup()
+        return printed
 
     @staticmethod
     def _read(path: Path) -> str:
