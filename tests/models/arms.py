@@ -50,6 +50,8 @@ VARIANTS = [
     ("luong_local_p", "decoder.window.half_width=2", "rnn.layers=2", "decoder.input_feeding=true"),
     ("luong_location", "decoder.score.max_length=2", "rnn.layers=2"),
     ("coverage", "decoder.heads=2"),
+    ("monotonic", "decoder.window.offset=0.3"),
+    ("mocha", "decoder.window.offset=0.3", "decoder.window.width=2", "decoder.heads=2"),
     ("luong_local_p", "decoder.heads=2", "decoder.window.half_width=1", "decoder/normaliser=asentmax"),
     ("transformer", "encoder/positions=t5", "decoder/positions=rotary"),
     ("transformer", "encoder/positions=rotary", "decoder/positions=t5"),

@@ -81,7 +81,7 @@ def test_a_part_sees_lengths_query_context_and_weights() -> None:
 
 def test_the_median_by_hand() -> None:
     """Half of the weight lies up to it; the position of the largest weight, and the mean, are others."""
-    window = PreviousMedianWindow(query_size=3, half_width=1)
+    window = PreviousMedianWindow(query_size=3, memory_size=4, half_width=1)
     mask = torch.arange(6) < torch.tensor([[6], [3], [4]])
     (p,) = window.start(mask)
     assert p.tolist() == [[1], [1], [1]]

@@ -38,6 +38,8 @@ ARMS_AS_PUBLISHED: dict[str, tuple[str, str, str]] = {  # wiring, score, window
     "luong_location": ("luong", "location", "everywhere"),
     "luong_multihead": ("luong", "scaled_dot", "everywhere"),
     "luong_scaled_dot": ("luong", "scaled_dot", "everywhere"),
+    "mocha": ("bahdanau", "normalised_additive", "chunkwise"),
+    "monotonic": ("bahdanau", "normalised_additive", "monotonic"),
     "plain": ("plain", "", ""),
     "plain_every_step": ("plain_every_step", "", ""),
     "plain_wide": ("plain_wide", "", ""),
@@ -62,6 +64,8 @@ class Now:
     """h~_{t-1}, 0 at first."""
     coverage: list[Tensor]
     """The sum of each position's weights up to step t - 1."""
+    stopped: int = 1
+    """Where a monotonic attention stopped; S + 1 if it has run off the end."""
     heads: list[Now]
     """The same for each head, where there are several."""
     weights: list[Tensor]
@@ -165,6 +169,13 @@ class Paper:
         w_a, u_a, v_a = score.query.weight, score.key.weight, score.energy.weight[0]
         return [v_a @ torch.tanh(w_a @ s + u_a @ h) for h in now.states]
 
+    def normalised_additive(self, s: Tensor, now: Now) -> list[Tensor]:
+        """Raffel et al. 2017, eq. 16: g v^T / |v| tanh(W s + U h + b)."""
+        score = self.decoder.attention.score
+        w, u, v = score.query.weight, score.key.weight, score.energy.weight[0]
+        v = score.length * v / torch.sqrt(total([x * x for x in v]))
+        return [v @ torch.tanh(w @ s + u @ h + score.bias) for h in now.states]
+
     def additive_with_coverage(self, s: Tensor, now: Now) -> list[Tensor]:
         """Tu et al. 2016: v_a^T tanh(W_a s_{i-1} + U_a h_j + V_a C_{i-1,j})."""
         score = self.decoder.attention.score
@@ -231,6 +242,23 @@ class Paper:
         while now.t > 1 and total(now.weights[:p]) < total(now.weights) / 2:
             p += 1
         return p
+
+    def monotonic(self, e: list[Tensor], query: Tensor, now: Now) -> list[Tensor]:
+        """Raffel et al. 2017, algorithm 1: from where it last stopped on, stop at the first position with e + r > 0."""
+        S, r = len(now.states), self.decoder.attention.window.offset
+        while now.stopped <= S and not e[now.stopped - 1] + r > 0:
+            now.stopped += 1
+        return [torch.tensor(float(j == now.stopped)) for j in range(1, S + 1)]
+
+    def chunkwise(self, e: list[Tensor], query: Tensor, now: Now) -> list[Tensor]:
+        """Chiu and Raffel 2018: a softmax over positions k - w + 1 ... k, where it stops at k."""
+        S, part = len(now.states), self.decoder.attention.window.score
+        if not any(self.monotonic(e, query, now)):
+            return [torch.zeros(())] * S
+        k, w = now.stopped, self.config["decoder"]["window"]["width"]
+        v = part.energy.weight[0]
+        u = [v @ torch.tanh(part.query.weight @ query + part.key.weight @ h) for h in now.states]
+        return align(u, [j for j in range(k - w + 1, k + 1) if j >= 1], S)
 
     def align(self, e: list[Tensor], inside: list[int], now: Now) -> list[Tensor]:
         """Eq. 7 of Luong et al. 2015, eq. 6 of Bahdanau et al. 2015, or another normaliser, of the positions inside."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from attnspan.errors import SettingError, check_counts
 from attnspan.models.attention.heads import Heads
+from attnspan.models.attention.monotonic import MonotonicWindow
 from attnspan.models.attention.normalisers import BuildNormaliser, Softmax
 from attnspan.models.attention.scores import BuildScore
 from attnspan.models.attention.step import AttentionStep
@@ -52,11 +53,13 @@ class Attention(nn.Module):
             self.heads = Heads(query_size=query_size, memory_size=memory_size, heads=heads)
             head_query_size = head_memory_size = memory_size // heads
         self.score = score(query_size=head_query_size, memory_size=head_memory_size)
-        self.window = window(query_size=head_query_size)
+        self.window = window(query_size=head_query_size, memory_size=head_memory_size)
         self.normaliser = normaliser(query_size=query_size, heads=heads)
         self._check_parts()
         self.remembers = self.score.remembers or self.window.remembers
         self._first_of_score = 1 + len(self.window.start(torch.ones(1, 1, dtype=torch.bool)))  # in the state
+        with torch.no_grad():
+            self._score_keys = self.score.keys(torch.zeros(1, 1, head_memory_size)).size(-1)
 
     def _check_parts(self) -> None:
         if not self.score.is_content and not isinstance(self.window, GlobalWindow):
@@ -65,6 +68,18 @@ class Attention(nn.Module):
                 f"{type(self.window).__name__} needs a score that looks at the source, and "
                 f"{type(self.score).__name__} does not",
             )
+        if isinstance(self.window, MonotonicWindow):
+            if type(self.normaliser) is not Softmax:
+                raise SettingError(
+                    "normaliser",
+                    f"{type(self.window).__name__} makes the weights itself, without {type(self.normaliser).__name__}",
+                )
+            if self.score.needs_softmax:
+                raise SettingError(
+                    "window",
+                    f"{type(self.score).__name__} has the logarithm of weights in its scores, by which "
+                    f"{type(self.window).__name__} does not multiply",
+                )
         if self.score.needs_softmax and type(self.normaliser) is not Softmax:  # length-scaled, it would be a power
             raise SettingError(
                 "normaliser",
@@ -75,14 +90,21 @@ class Attention(nn.Module):
     def prepare(self, memory: Memory) -> Memory:
         """Compute the keys, and with several heads the values, once for all decoding steps."""
         if self.heads is None:
-            return replace(memory, keys=self.score.keys(memory.states))
+            return replace(memory, keys=self._keys(memory.states))
         keys, values = self.heads.keys_and_values(memory.states)
-        return replace(memory, keys=self._apart(self.score.keys(keys.flatten(0, 1))), values=values)
+        return replace(memory, keys=self._apart(self._keys(keys.flatten(0, 1))), values=values)
+
+    def _keys(self, states: Tensor) -> Tensor:
+        """The score's, and those of a monotonic window behind them."""
+        keys = self.score.keys(states)
+        if not isinstance(self.window, MonotonicWindow):
+            return keys
+        return torch.cat([keys, self.window.keys(states)], dim=-1)
 
     def start(self, memory: Memory) -> State:
         """The state before the first step."""
         keys, _, mask = self._of_each_head(memory)
-        parts = (*self.window.start(mask), *self.score.start(keys, mask))
+        parts = (*self.window.start(mask), *self.score.start(keys[..., : self._score_keys], mask))
         return memory.mask.new_zeros(memory.mask.size(0), dtype=torch.long), *self._unfold(parts)
 
     def forward(
@@ -99,13 +121,18 @@ class Attention(nn.Module):
         if self.heads is not None:
             step = step.repeat_interleave(self.heads.number, dim=0)
         asked = query if self.heads is None else self.heads.queries(query)
-        scores = self.score(asked, keys, *of_score)
+        scores = self.score(asked, keys[..., : self._score_keys], *of_score)
         positions, factors = self.window(asked, step, mask, *of_window)
         visible = positions & (scores != -torch.inf)  # a score may know no place for a position
-        weights = self.normaliser(self._apart(scores), self._apart(visible), query).flatten(0, 1)
-        weights = weights if factors is None else weights * factors
+        chosen = None
+        if isinstance(self.window, MonotonicWindow):
+            chosen = self.window.choose(scores, visible, *of_window)
+            weights = self.window.spread(chosen, asked, keys[..., self._score_keys :], visible)
+        else:
+            weights = self.normaliser(self._apart(scores), self._apart(visible), query).flatten(0, 1)
+            weights = weights if factors is None else weights * factors
         context = weights.to(values.dtype) @ values
-        taken = AttentionStep(query=asked, weights=weights, context=context)
+        taken = AttentionStep(query=asked, weights=weights, context=context, chosen=chosen)
         parts = (*self.window.remember(taken, *of_window), *self.score.remember(taken, *of_score))
         context = context if self.heads is None else self.heads.join(context)
         return context, self._apart(weights), (steps_taken + T, *self._unfold(parts))

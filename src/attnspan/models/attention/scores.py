@@ -92,6 +92,28 @@ class AdditiveScore(Score):
         return 2 * self.energy(twice.sigmoid_()).squeeze(-1) - self.energy.weight.sum()
 
 
+class NormalisedAdditiveScore(AdditiveScore):
+    """e_ij = g (v_a / |v_a|)^T tanh(W_a s_{i-1} + U_a h_j + b)  (Raffel et al. 2017, eq. 16, without its offset r).
+
+    The length of the energy vector is learned by itself. It starts at g = 1 / sqrt(A).
+    """
+
+    def __init__(self, *, query_size: int, memory_size: int, attention_size: int) -> None:
+        super().__init__(query_size=query_size, memory_size=memory_size, attention_size=attention_size)
+        self.bias = nn.Parameter(torch.zeros(attention_size))  # b
+        self.length = nn.Parameter(torch.tensor(attention_size**-0.5))  # g
+
+    def keys(self, states: Float[Tensor, "B S M"]) -> Float[Tensor, "B S A"]:
+        """U_a h_j + b for all j."""
+        return super().keys(states) + self.bias
+
+    def forward(
+        self, query: Float[Tensor, "B T Q"], keys: Float[Tensor, "B S A"], *state: Tensor
+    ) -> Float[Tensor, "B T S"]:
+        """e_ij for all i and j."""
+        return super().forward(query, keys) * (self.length / self.energy.weight.norm())
+
+
 class CoverageScore(AdditiveScore):
     """e_ij = v_a^T tanh(W_a s_{i-1} + U_a h_j + V_a C_{i-1,j})  (Tu et al. 2016, section 3.1, "linguistic coverage").
 

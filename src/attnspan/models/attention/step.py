@@ -16,3 +16,5 @@ class AttentionStep:
     weights: Float[Tensor, "B T S"]
     """Exactly 0 in padding."""
     context: Float[Tensor, "B T M"]
+    chosen: Float[Tensor, "B T S"] | None = None
+    """Of a monotonic window, with what probability the step stops where; None for other windows."""

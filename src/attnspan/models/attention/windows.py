@@ -24,6 +24,9 @@ class Window(nn.Module, ABC):
     remembers = False
     """Earlier weights move the window, so that each step waits for the one before."""
 
+    def __init__(self, *, query_size: int, memory_size: int) -> None:
+        super().__init__()
+
     @abstractmethod
     def forward(
         self, query: Float[Tensor, "B T Q"], step: Int[Tensor, "B T"], mask: Bool[Tensor, "B S"], *state: Tensor
@@ -45,15 +48,12 @@ class Window(nn.Module, ABC):
 class BuildWindow(Protocol):
     """A window class with its own settings filled in (``_partial_: true`` in the config)."""
 
-    def __call__(self, *, query_size: int) -> Window:
-        """Build the window for queries of ``query_size``, Q, features."""
+    def __call__(self, *, query_size: int, memory_size: int) -> Window:
+        """Build the window for these sizes, Q and M."""
 
 
 class GlobalWindow(Window):
     """All real positions (Bahdanau et al. 2015, eq. 6; Luong et al. 2015, section 3.1)."""
-
-    def __init__(self, *, query_size: int) -> None:
-        super().__init__()
 
     def forward(
         self, query: Float[Tensor, "B T Q"], step: Int[Tensor, "B T"], mask: Bool[Tensor, "B S"], *state: Tensor
@@ -65,12 +65,12 @@ class GlobalWindow(Window):
 class LocalWindow(Window):
     """Only positions within [p_t - D, p_t + D]  (Luong et al. 2015, section 3.2), cut at the ends of the sentence.
 
-    Args, besides the size:
+    Args, besides the sizes:
         half_width: D. Below 1, a window could fall between two positions.
     """
 
-    def __init__(self, *, query_size: int, half_width: int) -> None:
-        super().__init__()
+    def __init__(self, *, query_size: int, memory_size: int, half_width: int) -> None:
+        super().__init__(query_size=query_size, memory_size=memory_size)
         check_counts(half_width=half_width)
         self.half_width = half_width
 
@@ -101,8 +101,8 @@ class LocalPredictiveWindow(LocalWindow):
     the window, and as in the paper the products are not normalised again.
     """
 
-    def __init__(self, *, query_size: int, half_width: int) -> None:
-        super().__init__(query_size=query_size, half_width=half_width)
+    def __init__(self, *, query_size: int, memory_size: int, half_width: int) -> None:
+        super().__init__(query_size=query_size, memory_size=memory_size, half_width=half_width)
         self.hidden = nn.Linear(query_size, query_size, bias=False)  # W_p
         self.position = nn.Linear(query_size, 1, bias=False)  # v_p
 
@@ -124,14 +124,14 @@ class PreviousMedianWindow(Window):
     This is the "windowing" of Chorowski et al. 2015, section 2.3. The median is the first position up to which at least
     half of the weight lies. The paper does not give p_1: here it is 1, the beginning of the source.
 
-    Args, besides the size:
+    Args, besides the sizes:
         half_width: w.
     """
 
     remembers = True
 
-    def __init__(self, *, query_size: int, half_width: int) -> None:
-        super().__init__()
+    def __init__(self, *, query_size: int, memory_size: int, half_width: int) -> None:
+        super().__init__(query_size=query_size, memory_size=memory_size)
         check_counts(half_width=half_width)
         self.half_width = half_width
 
