@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 
 from attnspan.errors import InputError
 from attnspan.evaluation import loaded_run as loaded
+from attnspan.evaluation.decoded_again import DecodedExample
 from attnspan.files import read_json
 from attnspan.notebook.frame import Frame
-from attnspan.reporting.explorer.document import render
-from attnspan.reporting.explorer.packing import packed, quantised
+from attnspan.reporting.explorer.hypotheses import ArmOutput, explorer_of
 from attnspan.reporting.formatting import visible
 from attnspan.reporting.heatmap_figure import draw, small_png
 from attnspan.runs.attention_maps import AttentionMap
@@ -42,7 +42,10 @@ class Hypothesis(loaded.Hypothesis):
 
     def show(self) -> Frame:
         """The attention to point at: the interactive view of a report's explorer, inside a notebook or as a file."""
-        return Frame(render(self._content(), [self._packed()], title=f"{self.arm}, seed {self.seed}"), height=640)
+        weights = None if self.weights is None else self.weights.numpy()
+        decoded = DecodedExample(source=self.source_tokens, reference=(), output=self.tokens, weights=weights)
+        title = f"{self.arm}, seed {self.seed}"
+        return Frame(explorer_of([ArmOutput(self.arm, self.seed, decoded)], title=title), height=640)
 
     def _map(self) -> AttentionMap:
         if self.weights is None:
@@ -51,21 +54,6 @@ class Hypothesis(loaded.Hypothesis):
             raise InputError("the hypothesis is empty: it has no attention")
         weights = self.weights.numpy()
         return AttentionMap(source=self.source_tokens, output=self.tokens, weights=weights, picture=self.picture)
-
-    def _packed(self) -> str:
-        return "" if self.weights is None or not self.tokens else packed(quantised(self.weights.numpy()).tobytes())
-
-    def _content(self) -> dict[str, object]:
-        """What the explorer's script reads, for one hypothesis without a reference."""
-        output: dict[str, Any] = {"edits": 0, "edits_by_seed": [0], "exact": True, "tokens": self.tokens}
-        output |= {"path": "=" * len(self.tokens)} | ({"maps": 1} if self._packed() else {})
-        arm = {"label": self.arm, "shown": self.arm, "colour": "#0072B2", "seeds": [self.seed], "seed": self.seed}
-        return {
-            "data": "hypothesis", "arms": [arm | {"without": "It has no attention"}], "metrics": [], "axes": [],
-            "examples": [{"id": "1", "source": self.source_tokens, "reference": self.tokens, "outputs": [output]}],
-            "separators": {"source": " ", "reference": " "}, "kinds": [], "notes": [], "chosen": "",
-            "training": {"losses": [], "errors": [], "side": ""}, "withoutReference": True,
-        }  # fmt: skip
 
     def _repr_html_(self) -> str:
         cut = ", cut at the length limit" if self.truncated else ""

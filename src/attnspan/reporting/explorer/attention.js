@@ -243,8 +243,7 @@ function attentionSection() {
       ...(unknown ? [element("p", { class: "quiet", text: `There is no example ${state.example} in this file.` })] : []),
       element("p", { class: "words" }, element("span", { class: "quiet", text: study.withoutReference ? "Output " : "Reference " }), joined(example.reference, "reference")),
     );
-    state.ref = Math.min(state.ref, example.reference.length - 1);
-    slider.max = example.reference.length - 1;
+    slider.max = Math.max(example.reference.length - 1, 0);
     side.replaceChildren(...panels.map(panelNode));
     const hidden = arms.length - panels.length;
     more.textContent = hidden > 0 ? `${plural(hidden, "more arm")}: at most ${MOST_PANELS} are shown side by side. Hide others above.` : "";
@@ -256,6 +255,7 @@ function attentionSection() {
 
   function step() {
     if (!panels.length || panels[0].example.id !== drawnId()) return; // another example is on its way
+    state.ref = Math.min(state.ref, Math.max(panels[0].example.reference.length - 1, 0));
     slider.value = state.ref;
     paintPanels();
   }

@@ -32,17 +32,21 @@ def explorer(study: Study, decoded: DecodedStudy, *, title: str, largest: int = 
     return render(_content(study, decoded, shown, per_bin), shown.maps, title=title, lede=findings(study)[0])
 
 
-def render(content: dict[str, object], maps: list[str], *, title: str, lede: str = "") -> str:
-    """The HTML file of what the script reads: ``content``, and the packed weights of each of its examples."""
+def render(content: dict[str, object], maps: list[str], *, title: str, lede: str = "", form: str = "") -> str:
+    """The HTML file of what the script reads: ``content``, and the packed weights of each of its examples.
+
+    ``form`` is HTML to stand above it, where a server takes input; a page without ``content`` is nothing else.
+    """
     script, style = ("\n".join(map(_part, names)) for names in ([f"{name}.js" for name in _SCRIPTS], ["explorer.css"]))
     assert (script + style).isascii()  # else the hashes do not fit in a parent page of another encoding
     return template("explorer.html.j2").render(
         title=title,
         lede=lede,
+        form=form,
         script=script,
         style=style,
         hashes={"script": _hash(script), "style": _hash(style)},
-        study=packed_json(content),
+        study=packed_json(content) if content else "",
         maps=maps,
     )
 

@@ -30,4 +30,4 @@ async function start() {
   });
 }
 
-start();
+if (document.getElementById("study").textContent) start();
