@@ -43,6 +43,7 @@ ALSO = {
     "encoder.normaliser.reference_length": {NUMBER},
     **{key: {WORD, NULL} for key in ("name", "folder", "revision", "language", "alignment", "normalization")},
     "columns": {NULL, LIST},
+    "longest_side": {NULL},
     "length": {NULL},
     **{f"{part}.{side}": {NULL} for part in ("train", "evaluation") for side in ("source", "target")},
 }

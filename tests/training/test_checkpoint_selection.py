@@ -110,7 +110,8 @@ def test_an_unknown_symbol_is_an_edit() -> None:
     found = hypotheses(torch.tensor([[4, 3], [4, 3]]))
     references = torch.tensor([[4, 3, 2], [4, 5, 2]])
     exact, ones = is_exact(found, references), torch.ones(2)
-    tested = lit.TestOutput(nll=ones, correct=ones, weights=None, exact=exact, hypotheses=found, oracle_length=None)
+    nothing: dict[str, Any] = {"weights": None, "oracle_length": None, "region_size": None}
+    tested = lit.TestOutput(nll=ones, correct=ones, exact=exact, hypotheses=found, **nothing)
     batch: Any = SimpleNamespace(index=torch.tensor([0, 1]), examples=2, target_output=references)
     nobody: Any = None
     recorder.on_test_batch_end(nobody, nobody, tested, batch, 0)

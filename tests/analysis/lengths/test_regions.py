@@ -133,7 +133,7 @@ def test_multiples_have_an_edge_on_the_longest_in_training(tmp_path: Path) -> No
         ("1–1.5×", EXTRAPOLATION, 100), ("1.5–2×", EXTRAPOLATION, 100), ("2–2.5×", EXTRAPOLATION, 40),
     ]  # fmt: skip
     assert str(study.spans[0].span.length) == "> 2.20"
-    first, _, beyond, span = findings(study)
+    first, _, _, beyond, span = findings(study)
     assert first.startswith("On sources of 0.5–1 times the longest in training, bahdanau makes ")
     assert beyond.startswith("On sources of 2–2.5 times the longest in training, bahdanau makes ")
     assert "is > 2.20 × the longest source in training for plain" in span

@@ -14,6 +14,7 @@ from attnspan.errors import InputError
 CONFIGS = sorted((Path(__file__).parents[3] / "conf/data").glob("*.yaml"))
 GIVEN = {
     "files": {"train": "a.csv", "validation": "b.csv", "test": "c.csv", "source": "s", "target": "t"},
+    "image_files": {"train": "a", "validation": "b", "test": "c", "target": "t"},
     "parallel": {"train": "a", "validation": "b", "test": "c", "source": "de", "target": "en"},
     "hub": {"path": "./nowhere", "source": "s", "target": "t"},
     "sigmorphon2020": {"root": "./nowhere", "language": "fre"},
@@ -37,7 +38,9 @@ def test_every_config_names_all_keys_of_its_corpus_and_no_other(path: Path) -> N
     unset = set(known) - set(map(str, config))
     # relevant only for bpe or words, for gold links, and for natural text
     texts = {"lowercase", "normalization", "joint_vocabulary", "minimum_count", "concat", "on_bad_row"}
-    assert unset <= {"vocabulary_size", "alignment"} | (texts if path.stem == "sigmorphon2020" else set())
+    assert unset <= {"vocabulary_size", "alignment", "training_alignment"} | (
+        texts if path.stem == "sigmorphon2020" else set()
+    )
     assert all(known[name].default is not MISSING for name in unset)
 
 
