@@ -4,6 +4,7 @@ import pytest
 from attnspan.analysis.collection import collect_each
 from attnspan.analysis.ranking import estimate, interquartile_mean, probability_of_improvement, rank
 from attnspan.analysis.study import build_study
+from attnspan.reporting import ranking_page
 from tests.fake_runs import example, fake_run
 
 
@@ -89,3 +90,32 @@ def test_runs_of_two_data_sets_are_ranked_on_both_sides(tmp_path):
     # 0.5 beats both, 0 ties with 0 and loses to 0.25
     better = {pair: one.value for pair, one in beyond.improvements.items()}
     assert better == {("bahdanau", "plain"): 2.5 / 4, ("plain", "bahdanau"): 1.5 / 4}
+
+
+def test_the_ranking_says_who_had_not_learned_all_it_can(tmp_path):
+    """plain was still improving on one of two data sets; bahdanau ended at chance on the other."""
+    exploded = {
+        "uniform_loss": 2.0,
+        "first_training_loss": 2.0,
+        "final_training_loss": 9.0,
+        "final_validation_loss": 9.0,
+    }
+    for data in ("one", "two"):
+        for arm, wrong in (("plain", 4), ("bahdanau", 1)):
+            ended = "max_steps" if (arm, data) == ("plain", "one") else "plateau"
+            more = exploded if (arm, data) == ("bahdanau", "two") else {}
+            examples = [example(n, 10) for n in range(40)]
+            for seed in (1, 2):
+                fake_run(tmp_path, arm, seed, examples, [wrong] * 40, data=data, ended_by=ended, **more)
+    studies = [build_study(collection) for collection in collect_each([tmp_path])[0]]
+    rankings = rank(studies)
+    standings, improvements = ranking_page.ranking_tables(studies, rankings)[0]
+    assert [row.cells[0] for row in standings.rows] == ["bahdanau ‡", "plain †"]
+    assert improvements.columns == ("arm", "bahdanau ‡", "plain †")
+    assert [row.cells[0] for row in improvements.rows] == ["bahdanau ‡", "plain †"]
+    (finding,) = ranking_page.ranking_findings(studies, rankings)
+    assert finding.endswith(
+        " But training failed for bahdanau on two: the loss ended no lower than chance. But the cap on updates ended "
+        "training while there was still improvement: plain on one."
+    )
+    assert any(tip.startswith("plain †, in range") for tip in ranking_page.ranking_plot(studies, rankings).tips)

@@ -8,7 +8,6 @@ import pytest
 
 from attnspan.analysis.collection import collect
 from attnspan.analysis.metrics import ERROR_RATE
-from attnspan.analysis.seed_groups import seed_groups
 from attnspan.analysis.study import Study, build_study
 from attnspan.reporting import tables
 from attnspan.reporting.findings import findings
@@ -38,13 +37,14 @@ def study(root: Path, **edits: list[int]) -> Study:
     ],
 )
 def test_groups_by_hand(tmp_path: Path, wrong: list[int], groups: object) -> None:
-    assert seed_groups(study(tmp_path, plain=wrong).arm("plain")) == groups
+    some = study(tmp_path, plain=wrong)
+    assert some.groups == ({("plain", "in range"): groups} if groups else {})
 
 
 def test_the_report_gives_groups_and_no_interval(tmp_path: Path) -> None:
     some = study(tmp_path, plain=[6, 6, 6], bahdanau=[1, 9, 2])
-    assert some.groups == {"bahdanau": ((1, 3), (2,))}
-    assert "The seeds of bahdanau fall into two groups (1, 3 and 2)" in some.notes[0]
+    assert some.groups == {("bahdanau", "in range"): ((1, 3), (2,))}
+    assert "The seeds of bahdanau fall into two groups (1, 3 and 2) on lengths seen in training, as" in some.notes[0]
     rates = [row.cells for row in tables.by_length(some, ERROR_RATE).rows if row.kind == ""]
     assert rates == [("10", "40", "0.600 (no variation)", "0.150 / 0.900")]
     (row,) = [row.cells for row in tables.differences(some).rows if row.kind == ""]
@@ -58,3 +58,26 @@ def test_the_report_gives_groups_and_no_interval(tmp_path: Path) -> None:
     assert "interval of" not in first
     tips = draw_plots(some)["degradation"].tips
     assert any("0.150 / 0.900" in tip for tip in tips)
+
+
+def test_seeds_that_part_beyond_training_only_have_a_mean_and_an_interval_within_it(tmp_path: Path) -> None:
+    """Forty sources of 10 tokens, in range, and forty of 80; bahdanau's second seed fails on the long ones."""
+    examples = [example(n, 10 if n < 40 else 80) for n in range(80)]
+    for arm, by_seed in (("plain", ((6, 72), (6, 72), (6, 72))), ("bahdanau", ((1, 8), (2, 72), (1, 10)))):
+        for seed, (short, long) in enumerate(by_seed, start=1):
+            fake_run(tmp_path, arm, seed, examples, [short] * 40 + [long] * 40)
+    some = build_study(collect([tmp_path]))
+    assert some.groups == {("bahdanau", "extrapolation"): ((1, 3), (2,))}
+    assert "two groups (1, 3 and 2) on lengths beyond training, as" in some.notes[0]
+    rates = [row.cells[3] for row in tables.by_length(some, ERROR_RATE).rows if row.kind == ""]
+    assert rates[0].startswith("0.133 [")
+    assert rates[1] == "0.113 / 0.900"
+    advantages = [row.cells[3:5] for row in tables.differences(some).rows if row.kind == ""]
+    assert advantages[0][0].startswith("0.467 [")
+    assert advantages[1] == ("0.788 / 0.000", "–")
+    first, second = (" ".join(lines) for lines in (findings(some)[:2], findings(some)[-3:]))
+    assert "two groups" not in first
+    assert "depends on the seed" in second
+    tips = draw_plots(some)["degradation"].tips
+    assert any(tip.startswith("bahdanau") and tip.endswith(": 0.113 / 0.900") for tip in tips)
+    assert any(tip.startswith("bahdanau") and ": 0.133 [" in tip for tip in tips)

@@ -9,6 +9,7 @@ from typing import Any
 from attnspan.analysis.arms import Arm
 from attnspan.analysis.collection import differing_keys
 from attnspan.analysis.lengths.bins import joined
+from attnspan.analysis.lengths.training_range import EXTRAPOLATION, IN_RANGE
 from attnspan.analysis.seed_groups import Groups
 from attnspan.data.corpora.base import SIDES
 from attnspan.runs.finished_run import Run
@@ -58,14 +59,20 @@ def notes_on_chance(arms: Sequence[Arm], mark: str) -> list[str]:
     ]
 
 
-def notes_on_groups(groups: Mapping[str, Groups]) -> list[str]:
-    """Which arms have seeds that fall into groups."""
+def notes_on_groups(groups: Mapping[tuple[str, str], Groups]) -> list[str]:
+    """Which arms have seeds that fall into groups, and on which side of the lengths of training."""
+    sides: dict[tuple[str, Groups], list[str]] = {}
+    for (label, side), both in groups.items():
+        sides.setdefault((label, both), []).append(_WHERE[side])
     return [
-        f"The seeds of {label} fall into two groups ({joined(', '.join(map(str, seeds)) for seeds in both)}), as where "
-        "some learn and others fail. Neither a mean nor an interval describes that, so the tables give the mean of "
-        "each group, the better first, and no interval."
-        for label, both in groups.items()
+        f"The seeds of {label} fall into two groups ({joined(', '.join(map(str, seeds)) for seeds in both)}) on "
+        f"{joined(where)}, as where some learn and others fail. Neither a mean nor an interval describes that, so the "
+        "tables give the mean of each group there, the better first, and no interval."
+        for (label, both), where in sides.items()
     ]
+
+
+_WHERE = {IN_RANGE: "lengths seen in training", EXTRAPOLATION: "lengths beyond training"}
 
 
 def _notes_on_seeds(arms: Sequence[Arm]) -> Iterable[str]:

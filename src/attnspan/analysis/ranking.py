@@ -28,7 +28,7 @@ from scipy.special import ndtri, stdtrit
 
 from attnspan.analysis.lengths.training_range import SIDES
 from attnspan.analysis.statistics import LEVEL, Estimate, Floats
-from attnspan.analysis.study import Study
+from attnspan.analysis.study import AT_CHANCE, IMPROVING, Study
 
 DRAWS = 2_000
 _CUT = 0.25
@@ -42,6 +42,8 @@ class Standing:
     """One arm over all data sets."""
 
     arm: str
+    shown: str
+    """Its label with the marks that it has on any of the data sets, as :meth:`Study.shown`."""
     iqm: Estimate
     """Interquartile mean of its scores."""
     scores: tuple[Floats, ...]
@@ -59,6 +61,10 @@ class Ranking:
     """The highest interquartile mean first."""
     improvements: dict[tuple[str, str], Estimate]
     """(arm, other arm) -> the probability that a run of the one beats a run of the other on the same data set."""
+    improving: dict[str, tuple[str, ...]]
+    """Arm -> the data sets on which a run of it was still improving when its training ended."""
+    at_chance: dict[str, tuple[str, ...]]
+    """Arm -> the data sets on which a run of it ended no better than chance."""
 
 
 def rank(studies: Sequence[Study]) -> list[Ranking]:
@@ -76,7 +82,7 @@ def rank(studies: Sequence[Study]) -> list[Ranking]:
                     error_rates = arm.error_rates(whole).by_seed[:, 0]
                     scores[label].append(np.maximum(1 - error_rates, 0.0))
         if len(data) > 1 and arms:
-            rankings.append(_ranking(side, data, scores))
+            rankings.append(_ranking(side, [study for study in studies if study.data in data], scores))
     return rankings
 
 
@@ -86,9 +92,19 @@ def common_arms(studies: Sequence[Study]) -> list[str]:
     return [arm.label for arm in first.arms if all(arm.label in [one.label for one in study.arms] for study in others)]
 
 
-def _ranking(side: str, data: Sequence[str], scores: Mapping[str, Scores]) -> Ranking:
+def _ranking(side: str, studies: Sequence[Study], scores: Mapping[str, Scores]) -> Ranking:
+    improving, at_chance = (
+        {arm: names for arm in scores if (names := tuple(one.data for one in studies if arm in labels(one)))}
+        for labels in (lambda one: one.improving, lambda one: one.at_chance)
+    )
+    marks = {IMPROVING: improving, AT_CHANCE: at_chance}
     standings = [
-        Standing(arm, estimate(lambda drawn: interquartile_mean(drawn[0]), [of_arm], counted=0.5), tuple(of_arm))
+        Standing(
+            arm=arm,
+            shown=" ".join([arm, *(mark for mark, marked in marks.items() if arm in marked)]),
+            iqm=estimate(lambda drawn: interquartile_mean(drawn[0]), [of_arm], counted=0.5),
+            scores=tuple(of_arm),
+        )
         for arm, of_arm in scores.items()
     ]
     improvements = {
@@ -96,7 +112,14 @@ def _ranking(side: str, data: Sequence[str], scores: Mapping[str, Scores]) -> Ra
         for arm, other in itertools.permutations(scores, 2)
     }
     standings.sort(key=lambda one: -one.iqm.value)
-    return Ranking(side, tuple(data), tuple(standings), improvements)
+    return Ranking(
+        side=side,
+        data=tuple(one.data for one in studies),
+        standings=tuple(standings),
+        improvements=improvements,
+        improving=improving,
+        at_chance=at_chance,
+    )
 
 
 def interquartile_mean(scores: Scores) -> Floats:

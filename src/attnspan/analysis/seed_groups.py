@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnspan.analysis.arms import Arm
+from attnspan.analysis.lengths.regions import Region
 from attnspan.analysis.metrics import ERROR_RATE
 from attnspan.analysis.statistics import Floats
 
@@ -22,9 +23,12 @@ Groups = tuple[tuple[int, ...], ...]
 """Seeds of each group, the one with fewer errors first."""
 
 
-def seed_groups(arm: Arm) -> Groups | None:
-    """The two groups of an arm's seeds by their error rate over the whole test set; None if they form one."""
-    edits, tokens = (np.asarray(one).sum(axis=1) for one in arm.sums(ERROR_RATE))
+def seed_groups(arm: Arm, region: Region) -> Groups | None:
+    """The two groups of an arm's seeds by their error rate on the examples of ``region``; None if they form one.
+
+    A region is a whole side: seeds that part only beyond the lengths of training are alike within them.
+    """
+    edits, tokens = (np.asarray(one)[:, region.inside].sum(axis=1) for one in arm.sums(ERROR_RATE))
     parts = split(edits / tokens)
     return parts and tuple(tuple(sorted(arm.seeds[k] for k in part)) for part in parts)
 

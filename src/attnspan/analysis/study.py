@@ -18,7 +18,7 @@ from attnspan.analysis.lengths.axis import LengthAxis, choose_axis
 from attnspan.analysis.lengths.bins import Bins, Lengths
 from attnspan.analysis.lengths.regions import Partition, Region, members, partition
 from attnspan.analysis.lengths.spans import ArmSpan, best_arm, spans
-from attnspan.analysis.lengths.training_range import TrainingRange, distinct
+from attnspan.analysis.lengths.training_range import SIDES, TrainingRange, distinct
 from attnspan.analysis.metrics import ATTENTION, DEGENERATE, QUALITY, STOPPING, RecordMetric, metrics_in
 from attnspan.analysis.notes import (
     notes_on_arms,
@@ -140,10 +140,20 @@ class Study:
         return frozenset(arm.label for arm in self.arms if any(ends_at_chance(run.summary) for run in arm.runs))
 
     @cached_property
-    def groups(self) -> dict[str, Groups]:
-        """The labels of the arms whose seeds fall into groups, with these: they have no mean that means something."""
-        found = {arm.label: seed_groups(arm) for arm in self.arms}
-        return {label: groups for label, groups in found.items() if groups}
+    def groups(self) -> dict[tuple[str, str], Groups]:
+        """(label, side) -> groups, where the seeds of an arm fall into any: no mean of them means something there."""
+        found = {
+            (arm.label, whole.side): seed_groups(arm, whole)
+            for arm in self.arms
+            for whole in self.regions(arm)
+            if whole.total
+        }
+        return {key: groups for key, groups in found.items() if groups}
+
+    def groups_in(self, side: str, *labels: str) -> Groups | None:
+        """Those on one side, of the first of some arms that has any; where ``side`` is empty, on either."""
+        sides = (side,) if side else SIDES
+        return next((self.groups[label, one] for label in labels for one in sides if (label, one) in self.groups), None)
 
     def shown(self, label: str) -> str:
         """An arm's label for a table or a plot, with a mark if it was still improving, or at chance."""

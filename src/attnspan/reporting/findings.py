@@ -52,7 +52,7 @@ def _longest_bin(study: Study, side: str) -> list[str]:
     if best is None:
         last = _last_bin(study, side, study.curve)
         return [] if last is None else _only_arm(study, side, last)
-    if groups := study.groups.get(best.arm) or study.groups.get(best.baseline):
+    if groups := study.groups_in(side, best.arm, best.baseline):
         return [_in_groups(study, best, groups)]
     # With the seeds that both have, like the difference, which must be the difference of these two numbers.
     own, its = (
@@ -97,7 +97,7 @@ def _only_arm(study: Study, side: str, label: str) -> list[str]:
 
 def _in_groups(study: Study, best: Difference, groups: Groups) -> str:
     """A sentence on a difference without an interval: some seeds learn, others fail."""
-    whose = best.arm if best.arm in study.groups else best.baseline
+    whose = best.arm if study.groups_in(best.region.side, best.arm) else best.baseline
     each = joined(
         f"{number(mean)} with seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
         for seeds, mean in group_means(best.by_seed, best.seeds, groups)
@@ -131,7 +131,9 @@ def _learned(study: Study, arms: Sequence[str]) -> str:
 def _growth(study: Study) -> str:
     best = _best_at(study, IN_RANGE)
     trend = next((t for t in study.trends if best and t.arm == best.arm and t.side == IN_RANGE), None)
-    if best is None or trend is None or math.isnan(trend.growth.value) or {trend.arm, trend.baseline} & {*study.groups}:
+    if best is None or trend is None or math.isnan(trend.growth.value):
+        return ""
+    if study.groups_in(IN_RANGE, best.arm, best.baseline):
         return ""
     does = "grows" if trend.growth.value >= 0 else "shrinks"
     unsure = "" if _excludes_zero(trend.growth) else ", which includes zero"
@@ -192,7 +194,7 @@ def _more(axis: LengthAxis) -> str:
 
 
 def _interval(study: Study, one: ArmSpan) -> str:
-    return "seeds in two groups" if one.arm in study.groups else span_interval(one.span)
+    return "seeds in two groups" if study.groups_in("", one.arm) else span_interval(one.span)
 
 
 def _excludes_zero(estimate: Estimate) -> bool:

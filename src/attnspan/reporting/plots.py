@@ -164,15 +164,21 @@ def _curves(axes: Axes, study: Study, metric: RecordMetric, tips: list[str]) -> 
         low = np.array([np.nan_to_num(one.low, nan=one.value) for one in estimates])
         high = np.array([np.nan_to_num(one.high, nan=one.value) for one in estimates])
         looks: Any = {"color": style.colour, "gid": style.name}
-        if groups := study.groups.get(label):
-            _groups(axes, points, metric, style, groups)
-            low = high = values
+        grouped = [study.groups_in(point.region.side, label) for point in points]
+        is_whole = np.array([groups is None for groups in grouped], dtype=bool)
+        low, high = np.where(is_whole, low, values), np.where(is_whole, high, values)
         ends.append((style, at, high))
-        for piece in _pieces([point.region for point in points]):
-            axes.fill_between(at[piece], low[piece], high[piece], alpha=0.16, linewidth=0, **looks)
-        if not groups:
-            _line(axes, at, values, style, [point.region for point in points], linewidth=1.6)
-        for point, one, x in zip(points, estimates, at, strict=True):
+        for groups, chosen in itertools.groupby(range(len(points)), key=grouped.__getitem__):
+            part = [*chosen]
+            some, regions = [points[k] for k in part], [points[k].region for k in part]
+            if groups:
+                _groups(axes, some, metric, style, groups)
+                continue
+            for piece in _pieces(regions):
+                where = np.array(part)[piece]
+                axes.fill_between(at[where], low[where], high[where], alpha=0.16, linewidth=0, **looks)
+            _line(axes, at[part], values[part], style, regions, linewidth=1.6)
+        for point, one, x, groups in zip(points, estimates, at, grouped, strict=True):
             dots = point.by_seed[metric.name]
             axes.plot([x] * len(dots), dots, ".", markersize=2.5, alpha=0.7, **looks)
             said = in_groups(dots, point.seeds, groups, metric.digits) if groups else with_interval(one)

@@ -29,18 +29,20 @@ def standings_table(ranking: Ranking, baseline: str) -> Table:
     for one in ranking.standings:
         better = ranking.improvements.get((one.arm, baseline))
         wins = with_interval(better, 2) if better else NONE
-        rows.append(Row((one.arm, with_interval(one.iqm), wins, *(number(float(some.mean())) for some in one.scores))))
+        rows.append(
+            Row((one.shown, with_interval(one.iqm), wins, *(number(float(some.mean())) for some in one.scores)))
+        )
     columns = ("arm", "interquartile mean of quality", f"P(better than {baseline})", *ranking.data)
     return Table(f"Examples {_lengths(ranking.side)}, with 95% intervals", columns, tuple(rows))
 
 
 def improvements_table(ranking: Ranking) -> Table:
     """Every arm against every other."""
-    arms = [one.arm for one in ranking.standings]
+    arms = {one.arm: one.shown for one in ranking.standings}
     of = {pair: with_interval(one, 2) for pair, one in ranking.improvements.items()}
-    rows = [Row((arm, *(of.get((arm, other), NONE) for other in arms))) for arm in arms]
+    rows = [Row((shown, *(of.get((arm, other), NONE) for other in arms))) for arm, shown in arms.items()]
     caption = f"Probability that a run of the row's arm beats one of the column's, examples {_lengths(ranking.side)}"
-    return Table(caption, ("arm", *arms), tuple(rows))
+    return Table(caption, ("arm", *arms.values()), tuple(rows))
 
 
 def _lengths(side: str) -> str:
@@ -62,11 +64,21 @@ def _finding(ranking: Ranking, baseline: str) -> str:
     )
     other = next((one for one in ranking.standings if one.arm == baseline), None)
     if other is None or other is first:
-        return f"{start}."
+        return f"{start}.{_learned(ranking, [first.arm])}"
     return (
         f"{start}; {other.arm} has {_in_words(other.iqm)}. A run of {first.arm} beats a run of {other.arm} with "
         f"probability {_in_words(ranking.improvements[first.arm, other.arm], 2)}."
+        f"{_learned(ranking, [first.arm, baseline])}"
     )
+
+
+def _learned(ranking: Ranking, arms: Sequence[str]) -> str:
+    """Sentences on those of the arms that had not learned all they can on a data set; empty if all had."""
+    failed = joined(f"{arm} on {joined(ranking.at_chance[arm])}" for arm in arms if arm in ranking.at_chance)
+    names = joined(f"{arm} on {joined(ranking.improving[arm])}" for arm in arms if arm in ranking.improving)
+    chance = f" But training failed for {failed}: the loss ended no lower than chance." if failed else ""
+    cap = f" But the cap on updates ended training while there was still improvement: {names}." if names else ""
+    return chance + cap
 
 
 def _in_words(estimate: Estimate, digits: int = 3) -> str:
@@ -91,7 +103,7 @@ def notes(studies: Sequence[Study]) -> list[str]:
 def ranking_plot(studies: Sequence[Study], rankings: Sequence[Ranking], *, narrow: bool = False) -> plots.Plot:
     """Interquartile means with their intervals, one panel a side, the arms in the order of the first."""
     styles = plots.arm_styles(studies[0])
-    order = [one.arm for one in rankings[0].standings]
+    order, shown = ([getattr(one, name) for one in rankings[0].standings] for name in ("arm", "shown"))
     with mpl.rc_context({**plots.RC, "axes.grid.axis": "x"}):
         each = 0.6 + 0.26 * len(order)
         size = (3.7, 0.3 + each * len(rankings)) if narrow else (7.2, 0.3 + each)
@@ -105,9 +117,9 @@ def ranking_plot(studies: Sequence[Study], rankings: Sequence[Ranking], *, narro
                 low, high = np.nan_to_num([one.iqm.low, one.iqm.high], nan=one.iqm.value)
                 axes.hlines(y, low, high, color=style.colour, linewidth=2.2, gid=style.name)
                 axes.plot(one.iqm.value, y, style.marker, color=style.colour, markersize=5.5, gid=style.name)
-                text = f"{one.arm}, {ranking.side}: {with_interval(one.iqm)}"
+                text = f"{one.shown}, {ranking.side}: {with_interval(one.iqm)}"
                 plots.tip(axes, tips, style.name, (one.iqm.value, y), text)
-            axes.set_yticks(range(len(order)), order)
+            axes.set_yticks(range(len(order)), shown)
             axes.set_title(_lengths(ranking.side), fontsize=9, loc="left")
         panels[0].set_ylim(len(order) - 0.5, -0.5)
         panels[0].set_xlim(0, 1)
@@ -117,7 +129,7 @@ def ranking_plot(studies: Sequence[Study], rankings: Sequence[Ranking], *, narro
 
 def _plot_text(rankings: Sequence[Ranking]) -> str:
     return "Interquartile mean of quality: " + "; ".join(
-        f"examples {_lengths(one.side)}: " + ", ".join(f"{arm.arm} {number(arm.iqm.value)}" for arm in one.standings)
+        f"examples {_lengths(one.side)}: " + ", ".join(f"{arm.shown} {number(arm.iqm.value)}" for arm in one.standings)
         for one in rankings
     )
 

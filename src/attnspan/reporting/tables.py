@@ -40,7 +40,7 @@ def by_length(study: Study, metric: Metric) -> Table:
     caption = f"{metric.title} by {study.axis.noun}, with 95% intervals"
 
     def cell(point: Point) -> str:
-        if groups := study.groups.get(point.arm):
+        if groups := study.groups_in(point.region.side, point.arm):
             return in_groups(point.by_seed[metric.name], point.seeds, groups, metric.digits)
         return with_interval(point.metrics[metric.name], metric.digits)
 
@@ -130,7 +130,7 @@ def differences(study: Study) -> Table:
             rows.append(Row((f"{study.shown(arm)} over {study.shown(baseline)}",), "heading"))
         for one in of_arm:
             label = f"all {one.region.side}" if one.region.total else one.region.label
-            groups = study.groups.get(one.arm) or study.groups.get(one.baseline)
+            groups = study.groups_in(one.region.side, one.arm, one.baseline)
             p = NONE if groups else p_value(one.p_holm)
             advantage = in_groups(one.by_seed, one.seeds, groups) if groups else with_interval(one.advantage)
             numbers = (advantage, p, p_value(one.p_models_holm))
@@ -147,7 +147,7 @@ def spans(study: Study) -> Table:
             (
                 study.shown(one.arm),
                 str(one.span.length),
-                NONE if one.arm in study.groups else span_interval(one.span),
+                NONE if study.groups_in("", one.arm) else span_interval(one.span),
                 number(one.span.threshold),
                 f"{len(one.seeds)}",
             )
