@@ -24,6 +24,7 @@ NOT_AS_PRINTED = {
     "not run: needs a network": 4,
     "not run: needs a cluster": 1,
     "not run: needs a terminal": 1,
+    "not run: a server, which Ctrl-C ends": 1,
     "not run: needs your files": 2,
     "not run: needs the run of this page": 1,
     "not run: needs the evaluations": 1,

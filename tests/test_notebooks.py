@@ -87,6 +87,8 @@ def test_a_run_from_python_is_that_of_the_command(composed: Compose, run: attnsp
 def test_what_is_shown_inline_is_the_runs_and_runs_in_its_frame(run: attnspan.LoadedRun, tmp_path: Path) -> None:
     sources = attnspan.load_study(run.directory).records["source"]
     hypothesis = next(one for one in run.decode(sources.tolist()) if one.tokens)
+    assert repr(hypothesis).startswith("Hypothesis('")
+    assert "weights [" in repr(hypothesis)
     inline, alone = tmp_path / "notebook.html", tmp_path / "shown.html"
     inline.write_text(f"<!doctype html><title>a notebook</title>{hypothesis.show()._repr_html_()}", encoding="utf-8")
     hypothesis.show().save(alone)

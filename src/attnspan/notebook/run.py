@@ -25,7 +25,7 @@ from attnspan.runs.layout import SUMMARY
 from attnspan.runs.summary import describe_scores
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Hypothesis(loaded.Hypothesis):
     """What a run decodes from one source, with views of it."""
 
@@ -68,7 +68,7 @@ class Hypothesis(loaded.Hypothesis):
         return f'{words}<img alt="{alt}" width="{width}" height="{height}" src="data:image/png;base64,{image}">'
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class LoadedRun(loaded.LoadedRun):
     """A finished run, whose hypotheses show themselves."""
 
