@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import get_class
@@ -18,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from attnspan.config.compose import plain_config
 from attnspan.config.config_files import conf_directory
-from attnspan.config.instantiate import build_corpus, build_decoding, check_optimizer
+from attnspan.config.instantiate import build, build_corpus, build_decoding, check_optimizer
 from attnspan.config.memory import check_size
 from attnspan.config.schema import check_settings
 from attnspan.errors import InputError
@@ -31,6 +32,8 @@ WRONG = {NUMBER: 7.5, WORD: "x", NULL: None, LIST: ["x"], MAPPING: {"x": 1}, SWI
 
 ALSO = {
     "study": {WORD},
+    "guidance": {NULL},
+    "scheduled_sampling": {NULL},
     "data_name": {WORD, NULL},
     "plateau.patience": {NULL},
     "decoding.limit.ratio": {NUMBER},
@@ -117,6 +120,10 @@ def check(key: str, config: dict[str, Any]) -> None:
         build_decoding(config, limit=LengthLimit(ratio=1.0, margin=1))
     elif section in ("optimizer", "schedule"):
         check_optimizer(config, [torch.nn.Parameter(torch.zeros(1))])
+    elif section == "guidance":
+        build(config, section)(train=Dataset.from_dict({"source_ids": [[4]], "alignment": ["0-0"]}))
+    elif section == "scheduled_sampling":
+        build(config, section)
     elif section == "trainer":
         check_trainer(config)
 

@@ -216,8 +216,6 @@ class GeneratedExamples(Corpus):
     """Examples in the split. Counts per length differ by at most one."""
     data_seed: int
     """Seed of the examples. It is independent of the run's seed: all seeds train on the same data."""
-    training_alignment: bool = option(False)
-    """Whether training has the gold links as well as test, for ``guidance=gold``."""
 
     @abstractmethod
     def examples(self, split: str, lengths: Iterator[int]) -> Iterator[dict[str, Any]]:
@@ -225,8 +223,7 @@ class GeneratedExamples(Corpus):
 
     def columns(self, split: str) -> list[str]:
         """The columns of ``split``."""
-        wanted = split == TEST or (split == TRAIN and self.training_alignment)
-        return [*COLUMNS, *([ALIGNMENT] if self.aligned and wanted else [])]
+        return [*COLUMNS, *([ALIGNMENT] if self.aligned and split == TEST else [])]
 
     def load(self, context: BuildContext, splits: Sequence[str] = SPLITS) -> dict[str, Dataset]:
         """Generate ``splits``."""
@@ -247,9 +244,6 @@ class GeneratedExamples(Corpus):
     def _check(self) -> None:
         super()._check()
         check_counts(train_size=self.train_size, validation_size=self.validation_size, test_size=self.test_size)
-        check_switches(training_alignment=self.training_alignment)
-        if self.training_alignment and ALIGNMENT not in self.columns(TRAIN):
-            raise SettingError("training_alignment", "this data has no gold links between the tokens of both sides")
         for key in ("train_lengths", "test_lengths"):
             value = getattr(self, key)
             if len(value) != 2:
@@ -269,11 +263,20 @@ class GeneratedExamples(Corpus):
 class GeneratedCorpus(GeneratedExamples, TokenCorpus):
     """A synthetic task on texts."""
 
+    training_alignment: bool = option(False)
+    """Whether training has the gold links as well as test, for ``guidance=gold``."""
+
     def columns(self, split: str) -> list[str]:
         """The columns of ``split``; alignments are between symbols."""
-        columns = super().columns(split)
+        columns = super().columns(TEST if split == TRAIN and self.training_alignment else split)
         are_symbols = self.source_tokens == self.target_tokens == SYMBOLS
         return columns if are_symbols else [column for column in columns if column != ALIGNMENT]
+
+    def _check(self) -> None:
+        super()._check()
+        check_switches(training_alignment=self.training_alignment)
+        if self.training_alignment and ALIGNMENT not in self.columns(TRAIN):
+            raise SettingError("training_alignment", "this data has no gold links between the tokens of both sides")
 
 
 @dataclass(frozen=True, kw_only=True)
