@@ -404,6 +404,30 @@ MUTANTS = {
         new="return h * d_b, d_b",
         test="tests/models/test_monotonic.py::test_a_scan_is_the_recursion",
     ),
+    "a context that passes its gate": Mutant(
+        file="models/decoders/bahdanau.py",
+        old="context = context * torch.sigmoid(self.gate(previous))",
+        new="context = context * torch.tanh(self.gate(previous))",
+        test=f"{_EQUATIONS}[bahdanau_gated]",
+    ),
+    "a convolution that sees padding": Mutant(
+        file="models/encoders/image.py",
+        old="features = features.masked_fill(~_inside(sizes, features), 0.0)",
+        new="features = features * 1.0",
+        test="tests/models/test_image_encoders.py::test_alone_as_in_a_batch[image_grid-plain]",
+    ),
+    "regions in rows of the batch's width": Mutant(
+        file="models/encoders/image.py",
+        old="position // columns * regions.size(2) + position % columns",
+        new="position",
+        test="tests/models/test_image_encoders.py::test_regions_stand_row_by_row",
+    ),
+    "a first state that all rows share": Mutant(
+        file="models/encoders/image.py",
+        old="first = table(rows).unsqueeze(1)",
+        new="first = table(rows * 0).unsqueeze(1)",
+        test="tests/models/test_image_encoders.py::test_rows_are_read_as_torch_reads_them",
+    ),
     "window that stays": Mutant(
         file="models/attention/attention.py",
         old="*self.window.remember(taken, *of_window),",

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 ARMS_AS_PUBLISHED: dict[str, tuple[str, str, str]] = {  # wiring, score, window
     "bahdanau": ("bahdanau", "additive", "everywhere"),
     "bahdanau_2015": ("bahdanau", "additive", "everywhere"),
+    "bahdanau_gated": ("bahdanau", "additive", "everywhere"),
     "bahdanau_windowed": ("bahdanau", "additive", "around_median"),
     "coverage": ("bahdanau", "additive_with_coverage", "everywhere"),
     "luong_2015": ("luong", "general", "everywhere"),
@@ -306,10 +307,17 @@ class Paper:
     def bahdanau(self, y: Tensor, now: Now) -> Tensor:
         """Section 3.1: c_i from s_{i-1}, the state BEFORE this step; then s_i = f(s_{i-1}, y_{i-1}, c_i)."""
         before = self.top(now.layers)
-        c = self.attend(before, now)
+        c = self.gated(self.attend(before, now), before)
         now.layers = self.stack(torch.cat([y, c]), now.layers, self.decoder.rnn.cells)
         after = self.top(now.layers)
         return self.deep_output(before, after, y, c) if "deep_output" in self.config["decoder"] else after
+
+    def gated(self, c: Tensor, before: Tensor) -> Tensor:
+        """Xu et al. 2015, 4.2.1: beta_t c_t, beta_t = sigmoid(f_beta(s_{t-1})), f_beta being linear."""
+        if not self.config["decoder"].get("context_gate"):
+            return c
+        beta = 1 / (1 + torch.exp(-(self.decoder.gate.weight[0] @ before + self.decoder.gate.bias[0])))
+        return beta * c
 
     def deep_output(self, before: Tensor, after: Tensor, y: Tensor, c: Tensor) -> Tensor:
         """A.2.2: t~_i = U_o s_{i-1} + V_o y_{i-1} + C_o c_i;  t_i = [max(t~_{i,2j-1}, t~_{i,2j})] for j = 1 ... l."""

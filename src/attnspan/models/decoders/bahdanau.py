@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attnspan.errors import check_counts
+from attnspan.errors import check_counts, check_switches
 from attnspan.kernels.bahdanau import FusedBahdanau
 from attnspan.models.attention.normalisers import BuildNormaliser, Softmax
 from attnspan.models.attention.scores import AdditiveScore, BuildScore
@@ -63,6 +63,8 @@ class BahdanauDecoder(AttentionDecoder):
 
     Args, besides those of :class:`~attnspan.models.decoders.with_attention.AttentionDecoder`:
         deep_output: builds the layer between the state and the readout; None for none.
+        context_gate: a gating scalar decides how much of the context enters the step: beta_t c_t in place of c_t, with
+            beta_t = sigmoid(w . s_{t-1} + b)  (Xu et al. 2015, section 4.2.1).
     """
 
     kernel = FusedBahdanau
@@ -80,7 +82,9 @@ class BahdanauDecoder(AttentionDecoder):
         heads: int = 1,
         bridge: BuildBridge = Bridge,
         deep_output: BuildDeepOutput | None = None,
+        context_gate: bool = False,
     ) -> None:
+        check_switches(context_gate=context_gate)
         input_size = sizes.embedding + sizes.memory
         super().__init__(
             sizes=sizes,
@@ -97,12 +101,16 @@ class BahdanauDecoder(AttentionDecoder):
         if deep_output is not None:
             self.deep_output = deep_output(sizes=sizes)
             self.output_size = self.deep_output.features
+        self.gate = nn.Linear(sizes.hidden, 1) if context_gate else None
+        self.fused = self.fused and not context_gate
 
     def step(self, embedded: Float[Tensor, "B 1 E"], state: State, memory: Memory) -> DecoderOutput:
         """Attend with s_{t-1}, then read the token."""
         parts = self.rnn.parts
         previous = state[self.rnn.output_part][:, -1:]  # s_{t-1} of the top layer, [B, 1, H]
         context, weights, attention_state = self.attention(previous, memory, state[parts:])
+        if self.gate is not None:
+            context = context * torch.sigmoid(self.gate(previous))
         hidden, cells = self.rnn(torch.cat([embedded, context], dim=-1), state[:parts])
         output = hidden if self.deep_output is None else self.deep_output(previous, embedded, context)
         return DecoderOutput.of_heads(output=output, state=(*cells, *attention_state), weights=weights)
