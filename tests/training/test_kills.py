@@ -17,13 +17,13 @@ from tests.conftest import Compose
 from tests.kills import VICTIM, assert_same, attempt, begin, directory_of, kill_and_go_on
 from tests.waiting import wait_until
 
-KILLS = 20
+KILLS = 12
 PHASES = {TRAINING, VALIDATING, TESTING}
 SEED = int(os.environ.get("KILLS_SEED", "7"))
 
 
 def test_killed_at_random_moments(composed: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """At least twenty kills, of runs with and without workers, of which at least one hits each phase."""
+    """At least twelve kills, of runs with and without workers, of which at least one hits each phase."""
     draw, kills, rounds = random.Random(SEED), Counter[str](), itertools.count()
     attempt(composed(*VICTIM) | {"runs_dir": str(tmp_path / "none")}, kill_after=0.0)  # the server has its imports
     for overrides in (
@@ -34,8 +34,8 @@ def test_killed_at_random_moments(composed: Compose, tmp_path: Path, capsys: pyt
         whole = config | {"runs_dir": str(tmp_path / overrides[0])}
         _, seconds = attempt(whole)
         enough = kills.total() + KILLS / 2
-        # On a busy machine chance may leave out a phase for long; thrice as many kills are enough for any.
-        while kills.total() < enough or (kills.total() < 3 * KILLS and not set(kills) >= PHASES):
+        # On a busy machine chance may leave out a phase for long; five times as many kills are enough for any.
+        while kills.total() < enough or (kills.total() < 5 * KILLS and not set(kills) >= PHASES):
             killed = config | {"runs_dir": str(tmp_path / f"killed{next(rounds)}")}
             directory, phases = kill_and_go_on(killed, draw, mean=seconds / 4)
             assert_same(directory, directory_of(whole))
