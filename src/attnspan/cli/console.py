@@ -146,5 +146,5 @@ class ListParser(Parser):
             try:
                 words += read_list(Path(word[1:])) if word.startswith("@") else [word]
             except InputError as error:
-                self.error(str(error))
+                self.exit(2, f"{self.prog}: {error}\n")
         return super().parse_known_args(words, namespace)

@@ -66,8 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = ListParser(
         prog="attnspan-report",
         description="Compare finished runs: quality by length, paired differences to a baseline, and spans. "
-        "Runs of several data sets are also ranked, above a report on each. Prints tables and writes a page, plots and "
-        "csv files.",
+        "Runs of several data sets are also ranked, above a report on each. Prints tables and writes a page, an "
+        "explorer, plots, csv files and LaTeX tables.",
     )
     parser.add_runs()
     add = parser.add_argument

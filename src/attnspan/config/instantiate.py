@@ -191,7 +191,7 @@ def refuse_foreign_targets(node: Any, trusted: tuple[str, ...]) -> None:
                 continue
         raise InputError(
             f"the run's config builds '{target}', and only classes of {', '.join(trusted)} are trusted; "
-            f"if you know what it is: load_run(directory, trusted=('{package}',))"
+            f"if you know what it is, give --trusted {package}, in Python load_run(directory, trusted=['{package}'])"
         )
 
 

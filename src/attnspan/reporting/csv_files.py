@@ -79,15 +79,17 @@ def _spans_frame(study: Study) -> pd.DataFrame:
 
 
 def _trends_frame(study: Study) -> pd.DataFrame:
-    """trends.csv: one row per arm and side."""
+    """trends.csv: one row per arm and side; none where no side has two bins."""
+    of_row, estimates = ("arm", "baseline", "side", "bins"), ("error_factor", "relative_drop", "growth")
+    ends = [column for name in estimates for column in (name, f"{name}_low", f"{name}_high")]
     rows = []
     for one in study.trends:
-        row: dict[str, Any] = {name: getattr(one, name) for name in ("arm", "baseline", "side", "bins")}
+        row: dict[str, Any] = {name: getattr(one, name) for name in of_row}
         row |= {"length": study.axis.name, "per": study.axis.per, "seeds": len(one.seeds)}
-        for name in ("error_factor", "relative_drop", "growth"):
+        for name in estimates:
             row |= _interval(name, getattr(one, name))
         rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=[*of_row, "length", "per", "seeds", *ends])
 
 
 _TRAINING = ("updates", "ended_by", "plateau_update", "decay_update", "training_examples", "train_seconds",

@@ -19,7 +19,8 @@ def read_list(path: Path) -> list[str]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise InputError(f"@{path}: cannot be read ({reason})") from error
+        lists = "" if path.exists() else f"; there are: {_lists_beside(path)}"
+        raise InputError(f"@{path}: cannot be read ({reason}){lists}") from error
     return [_found(path, line) for line in map(str.strip, lines) if line and not line.startswith("#")]
 
 
@@ -37,6 +38,10 @@ def add_to_list(path: Path, directories: Iterable[Path]) -> int:
     others = [directory for directory in before if directory.is_dir() and directory.absolute() not in new]
     write_text(path, "".join(f"{directory}\n" for directory in (*others, *new.values())))
     return len(others)
+
+
+def _lists_beside(path: Path) -> str:
+    return ", ".join(f"@{one}" for one in sorted(path.parent.glob("*.txt"))) or "no lists in its folder"
 
 
 def _found(path: Path, line: str) -> str:
