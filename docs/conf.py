@@ -13,8 +13,10 @@ import sys
 from pathlib import Path
 
 from docutils import nodes
+from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
+from sphinx.util import logging
 from sphinx.writers.html5 import HTML5Translator
 
 HERE = Path(__file__).parent
@@ -70,14 +72,23 @@ def setup(app: Sphinx) -> None:
 
 def inline_math(writer: HTML5Translator, node: nodes.math) -> None:
     """Browsers draw MathML themselves, where Sphinx's own renderers fetch a script or call LaTeX."""
-    writer.body.append(tex2mathml(node.astext(), as_block=False))
+    writer.body.append(as_mathml(node, as_block=False))
     raise nodes.SkipNode
 
 
 def displayed_math(writer: HTML5Translator, node: nodes.math_block) -> None:
     """As :func:`inline_math`, on lines of its own."""
-    writer.body.append(tex2mathml(node.astext(), as_block=True))
+    writer.body.append(as_mathml(node, as_block=True))
     raise nodes.SkipNode
+
+
+def as_mathml(node: nodes.Element, *, as_block: bool) -> str:
+    """The equation; what docutils does not know is a warning that names the page and the line."""
+    try:
+        return str(tex2mathml(node.astext().replace(r"\dots", r"\ldots"), as_block=as_block))
+    except MathError as error:
+        logging.getLogger(__name__).warning("%s in the equation %s", error, node.astext(), location=node)
+        return ""
 
 
 def as_restructured_text(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
