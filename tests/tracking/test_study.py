@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,9 @@ from attnspan.analysis.study import build_study
 from attnspan.cli import dashboard, report
 from attnspan.errors import InputError
 from attnspan.reporting.csv_files import points_frame
+from attnspan.reporting.findings import findings
+from attnspan.reporting.plots import styles
+from attnspan.tracking import chart_preset, dashboards
 from attnspan.tracking.run_logger import _variant
 from attnspan.tracking.study import find_study
 from tests.fake_runs import example, fake_run, fake_study
@@ -170,7 +174,9 @@ class TestDashboard:
         workspace, _ = dumped(study_of(tmp_path / "runs"), tmp_path, "--entity", "me", "--project", "ours")
         assert (workspace["entity"], workspace["project"]) == ("me", "ours")
         found = panels(workspace)
-        for panel in [*found["Curves"], *found["Quality against length"], *found["Cost"]]:
+        *costs, price = found["Cost"]
+        assert (price["xAxis"], price["yAxis"]) == ("summary:train_seconds", "summary:test/error_rate")
+        for panel in [*found["Curves"], *found["Quality against length"], *costs]:
             assert (panel["groupBy"], panel["groupAgg"], panel["groupArea"]) == ("arm.value", "mean", "stddev")
         assert {panel["xAxis"] for panel in found["Curves"]} == {"update"}
         assert {panel["xAxis"] for panel in found["Quality against length"]} == {"test_by_source_length/length"}
@@ -187,10 +193,74 @@ class TestDashboard:
             for panel in block.get("metadata", {}).get("panelBankSectionConfig", {}).get("panels", []):
                 drawn.append(panel["config"])
         keys = {key for panel in drawn for key in (*panel.get("metrics", ()), panel.get("xAxis"))}
-        keys = {key.removeprefix("summary_metrics.") for key in keys if key and key != "_step"}
+        keys = {key.removeprefix("summary_metrics.").removeprefix("summary:") for key in keys if key and key != "_step"}
         keys |= {key for panel in drawn for key in panel.get("mediaKeys", ()) if key.startswith("test/")}
         assert len(keys) > 20
         assert keys <= mirrored_keys
+
+    def test_every_table_that_is_logged_has_a_panel(self, tmp_path: Path, mirrored_keys: set[str], out: Path) -> None:
+        (mirror,) = read_mirrors(out)
+        workspace, report_ = dumped(study_of(tmp_path / "runs"), tmp_path)
+        of_runs, of_study = json.dumps(workspace), json.dumps(report_)
+        for name in ("test/by_length", "test/examples"):
+            assert name in mirrored_keys
+            assert f'"{name}"' in of_runs
+        for name in ("curve", "differences", "spans", "cost"):
+            assert mirror.table(f"pronunciation/{name}")
+            assert f'"pronunciation/{name}"' in of_study
+
+    def test_the_report_says_the_finding_first(self, tmp_path: Path) -> None:
+        root = study_of(tmp_path / "runs")
+        _, found = dumped(root, tmp_path)
+        paragraphs = [
+            "".join(child["text"] for child in block["children"])
+            for block in found["spec"]["blocks"]
+            if block["type"] == "paragraph"
+        ]
+        paragraphs = [words for words in paragraphs if words]
+        study = build_study(collect([root]))
+        assert paragraphs[: len(findings(study))] == findings(study)
+        assert all(f"Read with care: {note}" in paragraphs for note in study.notes)
+
+    def test_arms_have_the_colours_of_the_report(self, tmp_path: Path) -> None:
+        workspace, found = dumped(study_of(tmp_path / "runs"), tmp_path)
+        preset = json.loads((tmp_path / "curve-preset.json").read_text(encoding="utf-8"))
+        colours = {arm: style.colour for arm, style in styles(["plain", "bahdanau"]).items()}
+        for arm, colour in colours.items():
+            for text in (json.dumps(workspace), json.dumps(found)):
+                assert arm in text
+                assert colour in text
+        assert preset["encoding"]["color"]["scale"] == {"domain": [*colours], "range": [*colours.values()]}
+
+    def test_the_curve_is_drawn_from_columns_that_its_table_has(self, tmp_path: Path, out: Path) -> None:
+        (mirror,) = read_mirrors(out)
+        _, found = dumped(study_of(tmp_path / "runs"), tmp_path, "--entity", "me")
+        (curve,) = mirror.table("pronunciation/curve")[:1]
+        assert {*chart_preset.FIELDS.values()} <= {*curve}
+        text = json.dumps(chart_preset.specification({}))
+        assert {*re.findall(r"\$\{field:(\w+)\}", text)} == {*chart_preset.FIELDS}
+        assert '"me/attnspan-curve"' in json.dumps(found)
+
+    def test_a_search_shows_what_its_settings_change(self, tmp_path: Path) -> None:
+        root = tmp_path / "runs"
+        study_of(root / "small", optimizer={"lr": 0.001})
+        study_of(root / "large", optimizer={"lr": 0.01})
+        workspace, _ = dumped(root, tmp_path)
+        parallel, importance = panels(workspace)["What the settings change"]
+        assert [one["accessor"] for one in parallel["columns"]] == [
+            "config:optimizer.value.lr",
+            "summary:best_validation_loss",
+        ]
+        assert "best_validation_loss" in json.dumps(importance)
+        plain, _ = dumped(study_of(tmp_path / "others"), tmp_path)
+        assert "What the settings change" not in panels(plain)
+
+    def test_more_runs_than_a_plot_shows_are_said(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(dashboards, "_MOST_RUNS", 3)
+        dumped(study_of(tmp_path / "runs"), tmp_path)
+        assert "note: the plots show 3 of the 4 runs; the study's own run has all of them" in capsys.readouterr().out
 
     @pytest.mark.parametrize("oracle_length", [True, False])
     def test_the_length_given_is_drawn_where_a_run_decoded_so(self, tmp_path: Path, oracle_length: bool) -> None:
@@ -253,6 +323,10 @@ class TestDashboard:
                 asked.append(f"{entity}/{name}")
                 return SimpleNamespace(id="1")
 
+            def create_custom_chart(self, entity: str, **chart: Any) -> str:
+                asked.append(f"{entity}/{chart['name']}")
+                return asked[-1]
+
         def save(view: Any) -> SimpleNamespace:
             return SimpleNamespace(url=f"https://there/{view.entity}/{view.project}/{type(view).__name__}")
 
@@ -260,7 +334,7 @@ class TestDashboard:
         monkeypatch.setattr("wandb_workspaces.workspaces.Workspace.save", save)
         monkeypatch.setattr("wandb_workspaces.reports.v2.Report.save", save)
         assert dashboard.main([str(study_of(tmp_path / "runs")), "--project", "ours"]) == 0
-        assert asked == ["me/ours"]
+        assert asked == ["me/ours", "me/attnspan-curve"]
         printed = capsys.readouterr().out.split()
         assert printed == ["https://there/me/ours/Workspace", "https://there/me/ours/Report"]
 

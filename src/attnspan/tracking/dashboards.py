@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,20 @@ from wandb_workspaces import expr
 from attnspan.analysis.metrics import ATTENTION, DEGENERATE, QUALITY, STOPPING, metrics_in
 from attnspan.errors import InputError, reason_of
 from attnspan.files import write_text
+from attnspan.tracking import chart_preset
 from attnspan.tracking.session import TEST_BY, UPDATE
 from attnspan.tracking.study import JOB_TYPE, StudyRuns
 
-REPORT = "report.json"
+REPORT, PRESET = "report.json", "curve-preset.json"
 
 _MOST_RUNS = 100
 """The most runs that a plot shows."""
 _WIDE = wr.Layout(w=24, h=12)
-_QUALITY, _FAILURES = "Quality against length", "Failures"
+_QUALITY, _FAILURES, _SEARCH = "Quality against length", "Failures", "What the settings change"
 _VALIDATION = "Validation by length"
+_TABLES_OF_RUNS = ("test/by_length", "test/examples")
+_TABLES_OF_STUDY = ("curve", "differences", "spans", "cost", "failures")
+"""As :mod:`attnspan.tracking.study` logs them, with the data set before their names."""
 _CLOSED = (_VALIDATION, "Examples")
 """Sections of a workspace that are closed at first."""
 
@@ -45,11 +50,14 @@ _COST = {
 
 
 def write_json(directory: Path, runs: StudyRuns, *, project: str, entity: str) -> None:
-    """Write the W&B report to ``report.json``, and the workspace of each data set to ``workspace-<data>.json``.
+    """Write the W&B report, the workspace of each data set (``workspace-<data>.json``) and the preset of the curve.
 
     Raises:
         InputError: they cannot be written.
     """
+    preset = json.dumps(chart_preset.specification(runs.colours), indent=2)
+    write_text(directory / PRESET, preset + "\n")
+    print(directory / PRESET)
     names = [*(f"workspace-{data}.json" for data in runs.data), REPORT]
     for name, view in zip(names, _views(runs, project, entity), strict=True):
         text = view._to_model().model_dump_json(by_alias=True, exclude_none=True, indent=2)
@@ -78,6 +86,7 @@ def save(runs: StudyRuns, *, project: str, entity: str | None) -> None:
             f"--project {project}: cannot be found on W&B ({reason_of(error)}); --dry-run works without W&B"
         ) from error
     try:
+        chart_preset.save(api, entity=entity, colours=runs.colours)
         for view in _views(runs, project, entity):
             print(view.save().url)
     except Exception as error:
@@ -85,7 +94,9 @@ def save(runs: StudyRuns, *, project: str, entity: str | None) -> None:
 
 
 def _views(runs: StudyRuns, project: str, entity: str) -> list[Any]:
-    """The workspace of each data set, then the report."""
+    """The workspace of each data set, then the report; W&B draws the first runs only, which is said."""
+    if runs.runs > _MOST_RUNS:
+        print(f"note: the plots show {_MOST_RUNS} of the {runs.runs} runs; the study's own run has all of them")
     workspaces = [workspace(runs, data, project=project, entity=entity) for data in runs.data]
     return [*workspaces, report(runs, project=project, entity=entity)]
 
@@ -95,7 +106,8 @@ def workspace(runs: StudyRuns, data: str, *, project: str, entity: str) -> ws.Wo
     maps = [f"test/attention_{number}" for number in (1, 2, 3)]
     span = f"summary:span/{runs.lengths[data].key}"
     pictures = wr.MediaBrowser(title="attention maps", media_keys=maps, num_columns=3)
-    panels = {**_panels(runs, data), "Examples": [pictures]}
+    examples = [_table(name) for name in _TABLES_OF_RUNS]
+    panels = {**_panels(runs, data), "Examples": [pictures, *examples], **_search(runs)}
     panels[_FAILURES].append(_comparer())
     return ws.Workspace(
         entity=entity,
@@ -107,6 +119,7 @@ def workspace(runs: StudyRuns, data: str, *, project: str, entity: str) -> ws.Wo
             filters=_of_data(runs, data),
             groupby=[expr.Config(runs.by)],
             pinned_columns=["run:state", "summary:failure", "summary:test/error_rate", span],
+            group_colors=dict(runs.colours) if runs.by == "arm" else {},
         ),
     )
 
@@ -116,7 +129,13 @@ def report(runs: StudyRuns, *, project: str, entity: str) -> wr.Report:
 
     def grid(panels: list[Any], filters: list[Any], *groupby: str) -> wr.PanelGrid:
         # With both project and entity a run set queries the server; with neither it has those of the report.
-        return wr.PanelGrid(runsets=[wr.Runset(name=runs.study, filters=filters, groupby=list(groupby))], panels=panels)
+        by_arm = {
+            wr.RunsetGroup(runset_name=runs.study, keys=(wr.RunsetGroupKey(key=wr.Config(runs.by), value=arm),)): colour
+            for arm, colour in runs.colours.items()
+            if groupby and runs.by == "arm"
+        }
+        runset = wr.Runset(name=runs.study, filters=filters, groupby=list(groupby))
+        return wr.PanelGrid(runsets=[runset], panels=panels, custom_run_colors=by_arm)
 
     blocks: list[Any] = [wr.TableOfContents()]
     for data in runs.data:
@@ -124,8 +143,15 @@ def report(runs: StudyRuns, *, project: str, entity: str) -> wr.Report:
         compared = [f"{data}/{plot}" for plot in ("degradation", "advantage", "attention")]
         blocks += [
             wr.H1(data),
+            *(wr.P(sentence) for sentence in runs.findings.get(data, ())),
+            grid([_curve(runs, data, entity)], of_study),
             wr.P("Error rates with 95% intervals over seeds and test examples, from attnspan-report."),
             grid([wr.MediaBrowser(media_keys=compared, num_columns=2, layout=_WIDE)], of_study),
+            wr.H2("Tables"),
+            grid([_table(f"{data}/{name}") for name in _TABLES_OF_STUDY], of_study),
+            wr.H2("Explorer"),
+            wr.P("Where attnspan-report --explore has written one: curve, examples and attention of all arms."),
+            grid([wr.MediaBrowser(media_keys=[f"{data}/explorer"], num_columns=1, layout=_WIDE)], of_study),
         ]
         of_data, panels = _of_data(runs, data), _panels(runs, data)
         for heading in (_QUALITY, "Curves", "Cost", _FAILURES):
@@ -134,6 +160,8 @@ def report(runs: StudyRuns, *, project: str, entity: str) -> wr.Report:
                 what = "On the test set, free-running unless called teacher-forced."
                 blocks.append(wr.P(f"{what} Bands: standard deviation over seeds."))
             blocks.append(grid(panels[heading], of_data, f"config.{runs.by}"))
+        if search := _search(runs):
+            blocks += [wr.H2(_SEARCH), grid(search[_SEARCH], of_data)]
         blocks.append(wr.P("Runs that did not finish; the row 'failure' has the reason."))
         blocks.append(grid([_comparer()], [*of_data, expr.Metric("State") != "finished"]))
     title, description = f"{runs.study}: how far back each arm looks", f"Of {', '.join(runs.data)}"
@@ -174,9 +202,44 @@ def _panels(runs: StudyRuns, data: str) -> dict[str, list[Any]]:
         "Cost": [
             *(wr.BarPlot(title=title, metrics=[wr.SummaryMetric(key)], **grouped) for key, title in _COST.items()),
             line("peak memory so far (MB)", y=["machine/peak_memory_mb"]),
+            wr.ScatterPlot(
+                title="error rate against training time (s)",
+                x=wr.SummaryMetric("train_seconds"),
+                y=wr.SummaryMetric("test/error_rate"),
+            ),
         ],
         _FAILURES: by_length(DEGENERATE, STOPPING),
     }
+
+
+def _search(runs: StudyRuns) -> dict[str, list[Any]]:
+    """Where runs of an arm differ in settings: which of them lower the validation loss."""
+    if not runs.varied:
+        return {}
+    loss = "best_validation_loss"
+    columns = [wr.ParallelCoordinatesPlotColumn(metric=wr.Config(key)) for key in runs.varied]
+    columns.append(wr.ParallelCoordinatesPlotColumn(metric=wr.SummaryMetric(loss)))
+    return {
+        _SEARCH: [
+            wr.ParallelCoordinatesPlot(title="settings and validation loss", columns=columns, layout=_WIDE),
+            wr.ParameterImportancePlot(with_respect_to=loss),
+        ]
+    }
+
+
+def _curve(runs: StudyRuns, data: str, entity: str) -> Any:
+    """The error curve of the study with its intervals, arms as lines, one value on hovering."""
+    return wr.CustomChart(
+        query={"summaryTable": {"tableKey": f"{data}/curve"}},
+        chart_name=f"{entity}/{chart_preset.NAME}",
+        chart_fields=dict(chart_preset.FIELDS),
+        chart_strings={"unit": runs.lengths[data].unit},
+        layout=_WIDE,
+    )
+
+
+def _table(name: str) -> Any:
+    return wr.WeavePanelSummaryTable(table_name=name, layout=_WIDE)
 
 
 def _comparer() -> Any:

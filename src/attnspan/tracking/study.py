@@ -14,15 +14,16 @@ from typing import Any
 
 import pandas as pd
 
-from attnspan.analysis.collection import differing_keys
+from attnspan.analysis.collection import collect_each, differing_keys
 from attnspan.analysis.lengths.axis import LengthAxis
 from attnspan.analysis.metrics import ERROR_RATE
-from attnspan.analysis.study import Study
+from attnspan.analysis.study import Study, build_study, with_one_legend
 from attnspan.config.schema import DISABLED, MODES
 from attnspan.data.corpora.base import LENGTHS
 from attnspan.errors import InputError, nearest
 from attnspan.files import read_json
 from attnspan.reporting import csv_files, tables
+from attnspan.reporting.explorer.document import EXPLORER
 from attnspan.reporting.findings import findings
 from attnspan.runs.finished_run import Run
 from attnspan.runs.layout import CONFIG, SUMMARY, find_runs, read_config
@@ -45,6 +46,14 @@ class StudyRuns:
     """The length by which the results on each data set are given, as far as a run says so; else the source's."""
     switches: frozenset[str]
     """The switches that are on in the config of a run."""
+    runs: int
+    """How many there are on W&B, finished or not."""
+    varied: tuple[str, ...]
+    """The keys in which runs of one arm differ, but for the seed: what a search looks for."""
+    findings: dict[str, list[str]]
+    """By data set, what the report of the finished runs says first, and what is to be read with care."""
+    colours: dict[str, str]
+    """Arm to its colour in the report."""
 
 
 def find_study(paths: Sequence[Path]) -> StudyRuns:
@@ -79,10 +88,27 @@ def find_study(paths: Sequence[Path]) -> StudyRuns:
         raise InputError(f"{studies[None]}: belongs to no study; give runs of a sweep, or runs with study=NAME")
     if {"'", '"'} & set(name):
         raise InputError(f"study {name}: W&B cannot search for a name that contains quotes")
-    by = VARIANT if any(differing_keys(runs) for runs in arms.values()) else "arm"
+    varied = sorted({key for runs in arms.values() for key in differing_keys(runs)})
+    by = VARIANT if varied else "arm"
+    found, colours = _findings(paths)
     every = tuple(sorted({data for data, _ in arms}))
     axes = {data: lengths.get(data, LengthAxis("source")) for data in every}
-    return StudyRuns(study=name, data=every, by=by, lengths=axes, switches=frozenset(switches))
+    return StudyRuns(
+        study=name, data=every, by=by, lengths=axes, switches=frozenset(switches), runs=sum(map(len, arms.values())),
+        varied=tuple(varied), findings=found, colours=colours,
+    )  # fmt: skip
+
+
+def _findings(paths: Sequence[Path]) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """What the report says of each data set, and the colours of its arms; nothing while no run is finished."""
+    from attnspan.reporting.plots import styles  # it loads matplotlib
+
+    try:
+        studies = with_one_legend([build_study(collection) for collection in collect_each(paths)[0]])
+    except InputError:
+        return {}, {}
+    found = {study.data: [*findings(study), *(f"Read with care: {note}" for note in study.notes)] for study in studies}
+    return found, {label: style.colour for label, style in styles(studies[0].legend).items()}
 
 
 def check_mode(mode: str) -> None:
@@ -167,6 +193,11 @@ def _media(study: Study, out: Path, studies: int) -> dict[str, Any]:
         title=f"Error rate by {study.axis.noun}, {study.data}",
         xname=study.axis.unit,
     )
+    if (explorer := directory / EXPLORER).is_file():
+        found["explorer"] = wandb.Html(explorer.read_text(encoding="utf-8"), inject=False)
+    if excluded := study.collection.excluded:
+        rows = [(one.directory.name, str(one.directory), one.reason) for one in excluded]
+        found["failures"] = wandb.Table(columns=["run", "directory", "why"], data=rows)
     found["curve"] = wandb.Table(dataframe=csv_files.points_frame(study.curve))
     for make in (tables.differences, tables.spans, tables.cost):
         table = make(study)
