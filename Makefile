@@ -11,7 +11,7 @@
 # make bench-yoyodyne DATA=D  whole runs of ours and of Yoyodyne, on D/fre/*.tsv of SIGMORPHON 2020
 # make docs                   the documentation, to docs/_build/index.html; a warning is an error
 # make check                  lint, formatting, types, and the order and size of packages, files and functions
-# make results                copy the report of a study to results/, for RESULTS.md to quote
+# make results                copy the report of a study to results/, and write RESULTS.md and the studies' pages
 
 PYTHON ?= python3
 SWEEP ?= long_sequences
@@ -91,6 +91,7 @@ results: reports/$(SWEEP)/report.md
 	cd reports && for at in $$(dirname $$(find $(SWEEP) -name report.md)); do \
 	  mkdir -p ../results/$$at && cp $$at/*.md $$at/*.csv $$at/*.png $$at/*.svg ../results/$$at/ || exit; \
 	done
+	$(BIN)/python results/make_pages.py
 
 clean:
 	rm -rf .venv

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,25 @@ import pytest
 ROOT = Path(__file__).parents[1]
 RESULTS = sorted(path.parent for path in (ROOT / "results").rglob("curve.csv"))
 DOCS = [path for path in (ROOT / "docs").rglob("*.md") if not {"_build", "_generated"} & {*path.parts}]
-PAGES = sorted([*ROOT.glob("*.md"), *DOCS, *(ROOT / "benchmarks").glob("*.md")])
+STUDIES = sorted((ROOT / "results").glob("*/README.md"))
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS, *(ROOT / "benchmarks").glob("*.md"), *STUDIES])
+QUOTING = ["README.md", "docs/index.md", "benchmarks/README.md", *(str(path.relative_to(ROOT)) for path in STUDIES)]
 QUOTED = re.compile(r"<!-- from (\S+) -->\n(.*?)<!-- end -->", re.DOTALL)
 
 
-@pytest.mark.parametrize("page", ["README.md", "RESULTS.md", "docs/index.md", "docs/results.md"])
+def test_the_results_pages_are_what_their_script_writes() -> None:
+    """RESULTS.md and the page of each study: run results/make_pages.py after a report or index.yaml has changed."""
+    written = runpy.run_path(str(ROOT / "results" / "make_pages.py"))["pages"]()
+    assert {*STUDIES, ROOT / "RESULTS.md"} == {*written}
+    for path, content in written.items():
+        assert path.read_text(encoding="utf-8") == content, path.relative_to(ROOT)
+
+
+def test_the_index_of_the_results_is_one_page() -> None:
+    assert len((ROOT / "RESULTS.md").read_text(encoding="utf-8").splitlines()) <= 60
+
+
+@pytest.mark.parametrize("page", QUOTING)
 def test_what_is_quoted_is_what_was_printed(page: str) -> None:
     """Every quoted line is in the named report, word for word."""
     quotations = QUOTED.findall((ROOT / page).read_text(encoding="utf-8"))
@@ -34,7 +49,7 @@ def test_linked_files_and_pictures_exist(page: Path) -> None:
 
 @pytest.mark.parametrize(
     "page",
-    [page for page in PAGES if page.name not in ("RESULTS.md", "renames.md")],  # which name what once was
+    [page for page in PAGES if page.name != "renames.md" and page not in STUDIES],  # which name what once was
     ids=lambda path: path.relative_to(ROOT).as_posix(),
 )
 def test_named_files_exist(page: Path) -> None:
