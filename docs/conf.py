@@ -41,6 +41,8 @@ exclude_patterns = [
     "results/**/report.md",
     "results/**/table.md",
     "results/published.md",
+    "results/**/notes.md",
+    "benchmarks/NOTES.md",
 ]
 suppress_warnings = ["myst.xref_ambiguous"]
 
