@@ -28,6 +28,7 @@ def write(directory: Path) -> None:
         "records": record_columns(),
         "summary": summary_keys(),
         "metrics": metrics(),
+        "results": results(),
     }
     for name, text in parts.items():
         path = directory / f"{name}.md"
@@ -102,6 +103,12 @@ def summary_keys() -> str:
     keys = re.findall(r"^    (\w+): ([^#\n]+?)(?:  # (.*))?$", body, flags=re.MULTILINE)
     rows = [(f"`{key}`", escaped(kind.replace(" | None", ", or null")), escaped(words)) for key, kind, words in keys]
     return table(("key", "type", "meaning"), rows)
+
+
+def results() -> str:
+    """RESULTS.md, its links from the top of the site, where links lead to results/ and benchmarks/."""
+    text = (ROOT / "RESULTS.md").read_text(encoding="utf-8")
+    return re.sub(r"\]\((results|benchmarks)/", r"](/\1/", text)
 
 
 def metrics() -> str:
