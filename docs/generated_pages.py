@@ -106,9 +106,9 @@ def summary_keys() -> str:
 
 
 def results() -> str:
-    """RESULTS.md, its links from the top of the site, where links lead to results/ and benchmarks/."""
+    """RESULTS.md. Its links name pages of the site: as paths they would lead through the links docs/results and so on."""
     text = (ROOT / "RESULTS.md").read_text(encoding="utf-8")
-    return re.sub(r"\]\((results|benchmarks)/", r"](/\1/", text)
+    return re.sub(r"\[([^\]]+)\]\(((?:results|benchmarks)/[\w/]+)\.md\)", r"{doc}`\1 </\2>`", text)
 
 
 def metrics() -> str:
