@@ -106,7 +106,7 @@ def summary_keys() -> str:
 
 
 def results() -> str:
-    """RESULTS.md. Its links name pages of the site: as paths they would lead through the links docs/results and so on."""
+    """RESULTS.md. Its links name pages of the site: as paths they would lead through links of files."""
     text = (ROOT / "RESULTS.md").read_text(encoding="utf-8")
     return re.sub(r"\[([^\]]+)\]\(((?:results|benchmarks)/[\w/]+)\.md\)", r"{doc}`\1 </\2>`", text)
 
