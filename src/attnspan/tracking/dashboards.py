@@ -109,6 +109,7 @@ def workspace(runs: StudyRuns, data: str, *, project: str, entity: str) -> ws.Wo
     examples = [_table(name) for name in _TABLES_OF_RUNS]
     panels = {**_panels(runs, data), "Examples": [pictures, *examples], **_search(runs)}
     panels[_FAILURES].append(_comparer())
+    group_colours: dict[Any, Any] = {**runs.colours} if runs.by == "arm" else {}
     return ws.Workspace(
         entity=entity,
         project=project,
@@ -119,7 +120,7 @@ def workspace(runs: StudyRuns, data: str, *, project: str, entity: str) -> ws.Wo
             filters=_of_data(runs, data),
             groupby=[expr.Config(runs.by)],
             pinned_columns=["run:state", "summary:failure", "summary:test/error_rate", span],
-            group_colors=dict(runs.colours) if runs.by == "arm" else {},
+            group_colors=group_colours,
         ),
     )
 
@@ -129,7 +130,7 @@ def report(runs: StudyRuns, *, project: str, entity: str) -> wr.Report:
 
     def grid(panels: list[Any], filters: list[Any], *groupby: str) -> wr.PanelGrid:
         # With both project and entity a run set queries the server; with neither it has those of the report.
-        by_arm = {
+        by_arm: dict[Any, Any] = {
             wr.RunsetGroup(runset_name=runs.study, keys=(wr.RunsetGroupKey(key=wr.Config(runs.by), value=arm),)): colour
             for arm, colour in runs.colours.items()
             if groupby and runs.by == "arm"

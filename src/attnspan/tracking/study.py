@@ -196,8 +196,8 @@ def _media(study: Study, out: Path, studies: int) -> dict[str, Any]:
     if (explorer := directory / EXPLORER).is_file():
         found["explorer"] = wandb.Html(explorer.read_text(encoding="utf-8"), inject=False)
     if excluded := study.collection.excluded:
-        rows = [(one.directory.name, str(one.directory), one.reason) for one in excluded]
-        found["failures"] = wandb.Table(columns=["run", "directory", "why"], data=rows)
+        failures: list[Any] = [[one.directory.name, str(one.directory), one.reason] for one in excluded]
+        found["failures"] = wandb.Table(columns=["run", "directory", "why"], data=failures)
     found["curve"] = wandb.Table(dataframe=csv_files.points_frame(study.curve))
     for make in (tables.differences, tables.spans, tables.cost):
         table = make(study)
