@@ -21,7 +21,7 @@ def picture_lines(heatmap: AttentionMap, console: Console) -> Iterator[Text]:
     (rows, columns), (high, wide) = heatmap.picture.grid, heatmap.picture.region_size
     shown = min(columns, console.width - 3)
     cut = "" if shown == columns else f"; the first {shown} columns are shown"
-    yield Text(f"regions of {high} x {wide} pixels in {rows} rows and {columns} columns{cut}")
+    yield Text(f"regions of {high} x {wide} pixels in {_count(rows, 'row')} and {_count(columns, 'column')}{cut}")
     for token, weights in zip(heatmap.output, heatmap.weights, strict=True):
         best = int(weights.argmax())
         largest = float(weights[best])
@@ -30,3 +30,7 @@ def picture_lines(heatmap: AttentionMap, console: Console) -> Iterator[Text]:
         for row in weights.reshape(rows, columns):
             yield Text.assemble("  ", *(paint(float(weight) / (largest or 1.0), 1) for weight in row[:shown]))
     yield Text.assemble(legend, " (times the largest weight of each token)")
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'s' * (number != 1)}"
