@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -144,3 +145,16 @@ def test_positional_arguments_and_lists_of_parts() -> None:
     assert raw == {"y": built}
     kept = build({"x": {"_target_": "builtins.dict", "_recursive_": False, "y": times}}, "x")
     assert kept == {"y": times}
+
+
+def test_a_module_that_cannot_be_imported_is_named_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that uses what was elsewhere in an earlier version."""
+    (tmp_path / "of_mine.py").write_text("import attnspan\n\nclass Mine(attnspan.models.gone.Score): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError) as refused:
+        build({"score": {"_target_": "of_mine.Mine"}}, "score")
+    where = f"{tmp_path / 'of_mine.py'} line 3: AttributeError: module 'attnspan"
+    assert str(refused.value).startswith(f"score._target_: of_mine.Mine cannot be imported ({where}")
+    assert "\n" not in str(refused.value)

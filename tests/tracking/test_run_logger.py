@@ -24,7 +24,7 @@ from attnspan.runs.completeness import is_finished
 from attnspan.runs.layout import PREVIOUS, read_config
 from attnspan.runs.records import read_records
 from attnspan.runs.status import TRAINING, read_status
-from attnspan.tracking.session import exit_code
+from attnspan.tracking.session import _environment, exit_code
 from tests.cli.test_train import train
 from tests.conftest import TINY, Compose
 from tests.kills import assert_same, attempt, begin, directory_of
@@ -429,3 +429,13 @@ def test_a_setting_that_wandb_refuses_is_named(setting: str, value: str, monkeyp
     name = f"WANDB_{setting.removeprefix('x_').upper()}"
     monkeypatch.setenv(name, value)
     assert _reason(refused.value).startswith(f"{name}={value}: ")
+
+
+def test_an_empty_variable_counts_as_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """W&B's client would take WANDB_MODE= for a mode without a name."""
+    for name in ("WANDB_MODE", "WANDB_BASE_URL", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(name, "")
+    with _environment(tmp_path):
+        assert not {"WANDB_MODE", "WANDB_BASE_URL"} & {*os.environ}
+        assert os.environ["WANDB_DATA_DIR"] == str(tmp_path)
+    assert os.environ["WANDB_MODE"] == os.environ["WANDB_DATA_DIR"] == ""

@@ -10,6 +10,7 @@ import difflib
 import importlib
 import inspect
 import pkgutil
+import traceback
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -107,8 +108,7 @@ def _build(node: Any, key: str) -> Any:
     try:
         part = Builder(key, instantiate(target, _convert_="all"), arguments)
     except InstantiationException as error:
-        reason = _missing_name(str(node["_target_"])) or _cause(error)
-        raise InputError(f"{key}._target_: {reason}") from error
+        raise InputError(f"{key}._target_: {_why_not(str(node['_target_']), error)}") from error
     return part if node.get("_partial_") else part()
 
 
@@ -193,6 +193,16 @@ def refuse_foreign_targets(node: Any, trusted: tuple[str, ...]) -> None:
             f"the run's config builds '{target}', and only classes of {', '.join(trusted)} are trusted; "
             f"if you know what it is, give --trusted {package}, in Python load_run(directory, trusted=['{package}'])"
         )
+
+
+def _why_not(path: str, error: InstantiationException) -> str:
+    """Why the class of a dotted path cannot be had."""
+    try:
+        return _missing_name(path) or _cause(error)
+    except Exception as raised:  # a module of the user's may raise anything when it is imported
+        last = traceback.extract_tb(raised.__traceback__)[-1]
+        what = f"{type(raised).__name__}: {first_line(raised)}"
+        return f"{path} cannot be imported ({last.filename} line {last.lineno}: {what})"
 
 
 def _missing_name(path: str) -> str | None:

@@ -107,9 +107,10 @@ def _environment(directory: Path) -> Iterator[None]:
     """Make W&B silent, and keep its files in ``directory`` unless the user has set other places."""
     ours = {name: str(directory) for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR")}
     ours["WANDB_ERROR_REPORTING"] = "false"  # without a network it waits 20 s to report its own errors
-    ours = {name: value for name, value in ours.items() if name not in os.environ}
+    ours = {name: value for name, value in ours.items() if not os.environ.get(name)}
     ours["WANDB_SILENT"] = "true"  # this also stops it from prompting for a key
-    names = [*ours, "WANDB_SERVICE", "WANDB_RESUME"]
+    empty = [name for name, value in os.environ.items() if name.startswith("WANDB_") and not value]  # as if not set
+    names = [*ours, "WANDB_SERVICE", "WANDB_RESUME", *empty]
     before = {name: os.environ.pop(name) for name in names if name in os.environ}
     # WANDB_SERVICE is unset: in the W&B service of a parent process, a run that was killed would still be in use.
     os.environ.update(ours)
