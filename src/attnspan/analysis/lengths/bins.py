@@ -153,6 +153,6 @@ def merge_small(bins: Bins, lengths: Lengths, boundaries: Sequence[float] = ()) 
 
 
 def joined(words: Iterable[object]) -> str:
-    """``a, b and c``."""
-    *most, last = map(str, words)
+    """``a, b and c``; empty if there are none."""
+    *most, last = [*map(str, words)] or [""]
     return f"{', '.join(most)} and {last}" if most else last
