@@ -76,9 +76,25 @@ SLOW = (
     "tracking/test_sweeps.py",
     "sweeps/test_overview.py",
     "cli/test_evaluate.py",
+    "config/test_wrong_kinds.py",
+    "config/test_configs.py",
+    "reporting/test_page.py",
+    "training/test_evaluate.py",
+    "kernels/test_compiled.py",
+    "kernels/test_backend.py",
+    "data/pipeline/test_tokenize.py",
+    "data/pipeline/test_prepare.py",
+    "test_sigmorphon2020.py",
+    "sweeps/test_preflight.py",
+    "cli/test_inspect.py",
+    "models/test_contract_of_own_parts.py",
+    "training/test_image_runs.py",
+    "cli/test_gradient_flow.py",
+    "reporting/test_explorer.py",
+    "analysis/test_text_metrics.py",
     "test_wheel.py",
 )
-"""Files that start processes or train many runs, the longest first; ``-m "not slow"`` leaves them out."""
+"""Files that start processes, train many runs or take long, the longest first; ``-m "not slow"`` leaves them out."""
 
 TESTS = Path(__file__).parent
 
