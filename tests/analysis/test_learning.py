@@ -206,7 +206,9 @@ def test_who_ends_at_chance(exploded: Study) -> None:
     assert exploded.improving == frozenset()  # more training would change nothing
     assert (exploded.shown("plain"), exploded.shown("bahdanau")) == ("plain ‡", "bahdanau")
     assert "‡ plain (seed 2): the loss was no lower at the end of training" in exploded.notes[0]
-    assert "But training failed for plain: " in findings(exploded)[1]
+    headline, rests_on = findings(exploded)[:2]
+    assert "plain (training failed) makes " in headline
+    assert "But training failed for plain: " in rests_on
     (training,) = (row.cells for row in learning_tables.training(exploded).rows if row.cells[0] == "plain ‡")
     assert training[1] == "1 at a plateau, 1 at no better than chance"
 
@@ -228,7 +230,9 @@ def test_every_table_marks_it(made: str, request: pytest.FixtureRequest) -> None
 
 
 def test_the_headline_says_it(study: Study) -> None:
-    assert findings(study)[1].endswith(
+    headline, rests_on = findings(study)[:2]
+    assert " where plain (still improving) makes " in headline
+    assert rests_on.endswith(
         "But plain was still improving when the cap on updates ended training, so this compares the arms at that cost, "
         "not at their best."
     )

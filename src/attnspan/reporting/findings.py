@@ -63,8 +63,8 @@ def _longest_bin(study: Study, side: str) -> list[str]:
     sure = _excludes_zero(advantage)
     unsure = "" if sure else ", a difference that may be chance"
     headline = (
-        f"On {_examples(study, best.region)}, {best.arm} makes {number(own)} errors per reference token where "
-        f"{best.baseline} makes {number(its)}{unsure}."
+        f"On {_examples(study, best.region)}, {_named(study, best.arm)} makes {number(own)} errors per reference token "
+        f"where {_named(study, best.baseline)} makes {number(its)}{unsure}."
     )
     more = "fewer" if advantage.value > 0 else "more"
     size = f"{number(abs(advantage.value))} {more}" if advantage.value else "as many"
@@ -90,7 +90,8 @@ def _only_arm(study: Study, side: str, label: str) -> list[str]:
     (point,) = (point for point in points if (point.region.label, point.region.side) == (label, side))
     rate = point.metrics[ERROR_RATE.name]
     return [
-        f"On {_examples(study, point.region)}, {arm} makes {number(rate.value)} errors per reference token.",
+        f"On {_examples(study, point.region)}, {_named(study, arm)} makes {number(rate.value)} errors per reference "
+        "token.",
         f"The 95% interval is {_range(rate)} ({_replicates(rate.seeds)}).",
     ]
 
@@ -107,6 +108,13 @@ def _in_groups(study: Study, best: Difference, groups: Groups) -> str:
         f"{each}. The seeds of {whose} fall into two groups, so no interval is given."
         f"{_learned(study, [best.arm, best.baseline])}"
     )
+
+
+def _named(study: Study, arm: str) -> str:
+    """The arm; one that had not learned all it can is never named in a headline without that."""
+    if arm in study.at_chance:
+        return f"{arm} (training failed)"
+    return f"{arm} (still improving)" if arm in study.improving else arm
 
 
 def _learned(study: Study, arms: Sequence[str]) -> str:
