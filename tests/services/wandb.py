@@ -65,6 +65,7 @@ class Server:
         runs: id to run.
         sweeps: id to config, and the commands that agents will get.
         views: saved workspaces and reports.
+        charts: presets of charts.
         unknown: GraphQL operations that it does not know.
         asked: what was asked, in order: operation or path.
         away: while it is set, every connection breaks.
@@ -75,6 +76,7 @@ class Server:
     sweeps: dict[str, dict[str, Any]] = field(default_factory=dict)
     commands: list[dict[str, Any]] = field(default_factory=list)
     views: list[dict[str, Any]] = field(default_factory=list)
+    charts: list[dict[str, Any]] = field(default_factory=list)
     artifacts: dict[str, dict[str, Any]] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
@@ -295,6 +297,11 @@ def _heartbeat(state: Server, given: Variables, query: str) -> Any:
     return {"agentHeartbeat": {"agent": {"id": "agent-1"}, "commands": json.dumps(commands)}}
 
 
+def _create_chart(state: Server, given: Variables, query: str) -> Any:
+    state.charts.append(given)
+    return {"createCustomChart": {"chart": {"id": f"{given['entity']}/{given['chartName']}"}}}
+
+
 def _upsert_view(state: Server, given: Variables, query: str) -> Any:
     state.views.append(given)
     view = {
@@ -341,6 +348,7 @@ _OPERATIONS: dict[str, Callable[[Server, Variables, str], Any]] = {
     "SweepWithRuns": _sweep,
     "CreateAgent": lambda *_: {"createAgent": {"agent": {"id": "agent-1"}}},
     "Heartbeat": _heartbeat,
+    "CreateCustomChart": _create_chart,
     "UpsertView2": _upsert_view,
     "upsertView": _upsert_view,
     "RunStoppedStatus": lambda *_: {"project": {"run": {"stopped": False}}},
