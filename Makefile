@@ -16,7 +16,8 @@
 PYTHON ?= python3
 SWEEP ?= long_sequences
 BIN = .venv/bin
-TWO_CORES = --numprocesses 2 --dist loadfile --no-loadscope-reorder  # the runs of a test file are made once
+# Three processes, since tests of services wait a good part of their time; the runs of a test file are made once.
+TWO_CORES = --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: study test test-fast mutants soak cluster-test bench bench-peers bench-opennmt bench-yoyodyne check docs results clean
 

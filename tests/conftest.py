@@ -92,6 +92,9 @@ SLOW = (
     "cli/test_gradient_flow.py",
     "reporting/test_explorer.py",
     "analysis/test_text_metrics.py",
+    "test_notebooks.py",
+    "cli/test_command_line.py",
+    "cli/test_explore.py",
     "test_wheel.py",
 )
 """Files that start processes, train many runs or take long, the longest first; ``-m "not slow"`` leaves them out."""
