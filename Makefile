@@ -1,7 +1,7 @@
 # make study                  the long-sequence study, from nothing to reports/long_sequences/index.html
 # make study SWEEP=smoke      any other file in sweeps/
-# make test                   all tests, in under 8 minutes on two cores
-# make test-fast              those that take little, in under 90 seconds
+# make test                   all tests, in nine minutes on two cores
+# make test-fast              those that take little, in two minutes
 # make mutants                edit the source wrongly in small ways, and see a test fail for each
 # make soak                   kill runs and sweeps for half an hour and compare them with untouched ones
 # make cluster-test           the tests that need a cluster, on a SLURM that it starts here (Debian, root)
