@@ -428,6 +428,18 @@ MUTANTS = {
         new="first = table(rows * 0).unsqueeze(1)",
         test="tests/models/test_image_encoders.py::test_rows_are_read_as_torch_reads_them",
     ),
+    "images of a row are counted from the right": Mutant(
+        file="data/corpora/idx_images.py",
+        old="bottom=height), at) for at",
+        new="bottom=height), n - 1 - at) for at",
+        test="tests/data/corpora/test_idx_images.py::test_rows_say_where_each_image_stands",
+    ),
+    "validation has images of training": Mutant(
+        file="data/corpora/idx_images.py",
+        old="order[:held_out] if split == VALIDATION else order[held_out:]",
+        new="order[:held_out] if split == VALIDATION else order",
+        test="tests/data/corpora/test_idx_images.py::test_one_at_a_time_every_image_is_used_once",
+    ),
     "window that stays": Mutant(
         file="models/attention/attention.py",
         old="*self.window.remember(taken, *of_window),",
