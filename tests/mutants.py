@@ -723,6 +723,18 @@ MUTANTS = {
         new="gold",
         test=f"{_OBJECTIVES}test_gold_by_hand",
     ),
+    "attention in padding of the target counts": Mutant(
+        file="training/objectives/guidance.py",
+        old="received = weights.masked_fill(~is_token.unsqueeze(-1), 0.0).sum(dim=1)",
+        new="received = weights.sum(dim=1)",
+        test=f"{_OBJECTIVES}test_doubly_stochastic_by_hand[None]",
+    ),
+    "padding of the source wants attention": Mutant(
+        file="training/objectives/guidance.py",
+        old="masked_fill(~mask | (T == 0), 0.0)",
+        new="masked_fill(T == 0, 0.0)",
+        test=f"{_OBJECTIVES}test_doubly_stochastic_by_hand[None]",
+    ),
     "the model's token one place late": Mutant(
         file="training/objectives/scheduled_sampling.py",
         old="torch.cat([target_input[:, :1], logits[:, :-1].argmax(dim=-1)], dim=1)",

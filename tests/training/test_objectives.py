@@ -15,7 +15,7 @@ from attnspan.config.instantiate import build, build_corpus
 from attnspan.data.pipeline.prepare import prepare
 from attnspan.data.tokenizer import EOS
 from attnspan.errors import InputError
-from attnspan.training.objectives.guidance import DiagonalGuidance, GoldGuidance
+from attnspan.training.objectives.guidance import DiagonalGuidance, DoublyStochasticGuidance, GoldGuidance
 from attnspan.training.objectives.scheduled_sampling import (
     InverseSigmoidScheduledSampling,
     LinearScheduledSampling,
@@ -26,6 +26,9 @@ from tests.models.arms import pad, small
 from tests.training.test_lightning_module import batch, module
 
 TRAIN = Dataset.from_dict({"source_ids": [[4, 5, 6], [7]], "alignment": ["0-0 2-0 1p1", "0-0"]})
+
+
+MASK = torch.tensor([[True, True, True], [True, False, False]])
 
 
 def weights() -> Tensor:
@@ -45,7 +48,7 @@ def test_diagonal_by_hand(reverse: bool) -> None:
                 place = S + 1 - j if reverse else j
                 total += alpha[b, t - 1, j - 1].item() * (1 - math.exp(-((place / S - t / T) ** 2) / (2 * 0.3**2)))
     guidance = DiagonalGuidance(train=TRAIN, weight=0.5, width=0.3, reverse=reverse)
-    loss = guidance(alpha, one)
+    loss = guidance(alpha, one, MASK)
     assert float(loss.detach()) == pytest.approx(0.5 * total, rel=1e-5)
     loss.backward()
     assert alpha.grad is not None
@@ -55,9 +58,29 @@ def test_diagonal_by_hand(reverse: bool) -> None:
 def test_gold_by_hand() -> None:
     """The first token has two sure links, the possible one does not count, <eos> has none."""
     alpha = weights()
-    found = GoldGuidance(train=TRAIN, weight=2.0)(alpha, batch())
+    found = GoldGuidance(train=TRAIN, weight=2.0)(alpha, batch(), MASK)
     first = -(math.log(alpha[0, 0, 0].item()) + math.log(alpha[0, 0, 2].item())) / 2
     assert float(found.detach()) == pytest.approx(2 * first, rel=1e-5)
+
+
+@pytest.mark.parametrize("attention_sum", [None, 1.0])
+def test_doubly_stochastic_by_hand(attention_sum: float | None) -> None:
+    """With tau = T/S, T = 3, 2 and S = 3, 1; a position of the first example has the paper's 1 in both cases."""
+    alpha, one, total = weights(), batch(), 0.0
+    for b, T, S in ((0, 3, 3), (1, 2, 1)):
+        for j in range(S):
+            received = sum(alpha[b, t, j].item() for t in range(T))
+            total += ((T / S if attention_sum is None else attention_sum) - received) ** 2
+    loss = DoublyStochasticGuidance(train=TRAIN, weight=0.5, attention_sum=attention_sum)(alpha, one, MASK)
+    assert float(loss.detach()) == pytest.approx(0.5 * total, rel=1e-5)
+    loss.backward()
+    assert alpha.grad is not None
+    assert (alpha.grad[1, 2] == 0).all()
+    assert (alpha.grad[1, :, 1:] == 0).all()
+    assert (alpha.grad[0] != 0).all()
+    one.target_output = torch.zeros_like(one.target_output)  # the share of a process that has no example
+    loss = DoublyStochasticGuidance(train=TRAIN, weight=0.5, attention_sum=1.0)(alpha, one, MASK)
+    assert float(loss.detach()) == 0
 
 
 def test_guidance_is_part_of_the_training_loss_only(composed: Compose) -> None:
@@ -65,7 +88,7 @@ def test_guidance_is_part_of_the_training_loss_only(composed: Compose) -> None:
     without, tested = float(made.training_step(one).detach()), made.test_step(one)
     made.guidance = GoldGuidance(train=TRAIN, weight=2.0)
     alpha = made.model(one.source, one.source_lengths, one.target_input)[1]
-    extra = float(made.guidance(alpha, one).detach())
+    extra = float(made.guidance(alpha, one, MASK).detach())
     loss = made.training_step(one)
     assert float(loss.detach()) == pytest.approx(without + extra / 5, rel=1e-5)
     assert made.test_step(one).nll.tolist() == tested.nll.tolist()
@@ -84,7 +107,7 @@ def test_gold_links_come_from_the_data(composed: Compose) -> None:
     one.target_output = torch.tensor([[*ids[::-1], EOS]])
     alpha = torch.full((1, len(ids) + 1, len(ids)), 0.1)
     alpha[0, : len(ids)] = torch.eye(len(ids)).flip(0) * 0.9
-    assert float(guidance(alpha, one)) == pytest.approx(-len(ids) * math.log(0.9), rel=1e-4)
+    assert float(guidance(alpha, one, MASK)) == pytest.approx(-len(ids) * math.log(0.9), rel=1e-4)
     plain = composed(*TINY, "guidance=gold")
     without = prepare(build_corpus(plain), cache_dir=Path(plain["cache_dir"]))
     assert without.fingerprint != prepared.fingerprint
@@ -99,6 +122,7 @@ def test_gold_links_come_from_the_data(composed: Compose) -> None:
     ("overrides", "message"),
     [
         (("guidance=diagonal", "guidance.width=0"), r"^guidance\.width: must be more than 0"),
+        (("guidance=doubly_stochastic", "guidance.attention_sum=-1"), r"^guidance\.attention_sum: must be a number of"),
         (("guidance=gold", "guidance.weight=-1"), r"^guidance\.weight: must be a number of at least 0"),
         (
             ("scheduled_sampling=linear", "scheduled_sampling.end=0"),

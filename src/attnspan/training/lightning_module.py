@@ -129,7 +129,7 @@ class Seq2SeqModule(L.LightningModule):
         if self.coverage_loss and weights is not None:
             total = total + self.coverage_loss * coverage_loss(weights, batch.target_output != PAD)
         if self.guidance is not None and weights is not None:
-            total = total + self.guidance(weights, batch)
+            total = total + self.guidance(weights, batch, memory.mask)
         loss = total * batch.ranks / batch.whole_tokens
         self.log("train/loss", loss.detach(), batch_size=batch.whole_tokens, sync_dist=True)
         return loss

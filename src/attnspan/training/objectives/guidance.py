@@ -20,22 +20,43 @@ class Guidance(ABC):
 
     Args:
         train: the prepared training split.
-        weight: lambda, of this loss beside the cross-entropy in nats per target token.
+        weight: lambda, of this loss beside the cross-entropy in nats.
+    """
+
+    def __init__(self, *, train: Dataset, weight: float) -> None:
+        check_numbers(weight=weight)
+        self.weight = weight
+
+    def __call__(self, weights: Tensor, batch: Batch, mask: Tensor) -> Tensor:
+        """lambda times the sum over the examples of the batch.
+
+        Args:
+            weights: [B, T, S].
+            batch: of training.
+            mask: [B, S], True at real positions of the memory.
+        """
+        return self.weight * self.total(weights.float(), batch, mask)
+
+    @abstractmethod
+    def total(self, weights: Tensor, batch: Batch, mask: Tensor) -> Tensor:
+        """The loss of the batch."""
+
+
+class TokenGuidance(Guidance):
+    """A loss of each target token, ``<eos>`` among them.
 
     Raises:
         SettingError: the sources are images.
     """
 
     def __init__(self, *, train: Dataset, weight: float) -> None:
-        check_numbers(weight=weight)
+        super().__init__(train=train, weight=weight)
         if "source_ids" not in train.column_names:
             raise SettingError("_target_", "guides attention to tokens, and the sources of this data are images")
-        self.weight = weight
 
-    def __call__(self, weights: Tensor, batch: Batch) -> Tensor:
-        """lambda times the sum over the target tokens of the batch, ``<eos>`` among them; ``weights`` are [B, T, S]."""
-        loss = self.per_token(weights.float(), batch)
-        return self.weight * loss.masked_fill(batch.target_output == PAD, 0.0).sum()
+    def total(self, weights: Tensor, batch: Batch, mask: Tensor) -> Tensor:
+        """The sum over the target tokens."""
+        return self.per_token(weights, batch).masked_fill(batch.target_output == PAD, 0.0).sum()
 
     @abstractmethod
     def per_token(self, weights: Tensor, batch: Batch) -> Tensor:
@@ -49,7 +70,7 @@ class BuildGuidance(Protocol):
         """Build it for a training split."""
 
 
-class DiagonalGuidance(Guidance):
+class DiagonalGuidance(TokenGuidance):
     """sum_j alpha_tj (1 - exp(-(j/S - t/T)^2 / 2g^2)): weights off the diagonal cost (Tachibana et al. 2018, eq. 7).
 
     T counts ``<eos>``, and both lengths are each example's own.
@@ -78,7 +99,7 @@ class DiagonalGuidance(Guidance):
         return (weights * (1 - torch.exp(-(away**2) / (2 * self.width**2)))).sum(dim=-1)
 
 
-class GoldGuidance(Guidance):
+class GoldGuidance(TokenGuidance):
     """-sum_j A_tj log alpha_tj for tokens with gold links, whose rows of A sum to 1 (Chen et al. 2016, eq. 6).
 
     A_tj is 1 over the number of sure links of target token t. A token without links, such as ``<eos>``, costs nothing.
@@ -106,3 +127,28 @@ class GoldGuidance(Guidance):
                 gold[row, target, source] = 1.0
         gold = (gold / gold.sum(dim=-1, keepdim=True).clamp(min=1.0)).to(weights.device, non_blocking=True)
         return -(gold * weights.clamp(min=torch.finfo(weights.dtype).tiny).log()).sum(dim=-1)
+
+
+class DoublyStochasticGuidance(Guidance):
+    """sum_j (tau - sum_t alpha_tj)^2: the whole target looks at all of the source alike (Xu et al. 2015, eq. 14).
+
+    In the paper tau is 1. But the T rows of weights sum to T, so that positions can have 1 each only if T = S. So by
+    default tau = T / S, each example's own, which is the same where T = S. T counts ``<eos>``.
+
+    Args, besides those of :class:`Guidance`:
+        attention_sum: tau; None for T / S.
+    """
+
+    def __init__(self, *, train: Dataset, weight: float, attention_sum: float | None) -> None:
+        super().__init__(train=train, weight=weight)
+        if attention_sum is not None:
+            check_numbers(attention_sum=attention_sum)
+        self.attention_sum = attention_sum
+
+    def total(self, weights: Tensor, batch: Batch, mask: Tensor) -> Tensor:
+        """See the class."""
+        is_token = batch.target_output != PAD
+        T, S = is_token.sum(dim=1, keepdim=True), mask.sum(dim=1, keepdim=True)
+        wanted = T / S if self.attention_sum is None else self.attention_sum
+        received = weights.masked_fill(~is_token.unsqueeze(-1), 0.0).sum(dim=1)
+        return (wanted - received).square().masked_fill(~mask | (T == 0), 0.0).sum()  # T = 0: a placeholder
