@@ -20,7 +20,10 @@ from attnspan.models.attention.step import AttentionStep
 from attnspan.models.attention.windows import GlobalWindow, PreviousMedianWindow
 from attnspan.models.contract import check_contract
 from attnspan.models.decoders.bahdanau import BahdanauDecoder
+from attnspan.models.decoders.base import DecoderOutput, Readout
 from attnspan.models.decoders.luong import LuongDecoder
+from attnspan.models.decoding.greedy import Greedy
+from attnspan.models.decoding.strategy import Specials
 from attnspan.models.encoders.recurrent import BidirectionalEncoder
 from attnspan.models.memory import Memory
 from attnspan.training.steps.prepare import prepare
@@ -28,6 +31,7 @@ from tests.conftest import TINY, Compose
 from tests.models.arms import WIRINGS, small
 
 HERE = "tests.models.test_contract_of_own_parts"
+SPECIALS = Specials(pad=0, bos=1, eos=2)
 
 
 class FlagForgotten(GeneralScore):
@@ -122,6 +126,22 @@ class LooksAhead(LuongDecoder):
         return super().unroll(embedded + embedded.mean(dim=1, keepdim=True), memory)
 
 
+class HalfUniform(LuongDecoder):
+    """Right: it mixes the readout's distribution with another, over one token more than the readout has."""
+
+    def logits(self, decoded: DecoderOutput, embedded: Tensor, memory: Memory, readout: Readout) -> Tensor:
+        own = torch.nn.functional.pad(torch.softmax(readout(decoded.output), dim=-1), (0, 1))
+        return (own / 2 + 1 / (2 * own.size(-1))).log()
+
+
+class TokensInTraining(LuongDecoder):
+    """Sees which tokens are fed, in training only."""
+
+    def read_target(self, tokens: Tensor, embedded: Tensor, memory: Memory, readout: Readout) -> Any:
+        logits, decoded = super().read_target(tokens, embedded, memory, readout)
+        return logits + tokens.unsqueeze(-1) * torch.arange(logits.size(-1)), decoded
+
+
 class WindowWithoutFlag(PreviousMedianWindow):
     remembers = False
 
@@ -162,6 +182,10 @@ WRONG = {
         ("luong_general", f"decoder._target_={HERE}.LooksAhead"),
         "LooksAhead with GeneralScore: a target",
     ),
+    "tokens seen in training only": (
+        ("luong_general", f"decoder._target_={HERE}.TokensInTraining"),
+        "TokensInTraining with GeneralScore: a target",
+    ),
     "the flag of a window forgotten": (
         ("bahdanau_windowed", f"decoder.window._target_={HERE}.WindowWithoutFlag"),
         "WindowWithoutFlag: has start() and remember() and does not set",
@@ -188,7 +212,12 @@ def test_a_wrong_part_is_named(composed: Compose, case: str) -> None:
 
 @pytest.mark.parametrize(
     "wiring",
-    [*WIRINGS, score("RightMemory"), ("bahdanau", f"decoder.score._target_={HERE}.SinglePrecision")],
+    [
+        *WIRINGS,
+        score("RightMemory"),
+        ("bahdanau", f"decoder.score._target_={HERE}.SinglePrecision"),
+        ("luong_general", f"decoder._target_={HERE}.HalfUniform"),
+    ],
     ids=" ".join,
 )
 def test_right_parts_pass_and_are_left_as_they_are(composed: Compose, wiring: tuple[str, ...]) -> None:
@@ -198,6 +227,21 @@ def test_right_parts_pass_and_are_left_as_they_are(composed: Compose, wiring: tu
     assert model.training
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_search_and_loss_take_the_distribution_of_the_decoder(composed: Compose) -> None:
+    """log p of a hypothesis is that of the mixture, teacher-forced and decoded, also of a token beyond the readout."""
+    model = small(composed, "luong_general", f"decoder._target_={HERE}.HalfUniform")
+    source, sizes = torch.tensor([[4, 5, 6]]), torch.tensor([3])
+    target = torch.tensor([[1, 4]])
+    logits, _ = model(source, sizes, target)
+    assert logits.size(-1) == model.readout.out_features + 1
+    torch.testing.assert_close(logits.log_softmax(dim=-1), logits)
+    memory = model.encode(source, sizes)
+    step, _ = model.step(target[:, 0], model.decoder.start(memory), memory)
+    torch.testing.assert_close(step, logits[:, 0])
+    found, _ = Greedy.next_log_probs(model, target[:, 0], model.decoder.start(memory), memory, SPECIALS)
+    torch.testing.assert_close(found[:, 2:], logits[:, 0, 2:])
 
 
 def test_a_run_with_a_wrong_part_does_not_begin(composed: Compose, cache: Path, tmp_path: Path) -> None:

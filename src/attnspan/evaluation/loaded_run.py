@@ -179,7 +179,7 @@ def weights_of_heads(run: LoadedRun, source: Any, hypothesis: Hypothesis) -> Flo
     encoded, lengths = pad_sources([encode_source(run.source_tokenizer, source, "source")])
     memory = model.encode(encoded.to(device), lengths)
     target = torch.tensor([[BOS, *hypothesis.ids]], device=device)
-    weights = model.decoder.unroll(model.target_embedding(target), memory).head_weights
+    weights = model.unroll(target, memory)[1].head_weights
     return None if weights is None else weights[0, :, :-1].to("cpu", torch.float32)
 
 

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from attnspan.errors import InputError, first_line
 from attnspan.models.attention.scores import Score
 from attnspan.models.attention.windows import Window
-from attnspan.models.decoders.base import Decoder, DecoderOutput
 from attnspan.models.memory import Memory
 from attnspan.models.recurrence.recurrence import State
 from attnspan.models.seq2seq import Seq2Seq
@@ -127,38 +126,42 @@ def _check_padding(model: Seq2Seq, batch: _Batch, logits: Tensor, weights: Tenso
 
 def _check_steps(model: Seq2Seq, batch: _Batch) -> None:
     decoder, memory = model.decoder, model.encode(batch.source, batch.lengths)
-    embedded = model.target_embedding(batch.target)
-    whole, stepped = decoder.unroll(embedded, memory), Decoder.unroll(decoder, embedded, memory)
+    first, second = batch.target[:, 0], batch.target[:, 1]
+    state, steps = decoder.start(memory), []
+    for token in batch.target.unbind(1):
+        logits, decoded = model.step(token, state, memory)
+        steps.append(logits)
+        state = decoded.state
     _compare(
-        whole.output,
-        stepped.output,
+        model.unroll(batch.target, memory)[0],
+        torch.stack(steps, dim=1),
         f"{_owner_of_keys(model)}: a target at once (teacher forcing, in training) gives other numbers than step by "
         "step (in decoding)",
     )
-    state, order = decoder.start(memory), torch.tensor([2, 0, 1])
-    for t in range(2):
-        for number, part in enumerate(state):
-            if part.size(0) != len(_LENGTHS):
-                raise InputError(
-                    f"{_name(decoder)}: part {number} of the state has the shape {tuple(part.shape)}; its first "
-                    f"dimension must be the batch, {len(_LENGTHS)} here"
-                )
-        token = embedded[:, t : t + 1]
-        if t:  # as a beam does, which reorders its hypotheses between two steps
-            expected = decoder.step(token, state, memory)
-            decoder.step(embedded[:, :1], decoder.start(memory), memory)
-            _compare_reordered(model, expected, token, state, memory, order)
-            return
-        state = decoder.step(token, state, memory).state
+    state = decoder.start(memory)
+    _check_rows(model, state)
+    state = model.step(first, state, memory)[1].state
+    _check_rows(model, state)
+    expected, _ = model.step(second, state, memory)
+    model.step(first, decoder.start(memory), memory)
+    _compare_reordered(model, expected, second, state, memory)
 
 
-def _compare_reordered(
-    model: Seq2Seq, expected: DecoderOutput, token: Tensor, state: State, memory: Memory, order: Tensor
-) -> None:
-    found = model.decoder.step(token[order], tuple(part[order] for part in state), memory.select(order))
+def _check_rows(model: Seq2Seq, state: State) -> None:
+    for number, part in enumerate(state):
+        if part.size(0) != len(_LENGTHS):
+            raise InputError(
+                f"{_name(model.decoder)}: part {number} of the state has the shape {tuple(part.shape)}; its first "
+                f"dimension must be the batch, {len(_LENGTHS)} here"
+            )
+
+
+def _compare_reordered(model: Seq2Seq, expected: Tensor, token: Tensor, state: State, memory: Memory) -> None:
+    order = torch.tensor([2, 0, 1])  # as a beam does, which reorders its hypotheses between two steps
+    found, _ = model.step(token[order], tuple(part[order] for part in state), memory.select(order))
     _compare(
-        expected.output[order],
-        found.output,
+        expected[order],
+        found,
         f"{_owner_of_keys(model)}: a step depends on more than its state: what is carried to the next step must be in "
         "the state, or a beam that reorders its hypotheses mixes them up",
     )

@@ -95,8 +95,9 @@ class Seq2Seq(nn.Module):
         self, previous: Int[Tensor, " B"], state: State, memory: Memory
     ) -> tuple[Float[Tensor, "B V"], DecoderOutput]:
         """Read previous tokens: logits of the next ones, and the decoder's step."""
-        decoded = self.decoder.step(self.dropout(self.target_embedding(previous.unsqueeze(1))), state, memory)
-        return self.readout(self.dropout(decoded.output.squeeze(1))), decoded
+        tokens = previous.unsqueeze(1)
+        logits, decoded = self.decoder.read(tokens, self._embed(tokens), state, memory, self._read_out)
+        return logits.squeeze(1), decoded
 
     @torch.no_grad()
     def has_attention(self) -> bool:
@@ -128,11 +129,15 @@ class Seq2Seq(nn.Module):
 
         ``lengths`` are on the CPU; ``target_input`` is <bos> and the target without its last token.
         """
-        return self.unroll(target_input, self.encode(source, lengths))
+        logits, decoded = self.unroll(target_input, self.encode(source, lengths))
+        return logits, decoded.weights
 
-    def unroll(
-        self, target_input: Int[Tensor, "B T"], memory: Memory
-    ) -> tuple[Float[Tensor, "B T V"], Float[Tensor, "B T S"] | None]:
-        """Read a known target from a prepared memory."""
-        decoded = self.decoder.unroll(self.dropout(self.target_embedding(target_input)), memory)
-        return self.readout(self.dropout(decoded.output)), decoded.weights
+    def unroll(self, target_input: Int[Tensor, "B T"], memory: Memory) -> tuple[Float[Tensor, "B T V"], DecoderOutput]:
+        """Read a known target from a prepared memory: logits, and the decoder's steps."""
+        return self.decoder.read_target(target_input, self._embed(target_input), memory, self._read_out)
+
+    def _embed(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T E"]:
+        return self.dropout(self.target_embedding(tokens))
+
+    def _read_out(self, output: Float[Tensor, "*batch O"]) -> Float[Tensor, "*batch V"]:
+        return self.readout(self.dropout(output))

@@ -118,7 +118,8 @@ class Seq2SeqModule(L.LightningModule):
         memory, target_input = self.model.encode(batch.source, batch.source_lengths), batch.target_input
         if self.scheduled_sampling is not None:
             target_input = self.scheduled_sampling(self.model, memory, target_input, update=self.global_step)
-        logits, weights = self.model.unroll(target_input, memory)
+        logits, decoded = self.model.unroll(target_input, memory)
+        weights = decoded.weights
         total = F.cross_entropy(
             logits.flatten(0, 1),
             batch.target_output.flatten(),

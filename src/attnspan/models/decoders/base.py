@@ -3,21 +3,29 @@
 A decoder implements one :meth:`Decoder.step`. Unrolling along a known target is written once, in
 :meth:`Decoder.unroll`; decoding strategies are in :mod:`attnspan.models.decoding`. A decoder whose steps do not wait
 for one another may override ``unroll`` with a parallel form; a test holds it equal to the unrolled steps.
+
+The model has one readout, and :meth:`Decoder.logits` applies it. A decoder that mixes distributions overrides it and
+returns log p. A decoder whose step depends on which token was fed, not only on its embedding, overrides
+:meth:`Decoder.read` and :meth:`Decoder.read_target`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from attnspan.models.bridge import BuildBridge
 from attnspan.models.memory import Memory
 from attnspan.models.recurrence.recurrence import BuildRecurrence, State
+
+Readout = Callable[[Float[Tensor, "*batch O"]], Float[Tensor, "*batch V"]]
+"""The model's dropout and its last layer: from outputs to logits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +102,31 @@ class Decoder(nn.Module, ABC):
             weights=torch.cat(weights, dim=1) if weights else None,
             head_weights=torch.cat(head_weights, dim=2) if head_weights else None,
         )
+
+    def logits(
+        self, decoded: DecoderOutput, embedded: Float[Tensor, "B T E"], memory: Memory, readout: Readout
+    ) -> Float[Tensor, "B T V"]:
+        """Logits of the next tokens, from what :meth:`step` or :meth:`unroll` made of ``embedded``."""
+        return readout(decoded.output)
+
+    def read(
+        self,
+        tokens: Int[Tensor, "B 1"],
+        embedded: Float[Tensor, "B 1 E"],
+        state: State,
+        memory: Memory,
+        readout: Readout,
+    ) -> tuple[Float[Tensor, "B 1 V"], DecoderOutput]:
+        """Read the previous token, an id and its embedding: logits of the next one, and the step."""
+        decoded = self.step(embedded, state, memory)
+        return self.logits(decoded, embedded, memory, readout), decoded
+
+    def read_target(
+        self, tokens: Int[Tensor, "B T"], embedded: Float[Tensor, "B T E"], memory: Memory, readout: Readout
+    ) -> tuple[Float[Tensor, "B T V"], DecoderOutput]:
+        """Read a known target from the start: what :meth:`read` gives token by token."""
+        decoded = self.unroll(embedded, memory)
+        return self.logits(decoded, embedded, memory, readout), decoded
 
 
 class RecurrentDecoder(Decoder):

@@ -176,7 +176,7 @@ def _weights(model: Seq2Seq, memory: Memory, hypotheses: Hypotheses, task: Task)
         memory = memory.select(torch.arange(N, device=memory.states.device) // task.n_best)
     begin = torch.full((N, 1), task.specials.bos, device=memory.states.device)
     target_input = torch.cat([begin, hypotheses.tokens], dim=1)[:, : max(T, 1)]  # one step tells whether there are any
-    weights = model.decoder.unroll(model.dropout(model.target_embedding(target_input)), memory).weights
+    weights = model.unroll(target_input, memory)[1].weights
     if weights is None:
         return None
     return weights[:, :T].masked_fill((hypotheses.tokens == task.specials.pad).unsqueeze(-1), 0.0)
