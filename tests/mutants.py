@@ -428,6 +428,12 @@ MUTANTS = {
         new="first = table(rows * 0).unsqueeze(1)",
         test="tests/models/test_image_encoders.py::test_rows_are_read_as_torch_reads_them",
     ),
+    "images of an imagefolder begin at the dataset's root": Mutant(
+        file="data/readers/hub_dataset.py",
+        old="return Path(file.location).parent",
+        new="return Path(self.path)",
+        test="tests/data/corpora/test_hub_images.py::test_every_layout_has_the_images_and_their_texts[imagefolder]",
+    ),
     "images of a row are counted from the right": Mutant(
         file="data/corpora/idx_images.py",
         old="bottom=height), at) for at",

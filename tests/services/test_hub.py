@@ -23,6 +23,7 @@ from attnspan.data.pipeline.prepare import PreparedData
 from attnspan.data.readers import hub_client, streaming
 from attnspan.errors import InputError
 from tests.conftest import Compose
+from tests.data.corpora import test_hub_images as hub_images
 from tests.data.small_corpora import ANY_LENGTH
 from tests.services.hub import SIGNATURE, Fault
 
@@ -156,6 +157,27 @@ def test_a_published_dataset_by_name_then_without_network(
     hub.asked.clear()
     assert sources(ready(build_corpus(config))) == texts
     assert not hub.asked
+
+
+@pytest.mark.parametrize("form", ["imagefolder", "parquet"])
+def test_images_by_name_then_without_network(hub: service.Hub, ready: Ready, form: str, tmp_path: Path) -> None:
+    """With the images of an imagefolder; other folders of the dataset are not downloaded."""
+    path = hub_images.write(tmp_path / "copy", form)
+    files = {file.relative_to(path).as_posix(): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    commit = hub.add("owner/photos", {**files, "unrelated/large.png": b"\0" * 5000})
+    hub_images.check(ready(hub_images.images("owner/photos", revision=commit)))
+    assert not [one for one in hub.asked if "large.png" in str(one)]
+    hub.asked.clear()
+    hub_images.check(ready(hub_images.images("owner/photos", revision=commit)))
+    assert not hub.asked
+
+
+def test_an_image_that_the_hub_does_not_have(hub: service.Hub, ready: Ready) -> None:
+    files = hub_images.imagefolder()
+    del files["test/1.png"]
+    commit = hub.add("owner/photos", files)
+    with pytest.raises(InputError, match=r"owner/photos/test/metadata\.jsonl line 2: 1\.png: No such file"):
+        ready(hub_images.images("owner/photos", revision=commit))
 
 
 @pytest.mark.parametrize("form", ["parquet", "jsonl"])

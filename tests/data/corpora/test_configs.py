@@ -17,6 +17,7 @@ GIVEN = {
     "image_files": {"train": "a", "validation": "b", "test": "c", "target": "t"},
     "parallel": {"train": "a", "validation": "b", "test": "c", "source": "de", "target": "en"},
     "hub": {"path": "./nowhere", "source": "s", "target": "t"},
+    "hub_images": {"path": "./nowhere", "target": "t"},
     "fashion_mnist": {"path": "./nowhere"},
     "sigmorphon2020": {"root": "./nowhere", "language": "fre"},
 }

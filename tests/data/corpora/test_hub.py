@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import HfApi
 
-from attnspan.data.corpora import hub as hub_module
 from attnspan.data.corpora.base import Corpus
 from attnspan.data.corpora.hub import Hub
 from attnspan.data.pipeline.prepare import PreparedData
+from attnspan.data.readers import hub_dataset
 from attnspan.errors import InputError
 from tests.data.small_corpora import ANY_LENGTH
 
@@ -174,7 +174,7 @@ def test_a_name_without_network_fails_at_once(
 
 
 def test_a_silent_network_times_out(monkeypatch: pytest.MonkeyPatch, ready: Ready) -> None:
-    monkeypatch.setattr(hub_module, "TIMEOUT", 0.1)
+    monkeypatch.setattr(hub_dataset, "TIMEOUT", 0.1)
     monkeypatch.setattr(HfApi, "dataset_info", lambda *_, **__: time.sleep(5))
     began = time.perf_counter()
     with pytest.raises(InputError, match=r"data\.path: owner/name: no such directory, and the hub cannot be reached"):

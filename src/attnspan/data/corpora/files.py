@@ -10,8 +10,10 @@ from typing import Any
 from attnspan.checksums import sha256
 from attnspan.data.alignment import GoldAlignment
 from attnspan.data.corpora.base import ALIGNMENT, SIDES, SPLITS, TEST, TRAIN, BuildContext, option, without_splits
+from attnspan.data.corpora.images import METADATA
 from attnspan.data.corpora.kinds import ColumnName, ColumnNames, FilePath
 from attnspan.data.corpora.text import TextCorpus
+from attnspan.data.readers.columns import READ_IMAGES
 from attnspan.data.readers.csv_table import CsvFormat
 from attnspan.data.readers.row import Row
 from attnspan.data.readers.table import read_table
@@ -58,6 +60,8 @@ class Files(TextCorpus):
     def _check_split(self, split: str) -> None:
         if not getattr(self, split):
             raise SettingError(split, "is empty; give the path of a file")
+        if self.file(split).is_dir() and any((self.file(split) / name).is_file() for name in METADATA):
+            raise SettingError(split, f"{self.file(split)}: is a folder of images; {READ_IMAGES}")
         check_file(TableFile.at(self.file(split)), f"data.{split}")
 
     def identity(self, splits: Sequence[str] = SPLITS) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from attnspan.data.corpora.base import SIDES, SPLITS, BuildContext, TokenCorpus, check_choice, make_example_id, option
 from attnspan.data.corpora.kinds import ColumnName
-from attnspan.data.readers.columns import text_cell
+from attnspan.data.readers.columns import READ_IMAGES, text_cell
 from attnspan.data.readers.row import Row
 from attnspan.data.tokenizer import NORMALIZATIONS, WORDS, Normalizer, Tokenizer
 from attnspan.data.white_space import strip
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from attnspan.data.source_reader import SourceReader
 
 ERROR, SKIP = "error", "skip"
+
+_OF_IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 READING = 2
 """Raise it when the same files would be read differently. What was prepared from them before is then ignored."""
@@ -131,7 +133,7 @@ class TextCorpus(TokenCorpus):
 
     def _valid_rows(self, split: str, context: BuildContext) -> Iterator[tuple[int, dict[str, str]]]:
         """(number from 0, texts by field) of each valid row; the others are counted."""
-        columns = self.columns_of(split)
+        columns, only_names = self.columns_of(split), None
         for number, (location, row) in enumerate(self.raw_rows(split, context)):
             try:
                 texts = {field: text_cell(row, column, location) for field, column in columns.items()}
@@ -140,7 +142,11 @@ class TextCorpus(TokenCorpus):
             except BadRowError as error:
                 self.handle_bad_row(split, error, context)
                 continue
+            only_names = only_names is not False and texts["source"].lower().endswith(_OF_IMAGES)
             yield number, texts
+        if only_names:
+            where = f"{self.split_location(split)}: column '{self.source}'"
+            raise InputError(f"{where} holds nothing but names of image files; {READ_IMAGES}")
 
     def _refuse_header(self, texts: dict[str, str], location: str) -> None:
         """Refuse a row that spells the names of its columns, as where files were joined with their headers."""

@@ -10,6 +10,8 @@ import pyarrow as pa
 from attnspan.data.white_space import strip
 from attnspan.errors import BadRowError, InputError, nearest
 
+READ_IMAGES = "data=image_files reads images of yours, and data=hub_images those of a dataset in the hub's layout"
+
 
 def text_cell(row: Mapping[str, Any], column: str, location: str) -> str:
     """The text in ``column`` of ``row``.
@@ -26,6 +28,8 @@ def text_cell(row: Mapping[str, Any], column: str, location: str) -> str:
     cell = _find(row, column, location)
     if cell is None:
         raise BadRowError(f"{location}: column '{column}' is null")
+    if isinstance(cell, bytes) or (isinstance(cell, Mapping) and set(cell) == {"bytes", "path"}):
+        raise BadRowError(f"{location}: column '{column}' holds an image instead of text; {READ_IMAGES}")
     if not isinstance(cell, str):
         raise BadRowError(f"{location}: column '{column}' holds {_type_name(cell)} instead of text: {_short(cell)}")
     if not strip(cell):

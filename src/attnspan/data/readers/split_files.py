@@ -19,8 +19,11 @@ from attnspan.errors import InputError, nearest
 
 _SHARD = re.compile(r"(.*)-(\d+)-of-(\d+)")
 _CSV_SETTINGS = {"sep", "delimiter", "names", "column_names", "header"}
-_HARMLESS = {"chunksize", "features", "use_threads", "block_size", "batch_size", "on_mixed_types", "verbose"}
-"""Settings of a card that change no text."""
+_HARMLESS = {
+    "chunksize", "features", "use_threads", "block_size", "batch_size", "on_mixed_types", "verbose", "drop_labels",
+    "decode_num_threads",
+}  # fmt: skip
+"""Settings of a card that change no text and no image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,18 +107,19 @@ def parse_split(spec: str, known: SplitFiles, key: str) -> list[Part]:
 
 def read_part(
     part: Part, known: SplitFiles, *, required: Sequence[str], remark: Callable[[str], None]
-) -> Iterator[Row]:
+) -> Iterator[tuple[TableFile, Row]]:
     """The rows of ``part``, file by file; ``remark`` as for :func:`~attnspan.data.readers.table.read_table`.
 
     Raises:
         InputError: a file is invalid, or lacks a required column.
     """
 
-    def rows(file: TableFile) -> Iterator[Row]:
+    def rows(file: TableFile) -> Iterator[tuple[TableFile, Row]]:
         name = PurePosixPath(file.name).name
-        return read_table(
+        for row in read_table(
             file, required=required, csv_format=known.csv_format, remark=lambda words: remark(f"{name}: {words}")
-        )
+        ):
+            yield file, row
 
     return islice(chain.from_iterable(map(rows, known.files[part.split])), part.first, part.end)
 
