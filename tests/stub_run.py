@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -42,8 +43,9 @@ def write_results(
         write_text(directory / name, "step\n")
     run = {"arm": arm, "data": "reverse", "seed": SEED, "run_id": directory.name}
     scores = {"test": {"error_rate": 0.25}, "best_validation_loss": loss}
-    facts = {"finished": True, FILES: make_manifest(directory, NEEDED)}
-    write_json(directory / SUMMARY, {**run, **scores, **facts, "wall_seconds": seconds, "updates": updates})
+    facts: dict[str, Any] = {"finished": True, FILES: make_manifest(directory, NEEDED)}
+    facts |= {"wall_seconds": seconds, "updates": updates, "machine": {"processor": "Test Processor"}}
+    write_json(directory / SUMMARY, {**run, **scores, **facts})
 
 
 def main() -> None:

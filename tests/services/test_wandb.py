@@ -262,12 +262,12 @@ def test_a_report_and_its_dashboard_are_saved(
     for path in (path for path in out.iterdir() if path.is_file()):
         assert artifact["files"][path.name] == path.read_bytes()
     assert dashboard.main([str(study_of(tmp_path / "of a study")), "--project", "attnspan"]) == 0
-    assert [view["type"] for view in server.views] == ["project-view", "runs"]
+    assert [view["type"] for view in server.views] == ["project-view", "project-view", "runs"]
     (chart,) = server.charts
     assert json.loads(chart["spec"])["$schema"].startswith("https://vega.github.io/schema/vega-lite/")
     assert all(view["projectName"] == "attnspan" for view in server.views)
     said = "".join(capsys.readouterr())
-    assert sum(server.url in line for line in said.splitlines()) == 3  # of the study's run, the workspace, the report
+    assert sum(server.url in line for line in said.splitlines()) == 4  # of the study's run, two workspaces, the report
     assert not server.unknown
     assert KEY not in said
     assert_no_key(tmp_path)

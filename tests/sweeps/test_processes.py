@@ -196,6 +196,7 @@ def test_a_dry_run_counts_what_is_done(tmp_path: Path) -> None:
     print_plan(Console(file=out, width=10_000), plan)
     row = next(line for line in out.getvalue().splitlines() if line.startswith("half"))
     assert row.split()[-2:] == [QUEUED, "00:25"]
+    assert out.getvalue().rstrip().endswith("in about 00:25 with 1 at once; judged by finished runs on Test Processor")
 
 
 def test_what_is_to_be_computed_again_is_queued(tmp_path: Path) -> None:

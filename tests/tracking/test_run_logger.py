@@ -151,6 +151,36 @@ def test_examples_come_with_where_attention_went(three: dict[str, Path], mirror:
         assert max(Image.open(path).size) < 2_000
 
 
+def test_attention_forms_before_ones_eyes(three: dict[str, Path], mirror: Mirrored) -> None:
+    """The same two examples, as two images of one size each, at the validations that are looked at."""
+    for key in ("validation_attention/1", "validation_attention/2"):
+        assert updates(mirror, f"{key}.path") == [10, 20]
+        assert mirror.axis(key) == "update"
+        shown = [row for row in mirror.rows if f"{key}.path" in row]
+        first, last = (Image.open(mirror.path.parent / "files" / row[f"{key}.path"]) for row in shown)
+        assert first.size == last.size
+        assert first.convert("RGB").tobytes() != last.convert("RGB").tobytes()
+        assert [row[f"{key}.caption"].partition(", ")[2] for row in shown] == ["after 10 updates", "after 20 updates"]
+    steps = [row["_step"] for row in mirror.rows]
+    assert steps == sorted(set(steps))
+    places = {row["_step"] % 8 for row in mirror.rows if "validation/loss" in row}
+    assert places == {3}  # as where no images are logged, so that a row that is logged again has the same step
+    (plain,) = read_mirrors(three["plain"])
+    assert not any("validation_attention" in key for row in plain.rows for key in row)
+
+
+def test_attention_that_cannot_be_drawn_harms_none(
+    composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise ValueError("no such picture")
+
+    monkeypatch.setattr("attnspan.tracking.run_results.captioned", fail)
+    directory = run(composed, tmp_path, "decoder=bahdanau", *MIRRORED)
+    assert is_finished(directory)
+    assert "attention after update 10 could not be logged (ValueError: no such picture)" in capfd.readouterr().out
+
+
 def test_the_summary_has_what_the_run_came_to(three: dict[str, Path], mirror: Mirrored) -> None:
     summary = read_json(three["bahdanau"] / "summary.json")
     for name, value in summary["test"].items():

@@ -194,7 +194,8 @@ class TestDashboard:
                 drawn.append(panel["config"])
         keys = {key for panel in drawn for key in (*panel.get("metrics", ()), panel.get("xAxis"))}
         keys = {key.removeprefix("summary_metrics.").removeprefix("summary:") for key in keys if key and key != "_step"}
-        keys |= {key for panel in drawn for key in panel.get("mediaKeys", ()) if key.startswith("test/")}
+        shown = {key for panel in drawn for key in panel.get("mediaKeys", ())}
+        keys |= {key for key in shown if key.startswith(("test/", "validation_"))}
         assert len(keys) > 20
         assert keys <= mirrored_keys
 
@@ -202,12 +203,17 @@ class TestDashboard:
         (mirror,) = read_mirrors(out)
         workspace, report_ = dumped(study_of(tmp_path / "runs"), tmp_path)
         of_runs, of_study = json.dumps(workspace), json.dumps(report_)
+        comparison = json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))
+        (runset,) = comparison["spec"]["section"]["runSets"]
+        filters = {(one["key"]["name"], one["op"], one["value"]) for one in runset["filters"]["filters"]}
+        assert filters == {("group", "=", "mine"), ("jobType", "=", "study")}
         for name in ("test/by_length", "test/examples"):
             assert name in mirrored_keys
             assert f'"{name}"' in of_runs
         for name in ("curve", "differences", "spans", "cost"):
             assert mirror.table(f"pronunciation/{name}")
             assert f'"pronunciation/{name}"' in of_study
+            assert f'"pronunciation/{name}"' in json.dumps(panels(comparison)["pronunciation"])
 
     def test_the_report_says_the_finding_first(self, tmp_path: Path) -> None:
         root = study_of(tmp_path / "runs")
@@ -336,7 +342,7 @@ class TestDashboard:
         assert dashboard.main([str(study_of(tmp_path / "runs")), "--project", "ours"]) == 0
         assert asked == ["me/ours", "me/attnspan-curve"]
         printed = capsys.readouterr().out.split()
-        assert printed == ["https://there/me/ours/Workspace", "https://there/me/ours/Report"]
+        assert printed == [f"https://there/me/ours/{kind}" for kind in ("Workspace", "Workspace", "Report")]
 
     @pytest.mark.parametrize("case", ["no key", "nobody listens"])
     def test_what_cannot_be_saved_is_one_line(self, tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,17 +1,20 @@
-"""The attention of a trained model on a few test examples, the same ones for every arm."""
+"""The attention of a model on a few examples, the same ones for every arm."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
 
+import torch
 from datasets import Dataset
 
 from attnspan.data.arrow import PIXELS, without_pixels
 from attnspan.data.images.columns import images_of
 from attnspan.data.pipeline.prepare import token_counts
+from attnspan.data.tokenizer import BOS
 from attnspan.errors import InputError, NotFiniteError
 from attnspan.evaluation.loaded_run import LoadedRun, UnknownTokensWarning
+from attnspan.evaluation.sources import encode_source, pad_sources
 from attnspan.runs.attention_maps import AttentionMap
 
 
@@ -39,6 +42,36 @@ def decode_shown_examples(run: LoadedRun, test: Dataset, *, longest_trained: int
         for name, one in zip(without_pixels(test)[rows]["id"], hypotheses, strict=True)
         if one.weights is not None and one.tokens
     }
+
+
+@torch.no_grad()
+def maps_of_references(run: LoadedRun, split: Dataset) -> dict[str, AttentionMap]:
+    """The attention on the shortest and the longest example of a split, in reading their references.
+
+    Returns:
+        Example id -> map, the shorter first; nothing for an arm without attention, and for empty references.
+    """
+    lengths = token_counts(split, "source").tolist()
+    rows = shown_examples(split["id"][:], lengths, longest_trained=max(lengths))
+    model, maps, reader = run.model, dict[str, AttentionMap](), run.source_tokenizer
+    device = model.readout.weight.device
+    sources = images_of(split, rows) if PIXELS in split.column_names else split[rows]["source"]
+    of_split = without_pixels(split)[rows]
+    for source, name, reference in zip(sources, of_split["id"], of_split["target_ids"], strict=True):
+        encoded = encode_source(reader, source, name)
+        tokens, sizes = pad_sources([encoded])
+        target = torch.tensor([[BOS, *reference]], device=device)
+        weights = model.unroll(target, model.encode(tokens.to(device), sizes))[1]
+        if weights is None or not reference:
+            continue
+        picture = encoded.picture(model.encoder.region_size) if encoded.is_image else None
+        maps[name] = AttentionMap(
+            source=encoded.position_names(reader, picture),
+            output=run.target_tokenizer.tokens(reference),
+            weights=weights[0, :-1].to("cpu", torch.float32).numpy(),
+            picture=picture,
+        )
+    return maps
 
 
 def shown_examples(names: Sequence[str], lengths: Sequence[int], *, longest_trained: int) -> list[int]:

@@ -6,7 +6,7 @@ import itertools
 import os
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -187,10 +187,10 @@ def print_plan(console: Console, plan: Plan) -> None:
         rows.append((job.directory.name, job.arm, job.data, str(job.seed), job.varied, state, takes))
     columns = ("run id", "arm", "data", ">seed", "overrides", "state", ">takes about")
     console.print(make_table(columns, rows), highlight=False)
-    console.print(_total(plan, left, unknown), highlight=False, soft_wrap=True)
+    console.print(_total(plan, left, unknown, times.processors), highlight=False, soft_wrap=True)
 
 
-def _total(plan: Plan, left: Sequence[float], unknown: int) -> str:
+def _total(plan: Plan, left: Sequence[float], unknown: int, processors: Iterable[str]) -> str:
     to_run = len(left) + unknown
     words = f"dry run, nothing was started: {len(plan.jobs)} runs, {to_run} of them to run"
     if not to_run:
@@ -198,7 +198,9 @@ def _total(plan: Plan, left: Sequence[float], unknown: int) -> str:
     if not left:
         return f"{words}; the time is unknown, because no run of these arms and data has finished yet"
     words += f", in about {duration(makespan(left, plan.n_jobs))} with {plan.n_jobs} at once"
-    return f"{words}, and {unknown} whose time is unknown" if unknown else words
+    words = f"{words}, and {unknown} whose time is unknown" if unknown else words
+    # The jobs may go to other machines, as those of a cluster do.
+    return f"{words}; judged by finished runs on {named}" if (named := ", ".join(sorted(processors))) else words
 
 
 def _state(job: Job) -> tuple[str, float]:

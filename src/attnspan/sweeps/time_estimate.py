@@ -20,6 +20,8 @@ class RunTimes:
     def __init__(self, runs_dir: Path) -> None:
         self._runs_dir = runs_dir
         self._times = functools.cache(_times_of)
+        self.processors = set[str]()
+        """Models of the processors on which the runs were made that :meth:`expected` has judged by."""
 
     def expected(self, *, data: str, arm: str, updates: int) -> float | None:
         """Seconds that a run of at most ``updates`` updates will take; None if none of this arm and data has finished.
@@ -30,8 +32,9 @@ class RunTimes:
         finished = self._times(self._runs_dir / data / arm)
         scaled = [
             seconds if not updates or not n or (plateau and n <= updates) else seconds * updates / n
-            for seconds, n, plateau in finished
+            for seconds, n, plateau, _ in finished
         ]
+        self.processors |= {processor for *_, processor in finished if processor}
         return statistics.median(scaled) if scaled else None
 
 
@@ -43,14 +46,15 @@ def makespan(seconds: Sequence[float], n_jobs: int) -> float:
     return max(places)
 
 
-def _times_of(directory: Path) -> list[tuple[float, int, bool]]:
-    """Wall seconds and updates of the finished runs in ``directory``, and whether a plateau ended them."""
+def _times_of(directory: Path) -> list[tuple[float, int, bool, str]]:
+    """Wall seconds and updates of the finished runs in ``directory``, whether a plateau ended them, the processor."""
     found = []
     for path in directory.glob(f"*/{SUMMARY}"):
         try:
             summary = read_json(path)
             plateau = summary.get("ended_by") == PLATEAU
-            found.append((float(summary["wall_seconds"]), int(summary["updates"]), plateau))
-        except (InputError, KeyError, TypeError, ValueError):  # an estimate is not worth an error
+            processor = str(summary.get("machine", {}).get("processor", ""))
+            found.append((float(summary["wall_seconds"]), int(summary["updates"]), plateau, processor))
+        except (InputError, KeyError, TypeError, ValueError, AttributeError):  # an estimate is not worth an error
             continue
     return found

@@ -16,20 +16,22 @@ from attnspan.analysis.metrics import ATTENTION, DEGENERATE, QUALITY, STOPPING, 
 from attnspan.errors import InputError, reason_of
 from attnspan.files import write_text
 from attnspan.tracking import chart_preset
+from attnspan.tracking.run_logger import OVER_TRAINING
 from attnspan.tracking.session import TEST_BY, UPDATE
 from attnspan.tracking.study import JOB_TYPE, StudyRuns
 
-REPORT, PRESET = "report.json", "curve-preset.json"
+REPORT, PRESET, COMPARISON = "report.json", "curve-preset.json", "comparison.json"
 
 _MOST_RUNS = 100
 """The most runs that a plot shows."""
 _WIDE = wr.Layout(w=24, h=12)
 _QUALITY, _FAILURES, _SEARCH = "Quality against length", "Failures", "What the settings change"
-_VALIDATION = "Validation by length"
+_VALIDATION, _EXAMPLES, _OVER_TRAINING = "Validation by length", "Examples", "Attention over training"
+_PLOTS = ("degradation", "advantage", "attention")
 _TABLES_OF_RUNS = ("test/by_length", "test/examples")
 _TABLES_OF_STUDY = ("curve", "differences", "spans", "cost", "failures")
 """As :mod:`attnspan.tracking.study` logs them, with the data set before their names."""
-_CLOSED = (_VALIDATION, "Examples")
+_CLOSED = (_VALIDATION, _EXAMPLES, _OVER_TRAINING)
 """Sections of a workspace that are closed at first."""
 
 _CURVES = {
@@ -50,7 +52,7 @@ _COST = {
 
 
 def write_json(directory: Path, runs: StudyRuns, *, project: str, entity: str) -> None:
-    """Write the W&B report, the workspace of each data set (``workspace-<data>.json``) and the preset of the curve.
+    """Write the W&B report, the workspaces, each data set's being ``workspace-<data>.json``, and the curve's preset.
 
     Raises:
         InputError: they cannot be written.
@@ -58,7 +60,7 @@ def write_json(directory: Path, runs: StudyRuns, *, project: str, entity: str) -
     preset = json.dumps(chart_preset.specification(runs.colours), indent=2)
     write_text(directory / PRESET, preset + "\n")
     print(directory / PRESET)
-    names = [*(f"workspace-{data}.json" for data in runs.data), REPORT]
+    names = [*(f"workspace-{data}.json" for data in runs.data), COMPARISON, REPORT]
     for name, view in zip(names, _views(runs, project, entity), strict=True):
         text = view._to_model().model_dump_json(by_alias=True, exclude_none=True, indent=2)
         write_text(directory / name, text + "\n")
@@ -94,11 +96,12 @@ def save(runs: StudyRuns, *, project: str, entity: str | None) -> None:
 
 
 def _views(runs: StudyRuns, project: str, entity: str) -> list[Any]:
-    """The workspace of each data set, then the report; W&B draws the first runs only, which is said."""
+    """The workspace of each data set, that of the study's own run, the report; W&B draws the first runs, so it says."""
     if runs.runs > _MOST_RUNS:
         print(f"note: the plots show {_MOST_RUNS} of the {runs.runs} runs; the study's own run has all of them")
     workspaces = [workspace(runs, data, project=project, entity=entity) for data in runs.data]
-    return [*workspaces, report(runs, project=project, entity=entity)]
+    of_study = [make(runs, project=project, entity=entity) for make in (comparison, report)]
+    return [*workspaces, *of_study]
 
 
 def workspace(runs: StudyRuns, data: str, *, project: str, entity: str) -> ws.Workspace:
@@ -107,7 +110,7 @@ def workspace(runs: StudyRuns, data: str, *, project: str, entity: str) -> ws.Wo
     span = f"summary:span/{runs.lengths[data].key}"
     pictures = wr.MediaBrowser(title="attention maps", media_keys=maps, num_columns=3)
     examples = [_table(name) for name in _TABLES_OF_RUNS]
-    panels = {**_panels(runs, data), "Examples": [pictures, *examples], **_search(runs)}
+    panels = {**_panels(runs, data), _EXAMPLES: [pictures, *examples], **_search(runs)}
     panels[_FAILURES].append(_comparer())
     group_colours: dict[Any, Any] = {**runs.colours} if runs.by == "arm" else {}
     return ws.Workspace(
@@ -125,6 +128,31 @@ def workspace(runs: StudyRuns, data: str, *, project: str, entity: str) -> ws.Wo
     )
 
 
+def comparison(runs: StudyRuns, *, project: str, entity: str) -> ws.Workspace:
+    """What the study's own run has logged: for each data set the curve, the plots, the tables and the explorer."""
+    sections = [
+        ws.Section(name=data, panels=[_curve(runs, data, entity), *_compared(data)], is_open=True) for data in runs.data
+    ]
+    return ws.Workspace(
+        entity=entity,
+        project=project,
+        name=f"{runs.study}, arms compared",
+        sections=sections,
+        runset_settings=ws.RunsetSettings(
+            filters=_of_study(runs), pinned_columns=["run:state", *(f"summary:{data}/finding" for data in runs.data)]
+        ),
+    )
+
+
+def _compared(data: str) -> list[Any]:
+    """Panels of what the study's run has for a data set, but for the curve."""
+    return [
+        wr.MediaBrowser(title="plots", media_keys=[f"{data}/{plot}" for plot in _PLOTS], num_columns=2, layout=_WIDE),
+        *(_table(f"{data}/{name}") for name in _TABLES_OF_STUDY),
+        wr.MediaBrowser(title="explorer", media_keys=[f"{data}/explorer"], num_columns=1, layout=_WIDE),
+    ]
+
+
 def report(runs: StudyRuns, *, project: str, entity: str) -> wr.Report:
     """The W&B report: the same plots, with the comparison that the run of the study has logged."""
 
@@ -139,28 +167,29 @@ def report(runs: StudyRuns, *, project: str, entity: str) -> wr.Report:
         return wr.PanelGrid(runsets=[runset], panels=panels, custom_run_colors=by_arm)
 
     blocks: list[Any] = [wr.TableOfContents()]
+    of_study = _of_study(runs)
     for data in runs.data:
-        of_study = [expr.Metric("Group") == runs.study, expr.Metric("JobType") == JOB_TYPE]
-        compared = [f"{data}/{plot}" for plot in ("degradation", "advantage", "attention")]
+        plots, *tables, explorer = _compared(data)
         blocks += [
             wr.H1(data),
             *(wr.P(sentence) for sentence in runs.findings.get(data, ())),
             grid([_curve(runs, data, entity)], of_study),
             wr.P("Error rates with 95% intervals over seeds and test examples, from attnspan-report."),
-            grid([wr.MediaBrowser(media_keys=compared, num_columns=2, layout=_WIDE)], of_study),
+            grid([plots], of_study),
             wr.H2("Tables"),
-            grid([_table(f"{data}/{name}") for name in _TABLES_OF_STUDY], of_study),
+            grid(tables, of_study),
             wr.H2("Explorer"),
             wr.P("Where attnspan-report --explore has written one: curve, examples and attention of all arms."),
-            grid([wr.MediaBrowser(media_keys=[f"{data}/explorer"], num_columns=1, layout=_WIDE)], of_study),
+            grid([explorer], of_study),
         ]
         of_data, panels = _of_data(runs, data), _panels(runs, data)
-        for heading in (_QUALITY, "Curves", "Cost", _FAILURES):
+        for heading in (_QUALITY, "Curves", _OVER_TRAINING, "Cost", _FAILURES):
             blocks.append(wr.H2(heading))
             if heading == _QUALITY:
                 what = "On the test set, free-running unless called teacher-forced."
                 blocks.append(wr.P(f"{what} Bands: standard deviation over seeds."))
-            blocks.append(grid(panels[heading], of_data, f"config.{runs.by}"))
+            by = () if heading == _OVER_TRAINING else (f"config.{runs.by}",)  # pictures have no mean
+            blocks.append(grid(panels[heading], of_data, *by))
         if search := _search(runs):
             blocks += [wr.H2(_SEARCH), grid(search[_SEARCH], of_data)]
         blocks.append(wr.P("Runs that did not finish; the row 'failure' has the reason."))
@@ -170,6 +199,11 @@ def report(runs: StudyRuns, *, project: str, entity: str) -> wr.Report:
         project=project, entity=entity, title=title, description=f"{description}; made by attnspan-dashboard.",
         blocks=blocks, width="fluid",
     )  # fmt: skip
+
+
+def _of_study(runs: StudyRuns) -> list[Any]:
+    """Filters for the run of the study itself."""
+    return [expr.Metric("Group") == runs.study, expr.Metric("JobType") == JOB_TYPE]
 
 
 def _of_data(runs: StudyRuns, data: str) -> list[Any]:
@@ -199,6 +233,14 @@ def _panels(runs: StudyRuns, data: str) -> dict[str, list[Any]]:
         _VALIDATION: [  # all bins by a pattern: their names are lengths, which depend on the data
             line(f"validation {name} of each bin (teacher-forced)", metric_regex=f"validation_{name}/.*")
             for name in ("loss", "accuracy")
+        ],
+        _OVER_TRAINING: [
+            wr.MediaBrowser(
+                title="attention of validation examples, teacher-forced; the slider is the update",
+                media_keys=[f"{OVER_TRAINING}/{number}" for number in (1, 2)],
+                num_columns=2,
+                layout=_WIDE,
+            )
         ],
         "Cost": [
             *(wr.BarPlot(title=title, metrics=[wr.SummaryMetric(key)], **grouped) for key, title in _COST.items()),

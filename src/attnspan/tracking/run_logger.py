@@ -7,6 +7,8 @@ keys                        content
 ``validation/``             the columns of ``metrics.csv`` for each validation, against ``update``
 ``validation_loss/``        the loss in each bin, as in ``source_1-10``; ``validation_accuracy/`` and
                             ``validation_error_rate/``: the accuracy, and the error rate of free-running decoding
+``validation_attention/``   1 and 2: where attention goes in the shortest and the longest validation example, while it
+                            reads the reference, as images against ``update``
 ``machine/``                tokens per second and peak memory, against ``update``
 ``test_by_source_length/``  every test metric, against ``test_by_source_length/length``, one row per bin; so for
                             ``target_length``, ``source_length_multiple`` ..., if the results are given by these
@@ -36,10 +38,13 @@ from attnspan.config.identity import CHANGES_NOTHING, flatten
 from attnspan.config.schema import DISABLED
 from attnspan.data.corpora.base import LENGTHS
 from attnspan.errors import reason_of
+from attnspan.runs.attention_maps import AttentionMap
 from attnspan.runs.layout import run_of
 from attnspan.tracking.session import TEST_BY, UPDATE, VARIANT, earlier_rows, forget_logged, session
 
 _CURVES = ("train", "validation", "validation_loss", "validation_accuracy", "validation_error_rate", "machine")
+OVER_TRAINING = "validation_attention"
+"""The section of attention over training; W&B draws one image of a key at a time, with a slider over the steps."""
 _ROWS = 8
 """Steps for the rows of one update. W&B keeps one row for each step, so that no row can be there twice."""
 EVALUATION = "evaluation"
@@ -69,6 +74,7 @@ class WandbMirror(Logger):
         self._report = log
         for name in _CURVES:
             run.define_metric(f"{name}/*", step_metric=UPDATE)
+        run.define_metric(f"{OVER_TRAINING}/*", step_metric=UPDATE)
         for name in LENGTHS:
             section = f"{TEST_BY}{LengthAxis(name).key}"
             run.define_metric(f"{section}/*", step_metric=f"{section}/length")
@@ -92,6 +98,21 @@ class WandbMirror(Logger):
         assert step is not None
         if keys := metrics.keys() - {"epoch"}:
             self._log(metrics, step + 1, _place(min(keys)))
+
+    def log_attention(self, update: int, maps: Mapping[str, AttentionMap]) -> None:
+        """Log the maps of examples as they are after ``update``; an error in it does not fail the run."""
+        if not self._examples:
+            return
+        try:
+            from attnspan.tracking.run_results import captioned  # it loads matplotlib and W&B
+
+            images = {
+                f"{OVER_TRAINING}/{number}": captioned(one, title=[name], caption=f"{name}, after {update} updates")
+                for number, (name, one) in enumerate(maps.items(), start=1)
+            }
+            self._log(images, update, _place(OVER_TRAINING))
+        except Exception as error:
+            self._report(f"W&B: attention after update {update} could not be logged ({reason_of(error)})")
 
     def catch_up(self, curves: str, update: int) -> None:
         """Log again what was logged before the run was killed, up to the ``update`` after which it resumes.
@@ -131,7 +152,7 @@ class WandbMirror(Logger):
 
 def _place(key: str) -> int:
     """The place of a row among those of one update; they are logged in this order."""
-    return {"machine": 0, "train": 1}.get(key.partition("/")[0], 2)
+    return {"machine": 0, "train": 1, OVER_TRAINING: 2}.get(key.partition("/")[0], 3)
 
 
 @contextmanager

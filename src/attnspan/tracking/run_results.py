@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from PIL import Image
 from attnspan.analysis.collection import collect
 from attnspan.analysis.study import build_study
 from attnspan.reporting.heatmap_figure import draw, small_png
-from attnspan.runs.attention_maps import read_attention_maps
+from attnspan.runs.attention_maps import AttentionMap, read_attention_maps
 from attnspan.runs.finished_run import Run
 from attnspan.tracking.session import TEST_BY
 
@@ -66,6 +67,12 @@ def results_of(directory: Path, *, examples: int) -> tuple[list[dict[str, float]
     return rows, {"test/by_length": table, "quality_by_length": plot, **_examples(run, examples)}, summary
 
 
+def captioned(heatmap: AttentionMap, *, title: Sequence[str], caption: str) -> wandb.Image:
+    """An attention map as an image for W&B."""
+    png, *_ = small_png(draw(heatmap, title=title))
+    return wandb.Image(Image.open(io.BytesIO(png)), caption=caption)
+
+
 def _examples(run: Run, count: int) -> dict[str, Any]:
     """Examples, the shortest first: those with attention maps, then others evenly spread by length."""
     if not count:
@@ -79,10 +86,8 @@ def _examples(run: Run, count: int) -> dict[str, Any]:
     for record in run.records[ids.isin(chosen)].to_dict("records"):
         name, image = record["example_id"], None
         if name in maps:
-            png, *_ = small_png(draw(maps[name], title=[f"{run.arm}, seed {run.seed}", name]))
-            picture = Image.open(io.BytesIO(png))
-            image = wandb.Image(picture)
             caption = f"{name}, {record['source_length']} source tokens"
-            pictures[f"test/attention_{len(pictures) + 1}"] = wandb.Image(picture, caption=caption)
+            image = captioned(maps[name], title=[f"{run.arm}, seed {run.seed}", name], caption=caption)
+            pictures[f"test/attention_{len(pictures) + 1}"] = image
         table.add_data(*(record[column] for column in columns), image)
     return {"test/examples": table, **pictures}  # in W&B all images of one key must have one size

@@ -18,6 +18,13 @@ from attnspan.training.callbacks.validation_by_length import column_labels, leng
 from attnspan.training.lightning_module import Seq2SeqModule
 
 
+def is_looked_at(trainer: L.Trainer, plateau: Plateau) -> bool:
+    """Whether the validation that begins is number 1, 2, 4, 8, ... or the last: more would cost more than they show."""
+    number, left_over = divmod(trainer.global_step, validation_interval(trainer))
+    ends = trainer.global_step in (plateau.ends_at, trainer.max_steps)
+    return ends or (not left_over and number & (number - 1) == 0)
+
+
 class LearningCurve(L.Callback):
     """Logs ``validation_error_rate/<side>_<lengths>``, of free-running decoding, for every bin.
 
@@ -40,9 +47,7 @@ class LearningCurve(L.Callback):
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Set the sums to zero: [2, bins] of edits and reference tokens."""
-        number, left_over = divmod(trainer.global_step, validation_interval(trainer))
-        ends = trainer.global_step in (self._plateau.ends_at, trainer.max_steps)
-        self._due = bool(self._stride) and (ends or (not left_over and number & (number - 1) == 0))
+        self._due = bool(self._stride) and is_looked_at(trainer, self._plateau)
         self._sums = torch.zeros(2, len(self._labels), dtype=torch.float64)
 
     def on_validation_batch_end(

@@ -17,6 +17,7 @@ from attnspan.runs.layout import CONFIG, EVALUATIONS, TOKENIZERS
 from attnspan.runs.own_code import keep_own_code
 from attnspan.runs.status import PREPARING, Status
 from attnspan.tracking.run_logger import WandbMirror
+from attnspan.training.callbacks.attention_over_training import AttentionOverTraining
 from attnspan.training.callbacks.checkpoints import Checkpoints
 from attnspan.training.callbacks.cost import Cost
 from attnspan.training.callbacks.data_check import DataCheck
@@ -97,6 +98,7 @@ def fit(prepared: Prepared, *, tracker: WandbMirror | None, report: Callable[[St
             cost,
             TrainingMonitor(every=config["trainer"]["log_every_n_steps"], trackers=trackers),
             *_callbacks_by_length(prepared, plateau),
+            *(AttentionOverTraining(prepared, plateau=plateau, show=one.log_attention) for one in trackers),
             recorder,
             decoded_checkpoints,
             metrics_csv_checkpoint,
