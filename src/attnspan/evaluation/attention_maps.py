@@ -61,7 +61,7 @@ def maps_of_references(run: LoadedRun, split: Dataset) -> dict[str, AttentionMap
         encoded = encode_source(reader, source, name)
         tokens, sizes = pad_sources([encoded])
         target = torch.tensor([[BOS, *reference]], device=device)
-        weights = model.unroll(target, model.encode(tokens.to(device), sizes))[1]
+        weights = model.unroll(target, model.encode(tokens.to(device), sizes))[1].weights
         if weights is None or not reference:
             continue
         picture = encoded.picture(model.encoder.region_size) if encoded.is_image else None
