@@ -18,13 +18,13 @@ from attnspan.models.seq2seq import Seq2Seq
 from tests.conftest import Compose
 
 SIZES = [(5, 9), (12, 3), (7, 17), (1, 1)]
-ENCODERS = ("image_grid", "image_rows")
+ENCODERS = ("image_grid", "image_rows", "image_rows encoder.final_state=row_ends")
 SMALL = ("data=digits", "model.hidden_size=8", "model.embedding_size=5", "encoder.filters=[3,4,5]")
 
 
 def image_model(composed: Compose, encoder: str, *overrides: str) -> Seq2Seq:
     torch.manual_seed(0)
-    config = composed(f"encoder={encoder}", *SMALL, *overrides)
+    config = composed(*f"encoder={encoder}".split(), *SMALL, *overrides)
     model = assemble_model(config, source_vocabulary_size=None, target_vocabulary_size=9)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -72,7 +72,7 @@ def test_alone_as_in_a_batch(composed: Compose, float64: None, encoder: str, arm
 
 def choice(arm: str, encoder: str) -> list[str]:
     """An arm may bring an encoder of its own; the image's is stronger."""
-    return [f"encoder={encoder}", "decoder.heads=2"] if arm == "transformer" else []
+    return [*f"encoder={encoder}".split(), "decoder.heads=2"] if arm == "transformer" else []
 
 
 def test_nothing_around_an_image_can_get_in(composed: Compose, float64: None, encoder: str) -> None:
@@ -138,9 +138,16 @@ def test_regions_stand_row_by_row(composed: Compose, float64: None) -> None:
             assert memory.states[0].sum(dim=-1).nonzero().flatten().tolist() == [row * columns + column]
 
 
-def test_rows_are_read_as_torch_reads_them(composed: Compose, float64: None) -> None:
+@pytest.mark.parametrize("final_state", ["mean", "row_ends"])
+def test_rows_are_read_as_torch_reads_them(composed: Compose, float64: None, final_state: str) -> None:
     """Each row by itself through a bidirectional layer of torch, from the row's own first states."""
-    model = image_model(composed, "image_rows", "rnn=lstm", "encoder.rows=2", "encoder.strides=[[2,2],[1,1],[1,1]]")
+    options = [
+        "rnn=lstm",
+        "encoder.rows=2",
+        "encoder.strides=[[2,2],[1,1],[1,1]]",
+        f"encoder.final_state={final_state}",
+    ]
+    model = image_model(composed, "image_rows", *options)
     encoder = model.encoder
     assert isinstance(encoder, ImageRowsEncoder)
     source, sizes = images()
@@ -161,7 +168,9 @@ def test_rows_are_read_as_torch_reads_them(composed: Compose, float64: None) -> 
             expected.append(reference(grid[:, r], start)[0][0])
         whole = torch.cat(expected)
         torch.testing.assert_close(memory.states[row, : len(whole)], whole, atol=1e-12, rtol=0)
-        torch.testing.assert_close(memory.final_state[0][row], whole.mean(dim=0), atol=1e-12, rtol=0)
+        ends = torch.stack([torch.cat([states[-1, :4], states[0, 4:]]) for states in expected])
+        final = (ends if final_state == "row_ends" else whole).mean(dim=0)
+        torch.testing.assert_close(memory.final_state[0][row], final, atol=1e-12, rtol=0)
         assert memory.mask[row].tolist() == [at < len(whole) for at in range(memory.mask.size(1))]
 
 
@@ -197,6 +206,10 @@ def test_a_convolution_that_sees_padding_is_found(composed: Compose) -> None:
             r"^encoder\.strides: must be at most 3, or pixels are skipped, not 4",
         ),
         ("encoder=image_rows encoder.learned_positions=[3]", r"^encoder\.learned_positions: must be \[rows, columns\]"),
+        (
+            "encoder=image_rows encoder.final_state=both",
+            r"^encoder\.final_state: must be mean or row_ends, not 'both'",
+        ),
         ("encoder=image_rows model.hidden_size=7", r"^encoder\.hidden_size: must be even"),
         ("encoder=bidirectional", "BidirectionalEncoder reads tokens, and the sources of this data are images"),
     ],

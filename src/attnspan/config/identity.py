@@ -53,6 +53,7 @@ LATER_KEYS: dict[str, Any] = {
     "decoder.heads": 1,  # also of a Transformer, whose runs always said it
     "decoder.as_large_as.heads": 1,
     "coverage_loss": 0.0,
+    "encoder.final_state": "mean",  # of encoder=image_rows
 }
 """Config keys that came later, with what a run did before it had them. With that value they are left out of the hash,
 so a finished run keeps its id. Who reads such a key has the same default, for configs without it."""

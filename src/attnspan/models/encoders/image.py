@@ -132,7 +132,13 @@ class ImageGridEncoder(Encoder):
         longest = int(shapes.prod(dim=1).max())  # on the CPU: nothing waits for it
         states, mask = row_by_row(self.regions(features, on_device), on_device, longest)
         states = states.masked_fill(~mask.unsqueeze(-1), 0.0)
-        return Memory.of(states, mask, (states.sum(dim=1) / mask.sum(dim=1, keepdim=True),))
+        return Memory.of(states, mask, (self.final(states, mask, on_device),))
+
+    def final(
+        self, states: Float[Tensor, "B S M"], mask: Bool[Tensor, "B S"], shapes: Int[Tensor, "B 2"]
+    ) -> Float[Tensor, "B F"]:
+        """The final state of grids of ``shapes``, whose regions stand row by row; padding is 0."""
+        return states.sum(dim=1) / mask.sum(dim=1, keepdim=True)
 
     def regions(self, features: Float[Tensor, "B R K G"], shapes: Int[Tensor, "B 2"]) -> Float[Tensor, "B R K M"]:
         """h of each region; anything may stand beyond an image's own grid."""
@@ -151,8 +157,12 @@ class ImageRowsEncoder(ImageGridEncoder):
     h_rk = [forward; backward] of a recurrence over the regions of row r. Each direction starts row r from a learned
     state, for cells that all rows share cannot know which row they read.
 
+    The final state is the mean of the regions as in :class:`ImageGridEncoder`, or with ``row_ends``, of R rows and K
+    columns, the mean over r of [forward h_rK; backward h_r1]: of one row what the encoder of a text hands over.
+
     Args, besides those of :class:`ImageGridEncoder`:
         rows: the most rows that have a learned first state; those beyond share the last one.
+        final_state: ``mean`` of the regions, or ``row_ends``, what each direction knows at the end of a row.
     """
 
     def __init__(
@@ -167,6 +177,7 @@ class ImageRowsEncoder(ImageGridEncoder):
         learned_positions: Sequence[int] | None,
         dropout: float,
         rows: int,
+        final_state: str = "mean",
     ) -> None:
         super().__init__(
             embedding_size=embedding_size,
@@ -181,6 +192,9 @@ class ImageRowsEncoder(ImageGridEncoder):
         check_counts(rows=rows)
         if hidden_size % 2:
             raise SettingError("hidden_size", f"must be even, because each direction has half of it, not {hidden_size}")
+        if final_state not in ("mean", "row_ends"):
+            raise SettingError("final_state", f"must be mean or row_ends, not {final_state!r}")
+        self.final_state = final_state
         half = hidden_size // 2
         directions = [rnn(input_size=hidden_size, hidden_size=half, layers=1) for _ in range(2)]
         self.first_states = nn.ModuleList(_vectors(rows, half * cells.parts) for cells in directions)
@@ -200,6 +214,21 @@ class ImageRowsEncoder(ImageGridEncoder):
             _reorder(self._read(1, _reorder(inputs, backwards), B, R), backwards),
         ]
         return torch.cat(read, dim=-1).unflatten(0, (B, R))
+
+    def final(
+        self, states: Float[Tensor, "B S M"], mask: Bool[Tensor, "B S"], shapes: Int[Tensor, "B 2"]
+    ) -> Float[Tensor, "B F"]:
+        """The final state, as ``final_state`` says."""
+        if self.final_state == "mean":
+            return super().final(states, mask, shapes)
+        rows, columns = shapes.unsqueeze(-1).unbind(dim=1)  # [B, 1] each
+        column = torch.arange(mask.size(1), device=mask.device) % columns  # [B, S]
+        ends = (column == columns - 1, column == 0)
+        read = [
+            direction.masked_fill(~(mask & end).unsqueeze(-1), 0.0).sum(dim=1) / rows
+            for direction, end in zip(states.chunk(2, dim=-1), ends, strict=True)
+        ]
+        return torch.cat(read, dim=-1)
 
     def _read(self, direction: int, inputs: Float[Tensor, "N K M"], B: int, R: int) -> Float[Tensor, "N K M2"]:
         table, cells = self.first_states[direction], self.directions[direction]
