@@ -88,6 +88,7 @@ SLOW = (
     "sweeps/test_preflight.py",
     "cli/test_inspect.py",
     "models/test_contract_of_own_parts.py",
+    "models/test_planted_square.py",
     "training/test_image_runs.py",
     "cli/test_gradient_flow.py",
     "reporting/test_explorer.py",

@@ -426,7 +426,7 @@ MUTANTS = {
         file="models/encoders/image.py",
         old="first = table(rows).unsqueeze(1)",
         new="first = table(rows * 0).unsqueeze(1)",
-        test="tests/models/test_image_encoders.py::test_rows_are_read_as_torch_reads_them",
+        test="tests/models/test_image_encoders.py::test_rows_are_read_as_torch_reads_them[mean]",
     ),
     "images of an imagefolder begin at the dataset's root": Mutant(
         file="data/readers/hub_dataset.py",
@@ -445,6 +445,30 @@ MUTANTS = {
         old="order[:held_out] if split == VALIDATION else order[held_out:]",
         new="order[:held_out] if split == VALIDATION else order",
         test="tests/data/corpora/test_idx_images.py::test_one_at_a_time_every_image_is_used_once",
+    ),
+    "a row that ends where it begins": Mutant(
+        file="models/encoders/image.py",
+        old="ends = (column == columns - 1, column == 0)",
+        new="ends = (column == 0, column == columns - 1)",
+        test="tests/models/test_image_encoders.py::test_rows_are_read_as_torch_reads_them[row_ends]",
+    ),
+    "regions in columns": Mutant(
+        file="models/encoders/image.py",
+        old="place = torch.where(mask, position // columns * regions.size(2) + position % columns, 0)",
+        new="place = torch.where(mask, position % rows * regions.size(2) + position // rows, 0)",
+        test="tests/models/test_planted_square.py::test_the_arm_looks_at_the_square",
+    ),
+    "gold regions in columns": Mutant(
+        file="data/images/regions.py",
+        old="(row * columns + column, token)",
+        new="(column * -(-height // region_size[0]) + row, token)",
+        test="tests/models/test_planted_square.py::test_the_arm_looks_at_the_square",
+    ),
+    "gold regions one too far": Mutant(
+        file="data/images/regions.py",
+        old="return [k for k, middle in enumerate(middles)",
+        new="return [min(k + 1, len(middles) - 1) for k, middle in enumerate(middles)",
+        test="tests/models/test_planted_square.py::test_the_arm_looks_at_the_square",
     ),
     "window that stays": Mutant(
         file="models/attention/attention.py",
