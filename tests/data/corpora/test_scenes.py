@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from attnspan.data.corpora.scenes import COLOURS, Scenes
-from attnspan.data.images.regions import Box, parse_regions
+from attnspan.data.images.regions import Box, on_grid, parse_regions
 from attnspan.errors import InputError
 from tests.data.small_corpora import ANY_LENGTH
 
@@ -74,6 +74,17 @@ def test_captions_say_what_is_there() -> None:
 def test_lengths_are_numbers_of_objects() -> None:
     counts = [example["target"].split().count("a") for example in scenes().rows("test")]
     assert sorted(counts) == sorted([1, 2, 3, 4, 5, 6] * 10)
+
+
+def test_a_sixteenth_of_the_regions_show_the_named_object() -> None:
+    """What attention that looks everywhere alike has on it: sweeps/scenes.yaml gives the multiple."""
+    shares = []
+    for example in scenes(test_size=120).rows("test"):
+        tokens = len(example["target"].split())
+        boxes = parse_regions(example["alignment"], location="a", height=48, width=48, target_length=tokens)
+        links = on_grid(boxes, height=48, width=48, region_size=(4, 4)).sure
+        shares += [sum(link[1] == token for link in links) / 144 for token in {token for _, token in boxes}]
+    assert np.mean(shares) == pytest.approx(0.062, abs=0.0005)
 
 
 @pytest.mark.parametrize(
