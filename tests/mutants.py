@@ -428,11 +428,11 @@ MUTANTS = {
         new="first = table(rows * 0).unsqueeze(1)",
         test="tests/models/test_image_encoders.py::test_rows_are_read_as_torch_reads_them[mean]",
     ),
-    "images of an imagefolder begin at the dataset's root": Mutant(
-        file="data/readers/hub_dataset.py",
-        old="return Path(file.location).parent",
-        new="return Path(self.path)",
-        test="tests/data/corpora/test_hub_images.py::test_every_layout_has_the_images_and_their_texts[imagefolder]",
+    "a part of a split begins at the first row": Mutant(
+        file="data/readers/split_files.py",
+        old="known.files[part.split])), part.first, part.end)",
+        new="known.files[part.split])), 0, part.end)",
+        test="tests/data/corpora/test_hub_images.py::test_the_column_may_be_called_as_in_the_table_and_splits_may_be_parts",
     ),
     "images of a row are counted from the right": Mutant(
         file="data/corpora/idx_images.py",
@@ -752,6 +752,30 @@ MUTANTS = {
         old="(gold / gold.sum(dim=-1, keepdim=True).clamp(min=1.0))",
         new="gold",
         test=f"{_OBJECTIVES}test_gold_by_hand",
+    ),
+    "the baseline is added to the reward": Mutant(
+        file="training/objectives/reinforce.py",
+        old="(reward - self.baseline * T) * chosen",
+        new="(reward + self.baseline * T) * chosen",
+        test="tests/models/test_hard_attention.py::test_the_loss_by_hand",
+    ),
+    "REINFORCE with the wrong sign": Mutant(
+        file="training/objectives/reinforce.py",
+        old="loss = -self.reward_weight",
+        new="loss = self.reward_weight",
+        test="tests/models/test_hard_attention.py::test_the_estimator_is_unbiased[bahdanau]",
+    ),
+    "the context of a drawn position is the mean": Mutant(
+        file="models/attention/attention.py",
+        old="torch.where(choices.any(dim=-1, keepdim=True), choices, self._apart(weights))",
+        new="self._apart(weights)",
+        test="tests/models/test_hard_attention.py::test_an_example_takes_the_expectation_at_all_steps_or_at_none",
+    ),
+    "positions are drawn alike": Mutant(
+        file="models/attention/hard.py",
+        old="(weights.detach() / times)",
+        new="(weights.sign() / times)",
+        test="tests/models/test_hard_attention.py::test_positions_are_drawn_by_their_weights",
     ),
     "attention in padding of the target counts": Mutant(
         file="training/objectives/guidance.py",

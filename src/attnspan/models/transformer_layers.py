@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnspan.errors import SettingError, check_counts, check_numbers, check_switches
+from attnspan.models.attention.hard import HardSoftmax
 from attnspan.models.attention.normalisers import BuildNormaliser, Normaliser, Softmax
 from attnspan.models.positions import BuildPositions, Relations, SinusoidalPositions, StackSizes, rotate
 from attnspan.models.recurrence.recurrence import BuildRecurrence
@@ -85,7 +86,7 @@ class EncoderLayer(nn.TransformerEncoderLayer):
 
     def build_normalisers(self, build: BuildNormaliser, hidden_size: int, heads: int) -> None:
         """Give its attention a normaliser."""
-        self.normaliser = build(query_size=hidden_size, heads=heads)
+        self.normaliser = _soft(build(query_size=hidden_size, heads=heads))
 
     def forward(  # type: ignore[override]
         self, x: Float[Tensor, "B S H"], mask: Bool[Tensor, "B 1 S"], relations: Relations
@@ -104,7 +105,7 @@ class DecoderLayer(nn.TransformerDecoderLayer):
 
     def build_normalisers(self, build: BuildNormaliser, hidden_size: int, heads: int) -> None:
         """Give each attention a normaliser."""
-        self.normaliser = build(query_size=hidden_size, heads=heads)
+        self.normaliser = _soft(build(query_size=hidden_size, heads=heads))
         self.cross_normaliser = build(query_size=hidden_size, heads=heads)
 
     def forward(  # type: ignore[override]
@@ -143,6 +144,15 @@ def keys_and_values(
     keys, values = remembered.chunk(2, dim=-1)
     keys = rotate(_split(attention, keys), angles).transpose(1, 2).flatten(2)
     return torch.cat([keys, values], dim=-1)
+
+
+def _soft(normaliser: Normaliser) -> Normaliser:
+    """The normaliser, unless it is that of hard attention."""
+    if isinstance(normaliser, HardSoftmax):
+        raise SettingError(
+            "normaliser", f"a Transformer looks at all positions, and {type(normaliser).__name__} at one"
+        )
+    return normaliser
 
 
 def attend(

@@ -27,6 +27,7 @@ from attnspan.models.seq2seq import Seq2Seq
 from attnspan.runs.summary import AGAINST_EXPLOSION
 from attnspan.training.mean_metric import Mean
 from attnspan.training.objectives.guidance import Guidance
+from attnspan.training.objectives.reinforce import Reinforce
 from attnspan.training.objectives.scheduled_sampling import ScheduledSampling
 
 
@@ -99,6 +100,7 @@ class Seq2SeqModule(L.LightningModule):
         self.coverage_loss = coverage_loss
         self.guidance = guidance
         self.scheduled_sampling = scheduled_sampling
+        self.reinforce = Reinforce.of(model)
         self.decode_in_validation = decode_in_validation
         self.oracle_length = oracle_length
         self._build_optimizer = optimizer
@@ -131,6 +133,8 @@ class Seq2SeqModule(L.LightningModule):
             total = total + self.coverage_loss * coverage_loss(weights, batch.target_output != PAD)
         if self.guidance is not None and weights is not None:
             total = total + self.guidance(weights, batch, memory.mask)
+        if self.reinforce is not None:
+            total = total + self.reinforce(logits, decoded, batch.target_output)
         loss = total * batch.ranks / batch.whole_tokens
         self.log("train/loss", loss.detach(), batch_size=batch.whole_tokens, sync_dist=True)
         return loss

@@ -9,12 +9,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attnspan.errors import SettingError, check_counts
+from attnspan.models.attention.hard import HardSoftmax
 from attnspan.models.attention.heads import Heads
 from attnspan.models.attention.monotonic import MonotonicWindow
 from attnspan.models.attention.normalisers import BuildNormaliser, Softmax
 from attnspan.models.attention.scores import BuildScore
 from attnspan.models.attention.step import AttentionStep
-from attnspan.models.attention.windows import BuildWindow, GlobalWindow
+from attnspan.models.attention.windows import BuildWindow, GlobalWindow, LocalPredictiveWindow
 from attnspan.models.memory import Memory
 from attnspan.models.recurrence.recurrence import State
 
@@ -22,7 +23,8 @@ from attnspan.models.recurrence.recurrence import State
 class Attention(nn.Module):
     """alpha_i = normaliser(e_i), c_i = sum_j alpha_ij h_j  (Bahdanau et al. 2015, eq. 5 and 6, with the softmax).
 
-    Its state is the number of steps taken, [B], and the states of window and score: with n heads, n for each example.
+    Its state is the number of steps taken, [B], the states of window and score (with n heads, n for each example), and
+    that of the normaliser.
 
     Args, besides the sizes:
         score: compares queries with keys.
@@ -58,6 +60,7 @@ class Attention(nn.Module):
         self._check_parts()
         self.remembers = self.score.remembers or self.window.remembers
         self._first_of_score = 1 + len(self.window.start(torch.ones(1, 1, dtype=torch.bool)))  # in the state
+        self._of_normaliser = len(self.normaliser.start(torch.ones(1, 1, dtype=torch.bool)))  # the last in the state
         with torch.no_grad():
             self._score_keys = self.score.keys(torch.zeros(1, 1, head_memory_size)).size(-1)
 
@@ -80,6 +83,12 @@ class Attention(nn.Module):
                     f"{type(self.score).__name__} has the logarithm of weights in its scores, by which "
                     f"{type(self.window).__name__} does not multiply",
                 )
+        if isinstance(self.normaliser, HardSoftmax) and isinstance(self.window, LocalPredictiveWindow):
+            raise SettingError(
+                "window",
+                f"{type(self.window).__name__} multiplies the weights, which then are no probabilities of "
+                f"{type(self.normaliser).__name__}",
+            )
         if self.score.needs_softmax and type(self.normaliser) is not Softmax:  # length-scaled, it would be a power
             raise SettingError(
                 "normaliser",
@@ -105,16 +114,19 @@ class Attention(nn.Module):
         """The state before the first step."""
         keys, _, mask = self._of_each_head(memory)
         parts = (*self.window.start(mask), *self.score.start(keys[..., : self._score_keys], mask))
-        return memory.mask.new_zeros(memory.mask.size(0), dtype=torch.long), *self._unfold(parts)
+        taken = memory.mask.new_zeros(memory.mask.size(0), dtype=torch.long)
+        return taken, *self._unfold(parts), *self.normaliser.start(memory.mask)
 
     def forward(
         self, query: Float[Tensor, "B T Q"], memory: Memory, state: State
-    ) -> tuple[Float[Tensor, "B T M"], Float[Tensor, "B heads T S"], State]:
-        """Contexts, weights, which are exactly 0 in padding, and the state after the last of the T steps.
+    ) -> tuple[Float[Tensor, "B T M"], Float[Tensor, "B heads T S"], Float[Tensor, "B heads T S"] | None, State]:
+        """Contexts, weights, which are exactly 0 in padding, choices, and the state after the last of the T steps.
 
-        There is one step if score or window remembers. ``state`` is from :meth:`start` or the step before.
+        The choices are those of :meth:`~attnspan.models.attention.normalisers.Normaliser.choose`. There is one step if
+        score or window remembers. ``state`` is from :meth:`start` or the step before.
         """
-        steps_taken, parts, T = state[0], self._fold(state[1:]), query.size(1)
+        own = len(state) - self._of_normaliser
+        steps_taken, parts, of_normaliser, T = state[0], self._fold(state[1:own]), state[own:], query.size(1)
         of_window, of_score = parts[: self._first_of_score - 1], parts[self._first_of_score - 1 :]
         keys, values, mask = self._of_each_head(memory)
         step = steps_taken.unsqueeze(1) + torch.arange(1, T + 1, device=steps_taken.device)
@@ -124,18 +136,22 @@ class Attention(nn.Module):
         scores = self.score(asked, keys[..., : self._score_keys], *of_score)
         positions, factors = self.window(asked, step, mask, *of_window)
         visible = positions & (scores != -torch.inf)  # a score may know no place for a position
-        chosen = None
+        chosen = choices = None
         if isinstance(self.window, MonotonicWindow):
             chosen = self.window.choose(scores, visible, *of_window)
             weights = self.window.spread(chosen, asked, keys[..., self._score_keys :], visible)
         else:
             weights = self.normaliser(self._apart(scores), self._apart(visible), query).flatten(0, 1)
             weights = weights if factors is None else weights * factors
-        context = weights.to(values.dtype) @ values
-        taken = AttentionStep(query=asked, weights=weights, context=context, chosen=chosen)
+            choices = self.normaliser.choose(self._apart(weights), *of_normaliser)
+        looks = weights
+        if choices is not None:
+            looks = torch.where(choices.any(dim=-1, keepdim=True), choices, self._apart(weights)).flatten(0, 1)
+        context = looks.to(values.dtype) @ values
+        taken = AttentionStep(query=asked, weights=looks, context=context, chosen=chosen)
         parts = (*self.window.remember(taken, *of_window), *self.score.remember(taken, *of_score))
         context = context if self.heads is None else self.heads.join(context)
-        return context, self._apart(weights), (steps_taken + T, *self._unfold(parts))
+        return context, self._apart(weights), choices, (steps_taken + T, *self._unfold(parts), *of_normaliser)
 
     def _of_each_head(self, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
         """Keys, values and mask, [B*heads, S, ...]."""

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from attnspan.errors import SettingError
 from attnspan.models.attention.entmax import entmax, entmax15, in_float32, sparsemax
+from attnspan.models.recurrence.recurrence import State
 
 
 class Normaliser(nn.Module, ABC):
@@ -34,6 +35,15 @@ class Normaliser(nn.Module, ABC):
         self, visible: Bool[Tensor, "#B #heads #T S"], query: Float[Tensor, "B T Q"]
     ) -> Float[Tensor, "#B #heads #T 1"] | None:
         """What the scores are multiplied with first; None for nothing."""
+        return None
+
+    def start(self, mask: Bool[Tensor, "B S"]) -> State:
+        """What holds for all steps of an example, each tensor [B, ...]; nothing but of hard attention."""
+        return ()
+
+    def choose(self, weights: Float[Tensor, "B heads T S"], *state: Tensor) -> Float[Tensor, "B heads T S"] | None:
+        """What the step looks at in place of all positions by their weights: see
+        :class:`~attnspan.models.attention.hard.HardSoftmax`. ``state`` is from :meth:`start`."""
         return None
 
     def forward(

@@ -108,12 +108,12 @@ class BahdanauDecoder(AttentionDecoder):
         """Attend with s_{t-1}, then read the token."""
         parts = self.rnn.parts
         previous = state[self.rnn.output_part][:, -1:]  # s_{t-1} of the top layer, [B, 1, H]
-        context, weights, attention_state = self.attention(previous, memory, state[parts:])
+        context, weights, choices, attention_state = self.attention(previous, memory, state[parts:])
         if self.gate is not None:
             context = context * torch.sigmoid(self.gate(previous))
         hidden, cells = self.rnn(torch.cat([embedded, context], dim=-1), state[:parts])
         output = hidden if self.deep_output is None else self.deep_output(previous, embedded, context)
-        return DecoderOutput.of_heads(output=output, state=(*cells, *attention_state), weights=weights)
+        return DecoderOutput.of_heads(output=output, state=(*cells, *attention_state), weights=weights, choices=choices)
 
     def _unroll_fused(self, embedded: Tensor, memory: Memory) -> DecoderOutput:
         *initial, steps_taken = self.start(memory)

@@ -52,14 +52,22 @@ class DecoderOutput:
     """Attention weights, the mean over heads where there are several, or None where the wiring has none."""
     head_weights: Float[Tensor, "B heads T S"] | None = None
     """The weights of each head; None where there is one."""
+    choices: Float[Tensor, "B T S"] | None = None
+    """Of hard attention in training: 1 at drawn positions, and rows of 0 for examples that draw none."""
 
     @classmethod
     def of_heads(
-        cls, *, output: Float[Tensor, "B T O"], state: State, weights: Float[Tensor, "B heads T S"]
+        cls,
+        *,
+        output: Float[Tensor, "B T O"],
+        state: State,
+        weights: Float[Tensor, "B heads T S"],
+        choices: Float[Tensor, "B heads T S"] | None = None,
     ) -> DecoderOutput:
         """The output of a wiring whose attention has one head or more."""
         if weights.size(1) == 1:
-            return cls(output=output, state=state, weights=weights.squeeze(1))
+            choices = None if choices is None else choices.squeeze(1)
+            return cls(output=output, state=state, weights=weights.squeeze(1), choices=choices)
         return cls(output=output, state=state, weights=weights.mean(dim=1), head_weights=weights)
 
 
@@ -96,11 +104,13 @@ class Decoder(nn.Module, ABC):
             state = steps[-1].state
         weights = [step.weights for step in steps if step.weights is not None]
         head_weights = [step.head_weights for step in steps if step.head_weights is not None]
+        choices = [step.choices for step in steps if step.choices is not None]
         return DecoderOutput(
             output=torch.cat([step.output for step in steps], dim=1),
             state=state,
             weights=torch.cat(weights, dim=1) if weights else None,
             head_weights=torch.cat(head_weights, dim=2) if head_weights else None,
+            choices=torch.cat(choices, dim=1) if choices else None,
         )
 
     def logits(

@@ -75,10 +75,12 @@ class LuongDecoder(AttentionDecoder):
         if self.input_feeding:
             embedded = torch.cat([embedded, state[parts].unsqueeze(1)], dim=-1)
         hidden, cells = self.rnn(embedded, state[:parts])
-        context, weights, attention_state = self.attention(hidden, memory, state[parts + self.input_feeding :])
+        context, weights, choices, attention_state = self.attention(hidden, memory, state[parts + self.input_feeding :])
         output = torch.tanh(self.combine(torch.cat([context, hidden], dim=-1)))
         fed = (output[:, -1],) if self.input_feeding else ()
-        return DecoderOutput.of_heads(output=output, state=(*cells, *fed, *attention_state), weights=weights)
+        return DecoderOutput.of_heads(
+            output=output, state=(*cells, *fed, *attention_state), weights=weights, choices=choices
+        )
 
     def unroll(self, embedded: Float[Tensor, "B T E"], memory: Memory) -> DecoderOutput:
         """Unroll along a known target: by the kernel if ``fused``, in parallel where no step waits for another."""
