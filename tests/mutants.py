@@ -753,6 +753,24 @@ MUTANTS = {
         new="gold",
         test=f"{_OBJECTIVES}test_gold_by_hand",
     ),
+    "a frozen net's batch norms go on learning": Mutant(
+        file="models/encoders/backbone.py",
+        old="        self.net.eval()\n        return self",
+        new="        return self",
+        test="tests/models/test_backbone.py::test_regions_are_the_nets_own_and_stay_as_they_are[stand-in]",
+    ),
+    "a frozen net sees other colours than it was trained on": Mutant(
+        file="models/encoders/backbone.py",
+        old="(images - self.mean) / self.std",
+        new="images / self.std",
+        test="tests/models/test_backbone.py::test_regions_are_the_nets_own_and_stay_as_they_are[stand-in]",
+    ),
+    "weights of another net pass": Mutant(
+        file="models/encoders/backbone.py",
+        old="if torch.equal(fresh[name], loaded[name])]",
+        new="if name not in loaded]",
+        test="tests/models/test_backbone.py::test_other_weights_are_refused[stand-in]",
+    ),
     "the baseline is added to the reward": Mutant(
         file="training/objectives/reinforce.py",
         old="(reward - self.baseline * T) * chosen",

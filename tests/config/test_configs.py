@@ -28,9 +28,12 @@ NEEDS = {
     "parallel": ("data.train=a", "data.validation=b", "data.test=c", "data.source=de", "data.target=en"),
     "image_files": ("data.train=a.csv", "data.validation=b.csv", "data.test=c.csv", "data.target=b"),
     "hub": ("data.path=owner/name", "data.source=a", "data.target=b"),
+    "hub_images": ("data.path=owner/name", "data.target=b"),
+    "fashion_mnist": ("data.path=a",),
+    "image_backbone": (f"encoder.weights={__file__}",),
     "sigmorphon2020": ("data.root=a", "data.language=fre"),
 }
-SWEEP_NEEDS = {"sigmorphon2020": ("data.root=a",)}
+SWEEP_NEEDS = {"sigmorphon2020": ("data.root=a",), "fashion_mnist": ("data.path=a",)}
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)

@@ -5,6 +5,7 @@ What is of the right kind is the kind of the value in the file, and what ``ALSO`
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from attnspan.errors import InputError
 from attnspan.models.decoding.length_limit import LengthLimit
 from attnspan.training.trainer import check_trainer
 from tests.conftest import Compose
+from tests.models import timm_stand_in
 
 NUMBER, WORD, NULL, LIST, MAPPING, SWITCH = "a number", "a word", "null", "a list", "a mapping", "true"
 WRONG = {NUMBER: 7.5, WORD: "x", NULL: None, LIST: ["x"], MAPPING: {"x": 1}, SWITCH: True}
@@ -43,6 +45,7 @@ ALSO = {
     "logger.wandb.entity": {NULL, WORD},
     "decoder.deep_output": {NULL},
     "decoder.normaliser.reference_length": {NUMBER},
+    "guidance.attention_sum": {NUMBER},
     "encoder.normaliser.reference_length": {NUMBER},
     **{key: {WORD, NULL} for key in ("name", "folder", "revision", "language", "alignment", "normalization")},
     "columns": {NULL, LIST},
@@ -70,6 +73,9 @@ NEEDED = {
     "encoder/normaliser": ["decoder=transformer", "encoder=transformer"],
 }
 """What else a run has where a part of a group fits into certain wholes only."""
+OF_CHOICE = {"image_backbone": ["encoder.name=tiny_net", "encoder.stage=1", f"encoder.weights={__file__}"]}
+"""What else a choice needs, with the stand-in for timm."""
+CHOICES["encoder/normaliser"].remove("hard")  # a Transformer refuses it
 REST = "the rest"
 CHOICES[REST] = [""]
 """The keys that are in no group."""
@@ -83,6 +89,7 @@ def kind_of(value: Any) -> str:
 def composed_of(group: str, choice: str, folder: Path) -> DictConfig:
     """A config with its hydra node, in which every value is given; another group than data has the smallest data."""
     overrides = [*NEEDED.get(group, []), *([f"{group}={choice}"] if group != REST else [])]
+    overrides += OF_CHOICE.get(choice, [])
     data = "digits" if choice.startswith("image") else "reverse"
     overrides += [f"data={data}"] if group != "data" else []
     composed = compose("train", overrides=overrides, return_hydra_config=True)
@@ -164,7 +171,10 @@ def complaints(
 
 @pytest.mark.parametrize("group", CHOICES)
 @pytest.mark.usefixtures("cache")
-def test_every_key_refuses_every_wrong_kind_in_a_line(group: str, tmp_path: Path) -> None:
+def test_every_key_refuses_every_wrong_kind_in_a_line(
+    group: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "timm", timm_stand_in)
     GlobalHydra.instance().clear()
     seen: set[tuple[str, str, str]] = set()
     corpora = set[tuple[str, str]]()

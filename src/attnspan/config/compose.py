@@ -13,6 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from attnspan.checksums import sha256
 from attnspan.config.config_files import conf_directory
 from attnspan.config.schema import check_sections, check_settings
 from attnspan.config.settings_for import apply_settings_for
@@ -22,6 +23,11 @@ from attnspan.runs.own_code import own_code
 
 # Of an environment variable, the default where it is not set or empty.
 OmegaConf.register_new_resolver("set_env", lambda name, default: os.environ.get(name) or default, replace=True)
+# Of a file that a config names, so that a run's id depends on its content and not on its place. Who reads the file says
+# what is wrong with a path that is none.
+OmegaConf.register_new_resolver(
+    "sha256_of", lambda path: sha256(Path(path)) if isinstance(path, str) else "", replace=True
+)
 
 _WANDB_MODES = {"dryrun": "offline", "run": "online"}
 """W&B's old names of modes, which its variable WANDB_MODE may still have."""
@@ -95,8 +101,14 @@ def resolve(composed: DictConfig, *, needs: str) -> dict[str, Any]:
     try:
         resolved = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
-        raise InputError(f"{error.full_key} has no value, and {needs} needs one") from error
+        needs = f", and {needs} needs one" if str(error.full_key).startswith("data.") else "; give it one"
+        raise InputError(f"{error.full_key} has no value{needs}") from error
     except OmegaConfBaseException as error:
+        of_resolver: BaseException | None = error
+        while of_resolver is not None and not isinstance(of_resolver, InputError):
+            of_resolver = of_resolver.__cause__ or of_resolver.__context__
+        if of_resolver is not None:
+            raise InputError(f"{error.full_key}: {of_resolver}") from error
         raise InputError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}

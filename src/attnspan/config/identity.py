@@ -26,6 +26,7 @@ CHANGES_NOTHING = (
     "runs_dir",
     "data",  # its fingerprint stands for it
     "data_name",
+    "encoder.weights",  # a path; encoder.weights_sha256 stands for it
     "study",  # bookkeeping
     "sweep",
     "rerun",

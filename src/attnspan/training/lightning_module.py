@@ -220,6 +220,7 @@ def assemble_module(config: dict[str, Any], prepared: PreparedData) -> Seq2SeqMo
         source_vocabulary_size=prepared.source_tokenizer.vocabulary_size,
         target_vocabulary_size=len(prepared.target_tokenizer),
     )
+    model.encoder.load_pretrained()
     parts = {key: build(config, key) for key in ("optimizer", "schedule")}
     if config.get("guidance"):
         parts["guidance"] = build(config, "guidance")(train=prepared.train)

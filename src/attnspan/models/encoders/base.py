@@ -31,6 +31,9 @@ class Encoder(nn.Module, ABC):
     handed_over: tuple[int, ...] = ()
     """Numbers of each part of :attr:`~attnspan.models.memory.Memory.handed_over`."""
 
+    def load_pretrained(self) -> None:
+        """Read weights that were trained elsewhere, before training begins."""
+
     @abstractmethod
     def forward(self, embedded: Float[Tensor, "B S E"], lengths: Int[Tensor, " B"]) -> Memory:
         """Read embedded sources. ``lengths``, at least 1, are on the CPU."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -52,6 +53,7 @@ class ConvolutionalGrid(nn.Module):
             if stride > _KERNEL:
                 raise SettingError("strides", f"must be at most {_KERNEL}, or pixels are skipped, not {stride}")
         self.strides = [(pair[0], pair[1]) for pair in strides]
+        self.features = filters[-1]
         self.region_size = (prod(down for down, _ in self.strides), prod(right for _, right in self.strides))
         sizes = [input_channels, *filters]
         self.convolutions = nn.ModuleList(
@@ -65,7 +67,8 @@ class ConvolutionalGrid(nn.Module):
             nn.init.zeros_(convolution.bias)
 
     def forward(self, pixels: Float[Tensor, "B C Y X"], sizes: Int[Tensor, "B 2"]) -> Float[Tensor, "B R K G"]:
-        """Look at images of ``sizes``, on the device of ``pixels``. What is beyond an image's own grid is 0."""
+        """Look at images of ``sizes``, on the CPU. What is beyond an image's own grid is 0."""
+        sizes = sizes.to(pixels.device, non_blocking=True)
         features = pixels.masked_fill(~_inside(sizes, pixels), 0.0)
         for convolution, stride in zip(self.convolutions, self.strides, strict=True):
             sizes = grids(sizes, stride)
@@ -74,20 +77,20 @@ class ConvolutionalGrid(nn.Module):
         return features.permute(0, 2, 3, 1)
 
 
-class ImageGridEncoder(Encoder):
-    """The regions of a convolutional grid, row by row, are the memory (Xu et al. 2015, section 3.1.1).
+class GridEncoder(Encoder):
+    """The regions of a grid, row by row, are the memory (Xu et al. 2015, section 3.1.1).
 
-    h_j = tanh(W n(g_j) + p_row + q_column), with g_j from :class:`ConvolutionalGrid` and n a layer norm over the
-    features of one region; p and q are 0 without ``learned_positions``. The final state is the mean of the regions
-    (section 3.1.2).
+    h_j = tanh(W n(g_j) + p_row + q_column), with g_j from the grid and n a layer norm over the features of one region;
+    p and q are 0 without ``learned_positions``. The final state is the mean of the regions (section 3.1.2).
 
     Memory position j of an image with K columns is row j // K and column j % K of its own grid, whatever else is in the
     batch; padding comes after the last region, as with tokens.
 
-    Args, besides those of :class:`~attnspan.models.encoders.base.BuildEncoder`:
+    Args:
+        grid: a module with ``region_size`` and G, ``features``, that maps images [B, C, Y, X] and their sizes, on the
+            CPU, to grids [B, R, K, G].
         input_channels: C, 1 for grey values, 3 for colours.
         hidden_size: M.
-        filters, strides: see :class:`ConvolutionalGrid`.
         learned_positions: the most rows and columns that have a learned vector; those beyond share the last one. None
             for no such vectors.
         dropout: probability, of the regions' features before W.
@@ -96,21 +99,18 @@ class ImageGridEncoder(Encoder):
     def __init__(
         self,
         *,
-        embedding_size: int,
-        rnn: BuildRecurrence,
+        grid: Any,
         input_channels: int,
         hidden_size: int,
-        filters: Sequence[int],
-        strides: Sequence[Sequence[int]],
         learned_positions: Sequence[int] | None,
         dropout: float,
     ) -> None:
         super().__init__()
         check_counts(hidden_size=hidden_size)
         check_numbers(dropout=dropout, below=1)
-        self.grid = ConvolutionalGrid(input_channels=input_channels, filters=filters, strides=strides)
-        self.norm: nn.Module = nn.LayerNorm(filters[-1])
-        self.projection = nn.Linear(filters[-1], hidden_size)
+        self.grid = grid
+        self.norm: nn.Module = nn.LayerNorm(grid.features)
+        self.projection = nn.Linear(grid.features, hidden_size)
         nn.init.xavier_normal_(self.projection.weight, gain=nn.init.calculate_gain("tanh"))
         self.positions = nn.ModuleList()
         if learned_positions is not None:
@@ -128,7 +128,7 @@ class ImageGridEncoder(Encoder):
         """Look at images with ``lengths`` pixels in height and width, at least 1."""
         shapes = grids(lengths, self.grid.region_size)
         on_device = shapes.to(embedded.device, non_blocking=True)
-        features = self.grid(embedded, lengths.to(embedded.device, non_blocking=True))
+        features = self.grid(embedded, lengths)
         longest = int(shapes.prod(dim=1).max())  # on the CPU: nothing waits for it
         states, mask = row_by_row(self.regions(features, on_device), on_device, longest)
         states = states.masked_fill(~mask.unsqueeze(-1), 0.0)
@@ -149,6 +149,34 @@ class ImageGridEncoder(Encoder):
             vectors = table(places)
             projected = projected + (vectors.unsqueeze(1) if side == 0 else vectors)
         return torch.tanh(projected)
+
+
+class ImageGridEncoder(GridEncoder):
+    """A :class:`GridEncoder` with a small convolutional net, which is trained with the rest.
+
+    Args, besides those of :class:`GridEncoder` and of :class:`~attnspan.models.encoders.base.BuildEncoder`:
+        filters, strides: see :class:`ConvolutionalGrid`.
+    """
+
+    def __init__(
+        self,
+        *,
+        embedding_size: int,
+        rnn: BuildRecurrence,
+        input_channels: int,
+        hidden_size: int,
+        filters: Sequence[int],
+        strides: Sequence[Sequence[int]],
+        learned_positions: Sequence[int] | None,
+        dropout: float,
+    ) -> None:
+        super().__init__(
+            grid=ConvolutionalGrid(input_channels=input_channels, filters=filters, strides=strides),
+            input_channels=input_channels,
+            hidden_size=hidden_size,
+            learned_positions=learned_positions,
+            dropout=dropout,
+        )
 
 
 class ImageRowsEncoder(ImageGridEncoder):
