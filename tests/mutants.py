@@ -110,9 +110,9 @@ MUTANTS = {
     ),
     "Bahdanau's query is the new state": Mutant(
         file="models/decoders/bahdanau.py",
-        old="context, weights, attention_state = self.attention(previous,",
+        old="context, weights, choices, attention_state = self.attention(previous,",
         new="guess = self.rnn(torch.cat([embedded, torch.zeros_like(memory.states[:, :1])], -1), state[:parts])[0]\n"
-        "        context, weights, attention_state = self.attention(guess,",
+        "        context, weights, choices, attention_state = self.attention(guess,",
         test=f"{_EQUATIONS}[bahdanau decoder.fused=false]",
     ),
     "Luong's query is the previous state": Mutant(
