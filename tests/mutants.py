@@ -45,6 +45,9 @@ _OPTIONS = "tests/models/test_decoding_options.py::"
 _LIT = "tests/training/test_lightning_module.py::"
 _REACH = "tests/cli/test_gradient_flow.py::test_norms_are_those_of_finite_differences"
 
+_POINTER = "tests/models/test_pointer_generator.py::"
+_EXTENDED = "tests/data/test_extended_vocabulary.py::"
+
 _EXPLORER = "tests/reporting/test_explorer.py::"
 
 MUTANTS = {
@@ -735,6 +738,84 @@ MUTANTS = {
         new="rate = rate",
         test=f"{_CELLS}test_padding_stays_out[delta_net]",
     ),
+    "copied with the probability to generate": Mutant(
+        file="models/decoders/pointer_generator.py",
+        old="copied = F.logsigmoid(-generation_logit)",
+        new="copied = F.logsigmoid(generation_logit)",
+        test=f"{_EQUATIONS}[luong_pointer]",
+    ),
+    "Bahdanau's gate reads the state before": Mutant(
+        file="models/decoders/bahdanau.py",
+        old="generation_logit=self.generation_logit(context, hidden, embedded)",
+        new="generation_logit=self.generation_logit(context, previous, embedded)",
+        test=f"{_EQUATIONS}[bahdanau_pointer decoder.fused=false rnn=lstm rnn.layers=2]",
+    ),
+    "Luong's gate reads what was fed back": Mutant(
+        file="models/decoders/luong.py",
+        old="generation_logit=self.generation_logit(context, hidden, embedded)",
+        new="generation_logit=self.generation_logit(context, output, embedded)",
+        test=f"{_EQUATIONS}[luong_pointer]",
+    ),
+    "ids without a word have a probability": Mutant(
+        file="models/decoders/pointer_generator.py",
+        old="value=-torch.inf",
+        new="value=0.0",
+        test=f"{_POINTER}test_it_is_a_distribution[luong_pointer]",
+    ),
+    "a word that stands twice is copied once": Mutant(
+        file="models/decoders/pointer_generator.py",
+        old="weights @ same.to(precision)",
+        new="weights",
+        test=f"{_POINTER}test_by_hand",
+    ),
+    "a word that stands twice has twice the gradient": Mutant(
+        file="models/decoders/pointer_generator.py",
+        old="torch.where(is_first, mixed, mixed.detach())",
+        new="mixed",
+        test=f"{_POINTER}test_by_hand",
+    ),
+    "the logarithm of a weight of zero": Mutant(
+        file="models/decoders/pointer_generator.py",
+        old="pointed_at.clamp(min=torch.finfo(precision).tiny).log()",
+        new="pointed_at.log()",
+        test=f"{_POINTER}test_weights_of_zero_leave_finite_gradients",
+    ),
+    "a copied word is read as padding": Mutant(
+        file="models/seq2seq.py",
+        old="num_embeddings, self.unknown_id)",
+        new="num_embeddings, 0)",
+        test=f"{_POINTER}test_a_copied_word_is_read_as_the_unknown_one[luong_pointer]",
+    ),
+    "a beam copies from another source": Mutant(
+        file="models/memory.py",
+        old="else self.in_target[rows]",
+        new="else self.in_target[: len(rows)].flip(0)",
+        test="tests/models/test_contract.py::test_hypotheses_do_not_know_their_neighbours[luong_pointer]",
+    ),
+    "every unknown word is the same one": Mutant(
+        file="data/extended_vocabulary.py",
+        old="oov_words.setdefault(word, len(self._target) + len(oov_words))",
+        new="oov_words.setdefault(word, len(self._target))",
+        test=f"{_EXTENDED}test_a_source_by_hand",
+    ),
+    "a word is compared as it was written": Mutant(
+        file="data/tokenizer.py",
+        old="text = str(normalizer.normalize_str(text))",
+        new="pass",
+        test=f"{_EXTENDED}test_a_text_is_compared_as_it_is_normalised",
+    ),
+    "training reads ids beyond the vocabulary": Mutant(
+        file="data/pipeline/batches.py",
+        old="np.hstack([edge, target if self._with_eos",
+        new="np.hstack([edge, of_loss if self._with_eos",
+        test=f"{_EXTENDED}test_a_batch_by_hand[True]",
+    ),
+    "label smoothing over what a batch's sources have": Mutant(
+        file="training/objectives/cross_entropy.py",
+        old="[:, :vocabulary_size].mean(dim=-1)",
+        new="[:, : vocabulary_size + 1].mean(dim=-1)",
+        test=f"{_LIT}test_the_loss_of_an_arm_that_copies_by_hand[0.2]",
+    ),
     "diagonal of the padded length": Mutant(
         file="training/objectives/guidance.py",
         old="S = batch.source_lengths.to(device, non_blocking=True)[:, None, None]",
@@ -827,14 +908,14 @@ MUTANTS = {
     ),
     "loss of what was read": Mutant(
         file="training/lightning_module.py",
-        old="            batch.target_output.flatten(),\n",
-        new="            batch.target_input.flatten(),\n",
+        old="            batch.target_output,\n            label_smoothing",
+        new="            batch.target_input,\n            label_smoothing",
         test=f"{_LIT}test_training_loss_by_hand[0.0]",
     ),
     "padding counted in the loss": Mutant(
-        file="training/lightning_module.py",
-        old="ignore_index=PAD,\n            label_smoothing",
-        new="label_smoothing",
+        file="training/objectives/cross_entropy.py",
+        old="target, ignore_index=PAD, label_smoothing=",
+        new="target, label_smoothing=",
         test=f"{_LIT}test_training_loss_by_hand[0.0]",
     ),
     "validation averages batches": Mutant(

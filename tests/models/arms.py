@@ -12,6 +12,7 @@ from torch import Tensor
 
 from attnspan.config.config_files import conf_directory
 from attnspan.config.instantiate import assemble_model
+from attnspan.models.memory import Memory
 from attnspan.models.seq2seq import Seq2Seq
 from tests.conftest import ARMS, Compose
 
@@ -53,6 +54,10 @@ VARIANTS = [
     ("monotonic", "decoder.window.offset=0.3"),
     ("mocha", "decoder.window.offset=0.3", "decoder.window.width=2", "decoder.heads=2"),
     ("luong_local_p", "decoder.heads=2", "decoder.window.half_width=1", "decoder/normaliser=asentmax"),
+    ("bahdanau_pointer", "decoder.fused=false", "rnn=lstm", "rnn.layers=2"),
+    ("bahdanau_2015", "+decoder/pointer=pointer_generator"),
+    ("coverage", "+decoder/pointer=pointer_generator", "decoder.heads=2"),
+    ("luong_pointer", "decoder/normaliser=sparsemax"),
     ("transformer", "encoder/positions=t5", "decoder/positions=rotary"),
     ("transformer", "encoder/positions=rotary", "decoder/positions=t5"),
     ("transformer", "encoder/positions=alibi", "decoder/positions=learned", "decoder.positions.max_length=3"),
@@ -78,6 +83,25 @@ WIRINGS = (
 """Every arm as its file has it, again with input feeding, the variants, and other cells: what :func:`small` takes."""
 
 
+class FromSourceIds(Seq2Seq):
+    """A model that copies, given source ids only: those of a joint vocabulary, whose last are not in the target's."""
+
+    def encode(self, source: Tensor, lengths: Tensor) -> Memory:
+        return super().encode(with_target_ids(source) if source.ndim == 2 else source, lengths)
+
+
+def with_target_ids(source: Tensor) -> Tensor:
+    """Sources [B, S] with their ids in the extended vocabulary, [B, 2, S]."""
+    rows = []
+    for row in source.tolist():
+        beyond: dict[int, int] = {}
+        for token in row:
+            if token >= TARGET_VOCABULARY:
+                beyond.setdefault(token, TARGET_VOCABULARY + len(beyond))
+        rows.append([beyond.get(token, token) for token in row])
+    return torch.stack([source, torch.tensor(rows, device=source.device)], dim=1)
+
+
 def small_config(composed: Compose, arm: str, *overrides: str) -> dict[str, Any]:
     """The config of a small model of ``arm``."""
     return composed(f"decoder={arm}", "model.hidden_size=8", "model.embedding_size=5", *overrides)
@@ -97,6 +121,8 @@ def _built(composed: Compose, wiring: tuple[str, ...], seed: int, dtype: torch.d
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(2.0)
+    if model.decoder.copies:
+        model.__class__ = FromSourceIds
     return model.eval()
 
 

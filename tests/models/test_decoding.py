@@ -18,7 +18,7 @@ from attnspan.models.decoding.length_penalty import LengthNormalisation
 from attnspan.models.decoding.strategy import Specials
 from attnspan.models.seq2seq import Seq2Seq
 from tests.conftest import Compose
-from tests.models.arms import SOURCE_VOCABULARY, WIRINGS, pad, small
+from tests.models.arms import SOURCE_VOCABULARY, TARGET_VOCABULARY, WIRINGS, pad, small
 
 SPECIALS = Specials(pad=0, bos=1, eos=2)
 SOURCES = [[4, 5, 6, 7, 8, 9, 10], [9], [10, 4, 9]]
@@ -43,7 +43,7 @@ def log_probs(model: Seq2Seq, source: list[int], words: list[int]) -> Tensor:
 
 def exhaustive(model: Seq2Seq, source: list[int], longest: int, normalisation: float) -> tuple[float, list[int]]:
     """The best of all sequences of up to ``longest`` words that end with <eos>."""
-    vocabulary = range(3, model.readout.out_features)
+    vocabulary = range(3, model.readout.out_features + extra_words(model, source))
     best: tuple[float, list[int]] = (-math.inf, [0])
     for length in range(longest + 1):
         sequences = list(itertools.product(vocabulary, repeat=length))
@@ -59,6 +59,17 @@ def exhaustive(model: Seq2Seq, source: list[int], longest: int, normalisation: f
     return best
 
 
+def extra_words(model: Seq2Seq, source: list[int]) -> int:
+    """Words that the model can copy from a source and its vocabulary lacks."""
+    return len({token for token in source if token >= TARGET_VOCABULARY}) if model.decoder.copies else 0
+
+
+def all_prefixes(model: Seq2Seq) -> int:
+    """All of up to two words, and those that are cut behind them: so many places let none go."""
+    words = TARGET_VOCABULARY - 3 + max(extra_words(model, source) for source in SOURCES)
+    return 1 + words + words**2 + words**3
+
+
 def test_a_beam_of_one_is_greedy(model: Seq2Seq) -> None:
     limit = LengthLimit(ratio=2.0, margin=3)
     one = beam(1, limit)(model, *pad(SOURCES), specials=SPECIALS, with_weights=True)
@@ -68,15 +79,12 @@ def test_a_beam_of_one_is_greedy(model: Seq2Seq) -> None:
     torch.testing.assert_close(one.log_prob, greedy.log_prob)
 
 
-ALL = 1 + 6 + 6**2 + 6**3
-"""All prefixes of up to two of six words, and those that are cut behind them: so many places let none go."""
-
-
 @pytest.mark.parametrize("normalisation", [0.0, 1.0])
 def test_a_wide_beam_is_exhaustive(model: Seq2Seq, normalisation: float) -> None:
     with torch.no_grad():
         model.readout.bias[SPECIALS.eos] -= 1.0  # or the empty hypothesis wins too easily
-    found = beam(ALL, LengthLimit(ratio=0.0, margin=2), normalisation)(model, *pad(SOURCES), specials=SPECIALS)
+    limit = LengthLimit(ratio=0.0, margin=2)
+    found = beam(all_prefixes(model), limit, normalisation)(model, *pad(SOURCES), specials=SPECIALS)
     for row, source in enumerate(SOURCES):
         value, words = exhaustive(model, source, 2, normalisation)
         assert found.tokens[row, : int(found.lengths[row])].tolist() == words
@@ -126,7 +134,7 @@ def test_never_below_greedy_where_the_beam_holds_it(model: Seq2Seq) -> None:
         with torch.no_grad():
             model.readout.bias[SPECIALS.eos] += 1.0  # until greedy search ends
         greedy = Greedy(limit=limit)(model, *pad(SOURCES), specials=SPECIALS)
-        wide = beam(ALL, limit)(model, *pad(SOURCES), specials=SPECIALS)
+        wide = beam(all_prefixes(model), limit)(model, *pad(SOURCES), specials=SPECIALS)
         assert (wide.log_prob >= greedy.log_prob - 1e-4)[~greedy.truncated].all()
         ended += int((~greedy.truncated).sum())
     assert ended

@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from attnspan.models.seq2seq import Seq2Seq
 from tests.conftest import ARMS, Compose
-from tests.models.arms import MECHANISMS, PARALLEL_CELLS, WIRINGS, pad, small, small_config
+from tests.models.arms import MECHANISMS, PARALLEL_CELLS, WIRINGS, pad, small, small_config, with_target_ids
 from tests.models.test_normalisers import EQUATIONS
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -27,6 +28,7 @@ ARMS_AS_PUBLISHED: dict[str, tuple[str, str, str]] = {  # wiring, score, window
     "bahdanau": ("bahdanau", "additive", "everywhere"),
     "bahdanau_2015": ("bahdanau", "additive", "everywhere"),
     "bahdanau_gated": ("bahdanau", "additive", "everywhere"),
+    "bahdanau_pointer": ("bahdanau", "additive", "everywhere"),
     "bahdanau_windowed": ("bahdanau", "additive", "around_median"),
     "coverage": ("bahdanau", "additive_with_coverage", "everywhere"),
     "luong_2015": ("luong", "general", "everywhere"),
@@ -38,6 +40,7 @@ ARMS_AS_PUBLISHED: dict[str, tuple[str, str, str]] = {  # wiring, score, window
     "luong_local_p": ("luong", "general", "local_p"),
     "luong_location": ("luong", "location", "everywhere"),
     "luong_multihead": ("luong", "scaled_dot", "everywhere"),
+    "luong_pointer": ("luong", "general", "everywhere"),
     "luong_scaled_dot": ("luong", "scaled_dot", "everywhere"),
     "mocha": ("bahdanau", "normalised_additive", "chunkwise"),
     "monotonic": ("bahdanau", "normalised_additive", "monotonic"),
@@ -310,6 +313,7 @@ class Paper:
         c = self.gated(self.attend(before, now), before)
         now.layers = self.stack(torch.cat([y, c]), now.layers, self.decoder.rnn.cells)
         after = self.top(now.layers)
+        self.context, self.state = c, after
         return self.deep_output(before, after, y, c) if "deep_output" in self.config["decoder"] else after
 
     def gated(self, c: Tensor, before: Tensor) -> Tensor:
@@ -334,6 +338,7 @@ class Paper:
         now.layers = self.stack(x, now.layers, self.decoder.rnn.cells)
         h_t = self.top(now.layers)
         c_t = self.attend(h_t, now)
+        self.context, self.state = c_t, h_t
         now.fed = torch.tanh(self.decoder.combine.weight @ torch.cat([c_t, h_t]))
         return now.fed
 
@@ -350,10 +355,21 @@ class Paper:
         """The output is P s_t."""
         return self.decoder.narrow.weight @ self.plain(y, now)
 
+    def point(self, logits: Tensor, y: Tensor, x: list[int], now: Now) -> Tensor:
+        """See et al. 2017, eq. 8: p_gen from c_t, s_t and y; eq. 9: P(w) = p_gen P_vocab(w) + (1 - p_gen) sum a_j."""
+        w_c, w_s, w_y = self.decoder.pointer.gate.weight[0].split([len(self.context), len(self.state), len(y)])
+        p_gen = sigmoid(w_c @ self.context + w_s @ self.state + w_y @ y + self.decoder.pointer.gate.bias[0])
+        powers = torch.exp(logits - logits.max().detach())
+        P = {w: p_gen * power / total(list(powers)) for w, power in enumerate(powers)}
+        for word, weight in zip(x, now.weights, strict=True):
+            P[word] = P.get(word, 0.0) + (1 - p_gen) * weight
+        nothing = torch.tensor(-torch.inf)
+        return torch.stack([torch.log(P[w]) if w in P else nothing for w in range(len(logits) + len(x))])
+
     # All together
 
     def __call__(self, source: list[int], target_input: list[int]) -> tuple[Tensor, Tensor]:
-        """Logits [T, V] and weights [T, S] of one example."""
+        """Logits [T, V] and weights [T, S] of one example; of an arm that copies log P of V + S words."""
         states, final_state = self.encode(source)
         zeros = [torch.zeros(())] * len(source)
         fed = torch.zeros(self.config["model"]["hidden_size"])
@@ -371,9 +387,13 @@ class Paper:
         now.heads = [Now(**vars(now)) for _ in range(heads)] if heads > 1 else []
         model, tied = self.model, self.config["model"]["tied_target_embeddings"]
         w_o = model.target_embedding.weight if tied else model.readout.weight
+        in_target = with_target_ids(torch.tensor([source]))[0, 1].tolist()
         logits, weights = [], []
         for token in target_input:
-            logits.append(w_o @ self.step(model.target_embedding.weight[token], now) + model.readout.bias)
+            y = model.target_embedding.weight[token]
+            logits.append(w_o @ self.step(y, now) + model.readout.bias)
+            if "pointer" in self.config["decoder"]:
+                logits[-1] = self.point(logits[-1], y, in_target, now)
             weights.append(torch.stack(now.weights))
             now.t += 1
         return torch.stack(logits), torch.stack(weights)
@@ -443,7 +463,10 @@ def paper(composed: Compose, wiring: tuple[str, ...], kind: type[Paper] = Paper)
 def test_logits_weights_and_gradients_equal_the_loop(composed: Compose, wiring: tuple[str, ...]) -> None:
     loop = paper(composed, wiring)
     logits, weights = loop.model(*pad(SOURCES), torch.tensor(TARGETS))
-    expected = [loop(*pair) for pair in zip(SOURCES, TARGETS, strict=True)]
+    expected = [
+        (F.pad(right, (0, logits.size(-1) - right.size(-1)), value=-torch.inf), alignment)
+        for right, alignment in (loop(*pair) for pair in zip(SOURCES, TARGETS, strict=True))
+    ]
     for row, (right, alignment) in enumerate(expected):
         torch.testing.assert_close(logits[row], right, atol=1e-9, rtol=0)
         if weights is not None:

@@ -15,7 +15,7 @@ from attnspan.models.decoding.length_limit import LengthLimit
 from attnspan.training.learning_rate import WarmupConstantDecay
 from attnspan.training.lightning_module import Seq2SeqModule
 from tests.conftest import Compose
-from tests.models.arms import pad, small
+from tests.models.arms import TARGET_VOCABULARY, pad, small
 
 
 def batch() -> Batch:
@@ -34,9 +34,11 @@ def batch() -> Batch:
     )
 
 
-def module(composed: Compose, *, label_smoothing: float = 0.0, dropout: float = 0.0) -> Seq2SeqModule:
+def module(
+    composed: Compose, *, arm: str = "bahdanau", label_smoothing: float = 0.0, dropout: float = 0.0
+) -> Seq2SeqModule:
     made = Seq2SeqModule(
-        model=small(composed, "bahdanau", f"model.dropout={dropout}"),
+        model=small(composed, arm, f"model.dropout={dropout}"),
         decoding=Greedy(limit=LengthLimit(ratio=1.0, margin=2)),
         optimizer=partial(torch.optim.SGD, lr=1.0),
         schedule=partial(WarmupConstantDecay, warmup_steps=4, decay_share=0.2, final_ratio=0.5),
@@ -57,6 +59,26 @@ def test_training_loss_by_hand(composed: Compose, smoothing: float) -> None:
     for b, t, token in [(0, 0, 4), (0, 1, 5), (0, 2, 2), (1, 0, 6), (1, 1, 2)]:
         total -= (1 - smoothing) * float(table[b, t, token]) + smoothing * float(table[b, t].mean())
     assert float(made.training_step(one).detach()) == pytest.approx(total / 5, rel=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_loss_of_an_arm_that_copies_by_hand(composed: Compose, smoothing: float) -> None:
+    """The share is spread over the V tokens of the vocabulary, whatever the batch's sources have beyond it."""
+    made, one = module(composed, arm="luong_pointer", label_smoothing=smoothing), batch()
+    V = TARGET_VOCABULARY
+    one.source[0, 1], one.target_output[0, 0] = V + 1, V  # the first word beyond the vocabulary, and its extended id
+    with torch.no_grad():
+        table = made.model(one.source, one.source_lengths, one.target_input)[0]
+    total = 0.0
+    for b, t, token in [(0, 0, V), (0, 1, 5), (0, 2, 2), (1, 0, 6), (1, 1, 2)]:
+        total -= (1 - smoothing) * float(table[b, t, token]) + smoothing * float(table[b, t, :V].mean())
+    loss = made.training_step(one)
+    assert float(loss.detach()) == pytest.approx(total / 5, rel=1e-5)
+    loss.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in made.model.parameters())
+    assert made.test_step(one).nll[0].item() == pytest.approx(
+        -sum(float(table[0, t, y]) for t, y in [(0, V), (1, 5), (2, 2)])
+    )
 
 
 def test_coverage_loss_by_hand(composed: Compose) -> None:

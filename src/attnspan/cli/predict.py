@@ -162,14 +162,12 @@ def _take(sources: Iterable[str], most: int) -> tuple[list[str], InputError | No
 
 def _sources(run: LoadedRun, stream: BinaryIO, counts: Counts) -> Iterator[str]:
     """The lines without their ends, of images their paths; blank ones are allowed at the end only."""
-    from attnspan.evaluation.sources import encode_source
-
     name = "standard input"
     lines = enumerate((_without_end(line) for line in decode_lines(stream, name)), start=1)
     for number, text in without_blank_end(lines, name):
         if "\r" in text:
             raise InputError(f"{name} line {number}: {CARRIAGE_RETURN}")
-        encoded = encode_source(run.source_tokenizer, text, f"{name} line {number}")
+        encoded = run.encode(text, f"{name} line {number}")
         unknown = encoded.unknown
         if unknown and counts.first_unknown is None:
             counts.first_unknown = number

@@ -19,6 +19,7 @@ from hydra.utils import get_class, instantiate
 
 from attnspan.config.argument_kinds import check_argument_kinds
 from attnspan.data.corpora.base import Corpus
+from attnspan.data.tokenizer import UNK
 from attnspan.errors import InputError, SettingError, first_line, nearest
 from attnspan.runs.stable_name import class_paths
 
@@ -164,7 +165,12 @@ def assemble_model(
     parts = {key: build(config, key) for key in ("encoder", "decoder", "rnn")}
     with torch.random.fork_rng(devices=[]):  # alone, for its own keys to be named, and in arms without cells too
         parts["rnn"](input_size=sizes["embedding_size"], hidden_size=sizes["hidden_size"])
-    return model(**parts, source_vocabulary_size=source_vocabulary_size, target_vocabulary_size=target_vocabulary_size)
+    return model(
+        **parts,
+        source_vocabulary_size=source_vocabulary_size,
+        target_vocabulary_size=target_vocabulary_size,
+        unknown_id=UNK,
+    )
 
 
 def check_optimizer(config: dict[str, Any], parameters: Iterable[Tensor]) -> None:

@@ -69,7 +69,8 @@ class Tokenizer:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         vocabulary = sorted(backend.get_vocab(with_added_tokens=False).items(), key=lambda item: item[1])
-        self._stored = [*SPECIALS, *(token for token, _ in vocabulary[len(SPECIALS) :])]
+        self.stored = [*SPECIALS, *(token for token, _ in vocabulary[len(SPECIALS) :])]
+        """Each id as the vocabulary has it; of ``bpe``, bytes as printable characters."""
 
     @classmethod
     def train(
@@ -129,29 +130,54 @@ class Tokenizer:
         encoding = self._backend.encode(text, add_special_tokens=False)
         return [text[slice(*at)] for token, at in zip(encoding.ids, encoding.offsets, strict=True) if token == UNK]
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def spelled(self, text: str) -> list[str]:
+        """The tokens of ``text`` as :attr:`stored`, and an unknown one as the normalised text spells it."""
+        if (normalizer := self._backend.normalizer) is not None:
+            text = str(normalizer.normalize_str(text))
+        encoding = self._backend.encode(text, add_special_tokens=False)
+        pairs = zip(encoding.ids, encoding.offsets, strict=True)
+        return [text[slice(*at)] if token_id == UNK else self.stored[token_id] for token_id, at in pairs]
+
+    def id_of(self, token: str) -> int | None:
+        """The id of a token as in :attr:`stored`, special tokens left out; None if the vocabulary lacks it."""
+        found: int | None = self._backend.token_to_id(token)
+        return None if found is None or found < len(SPECIALS) else found
+
+    @property
+    def is_bytes(self) -> bool:
+        """Whether :attr:`stored` are bytes and no characters, as of ``bpe``."""
+        return isinstance(self._backend.decoder, decoders.ByteLevel)
+
+    def decode(self, ids: Iterable[int], oov_words: Sequence[str] = ()) -> str:
         """The text of ``ids``: exact for characters and bpe, joined by single spaces for symbols and words.
 
-        ``PAD``, ``BOS`` and ``EOS`` are skipped; ``UNK`` becomes ``<unk>``.
+        ``PAD``, ``BOS`` and ``EOS`` are skipped; ``UNK`` becomes ``<unk>``. Ids from V on are the ``oov_words``
+        (:mod:`attnspan.data.extended_vocabulary`).
         """
-        tokens = [self._stored[i] for i in ids if i not in (PAD, BOS, EOS)]
+        tokens = [self._in_store(i, oov_words) for i in ids if i not in (PAD, BOS, EOS)]
         decoder = self._backend.decoder
         return " ".join(tokens) if decoder is None else decoder.decode(tokens)
 
-    def tokens(self, ids: Iterable[int]) -> list[str]:
-        """Each id as a token for display: special tokens by name, an incomplete UTF-8 character as its stored bytes."""
+    def tokens(self, ids: Iterable[int], oov_words: Sequence[str] = ()) -> list[str]:
+        """Each id as a token for display: special tokens by name, an incomplete UTF-8 character as its stored bytes.
+
+        Ids from V on are the ``oov_words``.
+        """
         decoder = self._backend.decoder
 
         def show(token_id: int) -> str:
-            stored = self._stored[token_id]
+            stored = self._in_store(token_id, oov_words)
             text = stored if decoder is None or token_id < len(SPECIALS) else str(decoder.decode([stored]))
             return stored if "\ufffd" in text else text
 
         return [show(token_id) for token_id in ids]
 
+    def _in_store(self, token_id: int, oov_words: Sequence[str]) -> str:
+        return self.stored[token_id] if token_id < len(self.stored) else oov_words[token_id - len(self.stored)]
+
     def __len__(self) -> int:
         """Number of entries in the vocabulary, including special tokens."""
-        return len(self._stored)
+        return len(self.stored)
 
     @property
     def vocabulary_size(self) -> int:

@@ -49,9 +49,11 @@ class AlignedExample:
     source: Sequence[int]
     """S token ids."""
     target: Sequence[int]
-    """T token ids, without <eos>."""
+    """T token ids, without <eos>; of the extended vocabulary for an arm that copies."""
     links: Sequence[Link]
     """(source position, target position), both from 0."""
+    in_target: Sequence[int] | None = None
+    """For an arm that copies, the ids of the source tokens in the extended vocabulary."""
 
 
 def steps_between(encoder: Encoder, link: Link, source_length: int) -> int:
@@ -114,6 +116,9 @@ def _losses(model: Seq2Seq, examples: Sequence[AlignedExample]) -> tuple[Float[T
     target, _ = padded([BOS, *example.target, EOS] for example in examples)
     # The graph begins at the embedded tokens, so that each position has a gradient of its own.
     embedded = model.source_embedding(source).detach().requires_grad_()
+    in_target = [example.in_target for example in examples if example.in_target is not None]
+    if in_target:
+        source = torch.stack([source, padded(in_target)[0]], dim=1)
     hook = model.source_embedding.register_forward_hook(lambda *_: embedded)
     try:
         logits, _ = model(source, lengths, target[:, :-1])
@@ -147,7 +152,10 @@ def _aligned(loaded: LoadedRun, chosen: pd.DataFrame, gold: dict[str, list[Link]
     if not isinstance(loaded.source_tokenizer, Tokenizer):
         raise InputError("gradient flow is measured between tokens, and the sources of this run are images")
     for row in chosen.itertuples():
-        source = loaded.source_tokenizer.encode(str(row.source))
+        source = loaded.encode(str(row.source), str(row.example_id))
         target = loaded.target_tokenizer.encode(str(row.reference))
-        links = gold[str(row.example_id)] if gold else proportional_links(len(source), len(target))
-        yield AlignedExample(source=source, target=target, links=links)
+        if loaded.extended_vocabulary is not None:
+            target = loaded.extended_vocabulary.extend_target(target, str(row.reference), source.oov_words)
+        links = gold[str(row.example_id)] if gold else proportional_links(source.length, len(target))
+        assert isinstance(source.content, list)
+        yield AlignedExample(source=source.content, target=target, links=links, in_target=source.in_target)

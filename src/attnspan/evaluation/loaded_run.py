@@ -6,6 +6,7 @@ import shlex
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from attnspan.checksums import find_damage
 from attnspan.config.instantiate import assemble_model, build_decoding, refuse_foreign_targets
+from attnspan.data.extended_vocabulary import ExtendedVocabulary, extended_vocabulary
 from attnspan.data.source_reader import SourceReader, load_source_reader
 from attnspan.data.tokenizer import BOS, EOS, PAD, Tokenizer
 from attnspan.errors import InputError, NotFiniteError
@@ -55,7 +57,7 @@ class Hypothesis:
     tokens: list[str]
     """T, without <eos>."""
     ids: list[int]
-    """Of the tokens."""
+    """Of the tokens; from the vocabulary's size on, of words that an arm copies from the source."""
     log_prob: float
     """log p(hypothesis | source) in nats, <eos> counted unless truncated."""
     truncated: bool
@@ -88,6 +90,15 @@ class LoadedRun:
     source_tokenizer: SourceReader
     """Of texts, or what reads images."""
     target_tokenizer: Tokenizer
+
+    @cached_property
+    def extended_vocabulary(self) -> ExtendedVocabulary | None:
+        """The target's and the words of a source, where the arm copies."""
+        return extended_vocabulary(self.model, source=self.source_tokenizer, target=self.target_tokenizer)
+
+    def encode(self, source: Any, where: str) -> EncodedSource:
+        """Read one source; see :func:`~attnspan.evaluation.sources.encode_source`."""
+        return encode_source(self.source_tokenizer, source, where, self.extended_vocabulary)
 
     @overload
     def decode(
@@ -126,8 +137,7 @@ class LoadedRun:
             decoding = Beam(limit=decoding.limit, beam_size=beam_size, length_penalty=NoLengthPenalty())
         if isinstance(sources, str):
             raise InputError("decode takes a list of sources, and this is one text: decode([text])")
-        reader = self.source_tokenizer
-        encoded = [encode_source(reader, source, f"source {number}") for number, source in enumerate(sources)]
+        encoded = [self.encode(source, f"source {number}") for number, source in enumerate(sources)]
         _warn_of({row: one.unknown for row, one in enumerate(encoded) if one.unknown}, len(sources))
         found: dict[int, list[Hypothesis]] = {}
         for rows in batches_of_rows([one.length for one in encoded], batch_size):
@@ -157,8 +167,8 @@ class LoadedRun:
         names = source.position_names(self.source_tokenizer, picture)
         ids = batch.tokens[row, :length].tolist()
         return Hypothesis(
-            text=self.target_tokenizer.decode(ids),
-            tokens=self.target_tokenizer.tokens(ids),
+            text=self.target_tokenizer.decode(ids, source.oov_words),
+            tokens=self.target_tokenizer.tokens(ids, source.oov_words),
             ids=ids,
             log_prob=float(batch.log_prob[row]),
             truncated=bool(batch.truncated[row]),
@@ -176,7 +186,7 @@ def weights_of_heads(run: LoadedRun, source: Any, hypothesis: Hypothesis) -> Flo
     They are computed again, from the hypothesis as the known target. None where the arm has no attention, or one head.
     """
     model, device = run.model, next(run.model.parameters()).device
-    encoded, lengths = pad_sources([encode_source(run.source_tokenizer, source, "source")])
+    encoded, lengths = pad_sources([run.encode(source, "source")])
     memory = model.encode(encoded.to(device), lengths)
     target = torch.tensor([[BOS, *hypothesis.ids]], device=device)
     weights = model.unroll(target, memory)[1].head_weights

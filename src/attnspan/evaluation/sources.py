@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from attnspan.data.extended_vocabulary import ExtendedVocabulary
 from attnspan.data.images.columns import pad_images
 from attnspan.data.images.reader import ImageReader, Pixels
 from attnspan.data.source_reader import SourceReader
@@ -34,6 +35,10 @@ class EncodedSource:
     """Tokens, or patches."""
     unknown: list[str]
     """Tokens, as the source spells them, that the vocabulary lacks."""
+    in_target: list[int] | None = None
+    """For an arm that copies, the ids of the tokens in the extended vocabulary."""
+    oov_words: list[str] = field(default_factory=list)
+    """What its ids from V on stand for."""
 
     @property
     def is_image(self) -> bool:
@@ -56,7 +61,9 @@ class EncodedSource:
         return [f"{row},{column}" for row in range(1, rows + 1) for column in range(1, columns + 1)]
 
 
-def encode_source(reader: SourceReader, source: Any, where: str) -> EncodedSource:
+def encode_source(
+    reader: SourceReader, source: Any, where: str, extended: ExtendedVocabulary | None = None
+) -> EncodedSource:
     """Read one source.
 
     Args:
@@ -64,6 +71,7 @@ def encode_source(reader: SourceReader, source: Any, where: str) -> EncodedSourc
         source: a text, or an image: a path, the bytes of a file, an image of Pillow, or an array of uint8, [height,
             width] or [height, width, C].
         where: it was found, for error messages.
+        extended: the vocabulary of an arm that copies; None for other arms.
 
     Raises:
         InputError: a text has no token, or an image cannot be read.
@@ -79,7 +87,14 @@ def encode_source(reader: SourceReader, source: Any, where: str) -> EncodedSourc
     ids = reader.encode(source) if is_text else []
     if not ids:
         raise InputError(f"{where}: {source!r} has no token")
-    return EncodedSource(content=ids, length=len(ids), unknown=reader.unknown_tokens(source) if UNK in ids else [])
+    in_target, oov_words = (None, []) if extended is None else extended.extend_source(ids, source)
+    return EncodedSource(
+        content=ids,
+        length=len(ids),
+        unknown=reader.unknown_tokens(source) if UNK in ids else [],
+        in_target=in_target,
+        oov_words=oov_words,
+    )
 
 
 def pad_sources(sources: Sequence[EncodedSource]) -> tuple[SourceTensor, SizesTensor]:
@@ -87,7 +102,9 @@ def pad_sources(sources: Sequence[EncodedSource]) -> tuple[SourceTensor, SizesTe
     images = [source.content for source in sources if isinstance(source.content, np.ndarray)]
     if images:
         return torch.from_numpy(pad_images(images)), torch.tensor([image.shape[1:] for image in images])
-    return padded(source.content for source in sources if isinstance(source.content, list))
+    tokens, lengths = padded(source.content for source in sources if isinstance(source.content, list))
+    in_target = [source.in_target for source in sources if source.in_target is not None]
+    return (torch.stack([tokens, padded(in_target)[0]], dim=1) if in_target else tokens), lengths
 
 
 def padded(sequences: Iterable[Sequence[int]]) -> tuple[Int[Tensor, "B S"], Int[Tensor, " B"]]:

@@ -6,6 +6,7 @@
 3. Padding never matters: an example alone gives what it gives next to a longer one, and no weight lies in padding.
 4. Teacher forcing is the steps of decoding: a whole target at once gives what its steps give one by one.
 5. All that a step carries to the next is in its state, a row for each example, as a beam needs it.
+6. What a decoder copies by is a distribution.
 """
 
 from __future__ import annotations
@@ -91,10 +92,13 @@ def _check_hooks(part: Score | Window) -> None:
 def _check(model: Seq2Seq) -> None:
     batch = _batch(model)
     logits, weights = model(batch.source, batch.lengths, batch.target)
-    if not torch.isfinite(logits).all():
+    if logits.isnan().any() or not torch.isfinite(logits[..., : model.readout.out_features]).all():
         raise InputError("the logits of the fresh model are not finite")
     again, _ = model(batch.source, batch.lengths, batch.target)
     _compare(logits, again, "the same batch gives other numbers the second time: a part keeps something, or draws")
+    if model.decoder.copies:
+        total = logits.logsumexp(dim=-1)
+        _compare(torch.zeros_like(total), total, f"{_name(model.decoder)} copies by weights that do not sum to 1")
     _check_padding(model, batch, logits, weights)
     _check_steps(model, batch)
 
@@ -121,7 +125,8 @@ def _check_padding(model: Seq2Seq, batch: _Batch, logits: Tensor, weights: Tenso
         if memory.keys is not None and alone.keys is not None:
             _compare(memory.keys[number, ..., :length, :], alone.keys[0], f"{_owner_of_keys(model)}.keys: {what}")
         single_logits, _ = model(row.source, row.lengths, row.target)
-        _compare(logits[number], single_logits[0], f"{_owner_of_keys(model)}: {what}")
+        together = logits[number, :, : single_logits.size(-1)]  # what copies has more ids where sources are longer
+        _compare(together, single_logits[0], f"{_owner_of_keys(model)}: {what}")
 
 
 def _check_steps(model: Seq2Seq, batch: _Batch) -> None:
@@ -170,9 +175,10 @@ def _compare_reordered(model: Seq2Seq, expected: Tensor, token: Tensor, state: S
 def _compare(expected: Tensor, found: Tensor, complaint: str) -> None:
     if expected.shape != found.shape:
         raise InputError(f"{complaint} (shapes {tuple(expected.shape)} and {tuple(found.shape)})")
-    difference = (expected - found).abs()
+    difference = torch.where(expected == found, 0.0, expected - found).abs()  # ids without a word have log p of -inf
     largest = float(difference.max()) if difference.numel() else 0.0
-    if not largest <= _TOLERANCE[expected.dtype] * max(1.0, float(expected.abs().max() if expected.numel() else 0)):
+    size = expected[expected.isfinite()].abs()
+    if not largest <= _TOLERANCE[expected.dtype] * max(1.0, float(size.max() if size.numel() else 0)):
         raise InputError(f"{complaint} (they differ by {largest:.2g})")
 
 

@@ -35,6 +35,8 @@ class Memory:
     """What several heads average; None where the states themselves are averaged."""
     handed_over: tuple[Float[Tensor, "B _"], ...] = ()
     """Parts of the encoder's final state that the decoder takes over as they are, all layers concatenated."""
+    in_target: Int[Tensor, "B S"] | None = None
+    """For a decoder that copies, the ids of the source tokens in the extended vocabulary; 0 in padding."""
 
     @classmethod
     def of(
@@ -57,4 +59,5 @@ class Memory:
             keys=None if self.keys is None else self.keys[rows],
             values=None if self.values is None else self.values[rows],
             handed_over=tuple(part[rows] for part in self.handed_over),
+            in_target=None if self.in_target is None else self.in_target[rows],
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -32,6 +33,7 @@ class Seq2Seq(nn.Module):
         rnn: builds the recurrent cells of both.
         source_vocabulary_size: number of source tokens; None where the sources are images.
         target_vocabulary_size: V.
+        unknown_id: of the token that a decoder reads in place of one that it has copied and the vocabulary lacks.
         embedding_size: E, of source and of target tokens.
         hidden_size: H.
         dropout: probability, on embeddings and before the readout.
@@ -39,7 +41,7 @@ class Seq2Seq(nn.Module):
 
     Raises:
         SettingError: embeddings are tied to an output of another size.
-        ValueError: the encoder does not read such sources.
+        ValueError: the encoder does not read such sources, or the decoder copies from images.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Seq2Seq(nn.Module):
         rnn: BuildRecurrence,
         source_vocabulary_size: int | None,
         target_vocabulary_size: int,
+        unknown_id: int,
         embedding_size: int,
         hidden_size: int,
         dropout: float,
@@ -74,6 +77,9 @@ class Seq2Seq(nn.Module):
             handed_over=self.encoder.handed_over,
         )
         self.decoder = decoder(sizes=sizes, rnn=rnn)
+        if self.decoder.copies and self.reads_images:
+            raise ValueError("the decoder copies tokens of the source, and the sources of this data are images")
+        self.unknown_id = unknown_id
         self.dropout = nn.Dropout(dropout)
         self.readout = nn.Linear(self.decoder.output_size, target_vocabulary_size)
         if tied_target_embeddings:
@@ -87,9 +93,12 @@ class Seq2Seq(nn.Module):
 
     def encode(self, source: SourceTensor, lengths: SizesTensor) -> Memory:
         """Read sources into a memory that is ready for decoding; ``lengths`` are on the CPU."""
+        in_target = None
+        if self.decoder.copies:
+            source, in_target = source.unbind(1)
         embedded = self.source_embedding(source)
         memory = self.encoder(embedded if self.reads_images else self.dropout(embedded), lengths)
-        return self.decoder.prepare(memory)
+        return self.decoder.prepare(memory if in_target is None else replace(memory, in_target=in_target))
 
     def step(
         self, previous: Int[Tensor, " B"], state: State, memory: Memory
@@ -120,7 +129,11 @@ class Seq2Seq(nn.Module):
             return pixels * inside.unsqueeze(1), torch.stack([heights, sizes], dim=1)
         assert isinstance(self.source_embedding, nn.Embedding)
         most = self.source_embedding.num_embeddings
-        return torch.randint(min(1, most - 1), most, inside.shape) * inside, sizes
+        tokens = torch.randint(min(1, most - 1), most, inside.shape) * inside
+        if not self.decoder.copies:
+            return tokens, sizes
+        unknown = self.target_embedding.num_embeddings + torch.arange(max(lengths))  # every token is a word of its own
+        return torch.stack([tokens, unknown * inside], dim=1), sizes
 
     def forward(
         self, source: SourceTensor, lengths: SizesTensor, target_input: Int[Tensor, "B T"]
@@ -137,6 +150,8 @@ class Seq2Seq(nn.Module):
         return self.decoder.read_target(target_input, self._embed(target_input), memory, self._read_out)
 
     def _embed(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T E"]:
+        if self.decoder.copies:
+            tokens = tokens.masked_fill(tokens >= self.target_embedding.num_embeddings, self.unknown_id)
         return self.dropout(self.target_embedding(tokens))
 
     def _read_out(self, output: Float[Tensor, "*batch O"]) -> Float[Tensor, "*batch V"]:

@@ -26,6 +26,7 @@ from attnspan.models.decoding.strategy import DecodingStrategy, Hypotheses
 from attnspan.models.seq2seq import Seq2Seq
 from attnspan.runs.summary import AGAINST_EXPLOSION
 from attnspan.training.mean_metric import Mean
+from attnspan.training.objectives.cross_entropy import cross_entropy
 from attnspan.training.objectives.guidance import Guidance
 from attnspan.training.objectives.reinforce import Reinforce
 from attnspan.training.objectives.scheduled_sampling import ScheduledSampling
@@ -122,12 +123,11 @@ class Seq2SeqModule(L.LightningModule):
             target_input = self.scheduled_sampling(self.model, memory, target_input, update=self.global_step)
         logits, decoded = self.model.unroll(target_input, memory)
         weights = decoded.weights
-        total = F.cross_entropy(
-            logits.flatten(0, 1),
-            batch.target_output.flatten(),
-            ignore_index=PAD,
+        total = cross_entropy(
+            logits,
+            batch.target_output,
             label_smoothing=self.label_smoothing,
-            reduction="sum",
+            vocabulary_size=self.model.readout.out_features,
         )
         if self.coverage_loss and weights is not None:
             total = total + self.coverage_loss * coverage_loss(weights, batch.target_output != PAD)

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from attnspan.data.arrow import PIXELS
 from attnspan.data.background import in_thread
 from attnspan.data.corpora.base import describe_rows
+from attnspan.data.extended_vocabulary import ExtendedVocabulary
 from attnspan.data.images.batches import PatchBudgetBatches
 from attnspan.data.images.columns import ImageColumn
 from attnspan.data.tokenizer import BOS, EOS, PAD
@@ -33,13 +34,15 @@ class Batch:
     """A batch of examples, padded with ``PAD`` to the longest; here T counts ``<eos>`` where there is one."""
 
     source: SourceTensor
-    """Token ids, or the pixels of images, padded with 0."""
+    """Token ids, or the pixels of images, padded with 0. For an arm that copies, the ids of the same tokens in the
+    extended vocabulary stand below them."""
     source_lengths: SizesTensor
     """Tokens of each source, or height and width of each image; always on the CPU, where packed sequences need them."""
     target_input: Int64[Tensor, "B T"]
     """Token ids ``<bos>`` y1 y2 ..."""
     target_output: Int64[Tensor, "B T"]
-    """Token ids y1 y2 ... ``<eos>``; without ``<eos>`` where the split is read without."""
+    """Token ids y1 y2 ... ``<eos>``; without ``<eos>`` where the split is read without. For an arm that copies, ids of
+    the extended vocabulary."""
     index: Int64[Tensor, " B"]
     """Row number of each example in its split; always on the CPU."""
     target_tokens: int
@@ -50,6 +53,8 @@ class Batch:
     """Number of examples of the whole batch."""
     ranks: int = 1
     """Number of processes that share the whole batch."""
+    oov_words: Sequence[Sequence[str]] = ()
+    """Of each example, what ids from V on stand for; nothing for an arm that does not copy."""
 
     @property
     def examples(self) -> int:
@@ -74,12 +79,21 @@ class EncodedSplit:
     """A prepared split; indexing it with a list of rows makes their batch, or the share of process ``rank`` in it.
 
     Token ids are read from the memory-mapped Arrow file; only those of the batch are copied. ``with_eos`` says whether
-    targets end with ``<eos>``.
+    targets end with ``<eos>``, and ``extended`` is the vocabulary of an arm that copies.
     """
 
-    def __init__(self, dataset: Dataset, *, rank: int = 0, ranks: int = 1, with_eos: bool = True) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        rank: int = 0,
+        ranks: int = 1,
+        with_eos: bool = True,
+        extended: ExtendedVocabulary | None = None,
+    ) -> None:
         self._dataset = dataset
         self._with_eos = with_eos
+        self._extended = extended
         self._rank = rank
         self._ranks = ranks
         has_images = PIXELS in dataset.column_names
@@ -111,7 +125,11 @@ class EncodedSplit:
         source_lengths, source = self._source.padded(index)
         target_lengths, target = self._target.padded(index)
         edge = np.full((len(index), 1), PAD, dtype=np.int64)
-        target_output = np.hstack([target, edge]) if self._with_eos else target.copy()
+        of_loss = target
+        oov_words: list[list[str]] = []
+        if self._extended is not None:
+            source, of_loss, oov_words = self._extend(index, source, target, target_lengths)
+        target_output = np.hstack([of_loss, edge]) if self._with_eos else of_loss.copy()
         if self._with_eos:
             target_output[np.arange(len(index)), target_lengths] = EOS
         if placeholder:
@@ -127,11 +145,33 @@ class EncodedSplit:
             whole_tokens=int(self.target_lengths[whole].sum()) + len(whole) * self._with_eos,
             whole_examples=len(whole),
             ranks=self._ranks,
+            oov_words=oov_words,
         )
+
+    def _extend(
+        self,
+        index: Int64[np.ndarray, " B"],
+        source: Int64[np.ndarray, "B S"],
+        target: Int64[np.ndarray, "B T"],
+        target_lengths: Int64[np.ndarray, " B"],
+    ) -> tuple[Int64[np.ndarray, "B 2 S"], Int64[np.ndarray, "B T"], list[list[str]]]:
+        """The sources with their ids in the extended vocabulary, the targets in these ids, and what they stand for."""
+        assert self._extended is not None
+        in_target, is_oov = self._extended.look_up(source)
+        target = target.copy()
+        oov_words: list[list[str]] = [[] for _ in index]
+        rows = np.flatnonzero(is_oov.any(axis=1)).tolist()
+        texts = self._dataset[index[rows].tolist()] if rows else {"source": [], "target": []}
+        for row, text, target_text in zip(rows, texts["source"], texts["target"], strict=True):
+            S, T = int(self.source_lengths[index[row]]), int(target_lengths[row])
+            in_target[row, :S], oov_words[row] = self._extended.extend_source(source[row, :S].tolist(), text)
+            target[row, :T] = self._extended.extend_target(target[row, :T].tolist(), target_text, oov_words[row])
+        return np.stack([source, in_target], axis=1), target, oov_words
 
     def __reduce__(self) -> tuple[Any, tuple[Dataset]]:
         # Another process maps the file itself; pickling the views would copy them.
         same: dict[str, Any] = {"rank": self._rank, "ranks": self._ranks, "with_eos": self._with_eos}
+        same["extended"] = self._extended
         return partial(EncodedSplit, **same), (self._dataset,)
 
     def plan(self, batch_tokens: int, key: str) -> Batches:

@@ -10,6 +10,7 @@ import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
 
+from attnspan.data.extended_vocabulary import ExtendedVocabulary
 from attnspan.data.pipeline.batches import Batch, EncodedSplit, TrainingLoader, make_loader, plan_batches
 from attnspan.data.pipeline.prepare import PreparedData
 
@@ -28,6 +29,7 @@ class DecodedSplit(lightning.LightningDataModule):
         rank: int = 0,
         ranks: int = 1,
         with_eos: bool = True,
+        extended: ExtendedVocabulary | None = None,
     ) -> None:
         """Plan the batches; the arguments are those of :class:`DataModule`.
 
@@ -36,7 +38,7 @@ class DecodedSplit(lightning.LightningDataModule):
         """
         super().__init__()
         self._loading: dict[str, Any] = {"workers": workers, "pin_memory": torch.cuda.is_available()}
-        self._test = EncodedSplit(split, rank=rank, ranks=ranks, with_eos=with_eos)
+        self._test = EncodedSplit(split, rank=rank, ranks=ranks, with_eos=with_eos, extended=extended)
         self._test_batches = plan_batches(self._test, evaluation_batch_tokens, _EVALUATION_KEY)
         self._decoded: Collection[int] = ()
 
@@ -69,6 +71,7 @@ class DataModule(DecodedSplit):
         rank: int = 0,
         ranks: int = 1,
         with_eos: bool = True,
+        extended: ExtendedVocabulary | None = None,
     ) -> None:
         """Plan the batches.
 
@@ -80,11 +83,12 @@ class DataModule(DecodedSplit):
             rank: of this process, from 0.
             ranks: number of processes that share every batch; the batches do not depend on it.
             with_eos: whether targets end with ``<eos>``; the batches do not depend on it.
+            extended: the vocabulary of an arm that copies; None for other arms.
 
         Raises:
             InputError: a single example exceeds its budget.
         """
-        share: dict[str, Any] = {"rank": rank, "ranks": ranks, "with_eos": with_eos}
+        share: dict[str, Any] = {"rank": rank, "ranks": ranks, "with_eos": with_eos, "extended": extended}
         super().__init__(prepared.test, evaluation_batch_tokens=evaluation_batch_tokens, workers=workers, **share)
         self._seed = seed
         self._train = EncodedSplit(prepared.train, **share)

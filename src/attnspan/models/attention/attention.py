@@ -96,6 +96,11 @@ class Attention(nn.Module):
                 f"multiplies, and {type(self.normaliser).__name__} does not",
             )
 
+    @property
+    def part_without_sum(self) -> str:
+        """The class of the part because of which weights need not sum to 1; empty if they always do."""
+        return next((type(part).__name__ for part in (self.window, self.normaliser) if not part.sums_to_one), "")
+
     def prepare(self, memory: Memory) -> Memory:
         """Compute the keys, and with several heads the values, once for all decoding steps."""
         if self.heads is None:

@@ -37,6 +37,7 @@ class MonotonicWindow(Window):
     """
 
     remembers = True
+    sums_to_one = False
 
     def __init__(self, *, query_size: int, memory_size: int, offset: float) -> None:
         super().__init__(query_size=query_size, memory_size=memory_size)

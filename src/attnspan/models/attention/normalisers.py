@@ -24,6 +24,9 @@ from attnspan.models.recurrence.recurrence import State
 class Normaliser(nn.Module, ABC):
     """Says how much weight each visible position gets."""
 
+    sums_to_one = True
+    """The weights of a step do."""
+
     def __init__(self, *, query_size: int, heads: int) -> None:
         super().__init__()
 
@@ -187,6 +190,8 @@ class Sigmoid(Normaliser):
 
     Each position is weighed by itself. The weights of a step need not sum to 1.
     """
+
+    sums_to_one = False
 
     def weights(self, scores: Float[Tensor, "B heads T S"]) -> Float[Tensor, "B heads T S"]:
         """Each between 0 and 1."""

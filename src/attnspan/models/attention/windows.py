@@ -23,6 +23,8 @@ class Window(nn.Module, ABC):
 
     remembers = False
     """Earlier weights move the window, so that each step waits for the one before."""
+    sums_to_one = True
+    """Weights that summed to 1 still do so."""
 
     def __init__(self, *, query_size: int, memory_size: int) -> None:
         super().__init__()
@@ -100,6 +102,8 @@ class LocalPredictiveWindow(LocalWindow):
     a_t(s) = softmax_s(e_ts) exp(-(s - p_t)^2 / (2 sigma^2)), with sigma = D/2  (eq. 10). The softmax is taken inside
     the window, and as in the paper the products are not normalised again.
     """
+
+    sums_to_one = False
 
     def __init__(self, *, query_size: int, memory_size: int, half_width: int) -> None:
         super().__init__(query_size=query_size, memory_size=memory_size, half_width=half_width)

@@ -15,6 +15,7 @@ from attnspan.models.attention.scores import AdditiveScore, BuildScore
 from attnspan.models.attention.windows import BuildWindow, GlobalWindow
 from attnspan.models.bridge import Bridge, BuildBridge
 from attnspan.models.decoders.base import DecoderOutput, Sizes
+from attnspan.models.decoders.pointer_generator import BuildPointer
 from attnspan.models.decoders.with_attention import AttentionDecoder
 from attnspan.models.memory import Memory
 from attnspan.models.recurrence.recurrence import BuildRecurrence, State
@@ -81,6 +82,7 @@ class BahdanauDecoder(AttentionDecoder):
         normaliser: BuildNormaliser = Softmax,
         heads: int = 1,
         bridge: BuildBridge = Bridge,
+        pointer: BuildPointer | None = None,
         deep_output: BuildDeepOutput | None = None,
         context_gate: bool = False,
     ) -> None:
@@ -95,6 +97,7 @@ class BahdanauDecoder(AttentionDecoder):
             normaliser=normaliser,
             heads=heads,
             bridge=bridge,
+            pointer=pointer,
             fused=fused,
         )
         self.deep_output = None
@@ -113,7 +116,13 @@ class BahdanauDecoder(AttentionDecoder):
             context = context * torch.sigmoid(self.gate(previous))
         hidden, cells = self.rnn(torch.cat([embedded, context], dim=-1), state[:parts])
         output = hidden if self.deep_output is None else self.deep_output(previous, embedded, context)
-        return DecoderOutput.of_heads(output=output, state=(*cells, *attention_state), weights=weights, choices=choices)
+        return DecoderOutput.of_heads(
+            output=output,
+            state=(*cells, *attention_state),
+            weights=weights,
+            choices=choices,
+            generation_logit=self.generation_logit(context, hidden, embedded),
+        )
 
     def _unroll_fused(self, embedded: Tensor, memory: Memory) -> DecoderOutput:
         *initial, steps_taken = self.start(memory)
@@ -121,9 +130,16 @@ class BahdanauDecoder(AttentionDecoder):
         assert isinstance(score, AdditiveScore)
         own = (score.query.weight, score.energy.weight.squeeze(0))
         hidden, weights, *cells = self._call_kernel(embedded, memory, *own, initial=(*initial,))
-        output = hidden
-        if self.deep_output is not None:
+        output, generation_logit = hidden, None
+        if self.deep_output is not None or self.copies:
             previous = torch.cat([initial[0], hidden[:, :-1]], dim=1)
-            output = self.deep_output(previous, embedded, weights.to(memory.states.dtype) @ memory.states)
+            context = weights.to(memory.states.dtype) @ memory.states
+            output = hidden if self.deep_output is None else self.deep_output(previous, embedded, context)
+            generation_logit = self.generation_logit(context, hidden, embedded)
         final = (hidden[:, -1:], *(part.unsqueeze(1) for part in cells))
-        return DecoderOutput(output=output, state=(*final, steps_taken + embedded.size(1)), weights=weights)
+        return DecoderOutput(
+            output=output,
+            state=(*final, steps_taken + embedded.size(1)),
+            weights=weights,
+            generation_logit=generation_logit,
+        )

@@ -54,6 +54,9 @@ class DecoderOutput:
     """The weights of each head; None where there is one."""
     choices: Float[Tensor, "B T S"] | None = None
     """Of hard attention in training: 1 at drawn positions, and rows of 0 for examples that draw none."""
+    generation_logit: Float[Tensor, "B T 1"] | None = None
+    """Of a decoder that copies, how far it does not; see
+    :class:`~attnspan.models.decoders.pointer_generator.PointerGenerator`."""
 
     @classmethod
     def of_heads(
@@ -63,12 +66,18 @@ class DecoderOutput:
         state: State,
         weights: Float[Tensor, "B heads T S"],
         choices: Float[Tensor, "B heads T S"] | None = None,
+        generation_logit: Float[Tensor, "B T 1"] | None = None,
     ) -> DecoderOutput:
         """The output of a wiring whose attention has one head or more."""
-        if weights.size(1) == 1:
-            choices = None if choices is None else choices.squeeze(1)
-            return cls(output=output, state=state, weights=weights.squeeze(1), choices=choices)
-        return cls(output=output, state=state, weights=weights.mean(dim=1), head_weights=weights)
+        is_one = weights.size(1) == 1
+        return cls(
+            output=output,
+            state=state,
+            weights=weights.squeeze(1) if is_one else weights.mean(dim=1),
+            head_weights=None if is_one else weights,
+            choices=choices.squeeze(1) if is_one and choices is not None else None,
+            generation_logit=generation_logit,
+        )
 
 
 class BuildDecoder(Protocol):
@@ -83,6 +92,8 @@ class Decoder(nn.Module, ABC):
 
     output_size: int
     """O, features of its output."""
+    copies: bool = False
+    """Its distribution has words of the source that the vocabulary lacks, so it needs :attr:`Memory.in_target`."""
 
     def prepare(self, memory: Memory) -> Memory:
         """Compute what all steps share, once a source."""
@@ -105,12 +116,14 @@ class Decoder(nn.Module, ABC):
         weights = [step.weights for step in steps if step.weights is not None]
         head_weights = [step.head_weights for step in steps if step.head_weights is not None]
         choices = [step.choices for step in steps if step.choices is not None]
+        generation_logits = [step.generation_logit for step in steps if step.generation_logit is not None]
         return DecoderOutput(
             output=torch.cat([step.output for step in steps], dim=1),
             state=state,
             weights=torch.cat(weights, dim=1) if weights else None,
             head_weights=torch.cat(head_weights, dim=2) if head_weights else None,
             choices=torch.cat(choices, dim=1) if choices else None,
+            generation_logit=torch.cat(generation_logits, dim=1) if generation_logits else None,
         )
 
     def logits(

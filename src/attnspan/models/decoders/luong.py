@@ -13,6 +13,7 @@ from attnspan.models.attention.scores import BuildScore, DotScore, GeneralScore,
 from attnspan.models.attention.windows import BuildWindow, GlobalWindow
 from attnspan.models.bridge import Bridge, BuildBridge
 from attnspan.models.decoders.base import DecoderOutput, Sizes
+from attnspan.models.decoders.pointer_generator import BuildPointer
 from attnspan.models.decoders.with_attention import AttentionDecoder
 from attnspan.models.memory import Memory
 from attnspan.models.recurrence.recurrence import BuildRecurrence, State
@@ -44,6 +45,7 @@ class LuongDecoder(AttentionDecoder):
         heads: int = 1,
         input_feeding: bool = False,
         bridge: BuildBridge = Bridge,
+        pointer: BuildPointer | None = None,
         fused: bool = False,
     ) -> None:
         check_switches(input_feeding=input_feeding)
@@ -57,11 +59,12 @@ class LuongDecoder(AttentionDecoder):
             normaliser=normaliser,
             heads=heads,
             bridge=bridge,
+            pointer=pointer,
             fused=fused,
         )
         self.combine = nn.Linear(sizes.memory + sizes.hidden, sizes.hidden, bias=False)  # W_c
         self.input_feeding = input_feeding
-        self.fused = self.fused and input_feeding
+        self.fused = self.fused and input_feeding and not self.copies  # the kernel does not return h_t
 
     def start(self, memory: Memory) -> State:
         """h_0 from the bridge, h~_0 = 0, and the attention's state."""
@@ -72,14 +75,17 @@ class LuongDecoder(AttentionDecoder):
     def step(self, embedded: Float[Tensor, "B T E"], state: State, memory: Memory) -> DecoderOutput:
         """Read one token, or, where no step waits for the one before, any number of them."""
         parts = self.rnn.parts
-        if self.input_feeding:
-            embedded = torch.cat([embedded, state[parts].unsqueeze(1)], dim=-1)
-        hidden, cells = self.rnn(embedded, state[:parts])
+        read = torch.cat([embedded, state[parts].unsqueeze(1)], dim=-1) if self.input_feeding else embedded
+        hidden, cells = self.rnn(read, state[:parts])
         context, weights, choices, attention_state = self.attention(hidden, memory, state[parts + self.input_feeding :])
         output = torch.tanh(self.combine(torch.cat([context, hidden], dim=-1)))
         fed = (output[:, -1],) if self.input_feeding else ()
         return DecoderOutput.of_heads(
-            output=output, state=(*cells, *fed, *attention_state), weights=weights, choices=choices
+            output=output,
+            state=(*cells, *fed, *attention_state),
+            weights=weights,
+            choices=choices,
+            generation_logit=self.generation_logit(context, hidden, embedded),
         )
 
     def unroll(self, embedded: Float[Tensor, "B T E"], memory: Memory) -> DecoderOutput:

@@ -14,14 +14,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnspan.errors import check_switches
+from attnspan.errors import SettingError, check_switches
 from attnspan.kernels.cells import cell_kernel, is_supported
 from attnspan.models.attention.attention import Attention
 from attnspan.models.attention.normalisers import BuildNormaliser, Softmax
 from attnspan.models.attention.scores import BuildScore, Score
 from attnspan.models.attention.windows import BuildWindow, GlobalWindow
 from attnspan.models.bridge import BuildBridge
-from attnspan.models.decoders.base import DecoderOutput, RecurrentDecoder, Sizes
+from attnspan.models.decoders.base import DecoderOutput, Readout, RecurrentDecoder, Sizes
+from attnspan.models.decoders.pointer_generator import BuildPointer
 from attnspan.models.memory import Memory
 from attnspan.models.recurrence.recurrence import BuildRecurrence, CellState, State
 
@@ -34,7 +35,11 @@ class AttentionDecoder(RecurrentDecoder):
         window: which positions a step may attend to.
         normaliser: from scores to weights.
         heads: attentions side by side, see :class:`~attnspan.models.attention.heads.Heads`.
+        pointer: builds what lets a step copy a source token; None for nothing.
         fused: unroll by ``kernel`` where it covers these parts and the cells: the same numbers in less time.
+
+    Raises:
+        SettingError: a step copies, and its weights need not sum to 1.
     """
 
     kernel: type[torch.autograd.Function]
@@ -52,6 +57,7 @@ class AttentionDecoder(RecurrentDecoder):
         normaliser: BuildNormaliser,
         heads: int,
         bridge: BuildBridge,
+        pointer: BuildPointer | None,
         fused: bool,
     ) -> None:
         check_switches(fused=fused)
@@ -64,6 +70,10 @@ class AttentionDecoder(RecurrentDecoder):
             query_size=sizes.hidden,
             memory_size=sizes.memory,
         )
+        self.pointer = None if pointer is None else pointer(sizes=sizes)
+        self.copies = pointer is not None
+        if self.copies and (part := self.attention.part_without_sum):
+            raise SettingError("pointer", f"copies by weights that sum to 1, and those of {part} need not")
         # Exactly these classes, for a subclass may compute something else.
         parts = type(self.attention.window), type(self.attention.normaliser)
         is_covered = type(self.attention.score) in self.kernel_scores and parts == (GlobalWindow, Softmax)
@@ -80,6 +90,22 @@ class AttentionDecoder(RecurrentDecoder):
     def unroll(self, embedded: Float[Tensor, "B T E"], memory: Memory) -> DecoderOutput:
         """Unroll along a known target, by the kernel if ``fused``."""
         return self._unroll_fused(embedded, memory) if self.fused else super().unroll(embedded, memory)
+
+    def logits(
+        self, decoded: DecoderOutput, embedded: Float[Tensor, "B T E"], memory: Memory, readout: Readout
+    ) -> Float[Tensor, "B T V"]:
+        """The readout's; of a decoder that copies log P, over V + S ids."""
+        logits = super().logits(decoded, embedded, memory, readout)
+        if self.pointer is None:
+            return logits
+        assert decoded.generation_logit is not None
+        assert decoded.weights is not None
+        assert memory.in_target is not None
+        return self.pointer(logits, decoded.generation_logit, decoded.weights, memory.in_target)
+
+    def generation_logit(self, context: Tensor, state: Tensor, embedded: Tensor) -> Float[Tensor, "B T 1"] | None:
+        """That of :class:`PointerGenerator`, if the decoder copies."""
+        return None if self.pointer is None else self.pointer.generation_logit(context, state, embedded)
 
     @abstractmethod
     def _unroll_fused(self, embedded: Tensor, memory: Memory) -> DecoderOutput:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from attnspan.models.memory import Memory
 from attnspan.models.recurrence.recurrence import BuildRecurrence
 
-SourceTensor = Int[Tensor, "B S"] | UInt8[Tensor, "B C Y X"]
-"""Padded sources: token ids, or pixels in C channels."""
+SourceTensor = Int[Tensor, "B S"] | Int[Tensor, "B 2 S"] | UInt8[Tensor, "B C Y X"]
+"""Padded sources: token ids, or pixels in C channels. A decoder that copies also needs, below the ids of the source
+vocabulary, those of the same tokens in the target's, and from V on those of tokens that it lacks."""
 SizesTensor = Int[Tensor, " B"] | Int[Tensor, "B 2"]
 """How large each source is, at least 1, on the CPU: its tokens, or the height and width of an image in pixels."""
 

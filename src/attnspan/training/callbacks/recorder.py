@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,7 +15,7 @@ from attnspan.data.arrow import without_pixels
 from attnspan.data.pipeline.batches import Batch
 from attnspan.data.pipeline.gold import source_positions
 from attnspan.data.pipeline.prepare import token_counts
-from attnspan.data.tokenizer import PAD, UNK, Tokenizer
+from attnspan.data.tokenizer import EOS, PAD, UNK, Tokenizer
 from attnspan.models.decoding.strategy import Hypotheses
 from attnspan.runs.records import Record, edit_distance, score_hypothesis
 from attnspan.training.distributed import gather
@@ -80,38 +80,39 @@ class Recorder(L.Callback):
             examples["source"],
             self._source_lengths[rows].tolist(),
             examples["target"],
-            examples["target_ids"],
+            _references(batch),
+            batch.oov_words or [()] * len(rows),
             _lists(outputs.hypotheses),
             [None] * len(rows) if outputs.oracle_length is None else _lists(outputs.oracle_length),
             _scores(outputs, batch),
             _attention(outputs.weights, examples, outputs.region_size),
             strict=True,
         )
-        for row, name, source, source_length, target, target_ids, hypothesis, oracle, scores, seen in columns:
-            # A symbol that training never had matches nothing, not even the unknown symbol of a hypothesis.
-            reference = [_NO_TOKEN if token == UNK else token for token in target_ids]
+        for row, name, source, source_length, target, reference, oov_words, hypothesis, oracle, scores, seen in columns:
             if row not in self._records:  # else decoded before, in a batch that is repeated
                 self.decoded_tokens += len(hypothesis) + len(oracle or [])
             self._records[row] = Record(
                 **self._run,
                 example_id=name,
                 source_length=source_length,
-                target_length=len(target_ids),
+                target_length=len(reference),
                 source=source,
-                hypothesis=self._target_tokenizer.decode(hypothesis),
+                hypothesis=self._target_tokenizer.decode(hypothesis, oov_words),
                 reference=target,
                 **scores,
                 **score_hypothesis(hypothesis, reference),
-                **self._oracle_columns(oracle, reference),
+                **self._oracle_columns(oracle, reference, oov_words),
                 **seen,
             )
 
-    def _oracle_columns(self, hypothesis: list[int] | None, reference: list[int]) -> dict[str, Any]:
+    def _oracle_columns(
+        self, hypothesis: list[int] | None, reference: list[int], oov_words: Sequence[str]
+    ) -> dict[str, Any]:
         """The columns about the hypothesis that was given the reference's length, if there is one."""
         if hypothesis is None:
             return {}
         return {
-            "oracle_hypothesis": self._target_tokenizer.decode(hypothesis),
+            "oracle_hypothesis": self._target_tokenizer.decode(hypothesis, oov_words),
             "oracle_edits": edit_distance(hypothesis, reference),
             "oracle_exact_match": hypothesis == reference,
         }
@@ -127,6 +128,15 @@ class Recorder(L.Callback):
         if len(self._records) != sum(len(records) for records, _ in parts):
             raise RuntimeError("a test example was decoded by two processes")
         self.decoded_tokens = sum(tokens for _, tokens in parts)
+
+
+def _references(batch: Batch) -> list[list[int]]:
+    """The tokens of each reference, without <eos>.
+
+    A symbol that training never had matches nothing, not even the unknown symbol of a hypothesis.
+    """
+    rows = batch.target_output.tolist()
+    return [[_NO_TOKEN if token == UNK else token for token in row if token not in (EOS, PAD)] for row in rows]
 
 
 def _lists(found: Hypotheses) -> list[list[int]]:

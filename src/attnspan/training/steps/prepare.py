@@ -14,6 +14,7 @@ import torch
 from attnspan.config.identity import claim
 from attnspan.config.instantiate import check_optimizer
 from attnspan.config.memory import check_size
+from attnspan.data.extended_vocabulary import extended_vocabulary
 from attnspan.data.pipeline.datamodule import DataModule
 from attnspan.data.pipeline.prepare import PreparedData
 from attnspan.data.pipeline.reachable import check_references
@@ -97,6 +98,7 @@ def prepare(
         rank=rank,
         ranks=ranks,
         with_eos=config["eos_in_training"],
+        extended=extended_vocabulary(module.model, source=data.source_tokenizer, target=data.target_tokenizer),
     )
     if rank:  # the weights are drawn; from here on each process draws its own dropout
         torch.manual_seed(int(np.random.SeedSequence([config["seed"], rank]).generate_state(1)[0]))
