@@ -21,11 +21,11 @@ LISTS = ("mine", "smoke")
 NOT_AS_PRINTED = {
     "not run: installs packages": 2,
     "not run: installs packages and takes a quarter of an hour": 1,
-    "not run: needs a network": 4,
+    "not run: needs a network": 5,
     "not run: needs a cluster": 1,
     "not run: needs a terminal": 1,
     "not run: a server, which Ctrl-C ends": 1,
-    "not run: needs your files": 3,
+    "not run: needs your files": 4,
     "not run: takes minutes": 1,
     "not run: needs the run of this page": 1,
     "not run: needs the evaluations": 1,
