@@ -129,6 +129,20 @@ def test_classes_as_folders_are_no_texts(folder: Path, ready: Ready) -> None:
     assert str(error.value).startswith(f"data.test: {folder}: split 'test' has no table that says which text an image")
 
 
+def test_a_table_of_two_splits_is_refused(folder: Path, ready: Ready) -> None:
+    """Its rows would be in both."""
+    lines = [f"{split}/{name},{text}" for split in SPLITS for name, text in zip(NAMES, CAPTIONS, strict=True)]
+    (folder / "metadata.csv").write_text("\n".join(["file_name,text", *lines, ""]), encoding="utf-8")
+    files = "".join(f"  - split: {split}\n    path: [metadata.csv, '{split}/*.png']\n" for split in SPLITS)
+    (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}---\n")
+    with pytest.raises(
+        InputError, match=r"splits 'train' and 'validation' have one table, metadata\.csv, which says not"
+    ):
+        ready(images(folder))
+    prepared = ready(images(folder, validation="train[:4]", test="train[4:]"))  # one split of the dataset
+    assert prepared.train.num_rows == 9
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

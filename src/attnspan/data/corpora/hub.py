@@ -168,6 +168,14 @@ class HubImages(HubCorpus, ImageTable):
                     f"image has: {', '.join(METADATA)}, or parquet with the images; there are "
                     f"{', '.join([*self.dataset.found.left_out[:2], '...'])}"
                 )
+        owners: dict[str, str] = {}
+        for part in (part for split in context.files for part in self.dataset.parts(split, getattr(self, split))):
+            for name in self.dataset.names([part]):
+                if (owner := owners.setdefault(name, part.split)) != part.split:
+                    problem = (
+                        f"splits '{owner}' and '{part.split}' have one table, {name}, which says not whose a row is"
+                    )
+                    raise InputError(f"data.path: {self.path}: {problem}; give each split a table of its own")
 
     def image_rows(self, split: str, context: BuildContext) -> Iterator[ImageRow]:
         """The rows of the files."""
