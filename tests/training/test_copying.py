@@ -17,6 +17,7 @@ from attnspan.runs.layout import RECORDS
 from attnspan.runs.records import read_records
 from attnspan.training.run import execute
 from tests.conftest import TINY, Compose
+from tests.training.test_evaluate import evaluated
 
 NAMES = [word for word in TINY if "reverse" not in word and "symbols" not in word and "lengths" not in word] + [
     "data=names",
@@ -57,6 +58,11 @@ def test_names_that_training_never_had_are_in_the_records(run: Path) -> None:
     assert (exact["hypothesis"] == exact["reference"]).all()
     assert not records["hypothesis"].str.contains("<unk>").any()
     assert records[records["oracle_exact_match"]]["oracle_hypothesis"].str.contains("[A-Z]").all()
+
+
+def test_an_evaluation_copies_as_the_test_did(run: Path) -> None:
+    again = evaluated(run)
+    assert (again / RECORDS).read_bytes() == (run / RECORDS).read_bytes()
 
 
 def test_a_loaded_run_copies(loaded: LoadedRun) -> None:
