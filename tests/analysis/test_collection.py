@@ -8,7 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from attnspan.analysis.collection import collect, collect_each, find_runs
+from attnspan.analysis.study import build_study
+from attnspan.config.compose import compose_config
+from attnspan.config.config_files import ConfigFiles
 from attnspan.errors import InputError
+from attnspan.reporting import tables
+from attnspan.reporting.csv_files import csv_files
+from attnspan.reporting.findings import findings
+from attnspan.reporting.subject import subject
 from tests.fake_runs import example, fake_run, sign
 
 EXAMPLES = [example(n, 5 + n % 20) for n in range(40)]
@@ -89,7 +96,7 @@ def test_a_run_from_before_the_normalisers_had_the_softmax(tmp_path):
     run(tmp_path / "new", seed=1, config={"decoder.normaliser": {"_target_": paths[0], "_partial_": True}})
     assert labels(tmp_path) == ["plain", "plain"]
     run(tmp_path / "other", seed=0, config={"decoder.normaliser": {"_target_": paths[1], "_partial_": True}})
-    assert labels(tmp_path) == ["plain Entmax15", "plain Softmax", "plain Softmax"]
+    assert labels(tmp_path) == ["plain normaliser=entmax15", "plain normaliser=softmax", "plain normaliser=softmax"]
 
 
 def test_nan_is_left_out_with_row_and_column(tmp_path):
@@ -276,10 +283,94 @@ def test_other_configs_are_variants_named_by_what_differs(tmp_path):
     assert labels(tmp_path) == ["bahdanau", "plain model.hidden_size=128", "plain model.hidden_size=64"]
 
 
-def test_a_class_is_a_variant_by_its_name(tmp_path):
-    for optimizer in ("Adam", "SGD"):
+def test_a_class_is_a_variant_by_the_choice_that_it_comes_from(tmp_path):
+    for optimizer in ("Adam", "SGD"):  # no file has SGD
         run(tmp_path, config={"optimizer._target_": f"torch.optim.{optimizer}"})
-    assert labels(tmp_path) == ["plain Adam", "plain SGD"]
+    assert labels(tmp_path) == ["plain optimizer=SGD", "plain optimizer=adam"]
+
+
+CROSSED = {
+    "decoder/score=additive,forward": ["luong_general score=additive", "luong_general score=forward"],
+    "decoder/score=mono,one_step": ["luong_general score=mono", "luong_general score=one_step"],  # of one class
+    "rnn=gru,lstm,min_gru": ["luong_general rnn=gru", "luong_general rnn=lstm", "luong_general rnn=min_gru"],
+    "decoder/normaliser=softmax,entmax": ["luong_general normaliser=entmax", "luong_general normaliser=softmax"],
+    "decoding=beam decoding.beam_size=5,7": [
+        "luong_general decoding.beam_size=5", "luong_general decoding.beam_size=7",
+    ],
+    "decoding=greedy,beam": ["luong_general decoding=beam", "luong_general decoding=greedy"],
+    "decoder/score=forward decoder/score@decoder.score.content=additive,general": [
+        "luong_general content=additive", "luong_general content=general",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", CROSSED)
+def test_crossed_choices_are_named_by_their_files(tmp_path, words):
+    *same, swept = words.split()
+    group, _, choices = swept.partition("=")
+    for choice in choices.split(","):
+        config = compose_config("decoder=luong_general", "data=copy", *same, f"{group}={choice}")
+        run(tmp_path, "luong_general", config={key: config[key] for key in ("decoder", "rnn", "decoding")})
+    assert labels(tmp_path) == CROSSED[words]
+
+
+def test_a_choice_of_a_folder_of_the_users_own_has_its_name(tmp_path):
+    score = tmp_path / "conf" / "decoder" / "score"
+    score.mkdir(parents=True)
+    (score / "mine.yaml").write_text("_target_: my_scores.MyScore\n_partial_: true\n")
+    for name in ("my_scores.MyScore", "their_scores.TheirScore"):
+        run(tmp_path / "runs", config={"decoder.score": {"_target_": name, "_partial_": True}})
+    assert labels(tmp_path / "runs") == ["plain score=MyScore", "plain score=TheirScore"]
+    files = ConfigFiles((tmp_path / "conf",))
+    named = sorted(one.label for one in collect([tmp_path / "runs"], files).runs)
+    assert named == ["plain score=TheirScore", "plain score=mine"]
+
+
+def labelled(folder: Path, **labels: str) -> ConfigFiles:
+    """Config files in which arms have labels, and a data set as well."""
+    for name, label in labels.items():
+        path = folder / ("data" if name == "pronunciation" else "decoder") / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"label: {label}\n")
+    return ConfigFiles((folder,))
+
+
+def test_a_label_is_shown_and_the_name_stays_where_programs_read_it(tmp_path):
+    files = labelled(tmp_path / "conf", plain="No attention", pronunciation="Spelling to sound")
+    for size in (64, 128):
+        run(tmp_path / "runs", config={"model.hidden_size": size})
+    run(tmp_path / "runs", "bahdanau")
+    study = build_study(collect([tmp_path / "runs"], files))
+    shown = [f"No attention model.hidden_size={size}" for size in (64, 128)]
+    names = [f"plain model.hidden_size={size}" for size in (64, 128)]
+    assert [arm.label for arm in study.arms] == [*shown, "bahdanau"]
+    assert study.data_shown == "Spelling to sound"
+    for name, frame in csv_files(study).items():
+        assert {*frame["arm"]} <= {*names, "bahdanau"}, name
+        assert {*frame.get("baseline", [])} <= {*names, "bahdanau", None}, name
+    for baseline in (shown[1], names[1]):
+        of_one = build_study(study.collection, baseline=baseline)
+        assert of_one.compared == dict.fromkeys((shown[0], "bahdanau"), shown[1])
+    said = " ".join([*findings(study), *study.notes, *(tables.differences(study).rows[0].cells)])
+    assert "No attention" in said
+    assert "plain" not in said
+    assert "Spelling to sound" in subject(study)["sentences"][0]
+
+
+def test_labels_that_do_not_tell_arms_apart_or_are_no_text_are_refused(tmp_path):
+    for arm in ("plain", "bahdanau"):
+        run(tmp_path / "runs", arm)
+    with pytest.raises(InputError, match=r"plain.yaml: label: 'One' is what bahdanau is called, too"):
+        collect([tmp_path / "runs"], labelled(tmp_path / "a", plain="One", bahdanau="One"))
+    with pytest.raises(InputError, match=r"plain.yaml: label: must be a text of one line, not 3"):
+        collect([tmp_path / "runs"], labelled(tmp_path / "b", plain="3"))
+
+
+def test_a_label_changes_no_run():
+    plain = compose_config("decoder=plain", "data=copy")
+    assert compose_config("decoder=plain", "data=copy", "+decoder.label=No attention", "+data.label=A") == plain
+    with pytest.raises(InputError, match=r"decoder.label: must be a text of one line, not \['a'\]"):
+        compose_config("decoder=plain", "data=copy", "+decoder.label=[a]")
 
 
 FORMER = {

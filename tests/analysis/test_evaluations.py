@@ -51,7 +51,7 @@ def test_what_decoding_differs_in_stands_beside_the_arm(tmp_path: Path) -> None:
     with_greedy = [
         f"{arm} {how}"
         for arm in ("bahdanau", "plain")
-        for how in ("Beam decoding.beam_size=1", "Beam decoding.beam_size=5", "Greedy")
+        for how in ("decoding=beam decoding.beam_size=1", "decoding=beam decoding.beam_size=5", "decoding=greedy")
     ]
     assert labels(collect([*directories, *evaluations])) == with_greedy
 
@@ -59,7 +59,12 @@ def test_what_decoding_differs_in_stands_beside_the_arm(tmp_path: Path) -> None:
 def test_one_beam_beside_greedy_is_named_without_its_settings(tmp_path: Path) -> None:
     directories = runs(tmp_path)
     made = [fake_evaluation(run, "beam", EXAMPLES, [2] * 60, decoding=BEAM) for run in directories]
-    assert labels(collect([*directories, *made])) == ["bahdanau Beam", "bahdanau Greedy", "plain Beam", "plain Greedy"]
+    assert labels(collect([*directories, *made])) == [
+        "bahdanau decoding=beam",
+        "bahdanau decoding=greedy",
+        "plain decoding=beam",
+        "plain decoding=greedy",
+    ]
 
 
 def test_arms_are_compared_with_equal_decoding_or_each_with_itself(tmp_path: Path) -> None:
@@ -76,12 +81,18 @@ def test_arms_are_compared_with_equal_decoding_or_each_with_itself(tmp_path: Pat
         short = [one for one in study.differences if one.region.label == "1–4"]
         return {(one.arm, one.baseline): one.advantage.value for one in short}
 
-    by_default = {("bahdanau Greedy", "plain Greedy"): 0.5, ("bahdanau Beam", "plain Beam"): 0.5}
+    by_default = {
+        ("bahdanau decoding=greedy", "plain decoding=greedy"): 0.5,
+        ("bahdanau decoding=beam", "plain decoding=beam"): 0.5,
+    }
     assert advantages(None) == pytest.approx(by_default)
-    with_itself = {("plain Beam", "plain Greedy"): 0.25, ("bahdanau Beam", "bahdanau Greedy"): 0.25}
-    assert advantages("Greedy") == pytest.approx(with_itself)
-    with pytest.raises(InputError, match=r"--baseline Gredy: .* did you mean 'Greedy'"):
-        advantages("Gredy")
+    with_itself = {
+        ("plain decoding=beam", "plain decoding=greedy"): 0.25,
+        ("bahdanau decoding=beam", "bahdanau decoding=greedy"): 0.25,
+    }
+    assert advantages("decoding=greedy") == pytest.approx(with_itself)
+    with pytest.raises(InputError, match=r"--baseline decoding=gredy: .* did you mean 'decoding=greedy'"):
+        advantages("decoding=gredy")
 
 
 def test_other_examples_decoded_in_the_same_way_are_one_test_set(tmp_path: Path) -> None:

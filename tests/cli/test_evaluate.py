@@ -63,8 +63,8 @@ def test_evaluations_are_made_skipped_and_reported(
 
     assert report.main([listed, str(next(runs.glob("*/plain/*/summary.json")).parent), "--out", "out"]) == 0
     curve = pd.read_csv("out/curve.csv")
-    beams = {f"plain Beam decoding.beam_size={size}" for size in (1, 2)}
-    assert {*curve["arm"]} == {"plain Greedy", *beams}
+    beams = {f"plain decoding=beam decoding.beam_size={size}" for size in (1, 2)}
+    assert {*curve["arm"]} == {"plain decoding=greedy", *beams}
 
 
 def test_a_mistake_is_one_line_and_starts_nothing(

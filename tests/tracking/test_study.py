@@ -65,7 +65,7 @@ def test_it_has_the_plots_and_the_numbers_behind_them(mirror: Mirrored, out: Pat
         assert mirror.file(f"pronunciation/{name}").read_bytes() == (out / f"{name}.png").read_bytes()
     study = build_study(collect([runs]))
     curve = mirror.table("pronunciation/curve")
-    assert len(curve) == len(points_frame(study.curve))
+    assert len(curve) == len(points_frame(study, study.curve))
     assert any("low" in name for name in curve[0])  # intervals
     drawn = mirror.table("pronunciation/error_rate_by_source_length_table")
     rates = {

@@ -22,6 +22,7 @@ class Arm:
     """All runs of one arm (of one variant of it), one per seed."""
 
     label: str
+    """As it is shown."""
     runs: tuple[Run, ...]
 
     @property
@@ -30,9 +31,14 @@ class Arm:
         return self.runs[0].arm
 
     @property
+    def variant(self) -> str:
+        """The arm's config name with the settings that make a variant: its name in files that programs read."""
+        return self.runs[0].variant
+
+    @property
     def settings(self) -> str:
-        """The settings that make it a variant, as its label has them; empty where there are none."""
-        return self.label.removeprefix(self.name).strip()
+        """The settings that make it a variant; empty where there are none."""
+        return self.variant.removeprefix(self.name).strip()
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -69,15 +75,16 @@ class Arm:
 
 
 def arms_of(runs: Sequence[Run]) -> list[Arm]:
-    """The arms, by label."""
-    labels = sorted({run.label for run in runs}, key=_natural_order)
+    """The arms, by name."""
+    variants = sorted({run.variant for run in runs}, key=_natural_order)
     by_seed = sorted(runs, key=lambda run: run.seed)
-    return [Arm(label, tuple(run for run in by_seed if run.label == label)) for label in labels]
+    of_arms = (tuple(run for run in by_seed if run.variant == variant) for variant in variants)
+    return [Arm(of_arm[0].label, of_arm) for of_arm in of_arms]
 
 
-def _natural_order(label: str) -> list[tuple[int, float, str]]:
+def _natural_order(variant: str) -> list[tuple[int, float, str]]:
     """Sort ``hidden_size=64`` before ``hidden_size=512``."""
-    words = label.replace("=", " ").split()
+    words = variant.replace("=", " ").split()
     return [(0, float(word), "") if word.replace(".", "", 1).isdigit() else (1, 0.0, word) for word in words]
 
 
@@ -91,14 +98,14 @@ def baselines(arms: Sequence[Arm], baseline: str) -> dict[str, str]:
         InputError: there is no arm, variant or setting ``baseline``.
     """
     labels = [arm.label for arm in arms]
-    if baseline in labels:
-        return {label: baseline for label in labels if label != baseline}
+    if whole := [arm.label for arm in arms if baseline in (arm.label, arm.variant)]:
+        return {label: whole[0] for label in labels if label != whole[0]}
     with_settings = {arm.name: arm.label for arm in arms if baseline and arm.settings == baseline}
     if with_settings:
         others = [arm for arm in arms if arm.settings != baseline and arm.name in with_settings]
         return {arm.label: with_settings[arm.name] for arm in others}
     if baseline not in {arm.name for arm in arms}:
-        known = [*labels, *(arm.settings for arm in arms if arm.settings)]
+        known = [*labels, *(arm.variant for arm in arms), *(arm.settings for arm in arms if arm.settings)]
         raise InputError(f"--baseline {baseline}: no such arm among these runs; {nearest(baseline, known)}")
     variants = {arm.settings: arm.label for arm in arms if arm.name == baseline}
     compared = {arm.label: variants[arm.settings] for arm in arms if arm.name != baseline and arm.settings in variants}

@@ -9,6 +9,7 @@ together: their examples are one test set. Those that differ in how it decoded a
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from attnspan.config.config_files import ATTNSPANS, ConfigFiles
 from attnspan.config.identity import CHANGES_NOTHING, LATER_KEYS, comparable, flatten, with_stable_names
 from attnspan.errors import InputError
 from attnspan.runs.finished_run import Run, read_run
@@ -44,15 +46,21 @@ class Collection:
 
     runs: tuple[Run, ...]
     excluded: tuple[Excluded, ...]
+    files: ConfigFiles = ATTNSPANS
+    """That say how arms, their parts and the data set are called."""
 
 
-def collect(paths: Sequence[Path]) -> Collection:
+def collect(paths: Sequence[Path], files: ConfigFiles = ATTNSPANS) -> Collection:
     """Read the run directories in or below ``paths``, all of one data set.
+
+    Args:
+        paths: as :func:`collect_each`.
+        files: as :func:`collect_each`.
 
     Raises:
         InputError: as :func:`collect_each`, or two runs are of different data sets.
     """
-    collections, excluded = collect_each(paths)
+    collections, excluded = collect_each(paths, files)
     if len(collections) > 1:
         one, another = (collection.runs[0] for collection in collections[:2])
         raise InputError(
@@ -62,15 +70,21 @@ def collect(paths: Sequence[Path]) -> Collection:
     return replace(collections[0], excluded=excluded)
 
 
-def collect_each(paths: Sequence[Path]) -> tuple[list[Collection], tuple[Excluded, ...]]:
+def collect_each(
+    paths: Sequence[Path], files: ConfigFiles = ATTNSPANS
+) -> tuple[list[Collection], tuple[Excluded, ...]]:
     """Read the run directories in or below ``paths``: one collection per data set, by name, and all that was excluded.
 
     A run whose test set is not that of most runs is excluded too; if two test sets have equally many runs, the larger
     one stays.
 
+    Args:
+        paths: run directories, or directories above some.
+        files: that say how arms, their parts and data sets are called.
+
     Raises:
         InputError: a path does not exist or has no run; no run is usable; two runs of one arm and seed cannot be told
-            apart; the data of two runs differ under one config.
+            apart; the data of two runs differ under one config; two arms have one label.
     """
     runs: dict[str, Run] = {}
     excluded = []
@@ -90,11 +104,15 @@ def collect_each(paths: Sequence[Path]) -> tuple[list[Collection], tuple[Exclude
     for data in sorted({str(run.summary["data"]) for run in runs.values()}):
         of_data, others = _of_one_test_set(pooled([run for run in runs.values() if run.summary["data"] == data]))
         excluded += others
-        named = name_variants(of_data)
+        named = name_variants(of_data, files)
         _refuse_mixtures(named)
         # A run directory is <data>/<arm>/<run id>.
         of_this_data = [one for one in excluded if one in others or one.directory.parent.parent.name == data]
-        collections.append(Collection(tuple(named), tuple(of_this_data)))
+        collections.append(Collection(tuple(named), tuple(of_this_data), files))
+    shown: dict[str, str] = {}
+    for data in (str(one.runs[0].summary["data"]) for one in collections):
+        if (other := shown.setdefault(label := files.label("data", data), data)) != data:
+            raise InputError(f"{files.find('data', data)}: label: '{label}' is what {other} is called, too")
     if len(collections) == 1:
         collections = [replace(collections[0], excluded=tuple(excluded))]
     return collections, tuple(excluded)
@@ -164,23 +182,42 @@ def _texts(records: pd.DataFrame) -> dict[str, tuple[str, str]]:
     return dict(zip(records["example_id"], pairs, strict=True))
 
 
-def name_variants(runs: Sequence[Run]) -> list[Run]:
+def name_variants(runs: Sequence[Run], files: ConfigFiles) -> list[Run]:
     """Label each run with its arm, and with the settings in which it differs from other runs of that arm."""
-    named = []
+    named, labels = [], dict[str, str]()
     for arm in sorted({run.arm for run in runs}):
+        label = files.label("decoder", arm)
+        if (other := labels.setdefault(label, arm)) != arm:
+            raise InputError(f"{files.find('decoder', arm)}: label: '{label}' is what {other} is called, too")
         same = [run for run in runs if run.arm == arm]
         differing = differing_keys(same)
         for run in same:
             shown = [key for key in differing if _says_more(key, run, same, differing)]
-            settings = [setting(run, key) for key in shown]
-            named.append(replace(run, label=" ".join([arm, *settings])))
+            settings = dict.fromkeys(setting(run, key, files) for key in shown)  # a choice may set several classes
+            names = {"label": " ".join([label, *settings]), "variant": " ".join([arm, *settings])}
+            named.append(replace(run, **names))
     return named
 
 
-def setting(run: Run, key: str) -> str:
-    """A setting of a run, as a label has it."""
-    before = {f"{part}.{name}": value for part, node in LATER_KEYS.items() for name, value in _flat(node).items()}
-    return _setting(key, _flat(run.config).get(key, before.get(key, "unset")))
+def setting(run: Run, key: str, files: ConfigFiles) -> str:
+    """A setting of a run, as a label has it: ``hidden_size=64``, or the choice that a class comes from."""
+    config = _with_later_keys(run.config)
+    if key.endswith("._target_") and key in _flat(config):
+        return files.choice(config, key.removesuffix("._target_"))
+    return f"{key}={_flat(config).get(key, 'unset')}"
+
+
+def _with_later_keys(config: dict[str, Any]) -> dict[str, Any]:
+    """The config with the keys that came later, with what its run did; of parts that it has."""
+    config = copy.deepcopy(config)
+    for key, value in LATER_KEYS.items():
+        *parents, last = key.split(".")
+        part: Any = config
+        for parent in parents:
+            part = part.get(parent) if isinstance(part, dict) else None
+        if isinstance(part, dict):
+            part.setdefault(last, value)
+    return config
 
 
 def _says_more(key: str, run: Run, runs: Sequence[Run], differing: Sequence[str]) -> bool:
@@ -192,11 +229,6 @@ def _says_more(key: str, run: Run, runs: Sequence[Run], differing: Sequence[str]
             of_one_class = [one for one in runs if _flat(one.config).get(target) == _flat(run.config).get(target)]
             return len({_flat(one.config).get(key) for one in of_one_class}) > 1
     return True
-
-
-def _setting(key: str, value: str) -> str:
-    """A setting in a label: of a class, its name alone."""
-    return value.rpartition(".")[2] if key.endswith("._target_") else f"{key}={value}"
 
 
 def differing_keys(runs: Sequence[Run]) -> list[str]:

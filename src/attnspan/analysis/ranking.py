@@ -56,7 +56,7 @@ class Ranking:
 
     side: str
     data: tuple[str, ...]
-    """The data sets that have examples on this side."""
+    """As they are shown, the data sets that have examples on this side."""
     standings: tuple[Standing, ...]
     """The highest interquartile mean first."""
     improvements: dict[tuple[str, str], Estimate]
@@ -76,13 +76,13 @@ def rank(studies: Sequence[Study]) -> list[Ranking]:
         for study in studies:
             whole = [r for r in study.regions(study.arms[0]) if r.total and r.side == side]
             if whole:
-                data.append(study.data)
+                data.append(study.data_shown)
                 for label in arms:
                     arm = study.arm(label)
                     error_rates = arm.error_rates(whole).by_seed[:, 0]
                     scores[label].append(np.maximum(1 - error_rates, 0.0))
         if len(data) > 1 and arms:
-            rankings.append(_ranking(side, [study for study in studies if study.data in data], scores))
+            rankings.append(_ranking(side, [study for study in studies if study.data_shown in data], scores))
     return rankings
 
 
@@ -94,7 +94,7 @@ def common_arms(studies: Sequence[Study]) -> list[str]:
 
 def _ranking(side: str, studies: Sequence[Study], scores: Mapping[str, Scores]) -> Ranking:
     improving, at_chance = (
-        {arm: names for arm in scores if (names := tuple(one.data for one in studies if arm in labels(one)))}
+        {arm: names for arm in scores if (names := tuple(one.data_shown for one in studies if arm in labels(one)))}
         for labels in (lambda one: one.improving, lambda one: one.at_chance)
     )
     marks = {IMPROVING: improving, AT_CHANCE: at_chance}
@@ -114,7 +114,7 @@ def _ranking(side: str, studies: Sequence[Study], scores: Mapping[str, Scores]) 
     standings.sort(key=lambda one: -one.iqm.value)
     return Ranking(
         side=side,
-        data=tuple(one.data for one in studies),
+        data=tuple(one.data_shown for one in studies),
         standings=tuple(standings),
         improvements=improvements,
         improving=improving,

@@ -19,6 +19,7 @@ from attnspan.analysis.lengths.bins import Bins, Lengths
 from attnspan.analysis.lengths.regions import Partition, Region, members, partition
 from attnspan.analysis.lengths.spans import ArmSpan, best_arm, spans
 from attnspan.analysis.lengths.training_range import SIDES, TrainingRange, distinct
+from attnspan.analysis.lengths.words import plural
 from attnspan.analysis.metrics import ATTENTION, DEGENERATE, QUALITY, STOPPING, RecordMetric, metrics_in
 from attnspan.analysis.notes import (
     notes_on_arms,
@@ -76,8 +77,13 @@ class Study:
 
     @property
     def data(self) -> str:
-        """The dataset's config name."""
+        """The data set's name, in files that programs read."""
         return str(self.collection.runs[0].summary["data"])
+
+    @property
+    def data_shown(self) -> str:
+        """The data set's name as it is shown."""
+        return self.collection.files.label("data", self.data)
 
     @property
     def test_set(self) -> pd.DataFrame:
@@ -117,7 +123,8 @@ class Study:
         if None in (longest := {one.longest(side) for one in self.ranges}) or len(longest) < len(self.ranges):
             return " or ".join(map(str, ranges))
         *most, last = (str(one.longest(side)) for one in ranges)
-        return f"{', '.join(most)} or {last} {side} tokens" if most else f"{last} {side} tokens"
+        unit = plural(last, f"{side} token")
+        return f"{', '.join(most)} or {last} {unit}" if most else f"{last} {unit}"
 
     @cached_property
     def notes(self) -> list[str]:
@@ -289,13 +296,15 @@ def build_study(
     labels = [arm.label for arm in arms]
     chosen = baseline or ("plain" if any(arm.name == "plain" for arm in arms) else labels[0])
     compared = baselines(arms, chosen)
-    first = chosen if chosen in labels else next(arm.label for arm in arms if chosen in (arm.name, arm.settings))
+    names = {arm.label: (arm.label, arm.variant, arm.name, arm.settings) for arm in arms}
+    first = min(labels, key=lambda label: names[label].index(chosen) if chosen in names[label] else len(names[label]))
     arms.sort(key=lambda arm: (arm.label not in {first, *compared.values()}, arm.name != chosen))
     ranges, records = [arm.training_range for arm in arms], collection.runs[0].records
     configured = [(run.config.get("data") or {}).get("length") for run in collection.runs]
     axis = choose_axis(length, configured, ranges, records)
     return Study(
-        collection=collection, arms=tuple(arms), baseline=chosen, compared=compared,
+        collection=collection, arms=tuple(arms), compared=compared,
+        baseline=first if chosen in names[first][:2] else chosen,
         legend=tuple(arm.label for arm in arms), partition=partition(axis, records, ranges, edges),
         keep=keep, text=target_is_text, ter=ter, loss=loss,
     )  # fmt: skip

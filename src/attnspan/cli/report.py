@@ -21,6 +21,7 @@ from attnspan.analysis.lengths.bins import parse_edges
 from attnspan.analysis.ranking import Ranking, rank
 from attnspan.analysis.study import Study, build_study, with_one_legend
 from attnspan.cli.console import ListParser, add_trusted, command, open_console
+from attnspan.config.config_files import ATTNSPANS, ConfigFiles
 from attnspan.errors import InputError
 from attnspan.evaluation.decoded_study import DecodedStudy, decode_study
 from attnspan.reporting import ranking_page, tables
@@ -38,7 +39,7 @@ def main(arguments: list[str]) -> None:
     refuse_foreign(out)
     if options.wandb:
         wandb_study.check_mode(options.wandb)
-    collections, excluded = collect_each([Path(run) for run in options.runs])
+    collections, excluded = collect_each([Path(run) for run in options.runs], _config_files(options.config_dir))
     settings = {name: getattr(options, name) for name in ("baseline", "length", "keep", "text", "ter", "loss")}
     studies = with_one_legend([build_study(collection, edges=edges, **settings) for collection in collections])
     for one in excluded:
@@ -113,8 +114,20 @@ def _parser() -> argparse.ArgumentParser:
         "0: no explorer)",
     )  # fmt: skip
     add_trusted(parser)
+    add(
+        "--config-dir", metavar="DIR",
+        help="a folder of your own config files: labels of arms and data sets, in decoder/ and data/",
+    )  # fmt: skip
     add("--ter", action="store_true", help="for text, give TER too, which takes minutes")
     return parser
+
+
+def _config_files(directory: str | None) -> ConfigFiles:
+    if directory is None:
+        return ATTNSPANS
+    if not Path(directory).is_dir():
+        raise InputError(f"--config-dir {directory}: no such directory")
+    return ConfigFiles((Path(directory),))
 
 
 def _explored(studies: Sequence[Study], per_bin: int, trusted: Sequence[str]) -> dict[str, DecodedStudy]:

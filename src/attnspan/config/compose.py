@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from attnspan.checksums import sha256
-from attnspan.config.config_files import conf_directory
+from attnspan.config.config_files import LABEL, check_label, conf_directory
 from attnspan.config.schema import check_sections, check_settings
 from attnspan.config.settings_for import apply_settings_for
 from attnspan.errors import InputError
@@ -89,14 +89,16 @@ def plain_config(composed: DictConfig, job: Any) -> dict[str, Any]:
 
 
 def resolve(composed: DictConfig, *, needs: str) -> dict[str, Any]:
-    """The config in plain dicts, lists, strings and numbers.
+    """The config in plain dicts, lists, strings and numbers, without the labels of arm and data.
+
+    A label is for reports, which read it in the file; it belongs to no run.
 
     Args:
         composed: not resolved.
         needs: what needs a value that is missing, for the message.
 
     Raises:
-        InputError: a value is missing, or refers to what is not there.
+        InputError: a value is missing, or refers to what is not there; a label is no text.
     """
     try:
         resolved = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
@@ -111,6 +113,10 @@ def resolve(composed: DictConfig, *, needs: str) -> dict[str, Any]:
             raise InputError(f"{error.full_key}: {of_resolver}") from error
         raise InputError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     assert isinstance(resolved, dict)
+    for key in ("decoder", "data"):
+        part = resolved.get(key)
+        if isinstance(part, dict) and LABEL in part:
+            check_label(part.pop(LABEL), f"{key}.{LABEL}")
     return {str(key): value for key, value in resolved.items()}
 
 

@@ -33,7 +33,7 @@ class LoadedStudy:
     def runs(self) -> pd.DataFrame:
         """One row per run: arm, seed, run id, directory, parameters, updates and the scores on test."""
         return pd.DataFrame(
-            {"arm": arm.label, "seed": run.seed, "run_id": run.run_id, "directory": str(run.directory)}
+            {"arm": arm.variant, "seed": run.seed, "run_id": run.run_id, "directory": str(run.directory)}
             | {key: run.summary.get(key) for key in ("parameters", "updates", "best_validation_loss", "train_seconds")}
             | {"error_rate": run.records["edits"].sum() / run.records["target_length"].sum()}
             | {"exact_match": run.records["exact_match"].mean()}
@@ -43,8 +43,8 @@ class LoadedStudy:
 
     @cached_property
     def records(self) -> pd.DataFrame:
-        """One row per test example of every run; ``arm`` is its label in the study."""
-        frames = [run.records.assign(arm=arm.label) for arm in self.study.arms for run in arm.runs]
+        """One row per test example of every run; ``arm`` has its settings, too, where it has variants."""
+        frames = [run.records.assign(arm=arm.variant) for arm in self.study.arms for run in arm.runs]
         return pd.concat(frames, ignore_index=True)
 
     @cached_property

@@ -19,8 +19,8 @@ CURVE, TRAINING, DIFFERENCES, SPANS = "curve.csv", "training.csv", "differences.
 def csv_files(study: Study) -> dict[str, pd.DataFrame]:
     """File name -> content; the files on attention and on text only where there is any."""
     files = {
-        CURVE: points_frame(study.curve),
-        "seeds.csv": _seeds_frame(study.curve),
+        CURVE: points_frame(study, study.curve),
+        "seeds.csv": _seeds_frame(study, study.curve),
         DIFFERENCES: _differences_frame(study),
         SPANS: _spans_frame(study),
         "trends.csv": _trends_frame(study),
@@ -30,28 +30,28 @@ def csv_files(study: Study) -> dict[str, pd.DataFrame]:
         files |= {"learning.csv": pd.DataFrame(learned)}
     for name, points in (("attention", study.attention), ("text", study.translation)):
         if points:
-            files |= {f"{name}.csv": points_frame(points), f"{name}_seeds.csv": _seeds_frame(points)}
+            files |= {f"{name}.csv": points_frame(study, points), f"{name}_seeds.csv": _seeds_frame(study, points)}
     return files
 
 
-def points_frame(points: Sequence[Point]) -> pd.DataFrame:
+def points_frame(study: Study, points: Sequence[Point]) -> pd.DataFrame:
     """curve.csv, attention.csv and text.csv: one row per arm and region."""
     rows = []
     for point in points:
-        row = {"arm": point.arm, **_region_columns(point.region), "seeds": len(point.seeds)}
+        row = {"arm": study.arm(point.arm).variant, **_region_columns(point.region), "seeds": len(point.seeds)}
         for metric, estimate in point.metrics.items():
             row |= _interval(metric, estimate)
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _seeds_frame(points: Sequence[Point]) -> pd.DataFrame:
+def _seeds_frame(study: Study, points: Sequence[Point]) -> pd.DataFrame:
     """seeds.csv, attention_seeds.csv and text_seeds.csv: one row per arm, region and seed, without intervals."""
     rows = []
     for point in points:
         for s, seed in enumerate(point.seeds):
             values = {metric: by_seed[s] for metric, by_seed in point.by_seed.items()}
-            rows.append({"arm": point.arm, "seed": seed, **_region_columns(point.region), **values})
+            rows.append({"arm": study.arm(point.arm).variant, "seed": seed, **_region_columns(point.region), **values})
     return pd.DataFrame(rows)
 
 
@@ -62,7 +62,8 @@ def _differences_frame(study: Study) -> pd.DataFrame:
     for one in study.differences:
         advantage = (one.advantage.value, one.advantage.low, one.advantage.high)
         region = _region_columns(one.region).values()
-        rows.append((one.arm, one.baseline, *region, len(one.seeds), *advantage, *(getattr(one, p) for p in tests)))
+        names = (study.arm(label).variant for label in (one.arm, one.baseline))
+        rows.append((*names, *region, len(one.seeds), *advantage, *(getattr(one, p) for p in tests)))
     return pd.DataFrame(rows, columns=["arm", "baseline", *_REGION, "seeds", "advantage", "low", "high", *tests])
 
 
@@ -70,10 +71,10 @@ def _spans_frame(study: Study) -> pd.DataFrame:
     """spans.csv: one row per arm; a censored length is the limit, with ``>`` or ``<`` in the column next to it."""
     rows = []
     for one in study.spans:
-        row: dict[str, Any] = {"arm": one.arm, "length": study.axis.name}
+        row: dict[str, Any] = {"arm": study.arm(one.arm).variant, "length": study.axis.name}
         for name, length in (("span", one.span.length), ("low", one.span.low), ("high", one.span.high)):
             row |= {name: length.value, f"{name}_censored": length.censored}
-        threshold = {"keep": study.keep, "threshold": one.span.threshold, "threshold_arm": one.best}
+        threshold = {"keep": study.keep, "threshold": one.span.threshold, "threshold_arm": study.arm(one.best).variant}
         rows.append({**row, **threshold, "seeds": len(one.seeds)})
     return pd.DataFrame(rows)
 
@@ -85,6 +86,8 @@ def _trends_frame(study: Study) -> pd.DataFrame:
     rows = []
     for one in study.trends:
         row: dict[str, Any] = {name: getattr(one, name) for name in of_row}
+        row["arm"] = study.arm(one.arm).variant
+        row["baseline"] = study.arm(one.baseline).variant if one.baseline else None
         row |= {"length": study.axis.name, "per": study.axis.per, "seeds": len(one.seeds)}
         for name in estimates:
             row |= _interval(name, getattr(one, name))
@@ -102,7 +105,7 @@ def _training_frame(study: Study) -> pd.DataFrame:
     """training.csv: one row per run, how its training went and ended."""
     return pd.DataFrame(
         {
-            "arm": arm.label,
+            "arm": arm.variant,
             "seed": run.seed,
             "still_improving": is_still_improving(run),
             "ends_at_chance": ends_at_chance(run.summary),
@@ -116,7 +119,7 @@ def _training_frame(study: Study) -> pd.DataFrame:
 def _learning_frame(study: Study) -> list[dict[str, Any]]:
     """learning.csv: one row per arm, point of its training and bin of validation, means over its runs."""
     return [
-        {"arm": arm, "updates": point.updates, "end": point.is_end, "train_seconds": point.seconds}
+        {"arm": study.arm(arm).variant, "updates": point.updates, "end": point.is_end, "train_seconds": point.seconds}
         | {"length": point.side, "lengths": label, "error_rate": rate}
         for arm, points in learning_curves(study.arms).items()
         for point in points

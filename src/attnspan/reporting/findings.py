@@ -11,6 +11,7 @@ from attnspan.analysis.lengths.bins import joined
 from attnspan.analysis.lengths.regions import Region
 from attnspan.analysis.lengths.spans import ArmSpan
 from attnspan.analysis.lengths.training_range import EXTRAPOLATION, IN_RANGE
+from attnspan.analysis.lengths.words import counted, plural
 from attnspan.analysis.metrics import ERROR_RATE
 from attnspan.analysis.seed_groups import Groups, group_means
 from attnspan.analysis.statistics import Estimate
@@ -78,7 +79,7 @@ def _longest_bin(study: Study, side: str) -> list[str]:
     return [
         headline,
         f"That is {size}, with a 95% interval of the difference of {_range(advantage)} "
-        f"({_replicates(advantage.seeds)}, {best.region.examples} examples).{verdict}{chosen}"
+        f"({_replicates(advantage.seeds)}, {counted(best.region.examples, 'example')}).{verdict}{chosen}"
         f"{_learned(study, [best.arm, best.baseline])}",
     ]
 
@@ -155,12 +156,16 @@ def _growth(study: Study) -> str:
 def _spans(study: Study) -> str:
     if not study.spans:
         return ""
-    unit = study.axis.unit if study.axis.is_multiple else "tokens"
-    each = joined(f"{one.span.length} {unit} for {one.arm} ({_interval(study, one)})" for one in study.spans)
+    each = joined(f"{_span(study, one)} for {one.arm} ({_interval(study, one)})" for one in study.spans)
     return (
         f"The span, up to which an arm keeps {study.keep:.0%} of the quality that the best arm has on the shortest "
         f"{study.axis.side}s, is {each}."
     )
+
+
+def _span(study: Study, one: ArmSpan) -> str:
+    unit = study.axis.unit if study.axis.is_multiple else plural(one.span.length, "token")
+    return f"{one.span.length} {unit}"
 
 
 def _examples(study: Study, region: Region) -> str:

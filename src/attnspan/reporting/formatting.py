@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 
 from attnspan.analysis.lengths.spans import Span
@@ -42,6 +43,15 @@ def p_value(p: float) -> str:
 def span_interval(span: Span) -> str:
     """``21 to 29``, ``89 to > 100``."""
     return str(span.low) if str(span.low) == str(span.high) else f"{span.low} to {span.high}"
+
+
+_NUMBER = r"(?:[<>] )?[−-]?\d[\d.,]*"
+_NUMBERS = re.compile(rf"{_NUMBER} to {_NUMBER}|[<>] \d")
+
+
+def unbroken(sentence: str) -> str:
+    """The sentence with no-break spaces within a range of numbers (``35 to > 45``) and after ``>`` and ``<``."""
+    return _NUMBERS.sub(lambda found: found[0].replace(" ", "\u00a0"), sentence)
 
 
 def duration(seconds: float | None) -> str:

@@ -19,6 +19,7 @@ from attnspan.analysis.learning import (
     seconds_until,
     validations,
 )
+from attnspan.analysis.lengths.words import plural
 from attnspan.analysis.study import Study
 from attnspan.reporting.formatting import number
 from attnspan.reporting.plots import INK, RC, Plot, Style, arm_styles, finished, tip
@@ -127,7 +128,7 @@ def _panel(axes: Axes, points: list[LearningPoint], style: Style, tips: list[str
                     tips,
                     style.name,
                     (float(x), float(rate)),
-                    f"{label} {point.side} tokens after {when}: {number(rate)}",
+                    f"{label} {plural(label, f'{point.side} token')} after {when}: {number(rate)}",
                 )
     lengths = [*points[0].rates] if points else []
     axes.set_xticks(np.arange(len(lengths)), lengths, rotation=45 if len(lengths) > 4 else 0)
@@ -140,7 +141,8 @@ def _points_text(study: Study, points: dict[str, list[LearningPoint]]) -> str:
     for label, some in points.items():
         if some:
             rates = ", ".join(
-                f"{lengths} {some[-1].side} tokens {number(rate)}" for lengths, rate in some[-1].rates.items()
+                f"{lengths} {plural(lengths, f'{some[-1].side} token')} {number(rate)}"
+                for lengths, rate in some[-1].rates.items()
             )
             words.append(f"{study.shown(label)} at the end: {rates}")
     return "Error rate on validation by length over training. " + ". ".join(words)

@@ -17,13 +17,14 @@ from attnspan.analysis.collection import Excluded
 from attnspan.analysis.examples import ArmMap, degenerate_outputs, mapped_examples
 from attnspan.analysis.learning import learning_curves, validations
 from attnspan.analysis.lengths.bins import joined
+from attnspan.analysis.lengths.words import counted, plural
 from attnspan.analysis.metrics import DEGENERATE, ERROR_RATE, GOLD_ATTENTION, Metric, metrics_in
 from attnspan.analysis.study import Study
 from attnspan.analysis.text_metrics import PERPLEXITIES
 from attnspan.data.corpora.base import SIDES
 from attnspan.reporting import learning_tables, tables
 from attnspan.reporting.findings import findings
-from attnspan.reporting.formatting import NONE, duration, number, visible
+from attnspan.reporting.formatting import NONE, duration, number, unbroken, visible
 from attnspan.reporting.heatmap_figure import draw, small_png
 from attnspan.reporting.learning_plots import error_over_training, training_curves
 from attnspan.reporting.plots import Plot, arm_styles, draw_plots
@@ -91,11 +92,12 @@ def _picture(one: ArmMap) -> dict[str, object]:
     if one.heatmap is None:
         return {"arm": one.arm, "missing": one.missing}
     T, S = one.heatmap.weights.shape
+    size = f"{counted(T, 'output token')} by {counted(S, 'source token')}"
     content, width, height = small_png(draw(one.heatmap, title=[one.arm, f"seed {one.seed}"]))
     return {
         "arm": one.arm, "seed": one.seed, "width": width, "height": height, "text": _in_words(one.heatmap),
         "output": " ".join(map(visible, one.heatmap.output)),
-        "alt": f"Heat map of the attention of {one.arm}, {T} output tokens by {S} source tokens; in words below",
+        "alt": f"Heat map of the attention of {one.arm}, {size}; in words below",
         "src": f"data:image/png;base64,{base64.b64encode(content).decode()}",
     }  # fmt: skip
 
@@ -111,15 +113,17 @@ def _in_words(heatmap: AttentionMap) -> str:
 
 def template(name: str) -> jinja2.Template:
     """A file of templates/; one that makes HTML escapes its values."""
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("attnspan.reporting"), autoescape=".html" in name,
         trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
-    ).get_template(name)  # fmt: skip
+    )  # fmt: skip
+    environment.filters |= {"counted": counted, "unbroken": unbroken}
+    return environment.get_template(name)
 
 
 def title_of(study: Study) -> str:
     """The title of the pages on a study: the studies that its runs belong to, and the data."""
-    return _title(study.collection.runs, study.data)
+    return _title(study.collection.runs, study.data_shown)
 
 
 def _title(runs: Sequence[Run], data: str) -> str:
@@ -146,7 +150,7 @@ def _content(study: Study, plots: Collection[str], out: Path, command: str) -> d
     def by_length(metrics: Iterable[Metric]) -> list[tables.Table]:
         return [tables.by_length(study, metric) for metric in metrics]
 
-    return shared_content(runs, study.data, study.collection.excluded, command) | {
+    return shared_content(runs, study.data_shown, study.collection.excluded, command) | {
         "study": study,
         "findings": findings(study),
         "notes": study.notes,
@@ -182,7 +186,7 @@ def _is_shaded(study: Study) -> bool:
 def _from_to(study: Study, side: str) -> str:
     """The lengths of the test examples on one side, as in ``4 to 9 source tokens``."""
     lengths = study.test_set[f"{side}_length"]
-    return f"{lengths.min()} to {lengths.max()} {side} tokens"
+    return f"{lengths.min()} to {lengths.max()} {plural(lengths.max(), f'{side} token')}"
 
 
 def _portable(command: str) -> str:
@@ -239,7 +243,9 @@ def _dropped(arms: Sequence[Arm]) -> list[str]:
         return []
     every = set().union(*counts.values())
     if len(every) == 1:
-        return [f"{every.pop():,} training examples were too long and were dropped, in every run."]
+        (count,) = every
+        were = "was" if count == 1 else "were"
+        return [f"{counted(count, 'training example')} {were} too long and {were} dropped, in every run."]
     each = joined(f"{label} {joined(sorted(some))}" for label, some in counts.items())
     return [f"Training examples that were too long and were dropped: {each}."]
 
@@ -249,9 +255,11 @@ def _about_test(runs: Sequence[Run]) -> list[str]:
     said: dict[str, None] = {}  # runs with different vocabularies have different rates of unknown tokens
     for run in runs:
         for split, count in run.summary.get("skipped", {}).items():
-            said[f"{count:,} rows of {split} could not be used and were skipped."] = None
+            were = "was" if count == 1 else "were"
+            said[f"{counted(count, 'row')} of {split} could not be used and {were} skipped."] = None
         if overlap := run.summary.get("overlap"):
-            said[f"{overlap:,} test examples are also in the training set, word for word."] = None
+            are = "is" if overlap == 1 else "are"
+            said[f"{counted(overlap, 'test example')} {are} also in the training set, word for word."] = None
         for side, share in run.summary.get("unknown", {}).get("test", {}).items():
             if share:
                 said[f"{share:.2%} of the test's {side} tokens are unknown to the vocabulary."] = None

@@ -308,7 +308,7 @@ def _counts(axes: Axes, study: Study, *, numbers: bool) -> None:
     """Test examples in each bin."""
     edges = np.array(study.bins.edges)
     middles = (edges[:-1] + edges[1:]) / 2
-    counts = np.array([region.examples for region in study.partition.whole_bins])
+    counts = study.bins.members(study.lengths).sum(axis=1)
     axes.bar(middles, counts, 0.92 * np.diff(edges), color=GRID, linewidth=0)
     axes.set_ylim(0, counts.max() * 1.6)
     axes.set_yticks([])

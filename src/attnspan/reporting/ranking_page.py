@@ -52,7 +52,9 @@ def _lengths(side: str) -> str:
 def ranking_findings(studies: Sequence[Study], rankings: Sequence[Ranking]) -> list[str]:
     """One sentence per side."""
     sentences = [_finding(ranking, studies[0].baseline) for ranking in rankings]
-    nothing = f"The reports on {joined(study.data for study in studies)} have no arm in common, so there is no ranking."
+    nothing = (
+        f"The reports on {joined(study.data_shown for study in studies)} have no arm in common, so there is no ranking."
+    )
     return sentences or [nothing]
 
 
@@ -97,7 +99,7 @@ def notes(studies: Sequence[Study]) -> list[str]:
     fewest = min(len(study.arm(label).seeds) for study in studies for label in ranked) if ranked else 0
     if fewest == 1:
         some.append("An arm that has one seed on a data set has no interval here.")
-    return [*some, *(f"{study.data}: {note}" for study in studies for note in study.notes)]
+    return [*some, *(f"{study.data_shown}: {note}" for study in studies for note in study.notes)]
 
 
 def ranking_plot(studies: Sequence[Study], rankings: Sequence[Ranking], *, narrow: bool = False) -> plots.Plot:
@@ -136,19 +138,29 @@ def _plot_text(rankings: Sequence[Ranking]) -> str:
 
 def frames(studies: Sequence[Study], rankings: Sequence[Ranking]) -> dict[str, pd.DataFrame]:
     """The numbers: file name -> content."""
+    names = {study.data_shown: study.data for study in studies}
+    variants = {arm.label: arm.variant for study in studies for arm in study.arms}
     standings = [
-        (ranking.side, one.arm, len(ranking.data), sum(map(len, one.scores)), one.iqm.value, one.iqm.low, one.iqm.high)
+        (
+            ranking.side,
+            variants[one.arm],
+            len(ranking.data),
+            sum(map(len, one.scores)),
+            one.iqm.value,
+            one.iqm.low,
+            one.iqm.high,
+        )
         for ranking in rankings
         for one in ranking.standings
     ]
     improvements = [
-        (ranking.side, *pair, one.value, one.low, one.high)
+        (ranking.side, *(variants[arm] for arm in pair), one.value, one.low, one.high)
         for ranking in rankings
         for pair, one in ranking.improvements.items()
     ]
-    seeds = {(study.data, arm.label): arm.seeds for study in studies for arm in study.arms}
+    seeds = {(study.data_shown, arm.label): arm.seeds for study in studies for arm in study.arms}
     scores = [
-        (ranking.side, data, one.arm, seed, quality)
+        (ranking.side, names[data], variants[one.arm], seed, quality)
         for ranking in rankings
         for one in ranking.standings
         for data, of_data in zip(ranking.data, one.scores, strict=True)
@@ -173,7 +185,9 @@ def runs_table(studies: Sequence[Study]) -> Table:
     for label in arms:
         seeds = [next((arm.seeds for arm in study.arms if arm.label == label), ()) for study in studies]
         rows.append(Row((label, *(joined(of_data) if of_data else NONE for of_data in seeds))))
-    return Table("The seeds of each arm on each data set", ("arm", *(study.data for study in studies)), tuple(rows))
+    return Table(
+        "The seeds of each arm on each data set", ("arm", *(study.data_shown for study in studies)), tuple(rows)
+    )
 
 
 def pages(
@@ -192,12 +206,17 @@ def _content(
 ) -> dict[str, Any]:
     runs = [run for study in studies for run in study.collection.runs]
     both = [(plots.degradation(study), plots.degradation(study, narrow=True)) for study in studies]
-    return shared_content(runs, joined(study.data for study in studies), excluded, command) | {
+    return shared_content(runs, joined(study.data_shown for study in studies), excluded, command) | {
         "findings": ranking_findings(studies, rankings),
         "notes": notes(studies),
         "rankings": ranking_tables(studies, rankings),
         "data_sets": [
-            {"data": study.data, "findings": findings(study), "plot": inline(f"d{i}", *both[i])}
+            {
+                "data": study.data,
+                "shown": study.data_shown,
+                "findings": findings(study),
+                "plot": inline(f"d{i}", *both[i]),
+            }
             for i, study in enumerate(studies)
         ],
         "runs": runs_table(studies),

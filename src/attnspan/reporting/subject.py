@@ -12,7 +12,6 @@ from attnspan.analysis.lengths.bins import joined
 from attnspan.analysis.lengths.regions import Part, Region
 from attnspan.analysis.lengths.training_range import EXTRAPOLATION, IN_RANGE
 from attnspan.analysis.study import Study
-from attnspan.config.config_files import conf_directory, describe_config
 from attnspan.runs.finished_run import Run
 
 
@@ -35,18 +34,12 @@ def subject(study: Study) -> dict[str, Any]:
     sentences = (_data(study), _model(runs), _decoding(runs))
     return {
         "sentences": [sentence for sentence in sentences if sentence],
-        "arms": [(study.shown(arm.label), _about(arm), _parameters(arm)) for arm in study.arms],
+        "arms": [(study.shown(arm.label), _about(study, arm), _parameters(arm)) for arm in study.arms],
     }
 
 
-def described(group: str, name: str) -> str:
-    """The first sentence of a config file of attnspan; empty where there is no such file."""
-    path = conf_directory() / group / f"{name}.yaml"
-    return describe_config(path) if path.is_file() else ""
-
-
-def _about(arm: Arm) -> str:
-    return described("decoder", arm.name) or "an arm of the user's own"
+def _about(study: Study, arm: Arm) -> str:
+    return study.collection.files.described("decoder", arm.name) or "an arm of the user's own"
 
 
 def _parameters(arm: Arm) -> str:
@@ -55,11 +48,11 @@ def _parameters(arm: Arm) -> str:
 
 def _data(study: Study) -> str:
     runs = study.collection.runs
-    what = described("data", study.data)
+    what = study.collection.files.described("data", study.data)
     trained = _each(runs, lambda run: (run.summary.get("examples") or {}).get("train"))
     training = f"Trained on {trained} examples" if trained else "Trained"
     up_to = study.trained_up_to(study.ranges)
-    return f"Data: {study.data}. {what} {training} of up to {up_to}, tested on {len(study.lengths):,}.".replace(
+    return f"Data: {study.data_shown}. {what} {training} of up to {up_to}, tested on {len(study.lengths):,}.".replace(
         "  ", " "
     )
 
@@ -129,5 +122,5 @@ def _written(study: Study, row: int, side: str) -> WrittenExample:
         run = arm.runs[0]
         own = run.records.iloc[row]
         outputs.append((arm.label, run.seed, str(own["hypothesis"]), int(own["edits"])))
-    length = f"{study.axis.text(study.lengths[row])} {study.axis.unit}, {seen}"
+    length = f"{study.axis.in_words(study.axis.text(study.lengths[row]))}, {seen}"
     return WrittenExample(str(record["example_id"]), length, str(record["source"]), str(record["reference"]), outputs)

@@ -45,7 +45,9 @@ class Run:
     ``longest_trained_target`` is a column beside those of the file: the longest target in training, of the summary.
     """
     label: str = ""
-    """The arm, with the settings in which it differs from other runs of that arm."""
+    """The arm as it is shown, with the settings in which it differs from other runs of that arm."""
+    variant: str = ""
+    """The same with the arm's config name, for files that programs read."""
     parts: tuple[Part, ...] = ()
     """Of which sets of examples the records are, where they are of several."""
 

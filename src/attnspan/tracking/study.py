@@ -167,7 +167,7 @@ def mirror_study(
         for study in studies:
             run.summary[f"{study.data}/finding"] = findings(study)[0]
             for one in study.spans:
-                run.summary[f"{study.data}/span/{study.axis.key}/{one.arm}"] = one.span.length.value
+                run.summary[f"{study.data}/span/{study.axis.key}/{study.arm(one.arm).variant}"] = one.span.length.value
         artifact = wandb.Artifact(f"report-{run.id}", type="report", description=f"Report on the study {name}")
         for path in files:
             artifact.add_file(str(path), name=path.relative_to(out).as_posix(), policy="immutable")
@@ -198,7 +198,7 @@ def _media(study: Study, out: Path, studies: int) -> dict[str, Any]:
     if excluded := study.collection.excluded:
         failures: list[Any] = [[one.directory.name, str(one.directory), one.reason] for one in excluded]
         found["failures"] = wandb.Table(columns=["run", "directory", "why"], data=failures)
-    found["curve"] = wandb.Table(dataframe=csv_files.points_frame(study.curve))
+    found["curve"] = wandb.Table(dataframe=csv_files.points_frame(study, study.curve))
     for make in (tables.differences, tables.spans, tables.cost):
         table = make(study)
         if rows := [list(row.cells) for row in table.rows if row.kind != "heading"]:

@@ -69,9 +69,32 @@ def test_too_few_beyond_the_training_maximum_stay_apart_and_are_marked():
     assert any("61–" in note and "(15)" in note and "no neighbour" in note for note in bins.notes)
 
 
-def test_empty_bins_vanish():
-    bins = make_bins(lengths((1, 10, 10), (41, 50, 10)), [50])
-    assert (bins.members(lengths((1, 10, 10), (41, 50, 10))).sum(axis=1) >= 30).all()
+def test_a_gap_lends_its_name_to_no_bin():
+    tested = lengths((1, 10, 10), (41, 50, 10))
+    bins = make_bins(tested, [50], [0, 10, 20, 30, 40, 50])
+    counts = dict(zip(bins.labels, bins.members(tested).sum(axis=1).tolist(), strict=True))
+    assert counts == {"1–10": 100, "11–20": 0, "21–30": 0, "31–40": 0, "41–50": 100}
+    assert bins.notes == ()
+
+
+def test_a_small_bin_beyond_a_gap_joins_the_next_that_has_examples():
+    bins = make_bins(lengths((1, 10, 10), (41, 50, 1)), [], [0, 10, 20, 30, 40, 50])
+    assert bins.labels == ["1–50"]
+    assert bins.notes == ("Bins with fewer than 30 examples were merged into a neighbour: 41–50 (10).",)
+
+
+def test_asked_for_edges_beyond_the_lengths_tested_name_no_bin():
+    bins = make_bins(lengths((101, 200, 10)), [60], [0, 50, 100, 150, 200, 300])
+    assert bins.labels == ["101–150", "151–200"]
+
+
+@pytest.mark.parametrize("trained", [8, 47, 60])
+def test_bins_of_a_part_of_the_lengths_are_named_as_among_all_of_them(trained):
+    """As where a report on an evaluation of longer sources is set beside one on the test and the evaluation."""
+    test, longer = lengths((2, trained + 4, 40)), lengths((101, 400, 10))
+    alone = make_bins(longer, [trained]).labels
+    both = make_bins(np.concatenate([test, longer]), [trained]).labels
+    assert [label for label in both if label in alone] == alone
 
 
 def test_edges_asked_for_are_widened_and_get_the_training_maximum():

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from attnspan.analysis.lengths.training_range import TrainingRange
+from attnspan.analysis.lengths.words import plural
 from attnspan.data.corpora.base import LENGTHS, SIDES
 from attnspan.errors import InputError, nearest
 
@@ -82,6 +83,10 @@ class LengthAxis:
         """A single length, as in ``19`` and ``1.32``."""
         return f"{length:.2f}" if self.is_multiple else f"{length:.0f}"
 
+    def in_words(self, length: str) -> str:
+        """A length, or a range of lengths, with its unit, as in ``51–60 source tokens`` and ``1 source token``."""
+        return f"{length.rstrip('×')} {self.unit if self.is_multiple else plural(length, f'{self.side} token')}"
+
     def label(self, above: float, up_to: float) -> str:
         """The lengths above ``above`` and up to ``up_to``, as in ``51–60`` and ``1–1.5×``."""
         if self.is_multiple:
@@ -92,7 +97,7 @@ class LengthAxis:
         """The examples of a bin, as in ``sources of 51–60 tokens``."""
         if self.is_multiple:
             return f"{self.side}s of {label.rstrip('×')} times the longest in training"
-        return f"{self.side}s of {label} tokens"
+        return f"{self.side}s of {label} {plural(label, 'token')}"
 
 
 def choose_axis(

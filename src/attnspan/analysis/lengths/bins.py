@@ -47,25 +47,28 @@ class Bins:
 def make_bins(
     axis: LengthAxis, lengths: Lengths, boundaries: Iterable[float], edges: Sequence[float] | None = None
 ) -> Bins:
-    """Cut ``lengths`` into bins.
+    """Cut ``lengths`` into bins. A bin between others may have no example, but neither the first nor the last.
+
+    Even bins have an edge on the longest length in training, whether it was tested or not, so that reports on other
+    examples of the same runs name their bins alike.
 
     Args:
         axis: what the lengths are.
         lengths: of the test set.
-        boundaries: of the training range: the longest length that each arm saw in training. Each becomes an edge, and
-            no bins are merged across it.
+        boundaries: of the training range: the longest length that each arm saw in training. Each that lies within the
+            lengths becomes an edge, and no bins are merged across it.
         edges: edges to use instead of even ones; widened to cover all examples.
 
     Raises:
         InputError: an edge of lengths in tokens is not a whole number.
     """
     shortest, longest = lengths.min().item(), lengths.max().item()
-    boundaries = sorted({boundary for boundary in boundaries if shortest <= boundary < longest})
+    trained = sorted({*boundaries})
+    boundaries = [boundary for boundary in trained if shortest <= boundary < longest]
     notes = []
     if edges is None:
-        chosen = _even_edges(
-            axis, shortest, longest, boundaries[-1] if boundaries else 1 if axis.is_multiple else longest
-        )
+        anchors = boundaries or ([1] if axis.is_multiple else trained) or [longest]
+        chosen = _even_edges(axis, shortest, longest, anchors[-1])
     else:
         chosen = _whole(axis, edges)
         for outside, edge in ((shortest <= chosen[0], 0), (longest > chosen[-1], longest)):
@@ -78,17 +81,23 @@ def make_bins(
             notes.append(
                 f"The longest {axis.side} in training ({joined(f'{one:g}' for one in missing)}) was added as an edge."
             )
-    bins = Bins(axis, tuple(sorted({*chosen, *boundaries})))
+    bins = _with_examples_at_both_ends(Bins(axis, tuple(sorted({*chosen, *boundaries}))), lengths)
     bins, merged = merge_small(bins, lengths, boundaries)
     if merged:
         notes.append(f"Bins with fewer than {FEWEST} examples were merged into a neighbour: {joined(merged)}.")
     counts = bins.members(lengths).sum(axis=1)
-    if small := [f"{label} ({n})" for label, n in zip(bins.labels, counts, strict=True) if n < FEWEST]:
+    if small := [f"{label} ({n})" for label, n in zip(bins.labels, counts, strict=True) if 0 < n < FEWEST]:
         notes.append(
             f"Bins with fewer than {FEWEST} examples that have no neighbour on the same side of the training lengths: "
             f"{joined(small)}."
         )
     return Bins(axis, bins.edges, tuple(notes))
+
+
+def _with_examples_at_both_ends(bins: Bins, lengths: Lengths) -> Bins:
+    """Without the first and last bins that hold none of ``lengths``."""
+    first, last = np.flatnonzero(bins.members(lengths).any(axis=1))[[0, -1]]
+    return Bins(bins.axis, bins.edges[first : last + 2])
 
 
 def _whole(axis: LengthAxis, edges: Sequence[float]) -> list[float]:
@@ -130,26 +139,30 @@ def _even_edges(axis: LengthAxis, shortest: float, longest: float, anchor: float
 
 
 def merge_small(bins: Bins, lengths: Lengths, boundaries: Sequence[float] = ()) -> tuple[Bins, list[str]]:
-    """Remove edges until every bin has enough examples, or no neighbour on its side of the boundaries.
+    """Remove edges until every bin has enough examples or none, or no neighbour on its side of the boundaries.
 
-    Also returns the bins that were merged, with their numbers of examples.
+    An empty bin stays: a gap between the lengths tested must not lend its name to the bin next to it. Also returns the
+    bins that were merged, with their numbers of examples.
     """
     merged, edges = [], [*bins.edges]
     while True:
         now = Bins(bins.axis, tuple(edges))
         counts = now.members(lengths).sum(axis=1)
         for b in sorted(range(len(counts)), key=lambda b: counts[b]):
-            neighbours = [n for n in (b - 1, b + 1) if 0 <= n < len(counts) and edges[max(b, n)] not in boundaries]
-            if not counts[b] and b + 1 < len(counts):
-                neighbours = [b + 1]  # it has no example that could end up on the wrong side
-            if counts[b] < FEWEST and neighbours:
-                nearest = min(neighbours, key=lambda n: counts[n])
-                if counts[b]:
-                    merged.append(f"{now.labels[b]} ({counts[b]})")
-                edges = [edge for edge in edges if edge != edges[max(b, nearest)]]
+            between = [edges[n + 1 : b + 1] if n < b else edges[b + 1 : n + 1] for n in _neighbours(counts, b)]
+            between = [some for some in between if not {*some} & {*boundaries}]
+            if 0 < counts[b] < FEWEST and between:
+                merged.append(f"{now.labels[b]} ({counts[b]})")
+                edges = [edge for edge in edges if edge not in between[0]]
                 break
         else:
             return now, merged
+
+
+def _neighbours(counts: NDArray[np.int64], b: int) -> list[int]:
+    """The next bins below and above bin ``b`` that have examples: the nearer one first, then that with fewer."""
+    below, above = np.flatnonzero(counts[:b])[-1:], b + 1 + np.flatnonzero(counts[b + 1 :])[:1]
+    return sorted([*below.tolist(), *above.tolist()], key=lambda n: (abs(n - b), counts[n]))
 
 
 def joined(words: Iterable[object]) -> str:

@@ -40,7 +40,7 @@ class Region:
     @property
     def in_words(self) -> str:
         """As in ``51–60 source tokens``."""
-        return f"{self.label.rstrip('×')} {self.axis.unit}"
+        return self.axis.in_words(self.label)
 
 
 def members(regions: Iterable[Region]) -> NDArray[np.bool_]:
@@ -81,7 +81,7 @@ class Partition:
 
     @cached_property
     def whole_bins(self) -> list[Region]:
-        """Every bin with all of its examples, the shortest first."""
+        """Every bin that has any examples, with all of them, the shortest first."""
         return self._in_bins(self.bins, np.ones(len(self.lengths), dtype=bool), "")
 
     def in_part(self, part: Part, side: str) -> list[Region]:
@@ -103,7 +103,8 @@ class Partition:
 
     def _in_bins(self, bins: Bins, inside: NDArray[np.bool_], side: str) -> list[Region]:
         each = zip(bins.labels, itertools.pairwise(bins.edges), bins.members(self.lengths), strict=True)
-        return [self._region(label, side, *edges, inside & in_bin) for label, edges, in_bin in each]
+        cut = ((label, edges, inside & in_bin) for label, edges, in_bin in each)
+        return [self._region(label, side, *edges, chosen) for label, edges, chosen in cut if chosen.any()]
 
     def _region(
         self, label: str, side: str, above: float, up_to: float, inside: NDArray[np.bool_], *, total: bool = False

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from attnspan.analysis.lengths.words import plural
 from attnspan.data.corpora.base import SIDES as SIDES_OF_PAIRS
 from attnspan.runs.finished_run import Run
 
@@ -49,7 +50,10 @@ class TrainingRange:
 
     def __str__(self) -> str:
         """In words, as in ``9 source and 22 target tokens``."""
-        return f"{self.source} source{f' and {self.target} target' if self.target is not None else ''} tokens"
+        source = plural(self.source, "source token")
+        if self.target is None:
+            return f"{self.source} {source}"
+        return f"{self.source} source and {self.target} {plural(self.target, 'target token')}"
 
 
 def distinct(ranges: Iterable[TrainingRange]) -> list[TrainingRange]:

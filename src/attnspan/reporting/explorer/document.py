@@ -65,7 +65,7 @@ def _that_fit(study: Study, decoded: DecodedStudy, largest: int) -> tuple[Exampl
 def _content(study: Study, decoded: DecodedStudy, shown: Examples, per_bin: int) -> dict[str, object]:
     metrics = metric_entries(study)
     return {
-        "data": study.data,
+        "data": study.data_shown,
         "arms": arm_entries(study, decoded),
         "metrics": metrics,
         "axes": axis_entries(study, shown.rows, [metric["name"] for metric in metrics]),

@@ -189,5 +189,6 @@ def _begin_directory(
 def _validation_bins(prepared: Prepared) -> Bins:
     """Bins of validation, in tokens of the side by whose length the results of the test are given."""
     side = length_axis(prepared.config, prepared.data).side
-    longest = training_range(prepared.data).longest(side)
-    return make_bins(LengthAxis(side), token_counts(prepared.data.validation, side), [longest] if longest else [])
+    longest, lengths = training_range(prepared.data).longest(side), token_counts(prepared.data.validation, side)
+    # Only an edge within the lengths of validation: the bins name columns of metrics.csv, which finished runs have.
+    return make_bins(LengthAxis(side), lengths, [longest] if longest and longest < lengths.max() else [])
