@@ -100,7 +100,7 @@ def test_trends_by_hand(hand_made):
     # quality of plain from 0.75 to 0.375: half is lost
     assert trends["plain", IN_RANGE].relative_drop.value == pytest.approx(0.5)
     # log error of plain 0.25, 0.5, 0.625: slope ln(0.625 / 0.25) / 8 a token
-    assert trends["plain", IN_RANGE].error_factor.value == pytest.approx(np.exp(10 * np.log(2.5) / 8))
+    assert trends["plain", IN_RANGE].factor.value == pytest.approx(np.exp(10 * np.log(2.5) / 8))
     assert ("plain", EXTRAPOLATION) not in trends  # one bin has no slope
 
 

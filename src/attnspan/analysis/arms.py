@@ -1,18 +1,20 @@
-"""Arms: the runs of each, its error rates in regions of length, and which arm is compared to which."""
+"""Arms: the runs of each, its metrics in regions of length, and which arm is compared to which, and by what."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from attnspan.analysis.lengths.regions import Region, members
 from attnspan.analysis.lengths.training_range import TrainingRange
 from attnspan.analysis.lengths.unreachable import Unreachable, unreachable
-from attnspan.analysis.metrics import ERROR_RATE, RecordMetric
+from attnspan.analysis.metrics import METRICS, Metric, RecordMetric
 from attnspan.analysis.statistics import Floats, Rates
+from attnspan.analysis.text_metrics import CORPUS_SCORES, PERPLEXITIES
 from attnspan.errors import InputError, nearest
 from attnspan.runs.finished_run import Run
 
@@ -65,13 +67,23 @@ class Arm:
         numerators, denominators = zip(*of_runs, strict=True)
         return np.stack(numerators), np.stack(denominators)
 
-    def error_rates(self, regions: Sequence[Region], seeds: Sequence[int] | None = None) -> Rates:
-        """The error rate in each of ``regions``, with ``seeds`` (default: all)."""
-        return Rates.measure(*self.sums(ERROR_RATE, seeds), members(regions))
+    def rates(self, metric: Metric, regions: Sequence[Region], seeds: Sequence[int] | None = None) -> Rates:
+        """A metric in each of ``regions``, with ``seeds`` (default: all)."""
+        chosen = [run.records for run in self.runs if seeds is None or run.seed in seeds]
+        inside = members(regions)
+        key = (metric, len(chosen), seeds and tuple(seeds), inside.tobytes())
+        if key not in self._measured:
+            self._measured[key] = metric.rates(chosen, inside)
+        return self._measured[key]
 
-    def paired_error_rates(self, other: Arm, regions: Sequence[Region], seeds: Sequence[int]) -> Rates:
-        """The error rates of this arm, then those of ``other``, on the same examples with the same seeds."""
-        return Rates.paired(self.error_rates(regions, seeds), other.error_rates(regions, seeds))
+    @cached_property
+    def _measured(self) -> dict[Any, Rates]:
+        """What was measured already: a corpus score takes a second."""
+        return {}
+
+    def paired_rates(self, metric: Metric, other: Arm, regions: Sequence[Region], seeds: Sequence[int]) -> Rates:
+        """A metric of this arm, then of ``other``, on the same examples with the same seeds."""
+        return Rates.paired(self.rates(metric, regions, seeds), other.rates(metric, regions, seeds))
 
 
 def arms_of(runs: Sequence[Run]) -> list[Arm]:
@@ -113,3 +125,44 @@ def baselines(arms: Sequence[Arm], baseline: str) -> dict[str, str]:
         return compared
     first = next(iter(variants.values()))
     return {label: first for label in labels if label != first}
+
+
+def metric_for(name: str, runs: Sequence[Run], *, own: Sequence[RecordMetric] = (), text: bool) -> Metric:
+    """The metric ``name``.
+
+    Args:
+        name: of a metric of the records, of a corpus score, or of one of ``own``.
+        runs: which are to be compared.
+        own: metrics of the user's own.
+        text: whether the target is text.
+
+    Raises:
+        InputError: there is no such metric; neither more nor less of it is better; it is about text, and the target is
+            none; a run does not have it.
+    """
+    of_records = {one.name: one for one in (*METRICS, *own)}
+    of_text: dict[str, Metric] = {one.name: one for one in (*CORPUS_SCORES, *PERPLEXITIES)}
+    every: dict[str, Metric] = {**of_records, **of_text}
+    if name not in every:
+        known = [one.name for one in every.values() if one.better]
+        raise InputError(f"--metric {name}: there is no such metric; {nearest(name, known)}")
+    metric = every[name]
+    if not metric.better:
+        raise InputError(f"--metric {name}: neither more nor less of it is better, so it does not compare arms")
+    if name in of_text and not text:
+        raise InputError(f"--metric {name}: says something about text only; if the target is text, add --text")
+    if name in of_records:
+        _refuse_unknown(of_records[name], runs)
+    return metric
+
+
+def _refuse_unknown(metric: RecordMetric, runs: Sequence[Run]) -> None:
+    """Refuse a metric that a run does not have."""
+    without = sorted({run.label for run in runs if not metric.is_known(run.records)})
+    if not without:
+        return
+    every = len(without) == len({run.label for run in runs})
+    remedy = f"; runs have it with {metric.asked_by}=true" if metric.asked_by else ""
+    leave = "" if every else "; give the runs of the others only"
+    names = "no arm has it" if every else f"{', '.join(without)} {'does' if len(without) == 1 else 'do'} not have it"
+    raise InputError(f"--metric {metric.name}: {names}{remedy}{leave}")

@@ -12,19 +12,23 @@ from attnspan.analysis.arms import Arm
 from attnspan.analysis.lengths.axis import LengthAxis
 from attnspan.analysis.lengths.regions import Region, members
 from attnspan.analysis.lengths.training_range import SIDES
+from attnspan.analysis.metrics import Metric, RecordMetric
 from attnspan.analysis.statistics import NOTHING, Estimate, Floats, Rates, holm, randomisation
 
 
 @dataclass(frozen=True)
 class Difference:
-    """By how much an arm makes fewer errors than its baseline, on the same examples with the same seeds."""
+    """By how much an arm is better than its baseline, on the same examples with the same seeds."""
 
     arm: str
     baseline: str
     region: Region
     seeds: tuple[int, ...]
     advantage: Estimate
-    """The baseline's error rate minus the arm's: above 0, the arm is better."""
+    """The baseline's error rate minus the arm's: above 0, the arm is better.
+
+    Of a metric of which more is better it is the arm's minus the baseline's.
+    """
     by_seed: Floats
     """The advantage with each of ``seeds``."""
     p: float
@@ -32,7 +36,10 @@ class Difference:
     p_holm: float
     """``p``, corrected (Holm) for the number of bins of this comparison."""
     p_models: float
-    """Paired randomisation over examples: do *these trained models* differ? It knows nothing of other seeds."""
+    """Paired randomisation over examples: do *these trained models* differ? It knows nothing of other seeds.
+
+    It is nan for metrics that are no ratio of sums over examples, such as BLEU.
+    """
     p_models_holm: float
 
 
@@ -44,8 +51,8 @@ class Trend:
     side: str
     bins: int
     seeds: tuple[int, ...]
-    error_factor: Estimate
-    """The factor of the error rate per ``per`` more length (from a line through the log error rates)."""
+    factor: Estimate
+    """The factor of the metric per ``per`` more length (from a line through its logarithms)."""
     relative_drop: Estimate
     """The share of its quality in the shortest bin that the arm has lost in the longest."""
     baseline: str | None
@@ -53,15 +60,15 @@ class Trend:
     """Interaction of arm and length: the growth of the advantage over the baseline per ``per`` more length."""
 
 
-def differences(arm: Arm, baseline: Arm, regions: Sequence[Region]) -> list[Difference]:
+def differences(arm: Arm, baseline: Arm, regions: Sequence[Region], metric: Metric) -> list[Difference]:
     """The advantage of an arm over its baseline in every region; none where they have no seed in common."""
     seeds = arm.common_seeds(baseline)
     if not seeds:
         return []
-    rates = baseline.paired_error_rates(arm, regions, seeds)
-    contrasts = np.concatenate([np.eye(len(regions)), -np.eye(len(regions))], axis=1)
+    rates = baseline.paired_rates(metric, arm, regions, seeds)
+    contrasts = -metric.sign * np.concatenate([np.eye(len(regions)), -np.eye(len(regions))], axis=1)
     p = np.array([rates.p_value(contrast) for contrast in contrasts])
-    p_models = _randomised(arm, baseline, seeds, regions)
+    p_models = _randomised(arm, baseline, seeds, regions, metric)
     is_bin = np.array([not region.total for region in regions])
     p_holm = _holm_over(p, is_bin)
     p_models_holm = _holm_over(p_models, is_bin)
@@ -74,32 +81,50 @@ def differences(arm: Arm, baseline: Arm, regions: Sequence[Region]) -> list[Diff
     ]  # fmt: skip
 
 
-def trends(arm: Arm, baseline: Arm | None, regions: Sequence[Region], axis: LengthAxis) -> list[Trend]:
+def trends(arm: Arm, baseline: Arm | None, regions: Sequence[Region], axis: LengthAxis, metric: Metric) -> list[Trend]:
     """Slope and drop of an arm on each side that has two bins or more."""
     found = []
     for side in SIDES:
         bins = [region for region in regions if region.side == side and not region.total]
         if len(bins) < 2:
             continue
-        own = arm.error_rates(bins)
+        own = arm.rates(metric, bins)
         at = np.array([region.mean_length for region in bins])
         centred = at - at.mean()
         slope = np.asarray(axis.per * centred / (centred**2).sum())  # of the least-squares line through one value a bin
         growth = NOTHING
         if baseline and (seeds := arm.common_seeds(baseline)):
-            growth = baseline.paired_error_rates(arm, bins, seeds).estimate(np.concatenate([slope, -slope]))
+            rates = baseline.paired_rates(metric, arm, bins, seeds)
+            growth = rates.estimate(-metric.sign * np.concatenate([slope, -slope]))
         found.append(
             Trend(
-                arm.label, side, len(bins), arm.seeds, _error_factor(own, slope), _relative_drop(own),
+                arm.label, side, len(bins), arm.seeds, _factor(own, slope), _relative_drop(own, metric),
                 baseline.label if baseline else None, growth,
             )
         )  # fmt: skip
     return found
 
 
-def _randomised(arm: Arm, baseline: Arm, seeds: Sequence[int], regions: Sequence[Region]) -> Floats:
-    edits = [sum(run.records["edits"].to_numpy() for run in one.runs if run.seed in seeds) for one in (baseline, arm)]
-    return randomisation(np.asarray(edits[0] - edits[1], dtype=np.float64), members(regions))
+def _randomised(arm: Arm, baseline: Arm, seeds: Sequence[int], regions: Sequence[Region], metric: Metric) -> Floats:
+    """See :func:`randomisation`, of the metric's sums over examples; nan for a metric that has none.
+
+    Where two arms divide by the same numbers, as by reference tokens, only the numerators differ. Where they do not,
+    each example counts by how much it is above the rate of both arms together, to which a swap leaves them nearly true.
+    """
+    if not isinstance(metric, RecordMetric):
+        return np.full(len(regions), np.nan)
+    (above, below), (its_above, its_below) = (
+        [part.sum(axis=0) for part in one.sums(metric, seeds)] for one in (baseline, arm)
+    )
+    inside = members(regions)
+    if np.array_equal(below, its_below):
+        return randomisation(above - its_above, inside)
+    found = []
+    for chosen in inside:
+        total = below[chosen].sum() + its_below[chosen].sum()
+        rate = (above[chosen].sum() + its_above[chosen].sum()) / total if total else 0.0
+        found.append(randomisation(above - its_above - rate * (below - its_below), chosen[None])[0])
+    return np.asarray(found)
 
 
 def _holm_over(p_values: Floats, chosen: NDArray[np.bool_]) -> Floats:
@@ -109,18 +134,20 @@ def _holm_over(p_values: Floats, chosen: NDArray[np.bool_]) -> Floats:
     return corrected
 
 
-def _error_factor(rates: Rates, slope: Floats) -> Estimate:
+def _factor(rates: Rates, slope: Floats) -> Estimate:
     if not (rates.mean > 0).all():
-        return NOTHING  # an error rate of 0 has no logarithm
+        return NOTHING  # 0 has no logarithm
     logarithm = rates.estimate(slope / rates.mean, float(slope @ np.log(rates.mean)))
     value, low, high = np.exp([logarithm.value, logarithm.low, logarithm.high])
     return Estimate(float(value), float(low), float(high), rates.seeds)
 
 
-def _relative_drop(rates: Rates) -> Estimate:
-    first, last = 1 - rates.mean[0], max(1 - rates.mean[-1], 0.0)
+def _relative_drop(rates: Rates, metric: Metric) -> Estimate:
+    if not metric.has_quality:
+        return NOTHING
+    first, last = metric.quality(rates.mean[[0, -1]])
     if not first > 0:
         return NOTHING
     weights = np.zeros(len(rates.mean))
-    weights[0], weights[-1] = -last / first**2, 1 / first
+    weights[0], weights[-1] = last / first**2 * metric.quality_per_unit, -metric.quality_per_unit / first
     return rates.estimate(weights, float(1 - last / first)).clipped(-np.inf, 1.0)  # quality is not below 0

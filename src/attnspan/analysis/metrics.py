@@ -5,14 +5,16 @@ A metric is a ratio of two sums over examples, computed from columns of the reco
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from attnspan.analysis.alignment import alignment_errors
-from attnspan.analysis.statistics import Floats
+from attnspan.analysis.statistics import Floats, Rates
 
 QUALITY = "quality"
 """Shown in ``curve.csv`` and in a table of its own."""
@@ -20,6 +22,7 @@ DEGENERATE = "degenerate"
 """Shown in ``curve.csv``, in the table of degenerate output and with examples."""
 STOPPING = "stopping"
 """Shown in ``curve.csv`` and in the table of stopping."""
+HIGHER, LOWER = "higher", "lower"
 ATTENTION = "attention"
 """Shown in ``attention.csv``, as a panel of the attention plot and in a table of its own."""
 
@@ -40,6 +43,69 @@ class Metric:
     lowest: float = 0.0
     highest: float = 1.0
     """The range of possible values."""
+    better: str = ""
+    """``HIGHER`` or ``LOWER``; empty where neither is better, so that arms cannot be compared by it."""
+    best: float | None = None
+    worst: float | None = None
+    """The values of quality 1 and of quality 0; None where there is no such value, and so no span and no ranking."""
+    called: str = ""
+    """Its name within a sentence; empty for its title."""
+    counts: str = ""
+    """What it counts, of a sentence on how many an arm makes."""
+    definition: str = ""
+    """How it is computed, in a sentence."""
+
+    @property
+    def noun(self) -> str:
+        """Its name within a sentence."""
+        if self.called:
+            return self.called
+        return self.title if self.title[1:2].isupper() else self.title[:1].lower() + self.title[1:]
+
+    @property
+    def sign(self) -> int:
+        """1 where higher is better, -1 where lower is."""
+        return 1 if self.better == HIGHER else -1
+
+    @property
+    def has_quality(self) -> bool:
+        """Whether its values lie between a worst and a best one."""
+        return self.best is not None and self.worst is not None
+
+    @property
+    def quality_per_unit(self) -> float:
+        """By how much quality changes when the metric grows by 1."""
+        assert self.best is not None
+        assert self.worst is not None
+        return 1 / (self.best - self.worst)
+
+    def quality(self, values: Floats) -> Floats:
+        """1 at the best value and 0 at the worst, not below 0."""
+        assert self.worst is not None
+        return np.maximum((values - self.worst) * self.quality_per_unit, 0.0)
+
+    @property
+    def quality_in_words(self) -> str:
+        """As in ``1 − error rate, not below 0``."""
+        if not self.has_quality:
+            return ""
+        assert self.best is not None
+        assert self.worst is not None
+        unit = abs(self.best - self.worst)
+        if self.best > self.worst:
+            above = f"{self.noun} − {self.worst:g}" if self.worst else self.noun
+            return above if unit == 1 else f"({above}) / {unit:g}" if self.worst else f"{above} / {unit:g}"
+        above = f"({self.noun} − {self.best:g})" if self.best else self.noun
+        return f"1 − {above if unit == 1 else f'{above} / {unit:g}'}, not below 0"
+
+    def rates(self, records: Sequence[pd.DataFrame], members: NDArray[np.bool_]) -> Rates:
+        """The values of sets of examples.
+
+        Args:
+            records: of each of S seeds, on the same N examples.
+            members: M x N, True where a set has the example.
+        """
+        raise NotImplementedError
 
 
 def ratio(numerator: pd.Series, denominator: pd.Series | None = None) -> tuple[Floats, Floats]:
@@ -111,14 +177,25 @@ class RecordMetric(Metric):
         """Numerator and denominator [N] for each of N records."""
         return self.sums(*(records[column] for column in self.columns))
 
+    def rates(self, records: Sequence[pd.DataFrame], members: NDArray[np.bool_]) -> Rates:
+        """As :meth:`Metric.rates`: sum over sum."""
+        numerators, denominators = zip(*map(self.sums_of, records), strict=True)
+        return Rates.measure(np.stack(numerators), np.stack(denominators), members)
+
+
+_SHARE_OF_GOOD: Any = {"better": HIGHER, "best": 1.0, "worst": 0.0}
+_SHARE_OF_BAD: Any = {"better": LOWER, "best": 0.0, "worst": 1.0}
 
 ERROR_RATE = RecordMetric(
     "error_rate", "Error rate", ("edits", "target_length"),
-    label="error rate (edits / reference tokens)", highest=np.inf,
+    label="error rate (edits / reference tokens)", highest=np.inf, better=LOWER, best=0.0, worst=1.0,
+    counts="errors per reference token",
+    definition="The error rate is the number of edits (insertions, deletions, substitutions) between the free-running "
+    "output and the reference, divided by the number of reference tokens, both summed over the bin",
 )  # fmt: skip
 GOLD_ATTENTION = RecordMetric(
     "gold_attention", "Teacher-forced attention on the gold source tokens", ("gold_attention",),
-    sums=mean_over_tokens, shown=ATTENTION, label="mass on gold tokens",
+    sums=mean_over_tokens, shown=ATTENTION, label="mass on gold tokens", **_SHARE_OF_GOOD,
 )  # fmt: skip
 ATTENTION_ENTROPY = RecordMetric(
     "attention_entropy", "Entropy of teacher-forced attention (nats)", ("attention_entropy",),
@@ -127,42 +204,53 @@ ATTENTION_ENTROPY = RecordMetric(
 
 METRICS: tuple[RecordMetric, ...] = (
     ERROR_RATE,
-    RecordMetric("exact_match", "Exact match", ("exact_match",)),
+    RecordMetric(
+        "exact_match", "Exact match", ("exact_match",), **_SHARE_OF_GOOD,
+        definition="Exact match is the share of the examples of a bin whose free-running output equals the reference",
+    ),
     RecordMetric(
         "oracle_error_rate", "Error rate with the length of the reference given", ("oracle_edits", "target_length"),
-        label="error rate, length given", highest=np.inf, asked_by="oracle_length",
+        label="error rate, length given", highest=np.inf, asked_by="oracle_length", better=LOWER, best=0.0, worst=1.0,
     ),
     RecordMetric(
         "oracle_exact_match", "Exact match with the length of the reference given", ("oracle_exact_match",),
-        asked_by="oracle_length",
+        asked_by="oracle_length", **_SHARE_OF_GOOD,
     ),
-    RecordMetric("token_accuracy", "Token accuracy, teacher-forced", ("tokens_correct", "target_tokens")),
+    RecordMetric(
+        "token_accuracy", "Token accuracy, teacher-forced", ("tokens_correct", "target_tokens"), **_SHARE_OF_GOOD,
+        called="teacher-forced token accuracy",
+        definition="Token accuracy is the share of the tokens of the references, with their ends, that the model ranks "
+        "first after the preceding tokens of the reference",
+    ),
     RecordMetric(
         "nll", "Negative log-likelihood per token (nats), teacher-forced", ("nll", "target_tokens"),
-        unit="nats", highest=np.inf,
+        unit="nats", highest=np.inf, better=LOWER, called="teacher-forced negative log-likelihood",
     ),
-    RecordMetric("empty", "Empty output", ("empty",), shown=DEGENERATE, label="empty", meaning="no token"),
+    RecordMetric(
+        "empty", "Empty output", ("empty",), shown=DEGENERATE, label="empty", meaning="no token", **_SHARE_OF_BAD,
+    ),
     RecordMetric(
         "truncated", "Output cut at the length limit", ("truncated",),
-        shown=DEGENERATE, label="cut at the length limit", meaning="no <eos> within the limit",
+        shown=DEGENERATE, label="cut at the length limit", meaning="no <eos> within the limit", **_SHARE_OF_BAD,
     ),
     RecordMetric(
         "repeating", "Repeating output", ("repeating",),
-        shown=DEGENERATE, label="repeating", meaning="loops where the reference does not",
+        shown=DEGENERATE, label="repeating", meaning="loops where the reference does not", **_SHARE_OF_BAD,
     ),
     RecordMetric(
         "too_short", "Output too short", ("hypothesis_length", "target_length", "truncated"), sums=too_short,
-        shown=STOPPING, label="too short", meaning="ended with fewer tokens than its reference",
+        shown=STOPPING, label="too short", meaning="ended with fewer tokens than its reference", **_SHARE_OF_BAD,
     ),
     RecordMetric(
         "too_long", "Output too long", ("hypothesis_length", "target_length"), sums=too_long,
-        shown=STOPPING, label="too long", meaning="more tokens than its reference",
+        shown=STOPPING, label="too long", meaning="more tokens than its reference", **_SHARE_OF_BAD,
     ),
     RecordMetric(
         "at_longest_trained", "Output ended at the longest trained length",
         ("hypothesis_length", "target_length", "truncated", "longest_trained_target"), sums=ended_at_longest,
         shown=STOPPING, label="at the longest trained length",
         meaning="ended with exactly as many tokens as the longest target in training, unlike its reference",
+        **_SHARE_OF_BAD,
     ),
     GOLD_ATTENTION,
     ATTENTION_ENTROPY,
@@ -173,11 +261,11 @@ METRICS: tuple[RecordMetric, ...] = (
     RecordMetric(
         "alignment_error_rate", "Alignment error rate of teacher-forced attention",
         ("links", "gold_links", "links_in_sure", "links_in_possible"),
-        sums=alignment_error_rate, shown=ATTENTION, label="alignment error rate",
+        sums=alignment_error_rate, shown=ATTENTION, label="alignment error rate", **_SHARE_OF_BAD,
     ),
     RecordMetric(
         "pointing_accuracy", "Teacher-forced attention: the largest weight on a gold source token",
-        ("links_in_sure", "links"), shown=ATTENTION, label="largest weight on a gold token",
+        ("links_in_sure", "links"), shown=ATTENTION, label="largest weight on a gold token", **_SHARE_OF_GOOD,
     ),
 )  # fmt: skip
 """All metrics of the records. To add one, add it here, and any new column that it needs to the records."""

@@ -1,7 +1,8 @@
 """Arms ranked over several data sets, as in Agarwal et al. (2021, "Deep RL at the edge of the statistical precipice").
 
-- The *score* of a run is its quality on one side of the longest training length: 1 - error rate, not below 0. It needs
-  no further normalisation: on every data set 1 means no error, and 0 as many errors as reference tokens.
+- The *score* of a run is its quality on one side of the longest training length: 1 - error rate, not below 0, or that
+  of another metric. It needs no further normalisation: on every data set 1 means no error, and 0 as many errors as
+  reference tokens.
 - The *interquartile mean* of an arm is the mean of the middle half of its scores, over the runs of all data sets. So
   neither one failed run nor one easy data set decides.
 - The *probability of improvement* P(X > Y) is how often a run of X beats a run of Y on the same data set (a tie counts
@@ -68,8 +69,11 @@ class Ranking:
 
 
 def rank(studies: Sequence[Study]) -> list[Ranking]:
-    """Rank the arms that all ``studies`` have, in range and in extrapolation, where at least two data sets reach it."""
-    arms = common_arms(studies)
+    """Rank the arms that all ``studies`` have, in range and in extrapolation, where at least two data sets reach it.
+
+    There is no ranking by a metric that knows no quality.
+    """
+    arms = common_arms(studies) if studies[0].metric.has_quality else []
     rankings = []
     for side in SIDES:
         data, scores = [], {arm: [] for arm in arms}  # type: tuple[list[str], dict[str, list[Floats]]]
@@ -79,8 +83,8 @@ def rank(studies: Sequence[Study]) -> list[Ranking]:
                 data.append(study.data_shown)
                 for label in arms:
                     arm = study.arm(label)
-                    error_rates = arm.error_rates(whole).by_seed[:, 0]
-                    scores[label].append(np.maximum(1 - error_rates, 0.0))
+                    by_seed = arm.rates(study.metric, whole).by_seed[:, 0]
+                    scores[label].append(study.metric.quality(by_seed))
         if len(data) > 1 and arms:
             rankings.append(_ranking(side, [study for study in studies if study.data_shown in data], scores))
     return rankings

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from attnspan.analysis.arms import Arm, arms_of, baselines
+from attnspan.analysis.arms import Arm, arms_of, baselines, metric_for
 from attnspan.analysis.collection import Collection
 from attnspan.analysis.comparison import Difference, Trend, differences, trends
 from attnspan.analysis.learning import is_still_improving
@@ -20,7 +20,16 @@ from attnspan.analysis.lengths.regions import Partition, Region, members, partit
 from attnspan.analysis.lengths.spans import ArmSpan, best_arm, spans
 from attnspan.analysis.lengths.training_range import SIDES, TrainingRange, distinct
 from attnspan.analysis.lengths.words import plural
-from attnspan.analysis.metrics import ATTENTION, DEGENERATE, QUALITY, STOPPING, RecordMetric, metrics_in
+from attnspan.analysis.metrics import (
+    ATTENTION,
+    DEGENERATE,
+    ERROR_RATE,
+    QUALITY,
+    STOPPING,
+    Metric,
+    RecordMetric,
+    metrics_in,
+)
 from attnspan.analysis.notes import (
     notes_on_arms,
     notes_on_chance,
@@ -31,7 +40,7 @@ from attnspan.analysis.notes import (
 )
 from attnspan.analysis.seed_groups import Groups, seed_groups
 from attnspan.analysis.statistics import Estimate, Floats, Rates
-from attnspan.analysis.text_metrics import CORPUS_SCORES, PERPLEXITIES, CorpusScore, Perplexity, is_text
+from attnspan.analysis.text_metrics import CORPUS_SCORES, PERPLEXITIES, TER, CorpusScore, is_text
 from attnspan.errors import InputError
 from attnspan.runs.summary import ends_at_chance
 
@@ -72,6 +81,10 @@ class Study:
     """Whether the target is text, so that BLEU and chrF apply."""
     ter: bool = False
     """Whether TER is given too."""
+    metric: Metric = ERROR_RATE
+    """By which arms are compared, plotted and ranked."""
+    own: tuple[RecordMetric, ...] = ()
+    """Metrics of the user's own, which every record has."""
     loss: float | None = None
     """The validation loss to which training is timed; None for the lowest that every run reached."""
 
@@ -130,7 +143,7 @@ class Study:
     def notes(self) -> list[str]:
         """What a reader must know before believing the numbers, one sentence each."""
         of_training = [*notes_on_training(self.improving, IMPROVING), *notes_on_chance(self.arms, AT_CHANCE)]
-        of_arms = notes_on_arms(self.arms, self.compared, best_arm(self.arms, self.partition.whole_bins))
+        of_arms = notes_on_arms(self.arms, self.compared, best_arm(self.arms, self.partition.whole_bins, self.metric))
         of_groups = notes_on_groups(self.groups)
         runs = self.collection.runs
         of_runs = [*notes_on_evaluations(runs), *notes_on_origin(runs)]
@@ -178,12 +191,17 @@ class Study:
     @cached_property
     def curve(self) -> list[Point]:
         """Quality, degenerate output and stopping of every arm in every region."""
-        return self._points(metrics_in(QUALITY, DEGENERATE, STOPPING))
+        return self._points([*metrics_in(QUALITY), *self.own, *metrics_in(DEGENERATE, STOPPING)])
 
     @cached_property
     def attention(self) -> list[Point]:
         """Where teacher-forced attention looks, for every arm that has attention, in every region."""
         return self._points(metrics_in(ATTENTION))
+
+    @property
+    def points(self) -> list[Point]:
+        """Every metric of every arm in every region."""
+        return [*self.curve, *self.attention, *self.translation]
 
     @property
     def stopping_metrics(self) -> list[RecordMetric]:
@@ -195,7 +213,7 @@ class Study:
     def quality_metrics(self) -> list[RecordMetric]:
         """The metrics of quality that are known of any arm."""
         known = {name for point in self.curve for name in point.metrics}
-        return [metric for metric in metrics_in(QUALITY) if metric.name in known]
+        return [metric for metric in (*metrics_in(QUALITY), *self.own) if metric.name in known]
 
     @property
     def attention_metrics(self) -> list[RecordMetric]:
@@ -215,10 +233,7 @@ class Study:
 
     def _text_points(self, arm: Arm) -> list[Point]:
         regions = self.regions(arm)
-        inside = members(regions)
-        records = [run.records for run in arm.runs]
-        metrics: list[CorpusScore | Perplexity] = [*self.corpus_scores, *PERPLEXITIES]
-        rates = {metric: metric.rates(records, inside) for metric in metrics}
+        rates = {metric: arm.rates(metric, regions) for metric in (*self.corpus_scores, *PERPLEXITIES)}
         return [_point(arm, region, rates, unit) for region, unit in zip(regions, np.eye(len(regions)), strict=True)]
 
     def _points(self, metrics: Sequence[RecordMetric]) -> list[Point]:
@@ -237,13 +252,13 @@ class Study:
         """The advantage of every compared arm over its baseline, in every region."""
         found = []
         for arm, baseline in ((self.arm(label), self.arm(baseline)) for label, baseline in self.compared.items()):
-            found += differences(arm, baseline, self.regions(arm, baseline))
+            found += differences(arm, baseline, self.regions(arm, baseline), self.metric)
         return found
 
     @cached_property
     def spans(self) -> list[ArmSpan]:
         """The span of every arm; none if no arm has any quality in the shortest bin."""
-        return spans(self.arms, self.partition, self.keep)
+        return spans(self.arms, self.partition, self.keep, self.metric)
 
     @cached_property
     def trends(self) -> list[Trend]:
@@ -252,7 +267,7 @@ class Study:
         for arm in self.arms:
             baseline = self.arm(self.compared[arm.label]) if arm.label in self.compared else None
             both = [one for one in (arm, baseline) if one]
-            found += trends(arm, baseline, self.regions(*both), self.axis)
+            found += trends(arm, baseline, self.regions(*both), self.axis, self.metric)
         return found
 
 
@@ -272,6 +287,8 @@ def build_study(
     keep: float = 0.5,
     text: bool | None = None,
     ter: bool = False,
+    metric: str = ERROR_RATE.name,
+    own: Sequence[RecordMetric] = (),
     loss: float | None = None,
 ) -> Study:
     """Build the study of some runs; the arguments without a line below are those of :class:`Study`.
@@ -282,14 +299,16 @@ def build_study(
         length: by which results are given, one of ``LENGTHS``; by default, see :func:`choose_axis`.
         edges: of the length bins; by default even bins, with an edge on the longest training length.
         text: by default, if the target is cut into subwords, or into words and punctuation.
+        metric: the name of the one by which arms are compared; any of those above, or of ``own``.
 
     Raises:
-        InputError: there is no such arm or length, ``keep`` is not between 0 and 1, or TER is requested for a target
-            that is not text.
+        InputError: there is no such arm, length or metric, ``keep`` is not between 0 and 1, or TER is requested for a
+            target that is not text; or the arms cannot be compared by that metric.
     """
     target_is_text = all(map(is_text, collection.runs)) if text is None else text
     if ter and not target_is_text:
         raise InputError("--ter: edits of words say something about text only; if the target is text, add --text")
+    chosen_metric = metric_for(metric, collection.runs, own=own, text=target_is_text)
     if not 0 < keep < 1:
         raise InputError(f"--keep {keep:g}: a share of quality lies between 0 and 1")
     arms = arms_of(collection.runs)
@@ -306,7 +325,8 @@ def build_study(
         collection=collection, arms=tuple(arms), compared=compared,
         baseline=first if chosen in names[first][:2] else chosen,
         legend=tuple(arm.label for arm in arms), partition=partition(axis, records, ranges, edges),
-        keep=keep, text=target_is_text, ter=ter, loss=loss,
+        keep=keep, text=target_is_text, ter=ter or chosen_metric == TER, metric=chosen_metric, own=tuple(own),
+        loss=loss,
     )  # fmt: skip
 
 

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sacrebleu.metrics import BLEU, CHRF, TER
+from sacrebleu import metrics
+from sacrebleu.metrics import BLEU, CHRF
 
-from attnspan.analysis.metrics import Metric
+from attnspan.analysis.metrics import HIGHER, LOWER, Metric
 from attnspan.analysis.statistics import Floats, Rates
 from attnspan.runs.finished_run import Run
 
@@ -34,6 +35,11 @@ class CorpusScore(Metric):
     on_request: bool = False
     """Whether it is slow, and so given only on request."""
 
+    @property
+    def noun(self) -> str:
+        """As it is called everywhere."""
+        return self.label
+
     def signature(self) -> str:
         """What sacrebleu says it computed, with its version."""
         scorer = self.scorer()
@@ -46,12 +52,7 @@ class CorpusScore(Metric):
         return np.array(self.scorer()._extract_corpus_statistics(hypotheses, [references]), dtype=np.int64)
 
     def rates(self, records: Sequence[pd.DataFrame], members: NDArray[np.bool_]) -> Rates:
-        """The scores of sets of examples with S seeds.
-
-        Args:
-            records: of each of the S seeds, on the same N examples.
-            members: M x N, True where a set has the example.
-        """
+        """As :meth:`Metric.rates`."""
         scorer = self.scorer()
 
         def score(sums: NDArray[np.int64]) -> float:
@@ -79,29 +80,32 @@ class Perplexity(Metric):
     """How many units the reference of each record has."""
 
     def rates(self, records: Sequence[pd.DataFrame], members: NDArray[np.bool_]) -> Rates:
-        """The perplexities of sets of examples with S seeds; arguments as for :meth:`CorpusScore.rates`."""
+        """As :meth:`Metric.rates`."""
         nll = np.stack([of_seed["nll"].to_numpy() for of_seed in records]).astype(np.float64)
         rates = Rates.measure(nll, np.asarray(self.units(records[0]), dtype=np.float64), members)
         values = np.exp(rates.by_seed)
         return Rates(values, rates.influence * values[:, :, None], rates.counts)  # d exp(x) = exp(x) dx
 
 
+_GOOD: Any = {"better": HIGHER, "best": 100.0, "worst": 0.0}
+
+TER = CorpusScore(  # of edits, so it can exceed 100
+    "ter", "Corpus TER (edits in percent of words, less is better)", metrics.TER,
+    label="TER", digits=1, highest=np.inf, on_request=True, better=LOWER, best=0.0, worst=100.0,
+)  # fmt: skip
 CORPUS_SCORES = (
-    CorpusScore("bleu", "Corpus BLEU (0 to 100)", BLEU, label="BLEU", digits=1, highest=100.0),
-    CorpusScore("chrf", "Corpus chrF (0 to 100)", CHRF, label="chrF", digits=1, highest=100.0),
-    CorpusScore(  # of edits, so it can exceed 100
-        "ter", "Corpus TER (edits in percent of words, less is better)", TER,
-        label="TER", digits=1, highest=np.inf, on_request=True,
-    ),
+    CorpusScore("bleu", "Corpus BLEU (0 to 100)", BLEU, digits=1, highest=100.0, label="BLEU", **_GOOD),
+    CorpusScore("chrf", "Corpus chrF (0 to 100)", CHRF, digits=1, highest=100.0, label="chrF", **_GOOD),
+    TER,
 )  # fmt: skip
 PERPLEXITIES = (
     Perplexity(
         "perplexity", "Perplexity per token, teacher-forced", lambda records: records["target_tokens"],
-        digits=2, lowest=1.0, highest=np.inf,
+        digits=2, lowest=1.0, highest=np.inf, better=LOWER,
     ),
     Perplexity(
         "character_perplexity", "Perplexity per character, teacher-forced",
-        lambda records: records["reference"].str.len() + 1, digits=2, lowest=1.0, highest=np.inf,
+        lambda records: records["reference"].str.len() + 1, digits=2, lowest=1.0, highest=np.inf, better=LOWER,
     ),
 )  # fmt: skip
 """Per token (``<eos>`` included) it depends on the tokenisation. Per character (the end included) it does not, unless

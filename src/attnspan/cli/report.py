@@ -18,6 +18,8 @@ from rich.text import Text
 
 from attnspan.analysis.collection import collect_each
 from attnspan.analysis.lengths.bins import parse_edges
+from attnspan.analysis.metrics import ERROR_RATE
+from attnspan.analysis.own_metric import own_metrics, with_own_metrics
 from attnspan.analysis.ranking import Ranking, rank
 from attnspan.analysis.study import Study, build_study, with_one_legend
 from attnspan.cli.console import ListParser, add_trusted, command, open_console
@@ -39,9 +41,15 @@ def main(arguments: list[str]) -> None:
     refuse_foreign(out)
     if options.wandb:
         wandb_study.check_mode(options.wandb)
-    collections, excluded = collect_each([Path(run) for run in options.runs], _config_files(options.config_dir))
-    settings = {name: getattr(options, name) for name in ("baseline", "length", "keep", "text", "ter", "loss")}
-    studies = with_one_legend([build_study(collection, edges=edges, **settings) for collection in collections])
+    files = _config_files(options.config_dir)
+    own = own_metrics(files)
+    collections, excluded = collect_each([Path(run) for run in options.runs], files)
+    settings = {
+        name: getattr(options, name) for name in ("baseline", "length", "keep", "text", "ter", "metric", "loss")
+    }
+    studies = with_one_legend(
+        [build_study(with_own_metrics(one, own), edges=edges, own=own, **settings) for one in collections]
+    )
     for one in excluded:
         print(f"excluded: {one.directory}: {one.reason}", file=sys.stderr)
     this = shlex.join(["attnspan-report", *arguments])
@@ -90,6 +98,10 @@ def _parser() -> argparse.ArgumentParser:
         "longest training length)",
     )  # fmt: skip
     add(
+        "--metric", default=ERROR_RATE.name, metavar="NAME",
+        help="by which arms are compared, plotted and ranked, as in exact_match, nll or bleu (default: error_rate)",
+    )  # fmt: skip
+    add(
         "--keep", type=float, default=0.5, metavar="SHARE",
         help="the span ends where less than this share of the best arm's quality on the shortest examples is left "
         "(default: 0.5)",
@@ -116,7 +128,8 @@ def _parser() -> argparse.ArgumentParser:
     add_trusted(parser)
     add(
         "--config-dir", metavar="DIR",
-        help="a folder of your own config files: labels of arms and data sets, in decoder/ and data/",
+        help="a folder of your own config files: labels of arms and data sets in decoder/ and data/, and metrics in "
+        "metric/",
     )  # fmt: skip
     add("--ter", action="store_true", help="for text, give TER too, which takes minutes")
     return parser

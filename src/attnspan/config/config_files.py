@@ -65,6 +65,11 @@ class ConfigFiles:
         check_label(label, f"{path}: {LABEL}")
         return str(label)
 
+    def own_choices(self, group: str) -> dict[str, tuple[Path, dict[str, Any]]]:
+        """Path and content of every file of a group in the user's own folders, by name; of two, the first folder's."""
+        paths = [path for one in reversed(self.own) for path in sorted((one / group).glob("*.yaml"))]
+        return {path.stem: (path, _content(path)) for path in paths}
+
     def choice(self, config: dict[str, Any], path: str) -> str:
         """The choice that a class of a run's config comes from, as in ``score=forward``.
 

@@ -7,6 +7,7 @@ part later and passes further arguments, such as sizes. A part checks its own ar
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -75,6 +76,11 @@ class Builder:
         self._check_kinds()
         return built
 
+    def function(self) -> Callable[..., Any]:
+        """The class or function with the config's arguments, whose calls check nothing."""
+        self._check_kinds()
+        return functools.partial(self._target, **self._arguments)
+
     def _check_kinds(self) -> None:
         """Raise :class:`InputError` if the config gives an argument of another kind than the class annotates."""
         try:
@@ -111,6 +117,16 @@ def _build(node: Any, key: str) -> Any:
     except InstantiationException as error:
         raise InputError(f"{key}._target_: {_why_not(str(node['_target_']), error)}") from error
     return part if node.get("_partial_") else part()
+
+
+def build_function(node: dict[str, Any], key: str) -> Callable[..., Any]:
+    """The function that ``node`` names, with the arguments that it gives.
+
+    Raises:
+        InputError: there is no such function, or it has no such argument; begins with ``key``.
+    """
+    part: Builder = _build({**node, "_partial_": True}, key)
+    return part.function()
 
 
 def build_corpus(config: dict[str, Any]) -> Corpus:

@@ -130,6 +130,12 @@ class Tokenizer:
         encoding = self._backend.encode(text, add_special_tokens=False)
         return [text[slice(*at)] for token, at in zip(encoding.ids, encoding.offsets, strict=True) if token == UNK]
 
+    def cut(self, text: str) -> list[str]:
+        """The tokens of ``text``, of which one that the vocabulary lacks is as the text spells it."""
+        ids = self.encode(text)
+        unknown = iter(self.unknown_tokens(text) if UNK in ids else ())
+        return [next(unknown) if id == UNK else token for id, token in zip(ids, self.tokens(ids), strict=True)]
+
     def spelled(self, text: str) -> list[str]:
         """The tokens of ``text`` as :attr:`stored`, and an unknown one as the normalised text spells it."""
         if (normalizer := self._backend.normalizer) is not None:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from attnspan.data.tokenizer import UNK, Tokenizer
+from attnspan.data.tokenizer import Tokenizer
 from attnspan.errors import InputError
 from attnspan.runs.attention_maps import Picture
 from attnspan.runs.finished_run import Run
@@ -162,8 +162,4 @@ def _heads(
 
 def _spelled(tokenizer: Tokenizer | None, text: str) -> list[str]:
     """The tokens of a text, of which one that the vocabulary lacks is as the text spells it; else its characters."""
-    if tokenizer is None:
-        return list(text)
-    ids = tokenizer.encode(text)
-    unknown = iter(tokenizer.unknown_tokens(text) if UNK in ids else ())
-    return [next(unknown) if id == UNK else token for id, token in zip(ids, tokenizer.tokens(ids), strict=True)]
+    return list(text) if tokenizer is None else tokenizer.cut(text)

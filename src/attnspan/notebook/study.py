@@ -13,7 +13,9 @@ from matplotlib.figure import Figure
 
 from attnspan.analysis.collection import collect
 from attnspan.analysis.metrics import ERROR_RATE
+from attnspan.analysis.own_metric import own_metrics, with_own_metrics
 from attnspan.analysis.study import Study, build_study
+from attnspan.config.config_files import ATTNSPANS, ConfigFiles
 from attnspan.evaluation.decoded_study import decode_study
 from attnspan.notebook.frame import Frame
 from attnspan.reporting import plots, tables
@@ -72,7 +74,7 @@ class LoadedStudy:
         return findings(self.study)[0]
 
     def plot_curve(self) -> Figure:
-        """Error rate against length, with intervals, as in a report."""
+        """The metric against length, with intervals, as in a report."""
         return plots.degradation(self.study).figure
 
     def explore(self, examples: int = 5, *, trusted: Sequence[str] = ()) -> Frame:
@@ -87,7 +89,7 @@ class LoadedStudy:
         )
 
     def _repr_html_(self) -> str:
-        table = tables.by_length(self.study, ERROR_RATE)
+        table = tables.by_length(self.study, self.study.metric)
         frame = pd.DataFrame([row.cells for row in table.rows if row.kind != "heading"], columns=list(table.columns))
         return f"<p><strong>{html.escape(self.finding)}</strong></p>{frame.to_html(index=False, border=0)}"
 
@@ -96,7 +98,12 @@ class LoadedStudy:
 
 
 def load_study(
-    paths: str | Path | Iterable[str | Path], *, baseline: str | None = None, length: str | None = None
+    paths: str | Path | Iterable[str | Path],
+    *,
+    baseline: str | None = None,
+    length: str | None = None,
+    metric: str = ERROR_RATE.name,
+    config_dir: str | Path | None = None,
 ) -> LoadedStudy:
     """Compare finished runs of one data set.
 
@@ -105,10 +112,15 @@ def load_study(
         baseline: the arm to which the others are compared; by default ``plain``.
         length: by which results are given, ``source``, ``target``, ``source-multiple`` or ``target-multiple``; by
             default as the data set is configured.
+        metric: by which the arms are compared and plotted, as in ``exact_match`` or ``bleu``.
+        config_dir: a folder of your own config files, with labels of arms and data sets, and metrics.
 
     Raises:
-        InputError: a path has no run, the runs are of several data sets or cannot be compared, or there is no such arm
-            or length.
+        InputError: a path has no run, the runs are of several data sets or cannot be compared, or there is no such
+            arm, length or metric.
     """
     every = [paths] if isinstance(paths, str | Path) else list(paths)
-    return LoadedStudy(build_study(collect([Path(path) for path in every]), baseline=baseline, length=length))
+    files = ATTNSPANS if config_dir is None else ConfigFiles((Path(config_dir),))
+    own = own_metrics(files)
+    collection = with_own_metrics(collect([Path(path) for path in every], files), own)
+    return LoadedStudy(build_study(collection, baseline=baseline, length=length, metric=metric, own=own))

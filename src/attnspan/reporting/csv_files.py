@@ -63,8 +63,10 @@ def _differences_frame(study: Study) -> pd.DataFrame:
         advantage = (one.advantage.value, one.advantage.low, one.advantage.high)
         region = _region_columns(one.region).values()
         names = (study.arm(label).variant for label in (one.arm, one.baseline))
-        rows.append((*names, *region, len(one.seeds), *advantage, *(getattr(one, p) for p in tests)))
-    return pd.DataFrame(rows, columns=["arm", "baseline", *_REGION, "seeds", "advantage", "low", "high", *tests])
+        rows.append((*names, *region, len(one.seeds), study.metric.name, *advantage, *(getattr(one, p) for p in tests)))
+    return pd.DataFrame(
+        rows, columns=["arm", "baseline", *_REGION, "seeds", "metric", "advantage", "low", "high", *tests]
+    )
 
 
 def _spans_frame(study: Study) -> pd.DataFrame:
@@ -75,13 +77,13 @@ def _spans_frame(study: Study) -> pd.DataFrame:
         for name, length in (("span", one.span.length), ("low", one.span.low), ("high", one.span.high)):
             row |= {name: length.value, f"{name}_censored": length.censored}
         threshold = {"keep": study.keep, "threshold": one.span.threshold, "threshold_arm": study.arm(one.best).variant}
-        rows.append({**row, **threshold, "seeds": len(one.seeds)})
+        rows.append({**row, **threshold, "seeds": len(one.seeds), "metric": study.metric.name})
     return pd.DataFrame(rows)
 
 
 def _trends_frame(study: Study) -> pd.DataFrame:
     """trends.csv: one row per arm and side; none where no side has two bins."""
-    of_row, estimates = ("arm", "baseline", "side", "bins"), ("error_factor", "relative_drop", "growth")
+    of_row, estimates = ("arm", "baseline", "side", "bins"), ("factor", "relative_drop", "growth")
     ends = [column for name in estimates for column in (name, f"{name}_low", f"{name}_high")]
     rows = []
     for one in study.trends:
@@ -89,10 +91,11 @@ def _trends_frame(study: Study) -> pd.DataFrame:
         row["arm"] = study.arm(one.arm).variant
         row["baseline"] = study.arm(one.baseline).variant if one.baseline else None
         row |= {"length": study.axis.name, "per": study.axis.per, "seeds": len(one.seeds)}
+        row["metric"] = study.metric.name
         for name in estimates:
             row |= _interval(name, getattr(one, name))
         rows.append(row)
-    return pd.DataFrame(rows, columns=[*of_row, "length", "per", "seeds", *ends])
+    return pd.DataFrame(rows, columns=[*of_row, "length", "per", "seeds", "metric", *ends])
 
 
 _TRAINING = ("updates", "ended_by", "plateau_update", "decay_update", "training_examples", "train_seconds",

@@ -12,7 +12,6 @@ from attnspan.analysis.lengths.regions import Region
 from attnspan.analysis.lengths.spans import ArmSpan
 from attnspan.analysis.lengths.training_range import EXTRAPOLATION, IN_RANGE
 from attnspan.analysis.lengths.words import counted, plural
-from attnspan.analysis.metrics import ERROR_RATE
 from attnspan.analysis.seed_groups import Groups, group_means
 from attnspan.analysis.statistics import Estimate
 from attnspan.analysis.study import Point, Study
@@ -32,43 +31,38 @@ def findings(study: Study) -> list[str]:
     return [sentence for sentence in sentences if sentence]
 
 
-def _last_bin(study: Study, side: str, points: Iterable[Point | Difference]) -> str | None:
+def _last_bin(side: str, points: Iterable[Point | Difference]) -> str | None:
     labels = [point.region.label for point in points if point.region.side == side and not point.region.total]
     return labels[-1] if labels else None
 
 
 def _best_at(study: Study, side: str) -> Difference | None:
     """The comparison with the largest advantage in the longest bin of ``side``."""
-    last = _last_bin(study, side, study.differences)
+    last = _last_bin(side, study.differences)
     in_bin = [one for one in study.differences if one.region.label == last and one.region.side == side]
     return max(in_bin, key=lambda one: one.advantage.value, default=None)
 
 
 def _longest_bin(study: Study, side: str) -> list[str]:
-    """The error rates in the longest bin of ``side``, of the best arm and its baseline, or of the only arm.
+    """The values of the metric in the longest bin of ``side``, of the best arm and its baseline, or of the only arm.
 
     First a sentence of few numbers, then those on which it rests. Empty where that side has no examples.
     """
     best = _best_at(study, side)
     if best is None:
-        last = _last_bin(study, side, study.curve)
+        last = _last_bin(side, study.curve)
         return [] if last is None else _only_arm(study, side, last)
     if groups := study.groups_in(side, best.arm, best.baseline):
         return [_in_groups(study, best, groups)]
     # With the seeds that both have, like the difference, which must be the difference of these two numbers.
     own, its = (
-        float(study.arm(label).error_rates([best.region], best.seeds).by_seed.mean())
+        float(study.arm(label).rates(study.metric, [best.region], best.seeds).by_seed.mean())
         for label in (best.arm, best.baseline)
     )
     advantage = best.advantage
     sure = _excludes_zero(advantage)
     unsure = "" if sure else ", a difference that may be chance"
-    headline = (
-        f"On {_examples(study, best.region)}, {_named(study, best.arm)} makes {number(own)} errors per reference token "
-        f"where {_named(study, best.baseline)} makes {number(its)}{unsure}."
-    )
-    more = "fewer" if advantage.value > 0 else "more"
-    size = f"{number(abs(advantage.value))} {more}" if advantage.value else "as many"
+    headline = f"{_says(study, best.arm, own, best.region)} where {_which_has(study, best.baseline, its)}{unsure}."
     verdict = "" if sure else " The interval includes 0, so this does not tell them apart."
     several = sum(one.region.label == best.region.label and one.region.side == side for one in study.differences)
     chosen = (
@@ -78,30 +72,52 @@ def _longest_bin(study: Study, side: str) -> list[str]:
     )
     return [
         headline,
-        f"That is {size}, with a 95% interval of the difference of {_range(advantage)} "
-        f"({_replicates(advantage.seeds)}, {counted(best.region.examples, 'example')}).{verdict}{chosen}"
-        f"{_learned(study, [best.arm, best.baseline])}",
+        f"That is {_by_how_much(study, advantage.value)}, with a 95% interval of the difference of "
+        f"{_range(advantage, study)} ({_replicates(advantage.seeds)}, {counted(best.region.examples, 'example')})."
+        f"{verdict}{chosen}{_learned(study, [best.arm, best.baseline])}",
     ]
 
 
 def _only_arm(study: Study, side: str, label: str) -> list[str]:
     """The same for a study of one arm."""
     arm = study.arms[0].label
-    points = [point for point in study.curve if point.arm == arm and not point.region.total]
+    points = [point for point in study.points if point.arm == arm and not point.region.total]
+    points = [point for point in points if study.metric.name in point.metrics]
     (point,) = (point for point in points if (point.region.label, point.region.side) == (label, side))
-    rate = point.metrics[ERROR_RATE.name]
+    rate = point.metrics[study.metric.name]
     return [
-        f"On {_examples(study, point.region)}, {_named(study, arm)} makes {number(rate.value)} errors per reference "
-        "token.",
-        f"The 95% interval is {_range(rate)} ({_replicates(rate.seeds)}).",
+        f"{_says(study, arm, rate.value, point.region).rstrip(',')}.",
+        f"The 95% interval is {_range(rate, study)} ({_replicates(rate.seeds)}).",
     ]
+
+
+def _says(study: Study, arm: str, value: float, region: Region) -> str:
+    """The value of an arm on the examples of a bin, as the beginning of a sentence."""
+    metric, shown = study.metric, number(value, study.metric.digits)
+    if metric.counts:
+        return f"On {_examples(study, region)}, {_named(study, arm)} makes {shown} {metric.counts}"
+    return f"By {metric.noun}, {_named(study, arm)} has {shown} on {_examples(study, region)},"
+
+
+def _which_has(study: Study, arm: str, value: float) -> str:
+    does = "makes" if study.metric.counts else "has"
+    return f"{_named(study, arm)} {does} {number(value, study.metric.digits)}"
+
+
+def _by_how_much(study: Study, advantage: float) -> str:
+    if not advantage:
+        return "as many" if study.metric.counts else "the same"
+    size = number(abs(advantage), study.metric.digits)
+    if study.metric.counts:
+        return f"{size} {'fewer' if advantage > 0 else 'more'}"
+    return f"{'better' if advantage > 0 else 'worse'} by {size}"
 
 
 def _in_groups(study: Study, best: Difference, groups: Groups) -> str:
     """A sentence on a difference without an interval: some seeds learn, others fail."""
     whose = best.arm if study.groups_in(best.region.side, best.arm) else best.baseline
     each = joined(
-        f"{number(mean)} with seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+        f"{number(mean, study.metric.digits)} with seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
         for seeds, mean in group_means(best.by_seed, best.seeds, groups)
     )
     return (
@@ -146,10 +162,11 @@ def _growth(study: Study) -> str:
         return ""
     does = "grows" if trend.growth.value >= 0 else "shrinks"
     unsure = "" if _excludes_zero(trend.growth) else ", which includes zero"
+    of, unit = ("", f" {study.metric.counts}") if study.metric.counts else (f" in {study.metric.noun}", "")
     return (
-        f"Over the lengths seen in training, the advantage of {trend.arm} over {trend.baseline} {does} by "
-        f"{number(abs(trend.growth.value))} errors per reference token with every {_more(study.axis)} "
-        f"(95% interval of the growth {_range(trend.growth)}{unsure})."
+        f"Over the lengths seen in training, the advantage of {trend.arm} over {trend.baseline}{of} {does} by "
+        f"{number(abs(trend.growth.value), study.metric.digits)}{unit} with every {_more(study.axis)} "
+        f"(95% interval of the growth {_range(trend.growth, study)}{unsure})."
     )
 
 
@@ -214,7 +231,8 @@ def _excludes_zero(estimate: Estimate) -> bool:
     return estimate.low > 0 or estimate.high < 0 or math.isnan(estimate.low)
 
 
-def _range(estimate: Estimate) -> str:
+def _range(estimate: Estimate, study: Study) -> str:
     if math.isnan(estimate.low):
         return "not known, because nothing varied"
-    return f"{number(estimate.low)} to {number(estimate.high)}"
+    digits = study.metric.digits
+    return f"{number(estimate.low, digits)} to {number(estimate.high, digits)}"

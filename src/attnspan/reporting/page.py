@@ -18,7 +18,7 @@ from attnspan.analysis.examples import ArmMap, degenerate_outputs, mapped_exampl
 from attnspan.analysis.learning import learning_curves, validations
 from attnspan.analysis.lengths.bins import joined
 from attnspan.analysis.lengths.words import counted, plural
-from attnspan.analysis.metrics import DEGENERATE, ERROR_RATE, GOLD_ATTENTION, Metric, metrics_in
+from attnspan.analysis.metrics import DEGENERATE, GOLD_ATTENTION, Metric, metrics_in
 from attnspan.analysis.study import Study
 from attnspan.analysis.text_metrics import PERPLEXITIES
 from attnspan.data.corpora.base import SIDES
@@ -154,7 +154,9 @@ def _content(study: Study, plots: Collection[str], out: Path, command: str) -> d
         "study": study,
         "findings": findings(study),
         "notes": study.notes,
-        "others": by_length(metric for metric in study.quality_metrics if metric != ERROR_RATE),
+        "others": by_length(metric for metric in study.quality_metrics if metric != study.metric),
+        "metric": study.metric,
+        "advantage_in_words": tables.advantage_in_words(study),
         "text_tables": by_length(study.corpus_scores),
         "texts_named": joined(score.label for score in study.corpus_scores) if study.text else "",
         "signatures": [score.signature() for score in study.corpus_scores],
@@ -165,7 +167,7 @@ def _content(study: Study, plots: Collection[str], out: Path, command: str) -> d
         "runs": [_run_line(arm, run, out) for arm in study.arms for run in arm.runs],
         "learned": [name for name in ("training_curves", "error_over_training") if name in plots],
         "test_examples": len(study.lengths),
-        "quality": tables.by_length(study, ERROR_RATE),
+        "quality": tables.by_length(study, study.metric),
         "any_unreachable": tables.any_unreachable(study),
         "stopping_kinds": study.stopping_metrics,
         "axis": study.axis,

@@ -21,7 +21,7 @@ from matplotlib.lines import Line2D
 from attnspan.analysis.comparison import Difference
 from attnspan.analysis.lengths.regions import Region
 from attnspan.analysis.lengths.training_range import EXTRAPOLATION
-from attnspan.analysis.metrics import ERROR_RATE, RecordMetric
+from attnspan.analysis.metrics import Metric
 from attnspan.analysis.seed_groups import Groups, group_means
 from attnspan.analysis.statistics import Estimate
 from attnspan.analysis.study import AT_CHANCE, IMPROVING, Point, Study
@@ -117,16 +117,16 @@ def draw_plots(study: Study, *, narrow: bool = False) -> dict[str, Plot]:
 
 
 def degradation(study: Study, *, narrow: bool = False) -> Plot:
-    """Error rate against length: intervals as bands, seeds as dots, training range shaded, counts below."""
+    """The study's metric against length: intervals as bands, seeds as dots, training range shaded, counts below."""
     with mpl.rc_context(RC):
         figure = Figure(figsize=(3.7, 4.3) if narrow else (7.2, 4.4), layout="constrained")
         axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(6, 1))
         tips: list[str] = []
-        _curves(axes, study, ERROR_RATE, tips)
-        axes.set_ylabel(ERROR_RATE.label)
+        _curves(axes, study, study.metric, tips)
+        axes.set_ylabel(study.metric.label or study.metric.title)
         _lengths(axes, study, labels=not narrow)
         _counts(below, study, numbers=not narrow)
-        return finished(figure, study, narrow, _curves_text(study, ERROR_RATE), tips)
+        return finished(figure, study, narrow, _curves_text(study, study.metric), tips)
 
 
 def attention(study: Study, *, narrow: bool = False) -> Plot:
@@ -152,9 +152,9 @@ def tip(axes: Axes, tips: list[str], name: str, at: tuple[float, float], text: s
     axes.plot(*at, "o", markersize=12, alpha=0, gid=f"{name}-tip{len(tips) - 1}", **how)
 
 
-def _curves(axes: Axes, study: Study, metric: RecordMetric, tips: list[str]) -> None:
+def _curves(axes: Axes, study: Study, metric: Metric, tips: list[str]) -> None:
     """One metric of every arm that has it; the tooltips of the points are appended to ``tips``."""
-    top = 0.0
+    top, bottom = 0.0, 0.0
     ends: list[tuple[Style, np.ndarray, np.ndarray]] = []
     for label, style in arm_styles(study).items():
         points = _known(study, label, metric)
@@ -181,16 +181,17 @@ def _curves(axes: Axes, study: Study, metric: RecordMetric, tips: list[str]) -> 
         for point, one, x, groups in zip(points, estimates, at, grouped, strict=True):
             dots = point.by_seed[metric.name]
             axes.plot([x] * len(dots), dots, ".", markersize=2.5, alpha=0.7, **looks)
-            said = in_groups(dots, point.seeds, groups, metric.digits) if groups else with_interval(one)
+            said = in_groups(dots, point.seeds, groups, metric.digits) if groups else with_interval(one, metric.digits)
             text = f"{label}, {point.region.in_words}: {said}"
             tip(axes, tips, style.name, (x, one.value), text, color=style.colour)
             top = max(top, one.value, *dots, min(np.nan_to_num(one.high), max(1.0, 1.25 * one.value)))
-    axes.set_ylim(0, max(top * 1.04, 0.05))
+            bottom = min(bottom, one.value, *dots)
+    axes.set_ylim(bottom * 1.04, max(top * 1.04, 0.05))
     for end in ends:
         _mark_cut(axes, *end)
 
 
-def _groups(axes: Axes, points: Sequence[Point], metric: RecordMetric, style: Style, groups: Groups) -> None:
+def _groups(axes: Axes, points: Sequence[Point], metric: Metric, style: Style, groups: Groups) -> None:
     """A curve for each group of an arm's seeds, in place of one mean."""
     at, regions = np.array([point.region.mean_length for point in points]), [point.region for point in points]
     means = [dict(group_means(point.by_seed[metric.name], point.seeds, groups)) for point in points]
@@ -228,11 +229,11 @@ def _mark_cut(axes: Axes, style: Style, at: np.ndarray, ends: np.ndarray) -> Non
             drawn.set_in_layout(False)
 
 
-def _known(study: Study, label: str, metric: RecordMetric) -> list[Point]:
+def _known(study: Study, label: str, metric: Metric) -> list[Point]:
     """The points of one arm, bin by bin, where a metric is known."""
     return [
         point
-        for point in (*study.curve, *study.attention)
+        for point in study.points
         if point.arm == label and not point.region.total
         and metric.name in point.metrics and not math.isnan(point.metrics[metric.name].value)
     ]  # fmt: skip
@@ -262,9 +263,10 @@ def advantage(study: Study, *, narrow: bool = False) -> Plot:
             for one, x in zip(ones, at, strict=True):
                 axes.plot([x] * len(one.by_seed), one.by_seed, ".", color=style.colour, markersize=2.5, gid=style.name)
                 extremes += [*one.by_seed]
-                text = f"{label} over {one.baseline}, {one.region.in_words}: {with_interval(one.advantage)}"
+                said = with_interval(one.advantage, study.metric.digits)
+                text = f"{label} over {one.baseline}, {one.region.in_words}: {said}"
                 tip(axes, tips, style.name, (x, one.advantage.value), text)
-            shown_halves = np.minimum(halves, 0.5)
+            shown_halves = np.minimum(halves, _most_of_an_interval(study, values))
             extremes += [*values, *(values + shown_halves), *(values - shown_halves)]
         axes.axhline(0, color=INK, linewidth=0.8)
         axes.margins(y=0.08)
@@ -272,10 +274,16 @@ def advantage(study: Study, *, narrow: bool = False) -> Plot:
         axes.set_ylim(min(extremes) - room, max(extremes) + room)
         for end in ends:
             _mark_cut(axes, *end)
-        axes.set_ylabel("advantage in error rate")
+        axes.set_ylabel(f"advantage in {study.metric.noun}")
         _lengths(axes, study, labels=not narrow)
         axes.set_xlabel(study.axis.title)
         return finished(figure, study, narrow, _advantage_text(study), tips, compared)
+
+
+def _most_of_an_interval(study: Study, values: np.ndarray) -> float:
+    """Half of what a plot of differences must have room for, whatever the intervals: half of the metric's range."""
+    metric = study.metric
+    return 0.5 / abs(metric.quality_per_unit) if metric.has_quality else float(np.abs(values).max(initial=0.0)) or 0.5
 
 
 def _lengths(axes: Axes, study: Study, *, labels: bool, words: bool = True) -> None:
@@ -349,21 +357,22 @@ def _bins_of(study: Study, label: str) -> list[Difference]:
     return [one for one in study.differences if one.arm == label and not one.region.total]
 
 
-def _curves_text(study: Study, metric: RecordMetric) -> str:
+def _curves_text(study: Study, metric: Metric) -> str:
     return f"{metric.title} against {study.axis.noun}: " + "; ".join(
-        f"{arm.label} from {_from_to([(point.region, point.metrics[metric.name]) for point in points])}"
+        f"{arm.label} from {_from_to([(point.region, point.metrics[metric.name]) for point in points], metric.digits)}"
         for arm in study.arms
         if (points := _known(study, arm.label, metric))
     )
 
 
 def _advantage_text(study: Study) -> str:
-    return f"Advantage in error rate against {study.axis.noun}: " + "; ".join(
-        f"{label} over {ones[0].baseline} from {_from_to([(one.region, one.advantage) for one in ones])}"
+    digits = study.metric.digits
+    return f"Advantage in {study.metric.noun} against {study.axis.noun}: " + "; ".join(
+        f"{label} over {ones[0].baseline} from {_from_to([(one.region, one.advantage) for one in ones], digits)}"
         for label in study.compared
         if (ones := _bins_of(study, label))
     )
 
 
-def _from_to(curve: Sequence[tuple[Region, Estimate]]) -> str:
-    return " to ".join(f"{number(one.value)} at {region.in_words}" for region, one in (curve[0], curve[-1]))
+def _from_to(curve: Sequence[tuple[Region, Estimate]], digits: int) -> str:
+    return " to ".join(f"{number(one.value, digits)} at {region.in_words}" for region, one in (curve[0], curve[-1]))

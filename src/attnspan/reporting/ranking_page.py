@@ -51,11 +51,14 @@ def _lengths(side: str) -> str:
 
 def ranking_findings(studies: Sequence[Study], rankings: Sequence[Ranking]) -> list[str]:
     """One sentence per side."""
-    sentences = [_finding(ranking, studies[0].baseline) for ranking in rankings]
-    nothing = (
-        f"The reports on {joined(study.data_shown for study in studies)} have no arm in common, so there is no ranking."
-    )
-    return sentences or [nothing]
+    if sentences := [_finding(ranking, studies[0].baseline) for ranking in rankings]:
+        return sentences
+    if not (metric := studies[0].metric).has_quality:
+        return [
+            f"There is no ranking by {metric.noun}: no value of it is the worst, so data sets have no common scale."
+        ]
+    names = joined(study.data_shown for study in studies)
+    return [f"The reports on {names} have no arm in common, so there is no ranking."]
 
 
 def _finding(ranking: Ranking, baseline: str) -> str:
@@ -125,7 +128,7 @@ def ranking_plot(studies: Sequence[Study], rankings: Sequence[Ranking], *, narro
             axes.set_title(_lengths(ranking.side), fontsize=9, loc="left")
         panels[0].set_ylim(len(order) - 0.5, -0.5)
         panels[0].set_xlim(0, 1)
-        figure.supxlabel("interquartile mean of quality (1 − error rate)", fontsize=9)
+        figure.supxlabel(f"interquartile mean of quality ({studies[0].metric.quality_in_words})", fontsize=9)
         return plots.Plot(figure, _plot_text(rankings), tuple(tips))
 
 
@@ -208,6 +211,7 @@ def _content(
     both = [(plots.degradation(study), plots.degradation(study, narrow=True)) for study in studies]
     return shared_content(runs, joined(study.data_shown for study in studies), excluded, command) | {
         "findings": ranking_findings(studies, rankings),
+        "metric": studies[0].metric,
         "notes": notes(studies),
         "rankings": ranking_tables(studies, rankings),
         "data_sets": [

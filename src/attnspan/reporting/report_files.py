@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from attnspan.analysis.collection import Excluded
-from attnspan.analysis.metrics import ERROR_RATE
+from attnspan.analysis.metrics import ERROR_RATE, Metric
 from attnspan.analysis.ranking import Ranking
 from attnspan.analysis.study import Study
 from attnspan.errors import InputError
@@ -87,16 +87,23 @@ def write_study(study: Study, directory: Path, out: Path, command: str, explored
     """
     plots = page.all_plots(study)
     for_papers = [
-        tables.by_length(study, ERROR_RATE),
+        tables.by_length(study, study.metric),
         tables.differences(study),
         tables.spans(study),
-        *(tables.by_length(study, metric) for metric in (*study.corpus_scores, *study.attention_metrics)),
+        *(tables.by_length(study, one) for one in _more_metrics(study)),
     ]
     texts = {LATEX: latex([table for table in for_papers if table.rows])}
     texts |= page.pages(study, plots, out=out, command=command, explorer=EXPLORER if explored else None)
     if explored:
         texts[EXPLORER] = explorer(study, explored, title=page.title_of(study))
     _write(directory, plots, csv_files(study), texts)
+
+
+def _more_metrics(study: Study) -> list[Metric]:
+    """Those that papers show besides the one of the study."""
+    errors = [ERROR_RATE] if study.metric != ERROR_RATE else []
+    every = (*errors, *study.own, *study.corpus_scores, *study.attention_metrics)
+    return [metric for metric in every if metric != study.metric]
 
 
 def write_ranking(

@@ -36,7 +36,7 @@ class Table:
 
 def by_length(study: Study, metric: Metric) -> Table:
     """One metric, length bins x the arms for which it is known."""
-    points = [point for point in (*study.curve, *study.attention, *study.translation) if metric.name in point.metrics]
+    points = [point for point in study.points if metric.name in point.metrics]
     caption = f"{metric.title} by {study.axis.noun}, with 95% intervals"
 
     def cell(point: Point) -> str:
@@ -132,12 +132,21 @@ def differences(study: Study) -> Table:
             label = f"all {one.region.side}" if one.region.total else one.region.label
             groups = study.groups_in(one.region.side, one.arm, one.baseline)
             p = NONE if groups else p_value(one.p_holm)
-            advantage = in_groups(one.by_seed, one.seeds, groups) if groups else with_interval(one.advantage)
+            digits = study.metric.digits
+            advantage = (
+                in_groups(one.by_seed, one.seeds, groups, digits) if groups else with_interval(one.advantage, digits)
+            )
             numbers = (advantage, p, p_value(one.p_models_holm))
             cells = (label, f"{one.region.examples:,}", f"{len(one.seeds)}", *numbers)
             rows.append(Row(cells, "total" if one.region.total else ""))
     columns = (study.axis.unit, "examples", "seeds", "advantage [95% interval]", "p (Holm)", "p, models (Holm)")
-    return Table("Advantage: error rate of the baseline minus error rate of the arm", columns, tuple(rows))
+    return Table(f"Advantage: {advantage_in_words(study)}", columns, tuple(rows))
+
+
+def advantage_in_words(study: Study) -> str:
+    """What is subtracted from what, so that the advantage of the better arm is above zero."""
+    first, second = ("arm", "baseline") if study.metric.sign > 0 else ("baseline", "arm")
+    return f"{study.metric.noun} of the {first} minus {study.metric.noun} of the {second}"
 
 
 def spans(study: Study) -> Table:
@@ -169,13 +178,13 @@ def trends(study: Study) -> Table:
             rows.append(Row((_heading(study, side),), "heading"))
         for one in of_side:
             changes = (
-                with_interval(one.error_factor, 2),
+                with_interval(one.factor, 2),
                 with_interval(one.relative_drop, 2),
-                with_interval(one.growth),
+                with_interval(one.growth, study.metric.digits),
             )
             rows.append(Row((study.shown(one.arm), *changes)))
     columns = (
-        "arm", f"error rate, factor per {per}", "share of quality lost, shortest to longest bin",
+        "arm", f"{study.metric.noun}, factor per {per}", "share of quality lost, shortest to longest bin",
         f"growth of the advantage per {per}",
     )  # fmt: skip
     return Table(f"Change with {study.axis.noun}, with 95% intervals", columns, tuple(rows))
@@ -248,7 +257,9 @@ def _mean(arm: Arm, key: str, style: Callable[[float], str]) -> str:
 
 def degradation_blocks(study: Study) -> list[Table]:
     """The main table for a terminal: arms x length bins, in blocks that fit into 100 columns."""
-    points = {(point.arm, _key(point.region)): point.metrics[ERROR_RATE.name] for point in study.curve}
+    metric = study.metric
+    known = [point for point in study.points if metric.name in point.metrics]
+    points = {(point.arm, _key(point.region)): point.metrics[metric.name] for point in known}
     blocks = []
     for heading, regions in _sections(study):
         for start in range(0, len(regions), 9):
@@ -259,9 +270,9 @@ def degradation_blocks(study: Study) -> list[Table]:
             if any_unreachable(study):
                 rows.append(Row(("out of reach", *(_unreachable(study, region) for region in some)), "total"))
             for arm in study.arms:
-                cells = (_short(points.get((arm.label, _key(region)))) for region in some)
+                cells = (_short(points.get((arm.label, _key(region))), metric.digits) for region in some)
                 rows.append(Row((study.shown(arm.label), *cells)))
-            blocks.append(Table(f"{ERROR_RATE.title} by {study.axis.noun}, {heading}", columns, tuple(rows)))
+            blocks.append(Table(f"{metric.title} by {study.axis.noun}, {heading}", columns, tuple(rows)))
     return blocks
 
 
@@ -272,9 +283,10 @@ def _column(region: Region, study: Study) -> str:
     return "all" if len(study.ranges) == 1 else study.axis.label(region.above, region.up_to)
 
 
-def _short(estimate: Estimate | None) -> str:
+def _short(estimate: Estimate | None, digits: int) -> str:
     """An estimate above half the width of its interval, in two lines."""
     if estimate is None:
         return NONE
     half = max(estimate.high - estimate.value, estimate.value - estimate.low)
-    return number(estimate.value) if math.isnan(half) else f"{number(estimate.value)}\n±{number(half)}"
+    value = number(estimate.value, digits)
+    return value if math.isnan(half) else f"{value}\n±{number(half, digits)}"

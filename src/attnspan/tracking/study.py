@@ -16,7 +16,6 @@ import pandas as pd
 
 from attnspan.analysis.collection import collect_each, differing_keys
 from attnspan.analysis.lengths.axis import LengthAxis
-from attnspan.analysis.metrics import ERROR_RATE
 from attnspan.analysis.study import Study, build_study, with_one_legend
 from attnspan.config.schema import DISABLED, MODES
 from attnspan.data.corpora.base import LENGTHS
@@ -184,13 +183,14 @@ def _media(study: Study, out: Path, studies: int) -> dict[str, Any]:
         for name in ("degradation", "advantage", "attention")
         if (directory / f"{name}.png").exists()
     }
-    points = [[point for point in study.curve if point.arm == arm and not point.region.total] for arm in study.legend]
-    points = [of_arm for of_arm in points if of_arm]
-    found[f"error_rate_by_{study.axis.key}"] = wandb.plot.line_series(
+    metric, bins = study.metric, [point for point in study.points if not point.region.total]
+    known = [point for point in bins if metric.name in point.metrics]
+    points = [of_arm for arm in study.legend if (of_arm := [point for point in known if point.arm == arm])]
+    found[f"{metric.name}_by_{study.axis.key}"] = wandb.plot.line_series(
         xs=[[point.region.mean_length for point in of_arm] for of_arm in points],
-        ys=[[point.metrics[ERROR_RATE.name].value for point in of_arm] for of_arm in points],
+        ys=[[point.metrics[metric.name].value for point in of_arm] for of_arm in points],
         keys=[of_arm[0].arm for of_arm in points],
-        title=f"Error rate by {study.axis.noun}, {study.data}",
+        title=f"{metric.title} by {study.axis.noun}, {study.data}",
         xname=study.axis.unit,
     )
     if (explorer := directory / EXPLORER).is_file():

@@ -97,7 +97,7 @@ def test_a_bin_with_examples_of_both_kinds_is_two_rows(tmp_path: Path) -> None:
     ]
     # the span is by length alone: the bin 1–4 has (40 + 360) / (160 + 480) errors per token
     (whole, _) = study.partition.whole_bins
-    assert study.arms[0].error_rates([whole]).mean[0] == pytest.approx(400 / 640)
+    assert study.arms[0].rates(ERROR_RATE, [whole]).mean[0] == pytest.approx(400 / 640)
 
 
 def test_every_example_is_in_one_bin_and_in_one_total(tmp_path: Path) -> None:

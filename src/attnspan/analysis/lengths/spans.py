@@ -1,11 +1,11 @@
 """The attention span of an arm: how long an example may get before the arm loses its quality.
 
-Quality is ``1 - error rate``, not below 0. An arm has lost its quality where it keeps less than a share (``keep``, by
-default half) of the quality that the best arm has in the shortest bin; that share is the threshold. A bin's quality
-stands at the mean length of its examples. It is interpolated linearly between those points, and constant outside
-them. The span is where the curve *first* falls below the threshold: an arm that recovers later has not kept its
-quality. A curve that never falls below gives ``> L``, where L is the longest length tested; one that starts below gives
-``< L``, where L is the shortest.
+Quality is ``1 - error rate``, not below 0, or that of another metric (:meth:`Metric.quality`). An arm has lost its
+quality where it keeps less than a share (``keep``, by default half) of the quality that the best arm has in the
+shortest bin; that share is the threshold. A bin's quality stands at the mean length of its examples. It is interpolated
+linearly between those points, and constant outside them. The span is where the curve *first* falls below the threshold:
+an arm that recovers later has not kept its quality. A curve that never falls below gives ``> L``, where L is the
+longest length tested; one that starts below gives ``< L``, where L is the shortest.
 
 The interval inverts a test: it contains every length at which the curve is neither certainly above nor certainly below
 the threshold (at 95%, with the uncertainty of curve and threshold together, and the seeds paired). At the true span
@@ -28,6 +28,7 @@ import numpy as np
 from attnspan.analysis.arms import Arm
 from attnspan.analysis.lengths.axis import LengthAxis
 from attnspan.analysis.lengths.regions import Partition, Region
+from attnspan.analysis.metrics import ERROR_RATE, Metric
 from attnspan.analysis.statistics import Floats, Rates
 
 
@@ -66,28 +67,31 @@ class ArmSpan:
     span: Span
 
 
-def best_arm(arms: Sequence[Arm], bins: Sequence[Region]) -> Arm:
-    """The arm with the fewest errors on the shortest examples."""
-    return min(arms, key=lambda arm: arm.error_rates(bins).mean[0])
+def best_arm(arms: Sequence[Arm], bins: Sequence[Region], metric: Metric) -> Arm:
+    """The arm that is best on the shortest examples."""
+    return max(arms, key=lambda arm: metric.sign * arm.rates(metric, bins).mean[0])
 
 
-def spans(arms: Sequence[Arm], examples: Partition, keep: float) -> list[ArmSpan]:
-    """The span of every arm; none if no arm has any quality in the shortest bin."""
+def spans(arms: Sequence[Arm], examples: Partition, keep: float, metric: Metric) -> list[ArmSpan]:
+    """The span of every arm; none if no arm has any quality in the shortest bin, or the metric knows no quality."""
+    if not metric.has_quality:
+        return []
     bins = examples.whole_bins
-    best = best_arm(arms, bins)
+    best = best_arm(arms, bins, metric)
     found = []
     for arm in arms:
         common = arm.common_seeds(best)
         seeds = common or arm.seeds
-        rates, column = arm.error_rates(bins, seeds), len(bins)
+        rates, column = arm.rates(metric, bins, seeds), len(bins)
         if arm is best:
             column = 0
         elif common:
-            rates = Rates.paired(rates, best.error_rates(bins, common))
+            rates = Rates.paired(rates, best.rates(metric, bins, common))
         else:
-            rates = Rates.paired(rates, _as_known(best.error_rates(bins), len(seeds)))
+            rates = Rates.paired(rates, _as_known(best.rates(metric, bins), len(seeds)))
         span = find_span(
             rates,
+            metric=metric,
             arm=list(range(len(bins))),
             best=column,
             at=np.array([region.mean_length for region in bins]),
@@ -110,6 +114,7 @@ def _as_known(rates: Rates, seeds: int) -> Rates:
 def find_span(
     rates: Rates,
     *,
+    metric: Metric = ERROR_RATE,
     arm: list[int],
     best: int,
     at: Floats,
@@ -121,7 +126,8 @@ def find_span(
     """The span of one arm; None if even the best arm has no quality to keep.
 
     Args:
-        rates: error rates of the arm and of the best arm, with the same seeds.
+        rates: of the arm and of the best arm, with the same seeds.
+        metric: what they are rates of.
         arm: the columns of ``rates`` that are the arm's bins, by length.
         best: the column that is the best arm's shortest bin.
         at: the mean length of each bin.
@@ -130,17 +136,17 @@ def find_span(
         longest: the longest length tested.
         keep: the share of the best arm's quality to keep.
     """
-    threshold = keep * (1 - rates.mean[best])
+    threshold = keep * metric.quality(rates.mean[best])
     if not threshold > 0:
         return None
-    margins = np.maximum(1 - rates.mean[arm], 0) - threshold
+    margins = metric.quality(rates.mean[arm]) - threshold
     below, above = Length(axis, shortest, "<"), Length(axis, longest, ">")
 
     lengths = np.arange(shortest, longest + axis.step / 2, axis.step)
     shares = np.stack([np.interp(lengths, at, unit) for unit in np.eye(len(at))], axis=1)  # lengths x bins
     weights = np.zeros((len(lengths), len(rates.mean)))
-    weights[:, arm] -= shares
-    weights[:, best] += keep
+    weights[:, arm] += metric.quality_per_unit * shares
+    weights[:, best] -= metric.quality_per_unit * keep
     halves = rates.half_widths(weights)
     margin = shares @ margins
 

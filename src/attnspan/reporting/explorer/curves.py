@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,8 +27,8 @@ def rounded(value: float) -> float | None:
 
 def metric_entries(study: Study) -> list[dict[str, Any]]:
     """The metrics that are known of any arm, in the order in which a reader chooses one."""
-    known = {name for point in _points(study) for name in point.metrics}
-    every: list[Metric] = [*METRICS, *study.corpus_scores, *PERPLEXITIES]
+    known = {name for point in study.points for name in point.metrics}
+    every: list[Metric] = [*dict.fromkeys([study.metric, *METRICS, *study.own, *study.corpus_scores, *PERPLEXITIES])]
     return [
         {"name": one.name, "title": one.title, "label": one.label or one.title, "digits": one.digits}
         for one in every
@@ -54,7 +54,7 @@ def _axis(study: Study, rows: Sequence[int], metrics: Sequence[str]) -> dict[str
     bins: dict[tuple[str, str, bool, bytes], int] = {}
     entries: list[dict[str, Any]] = []
     points = []
-    for point in _points(study):
+    for point in study.points:
         region = point.region
         key = (region.label, region.side, region.total, region.inside.tobytes())
         if key not in bins:
@@ -73,12 +73,6 @@ def _axis(study: Study, rows: Sequence[int], metrics: Sequence[str]) -> dict[str
 def _place(study: Study, label: str) -> int:
     """The place of an arm among those of the explorer."""
     return [arm.label for arm in study.arms].index(label)
-
-
-def _points(study: Study) -> Iterable[Point]:
-    yield from study.curve
-    yield from study.attention
-    yield from study.translation
 
 
 def _bin(region: Region, rows: Sequence[int]) -> dict[str, Any]:
