@@ -318,10 +318,11 @@ def test_the_page_tells_a_stranger_what_was_compared_and_what_every_arm_wrote(ma
 
 def test_latex_has_half_the_interval_and_fits_a_column():
     row = tables.Row(("51–60 †", "0.500 [0.400, 0.610]", "–"))
-    narrow = tables.Table("An error rate", ("lengths", "plain", "other"), (row,))
+    narrow = tables.Table("An error rate", ("lengths", "plain", "other"), (row,), interval="over seeds")
     text = latex([narrow])
     assert r"51--60 \dag{} & 0.500 $\pm$ 0.110 & --" in text
-    assert r"\caption{An error rate; $\pm$ is half of the 95\% interval.}" in text
+    marked = r"\dag{} a run of the arm was still improving when its training ended"
+    assert rf"\caption{{An error rate; $\pm$ is half of the 95\% interval over seeds; {marked}.}}" in text
     assert r"\label{tab:an-error-rate-1}" in text
     assert "resizebox" not in text
     wide = tables.Table("An error rate", ("lengths", *["a column with a long name"] * 4), (tables.Row(("1", *"2345")),))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from attnspan.analysis.study import AT_CHANCE, IMPROVING
 from attnspan.reporting.formatting import number
 from attnspan.reporting.tables import Row, Table
 
@@ -13,7 +14,13 @@ COLUMN = 345
 _POINTS, _BETWEEN = 4.3, 6
 """Points of a character in footnotesize, and between two columns."""
 
+_MARKS = {
+    IMPROVING: "a run of the arm was still improving when its training ended",
+    AT_CHANCE: "a run of the arm ended no better than chance",
+}
+
 _INTERVAL = re.compile(r"(−?[\d.]+) \[(−?[\d.]+), (−?[\d.]+)\]")
+_GROUPS = re.compile(r"−?[\d.]+ / −?[\d.]+")
 
 _ESCAPES = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -25,8 +32,9 @@ _ESCAPES = {
 def latex(tables: Sequence[Table]) -> str:
     """The content of a file with a ``table`` environment for each table; it needs ``booktabs`` and ``graphicx``.
 
-    A value with its interval stands as value ± half of the interval, the larger half where it was clipped. A table that
-    would be wider than a column is scaled to it.
+    A value with its interval stands as value ± half of the interval, the larger half where it was clipped. The caption
+    says what the interval is over, and what marks in the table mean. A table that would be wider than a column is
+    scaled to it.
     """
     head = "% Made by attnspan-report; \\usepackage{booktabs,graphicx} and \\input{} this file, or copy a table.\n"
     return head + "\n".join(_environment(table, place) for place, table in enumerate(tables, start=1))
@@ -34,8 +42,6 @@ def latex(tables: Sequence[Table]) -> str:
 
 def _environment(table: Table, place: int) -> str:
     rows = [Row(tuple(map(_short, row.cells)), row.kind) for row in table.rows]
-    shortened = any("±" in cell for row in rows for cell in row.cells)
-    note = "; $\\pm$ is half of the 95\\% interval" if shortened else ""
     widest = [
         max(map(len, cells))
         for cells in zip(table.columns, *(row.cells for row in rows if row.kind != "heading"), strict=True)
@@ -44,7 +50,7 @@ def _environment(table: Table, place: int) -> str:
     lines = [
         r"\begin{table}",
         r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
-        rf"\caption{{{_escape(table.caption)}{note}.}}",
+        rf"\caption{{{_escape('; '.join([table.caption, *_notes(table, rows)]))}.}}",
         rf"\label{{tab:{_label(table.caption)}-{place}}}",
         *([] if fits else [r"\resizebox{\columnwidth}{!}{%"]),
         *_tabular(table, rows),
@@ -52,6 +58,23 @@ def _environment(table: Table, place: int) -> str:
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _notes(table: Table, rows: Sequence[Row]) -> list[str]:
+    """What a reader of the table alone must be told: what ± is, and what its marks are."""
+    cells = [*table.columns, *(cell for row in rows for cell in row.cells)]
+    kind = f"95% interval {table.interval}".rstrip()
+    half = [f"± is half of the {kind}"] if any("±" in cell for cell in cells) else []
+    whole = [f"the {kind}"] if not half and table.interval and any("interval" in name for name in table.columns) else []
+    groups = (
+        ["two numbers are the means of two groups of seeds"] if any(_GROUPS.fullmatch(cell) for cell in cells) else []
+    )
+    return [
+        *half,
+        *whole,
+        *groups,
+        *(f"{mark} {words}" for mark, words in _MARKS.items() if any(mark in cell for cell in cells)),
+    ]
 
 
 def _tabular(table: Table, rows: Sequence[Row]) -> list[str]:

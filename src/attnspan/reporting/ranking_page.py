@@ -22,6 +22,8 @@ from attnspan.reporting.formatting import NONE, number, with_interval
 from attnspan.reporting.page import INDEX, MARKDOWN, inline, shared_content, template, with_contents
 from attnspan.reporting.tables import Row, Table
 
+_OVER_SEEDS = "over seeds (bootstrap)"
+
 
 def standings_table(ranking: Ranking, baseline: str) -> Table:
     """For every arm its interquartile mean, how often it beats the baseline, and its quality on each data set."""
@@ -33,7 +35,8 @@ def standings_table(ranking: Ranking, baseline: str) -> Table:
             Row((one.shown, with_interval(one.iqm), wins, *(number(float(some.mean())) for some in one.scores)))
         )
     columns = ("arm", "interquartile mean of quality", f"P(better than {baseline})", *ranking.data)
-    return Table(f"Examples {_lengths(ranking.side)}, with 95% intervals", columns, tuple(rows))
+    caption = f"Examples {_lengths(ranking.side)}, with 95% intervals"
+    return Table(caption, columns, tuple(rows), interval=_OVER_SEEDS)
 
 
 def improvements_table(ranking: Ranking) -> Table:
@@ -42,7 +45,7 @@ def improvements_table(ranking: Ranking) -> Table:
     of = {pair: with_interval(one, 2) for pair, one in ranking.improvements.items()}
     rows = [Row((shown, *(of.get((arm, other), NONE) for other in arms))) for arm, shown in arms.items()]
     caption = f"Probability that a run of the row's arm beats one of the column's, examples {_lengths(ranking.side)}"
-    return Table(caption, ("arm", *arms.values()), tuple(rows))
+    return Table(caption, ("arm", *arms.values()), tuple(rows), interval=_OVER_SEEDS)
 
 
 def _lengths(side: str) -> str:

@@ -32,6 +32,16 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     labels: int = 1
+    interval: str = ""
+    """Of what its intervals tell, as in ``over seeds and test examples``."""
+
+
+def of_intervals(study: Study) -> str:
+    """Of what the intervals of a study tell."""
+    seeds = {len(arm.seeds) == 1 for arm in study.arms}
+    if seeds == {True}:
+        return "over test examples, of one seed"
+    return "over seeds and test examples" + (", where an arm has several seeds" if True in seeds else "")
 
 
 def by_length(study: Study, metric: Metric) -> Table:
@@ -75,7 +85,7 @@ def _by_length(
             values = [cells.get((arm, _key(region)), NONE) for arm in arms]
             rows.append(Row((label, *counts, *values), "total" if region.total else ""))
     columns = (study.axis.unit, "examples", *(["out of reach"] if reach else []), *map(study.shown, arms))
-    return Table(caption, columns, tuple(rows), labels=1)
+    return Table(caption, columns, tuple(rows), interval=of_intervals(study))
 
 
 def _heading(study: Study, side: str) -> str:
@@ -140,7 +150,7 @@ def differences(study: Study) -> Table:
             cells = (label, f"{one.region.examples:,}", f"{len(one.seeds)}", *numbers)
             rows.append(Row(cells, "total" if one.region.total else ""))
     columns = (study.axis.unit, "examples", "seeds", "advantage [95% interval]", "p (Holm)", "p, models (Holm)")
-    return Table(f"Advantage: {advantage_in_words(study)}", columns, tuple(rows))
+    return Table(f"Advantage: {advantage_in_words(study)}", columns, tuple(rows), interval=of_intervals(study))
 
 
 def advantage_in_words(study: Study) -> str:
@@ -166,7 +176,8 @@ def spans(study: Study) -> Table:
     caption = (
         f"Span: {study.axis.noun} up to which an arm keeps {study.keep:.0%} of the best arm's quality on the shortest"
     )
-    return Table(caption, ("arm", "span", "95% interval", "quality to keep", "seeds"), tuple(rows))
+    columns = ("arm", "span", "95% interval", "quality to keep", "seeds")
+    return Table(caption, columns, tuple(rows), interval=of_intervals(study))
 
 
 def trends(study: Study) -> Table:
