@@ -116,6 +116,7 @@ def metrics() -> str:
     from attnspan.analysis.metrics import METRICS
 
     rows = [
-        (f"`{one.name}`", escaped(one.title), ", ".join(f"`{column}`" for column in one.columns)) for one in METRICS
+        (f"`{one.name}`", escaped(one.title), one.better or "neither", ", ".join(f"`{name}`" for name in one.columns))
+        for one in METRICS
     ]
-    return table(("metric", "what it is", "columns of the records"), rows)
+    return table(("metric", "what it is", "better", "columns of the records"), rows)

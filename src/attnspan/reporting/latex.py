@@ -66,9 +66,8 @@ def _notes(table: Table, rows: Sequence[Row]) -> list[str]:
     kind = f"95% interval {table.interval}".rstrip()
     half = [f"± is half of the {kind}"] if any("±" in cell for cell in cells) else []
     whole = [f"the {kind}"] if not half and table.interval and any("interval" in name for name in table.columns) else []
-    groups = (
-        ["two numbers are the means of two groups of seeds"] if any(_GROUPS.fullmatch(cell) for cell in cells) else []
-    )
+    in_groups = any(map(_GROUPS.fullmatch, cells))
+    groups = ["two numbers are the means of two groups of seeds"] if in_groups else []
     return [
         *half,
         *whole,
