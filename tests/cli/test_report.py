@@ -499,7 +499,7 @@ def test_help_shows_the_options():
     done = subprocess.run(
         [sys.executable, "-m", "attnspan.cli.report", "--help"], capture_output=True, text=True, check=True
     )
-    for word in ("--out", "--baseline", "--bins", "--keep", "--explore", "@FILE"):
+    for word in ("--out", "--baseline", "--bins", "--keep", "--explore", "--metric", "--figure-size", "@FILE"):
         assert word in done.stdout
 
 

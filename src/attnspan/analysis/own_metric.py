@@ -53,6 +53,8 @@ class OwnMetric(RecordMetric):
         pairs = [self._pair(tokens, str(name), run) for tokens, name in zip(texts, names, strict=True)]
         if not pairs or len({is_pair for _, _, is_pair in pairs}) > 1:
             raise InputError(f"{self.file}: returns a number of one example and a pair of another")
+        if not any(pair[1] for pair in pairs):
+            raise InputError(f"{self.file}: every denominator is 0 in {run.directory}")
         return {column: [pair[k] for pair in pairs] for k, column in enumerate(self.columns)}
 
     def _pair(self, tokens: Sequence[list[str]], example: str, run: Run) -> tuple[float, float, bool]:
@@ -98,7 +100,7 @@ def _read(name: str, path: Path, content: Mapping[str, Any]) -> OwnMetric:
         why = "attnspan has a metric or column of that name" if name in taken else "letters, digits and _ only"
         raise InputError(f"{path}: the name of the file is that of the metric: {why}")
     if "_target_" not in content:
-        raise InputError(f"{path}: _target_ is missing: the function, as in my_metrics.vowel_errors")
+        raise InputError(f"{path}: _target_ is missing: the function, as in my_metrics.missing_tokens")
     function, takes = _function(path, content)
     title, better = content.get("title"), content.get("better")
     if not isinstance(title, str) or not title.strip():

@@ -28,6 +28,7 @@ from attnspan.errors import InputError
 from attnspan.evaluation.decoded_study import DecodedStudy, decode_study
 from attnspan.reporting import ranking_page, tables
 from attnspan.reporting.findings import findings
+from attnspan.reporting.pictures.form import form_for_files
 from attnspan.reporting.report_files import INDEX, count_runs, refuse_foreign, write_ranking, write_report, write_study
 from attnspan.tracking import study as wandb_study
 
@@ -37,6 +38,7 @@ def main(arguments: list[str]) -> None:
     """Compare the runs, write the report, and print the findings."""
     options = _parser().parse_args(arguments)
     edges = parse_edges(options.bins) if options.bins else None
+    form = form_for_files(options.figure_size, options.font_size)
     out = Path(options.out)
     refuse_foreign(out)
     if options.wandb:
@@ -59,11 +61,13 @@ def main(arguments: list[str]) -> None:
     explored = _explored(studies, options.explore, options.trusted)
     if len(studies) == 1:
         of_study = explored.get(studies[0].data)
-        write_report(out, lambda directory: write_study(studies[0], directory, out, this, of_study))
+        write_report(out, lambda directory: write_study(studies[0], directory, out, this, form, of_study))
         show(studies[0], out)
     else:
         rankings = rank(studies)
-        write_report(out, lambda directory: write_ranking(studies, rankings, excluded, directory, out, this, explored))
+        write_report(
+            out, lambda directory: write_ranking(studies, rankings, excluded, directory, out, this, form, explored)
+        )
         show_ranking(studies, rankings, out)
     for note in dict.fromkeys(note for one in explored.values() for note in one.notes):
         print(f"explorer: {note}", file=sys.stderr)
@@ -126,13 +130,24 @@ def _parser() -> argparse.ArgumentParser:
         "0: no explorer)",
     )  # fmt: skip
     add_trusted(parser)
+    _add_names_and_looks(parser)
+    add("--ter", action="store_true", help="for text, give TER too, which takes minutes")
+    return parser
+
+
+def _add_names_and_looks(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--config-dir", metavar="DIR",
         help="a folder of your own config files: labels of arms and data sets in decoder/ and data/, and metrics in "
         "metric/",
     )  # fmt: skip
-    add("--ter", action="store_true", help="for text, give TER too, which takes minutes")
-    return parser
+    add(
+        "--figure-size", metavar="WIDTHxHEIGHT",
+        help="of the curve as a file, in inches, as in 3.3x2.8; other plots have its width and keep their proportions "
+        "to it (default: 7.2x4.4)",
+    )  # fmt: skip
+    add("--font-size", type=float, metavar="POINTS", help="of the letters of plots as files (default: 9)")
 
 
 def _config_files(directory: str | None) -> ConfigFiles:

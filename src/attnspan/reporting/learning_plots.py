@@ -22,16 +22,17 @@ from attnspan.analysis.learning import (
 from attnspan.analysis.lengths.words import plural
 from attnspan.analysis.study import Study
 from attnspan.reporting.formatting import number
+from attnspan.reporting.pictures.form import PAGE, Form
 from attnspan.reporting.plots import INK, RC, Plot, Style, arm_styles, finished, tip
 from attnspan.runs.finished_run import Run
 
 
-def training_curves(study: Study, *, narrow: bool = False) -> Plot:
+def training_curves(study: Study, form: Form = PAGE) -> Plot:
     """Validation loss of every run against updates and against time; a hollow end was still improving."""
     with mpl.rc_context(RC):
-        size = (3.7, 5.2) if narrow else (7.2, 3.2)
-        figure = Figure(figsize=size, layout="constrained")
-        by_updates, by_time = figure.subplots(2 if narrow else 1, 1 if narrow else 2, sharey=True, squeeze=False).flat
+        figure = Figure(figsize=form.size(3.2, 5.2), layout="constrained")
+        grid = (2, 1) if form.is_narrow else (1, 2)
+        by_updates, by_time = figure.subplots(*grid, sharey=True, squeeze=False).flat
         tips: list[str] = []
         for arm in study.arms:
             style = arm_styles(study)[arm.label]
@@ -46,9 +47,9 @@ def training_curves(study: Study, *, narrow: bool = False) -> Plot:
             axes.xaxis.set_minor_formatter(NullFormatter())
             axes.tick_params(axis="x", labelsize=7)
         by_updates.set_ylabel("validation loss (nats per token)")
-        if narrow:
+        if form.is_narrow:
             by_time.set_ylabel("validation loss (nats per token)")
-        return finished(figure, study, narrow, _text(study), tips)
+        return finished(figure, study, form, _text(study), tips)
 
 
 def _curve(by_updates: Axes, by_time: Axes, run: Run, style: Style, name: str, tips: list[str]) -> None:
@@ -81,15 +82,14 @@ def _text(study: Study) -> str:
     return ". ".join(words)
 
 
-def error_over_training(study: Study, *, narrow: bool = False) -> Plot:
+def error_over_training(study: Study, form: Form = PAGE) -> Plot:
     """The error by length after 1, 2, 4, ... parts of the training: a panel an arm, from light to dark."""
     points = learning_curves(study.arms)
     side = next(point.side for some in points.values() for point in some)
-    columns = min(2 if narrow else 3, len(points))
+    columns = min(2 if form.is_narrow else 3, len(points))
     rows = -(-len(points) // columns)
     with mpl.rc_context(RC):
-        size = (3.7 if narrow else 7.2, 0.4 + (1.9 if narrow else 2.3) * rows)
-        figure = Figure(figsize=size, layout="constrained")
+        figure = Figure(figsize=form.size(0.4 + 2.3 * rows, 0.4 + 1.9 * rows), layout="constrained")
         panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         for axes in panels.flat[len(points) :]:
             axes.set_visible(False)
@@ -102,7 +102,7 @@ def error_over_training(study: Study, *, narrow: bool = False) -> Plot:
         for axes in panels[-1]:
             axes.set_xlabel(f"{side} length (tokens)")
         panels[0, 0].set_ylim(0, 1.02)
-        return finished(figure, study, narrow, _points_text(study, points), tips)
+        return finished(figure, study, form, _points_text(study, points), tips)
 
 
 def _panel(axes: Axes, points: list[LearningPoint], style: Style, tips: list[str]) -> None:

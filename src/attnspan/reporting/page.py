@@ -27,6 +27,7 @@ from attnspan.reporting.findings import findings
 from attnspan.reporting.formatting import NONE, duration, number, unbroken, visible
 from attnspan.reporting.heatmap_figure import draw, small_png
 from attnspan.reporting.learning_plots import error_over_training, training_curves
+from attnspan.reporting.pictures.form import PAGE, PHONE, Form
 from attnspan.reporting.plots import Plot, arm_styles, draw_plots
 from attnspan.reporting.subject import subject, written_examples
 from attnspan.runs.attention_maps import AttentionMap
@@ -43,7 +44,7 @@ def pages(study: Study, wide: dict[str, Plot], *, out: Path, command: str, explo
     ``explorer`` is the name of the explorer beside it.
     """
     content = _content(study, wide, out, command)
-    narrow = all_plots(study, narrow=True)
+    narrow = all_plots(study, PHONE)
     outputs = degenerate_outputs(study)
     kinds = metrics_in(DEGENERATE)
     by_kind = [(kind, [output for output in outputs if output.metric == kind]) for kind in kinds]
@@ -72,13 +73,13 @@ def with_contents(html: str) -> str:
     return html.replace("<!-- contents -->", f'<nav aria-label="Contents"><ul>{"".join(links)}</ul></nav>')
 
 
-def all_plots(study: Study, *, narrow: bool = False) -> dict[str, Plot]:
+def all_plots(study: Study, form: Form = PAGE) -> dict[str, Plot]:
     """The plots of a study by name: of its results, and of how its arms learned where the runs have kept that."""
-    plots = draw_plots(study, narrow=narrow)
+    plots = draw_plots(study, form)
     if any(validations(run) for run in study.collection.runs):
-        plots["training_curves"] = training_curves(study, narrow=narrow)
+        plots["training_curves"] = training_curves(study, form)
     if all(learning_curves(study.arms).values()):
-        plots["error_over_training"] = error_over_training(study, narrow=narrow)
+        plots["error_over_training"] = error_over_training(study, form)
     return plots
 
 

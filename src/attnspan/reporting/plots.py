@@ -26,6 +26,7 @@ from attnspan.analysis.seed_groups import Groups, group_means
 from attnspan.analysis.statistics import Estimate
 from attnspan.analysis.study import AT_CHANCE, IMPROVING, Point, Study
 from attnspan.reporting.formatting import in_groups, number, with_interval
+from attnspan.reporting.pictures.form import CURVE, PAGE, Form, lay_out
 
 INK, GRID, SHADE, GROUND = "#222222", "#d9d9d9", "#eceff3", "#ffffff"
 RC: Any = {
@@ -110,40 +111,40 @@ class Plot:
         return f'<g class="arm{arm} tip"><title>{html.escape(self.tips[int(tip)])}</title>'
 
 
-def draw_plots(study: Study, *, narrow: bool = False) -> dict[str, Plot]:
+def draw_plots(study: Study, form: Form = PAGE) -> dict[str, Plot]:
     """The plots by name: advantage only where there is a baseline, attention only where an arm has attention."""
     drawn = [degradation, *([advantage] if study.differences else []), *([attention] if study.attention else [])]
-    return {draw.__name__: draw(study, narrow=narrow) for draw in drawn}
+    return {draw.__name__: draw(study, form) for draw in drawn}
 
 
-def degradation(study: Study, *, narrow: bool = False) -> Plot:
+def degradation(study: Study, form: Form = PAGE) -> Plot:
     """The study's metric against length: intervals as bands, seeds as dots, training range shaded, counts below."""
     with mpl.rc_context(RC):
-        figure = Figure(figsize=(3.7, 4.3) if narrow else (7.2, 4.4), layout="constrained")
+        figure = Figure(figsize=form.size(*CURVE), layout="constrained")
         axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(6, 1))
         tips: list[str] = []
         _curves(axes, study, study.metric, tips)
         axes.set_ylabel(study.metric.label or study.metric.title)
-        _lengths(axes, study, labels=not narrow)
-        _counts(below, study, numbers=not narrow)
-        return finished(figure, study, narrow, _curves_text(study, study.metric), tips)
+        _lengths(axes, study, labels=not form.is_narrow)
+        _counts(below, study, numbers=not form.is_narrow)
+        return finished(figure, study, form, _curves_text(study, study.metric), tips)
 
 
-def attention(study: Study, *, narrow: bool = False) -> Plot:
+def attention(study: Study, form: Form = PAGE) -> Plot:
     """Where teacher-forced attention looks against length, one panel for each known metric."""
     metrics = study.attention_metrics
     with mpl.rc_context(RC):
-        height = 0.8 + len(metrics) * (1.7 if narrow else 1.8)
-        figure = Figure(figsize=(3.7 if narrow else 7.2, height), layout="constrained")
+        wide, narrow = (0.8 + len(metrics) * each for each in (1.8, 1.7))
+        figure = Figure(figsize=form.size(wide, narrow), layout="constrained")
         panels = figure.subplots(len(metrics), 1, sharex=True, squeeze=False)[:, 0]
         tips: list[str] = []
         for axes, metric in zip(panels, metrics, strict=True):
             _curves(axes, study, metric, tips)
             axes.set_ylabel(metric.label)
-            _lengths(axes, study, words=axes is panels[0], labels=not narrow)
+            _lengths(axes, study, words=axes is panels[0], labels=not form.is_narrow)
         panels[-1].set_xlabel(study.axis.title)
         text = ". ".join(_curves_text(study, metric) for metric in metrics)
-        return finished(figure, study, narrow, text, tips, [point.arm for point in study.attention])
+        return finished(figure, study, form, text, tips, [point.arm for point in study.attention])
 
 
 def tip(axes: Axes, tips: list[str], name: str, at: tuple[float, float], text: str, **how: Any) -> None:
@@ -239,10 +240,10 @@ def _known(study: Study, label: str, metric: Metric) -> list[Point]:
     ]  # fmt: skip
 
 
-def advantage(study: Study, *, narrow: bool = False) -> Plot:
+def advantage(study: Study, form: Form = PAGE) -> Plot:
     """Paired advantage over the baseline against length, with intervals."""
     with mpl.rc_context(RC):
-        figure = Figure(figsize=(3.7, 3.2) if narrow else (7.2, 3.2), layout="constrained")
+        figure = Figure(figsize=form.size(3.2, 3.2), layout="constrained")
         axes = figure.subplots()
         tips: list[str] = []
         shown = arm_styles(study)
@@ -275,9 +276,9 @@ def advantage(study: Study, *, narrow: bool = False) -> Plot:
         for end in ends:
             _mark_cut(axes, *end)
         axes.set_ylabel(f"advantage in {study.metric.noun}")
-        _lengths(axes, study, labels=not narrow)
+        _lengths(axes, study, labels=not form.is_narrow)
         axes.set_xlabel(study.axis.title)
-        return finished(figure, study, narrow, _advantage_text(study), tips, compared)
+        return finished(figure, study, form, _advantage_text(study), tips, compared)
 
 
 def _most_of_an_interval(study: Study, values: np.ndarray) -> float:
@@ -329,7 +330,7 @@ def _counts(axes: Axes, study: Study, *, numbers: bool) -> None:
 
 
 def finished(
-    figure: Figure, study: Study, narrow: bool, text: str, tips: list[str], chosen: Sequence[str] | None = None
+    figure: Figure, study: Study, form: Form, text: str, tips: list[str], chosen: Sequence[str] | None = None
 ) -> Plot:
     """Add the legend of the ``chosen`` arms, and compute the layout once, not each time that the figure is saved."""
     shown = {label: style for label, style in arm_styles(study).items() if chosen is None or label in chosen}
@@ -340,15 +341,14 @@ def finished(
     ):
         if marked & {*shown}:
             handles.append(Line2D([], [], linestyle="none", label=f"{mark} {words}"))
-    inches = 0.6 + 0.067 * max(len(arm.label) for arm in study.arms)  # a handle, and letters of 8 points
-    columns = min(max(int(figure.get_figwidth() / inches), 1), 2 if narrow else 4)
+    inches = (0.6 + 0.067 * max(len(arm.label) for arm in study.arms)) * form.font / 9  # a handle, and letters
+    columns = min(max(int(figure.get_figwidth() / inches), 1), 2 if form.is_narrow else 4)
     legend = figure.legend(handles=handles, loc="outside upper left", ncols=columns, fontsize=8, handlelength=3.2)
     for style, handle, label in zip(shown.values(), legend.legend_handles, legend.get_texts(), strict=False):
         assert handle is not None
         handle.set_gid(style.name)
         label.set_gid(style.name)
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    lay_out(figure, form)
     return Plot(figure, text, tuple(tips))
 
 

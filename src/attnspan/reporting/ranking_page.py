@@ -20,6 +20,7 @@ from attnspan.reporting import plots
 from attnspan.reporting.findings import findings
 from attnspan.reporting.formatting import NONE, number, with_interval
 from attnspan.reporting.page import INDEX, MARKDOWN, inline, shared_content, template, with_contents
+from attnspan.reporting.pictures.form import PAGE, PHONE, Form, lay_out
 from attnspan.reporting.tables import Row, Table
 
 _OVER_SEEDS = "over seeds (bootstrap)"
@@ -108,15 +109,14 @@ def notes(studies: Sequence[Study]) -> list[str]:
     return [*some, *(f"{study.data_shown}: {note}" for study in studies for note in study.notes)]
 
 
-def ranking_plot(studies: Sequence[Study], rankings: Sequence[Ranking], *, narrow: bool = False) -> plots.Plot:
+def ranking_plot(studies: Sequence[Study], rankings: Sequence[Ranking], form: Form = PAGE) -> plots.Plot:
     """Interquartile means with their intervals, one panel a side, the arms in the order of the first."""
     styles = plots.arm_styles(studies[0])
     order, shown = ([getattr(one, name) for one in rankings[0].standings] for name in ("arm", "shown"))
     with mpl.rc_context({**plots.RC, "axes.grid.axis": "x"}):
         each = 0.6 + 0.26 * len(order)
-        size = (3.7, 0.3 + each * len(rankings)) if narrow else (7.2, 0.3 + each)
-        figure = Figure(figsize=size, layout="constrained")
-        grid = (len(rankings), 1) if narrow else (1, len(rankings))
+        figure = Figure(figsize=form.size(0.3 + each, 0.3 + each * len(rankings)), layout="constrained")
+        grid = (len(rankings), 1) if form.is_narrow else (1, len(rankings))
         panels = figure.subplots(*grid, sharex=True, sharey=True, squeeze=False).ravel()
         tips: list[str] = []
         for axes, ranking in zip(panels, rankings, strict=True):
@@ -132,6 +132,7 @@ def ranking_plot(studies: Sequence[Study], rankings: Sequence[Ranking], *, narro
         panels[0].set_ylim(len(order) - 0.5, -0.5)
         panels[0].set_xlim(0, 1)
         figure.supxlabel(f"interquartile mean of quality ({studies[0].metric.quality_in_words})", fontsize=9)
+        lay_out(figure, form)
         return plots.Plot(figure, _plot_text(rankings), tuple(tips))
 
 
@@ -201,7 +202,7 @@ def pages(
 ) -> dict[str, str]:
     """File name -> content: one self-contained HTML file with links to the report on each data set, and Markdown."""
     content = _content(studies, rankings, excluded, command)
-    both = [ranking_plot(studies, rankings, narrow=narrow) for narrow in (False, True)] if rankings else None
+    both = [ranking_plot(studies, rankings, form) for form in (PAGE, PHONE)] if rankings else None
     plot = inline("ranking", *both) if both else None
     html = template("ranking.html.j2").render(content, styles=[], ranking_plot=plot)
     return {MARKDOWN: template("ranking.md.j2").render(content), INDEX: with_contents(html)}
@@ -211,7 +212,7 @@ def _content(
     studies: Sequence[Study], rankings: Sequence[Ranking], excluded: Sequence[Excluded], command: str
 ) -> dict[str, Any]:
     runs = [run for study in studies for run in study.collection.runs]
-    both = [(plots.degradation(study), plots.degradation(study, narrow=True)) for study in studies]
+    both = [(plots.degradation(study), plots.degradation(study, PHONE)) for study in studies]
     return shared_content(runs, joined(study.data_shown for study in studies), excluded, command) | {
         "findings": ranking_findings(studies, rankings),
         "metric": studies[0].metric,

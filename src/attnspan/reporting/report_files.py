@@ -20,6 +20,7 @@ from attnspan.reporting.csv_files import CURVE, TRAINING, csv_files
 from attnspan.reporting.explorer.document import EXPLORER, explorer
 from attnspan.reporting.latex import latex
 from attnspan.reporting.page import INDEX
+from attnspan.reporting.pictures.form import PAGE, Form
 from attnspan.reporting.plots import Plot
 
 LATEX, RANKING = "tables.tex", "ranking.csv"
@@ -80,12 +81,15 @@ def _swap(new: Path, out: Path, old: Path) -> None:
         raise
 
 
-def write_study(study: Study, directory: Path, out: Path, command: str, explored: DecodedStudy | None = None) -> None:
+def write_study(
+    study: Study, directory: Path, out: Path, command: str, form: Form = PAGE, explored: DecodedStudy | None = None
+) -> None:
     """Write the files of a report on one data set into ``directory``, which will become ``out``.
 
-    With ``explored``, the explorer is one of them.
+    The plots in files have ``form``; those of the page have its own. With ``explored``, the explorer is a file too.
     """
     plots = page.all_plots(study)
+    in_files = plots if form == PAGE else page.all_plots(study, form)
     for_papers = [
         tables.by_length(study, study.metric),
         tables.differences(study),
@@ -96,7 +100,7 @@ def write_study(study: Study, directory: Path, out: Path, command: str, explored
     texts |= page.pages(study, plots, out=out, command=command, explorer=EXPLORER if explored else None)
     if explored:
         texts[EXPLORER] = explorer(study, explored, title=page.title_of(study))
-    _write(directory, plots, csv_files(study), texts)
+    _write(directory, in_files, csv_files(study), texts)
 
 
 def _more_metrics(study: Study) -> list[Metric]:
@@ -113,6 +117,7 @@ def write_ranking(
     directory: Path,
     out: Path,
     command: str,
+    form: Form,
     explored: Mapping[str, DecodedStudy],
 ) -> None:
     """Write the files of a ranking, and a report on each data set in a directory of its own.
@@ -121,8 +126,8 @@ def write_ranking(
     """
     for study in studies:
         (directory / study.data).mkdir()
-        write_study(study, directory / study.data, out / study.data, command, explored.get(study.data))
-    plots = {"ranking": ranking_page.ranking_plot(studies, rankings)} if rankings else {}
+        write_study(study, directory / study.data, out / study.data, command, form, explored.get(study.data))
+    plots = {"ranking": ranking_page.ranking_plot(studies, rankings, form)} if rankings else {}
     texts = {LATEX: latex([one for pair in ranking_page.ranking_tables(studies, rankings) for one in pair])}
     texts |= ranking_page.pages(studies, rankings, excluded, command)
     _write(directory, plots, ranking_page.frames(studies, rankings), texts)
