@@ -355,6 +355,7 @@ def test_a_label_is_shown_and_the_name_stays_where_programs_read_it(tmp_path):
     assert "No attention" in said
     assert "plain" not in said
     assert "Spelling to sound" in subject(study)["sentences"][0]
+    assert subject(study)["arms"][0][1].startswith("No attention: the source enters")  # of attnspan's file
 
 
 def test_labels_that_do_not_tell_arms_apart_or_are_no_text_are_refused(tmp_path):

@@ -112,7 +112,7 @@ def collect_each(
     shown: dict[str, str] = {}
     for data in (str(one.runs[0].summary["data"]) for one in collections):
         if (other := shown.setdefault(label := files.label("data", data), data)) != data:
-            raise InputError(f"{files.find('data', data)}: label: '{label}' is what {other} is called, too")
+            raise InputError(f"data/{data}.yaml: label: '{label}' is what {other} is called, too")
     if len(collections) == 1:
         collections = [replace(collections[0], excluded=tuple(excluded))]
     return collections, tuple(excluded)
@@ -188,14 +188,14 @@ def name_variants(runs: Sequence[Run], files: ConfigFiles) -> list[Run]:
     for arm in sorted({run.arm for run in runs}):
         label = files.label("decoder", arm)
         if (other := labels.setdefault(label, arm)) != arm:
-            raise InputError(f"{files.find('decoder', arm)}: label: '{label}' is what {other} is called, too")
+            raise InputError(f"decoder/{arm}.yaml: label: '{label}' is what {other} is called, too")
         same = [run for run in runs if run.arm == arm]
         differing = differing_keys(same)
         for run in same:
             shown = [key for key in differing if _says_more(key, run, same, differing)]
             settings = dict.fromkeys(setting(run, key, files) for key in shown)  # a choice may set several classes
-            names = {"label": " ".join([label, *settings]), "variant": " ".join([arm, *settings])}
-            named.append(replace(run, **names))
+            of_label, of_variant = (" ".join([name, *settings]) for name in (label, arm))
+            named.append(replace(run, label=of_label, variant=of_variant))
     return named
 
 

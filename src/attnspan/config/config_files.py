@@ -40,19 +40,16 @@ def describe_config(path: Path) -> str:
 
 @dataclass(frozen=True)
 class ConfigFiles:
-    """The config files of attnspan, and of a user's own folders, which come first."""
+    """The config files of attnspan, and of a user's own folders.
+
+    Of two files with one name it is attnspan's that trains, as Hydra has it; the label is that of the user's.
+    """
 
     own: tuple[Path, ...] = ()
 
-    def find(self, group: str, name: str) -> Path | None:
-        """The file of a choice; None where there is none."""
-        paths = (directory / group / f"{name}.yaml" for directory in self._directories())
-        return next((path for path in paths if path.is_file()), None)
-
     def described(self, group: str, name: str) -> str:
         """The first sentence of a file; empty where there is no such file."""
-        path = self.find(group, name)
-        return describe_config(path) if path else ""
+        return next((describe_config(path) for path in self._files(group, name)), "")
 
     def label(self, group: str, name: str) -> str:
         """The ``label`` of a file, else its name.
@@ -60,10 +57,11 @@ class ConfigFiles:
         Raises:
             InputError: it is not a text, or the file is not YAML.
         """
-        path = self.find(group, name)
-        label = _content(path).get(LABEL, name) if path else name
-        check_label(label, f"{path}: {LABEL}")
-        return str(label)
+        for path in reversed(self._files(group, name)):
+            if LABEL in (content := _content(path)):
+                check_label(content[LABEL], f"{path}: {LABEL}")
+                return str(content[LABEL])
+        return name
 
     def own_choices(self, group: str) -> dict[str, tuple[Path, dict[str, Any]]]:
         """Path and content of every file of a group in the user's own folders, by name; of two, the first folder's."""
@@ -98,12 +96,17 @@ class ConfigFiles:
         return f"{words[-1]}={str(node['_target_']).rpartition('.')[2]}"
 
     def _directories(self) -> list[Path]:
-        return [*self.own, conf_directory()]
+        return [conf_directory(), *self.own]
+
+    def _files(self, group: str, name: str) -> list[Path]:
+        """The files of a choice, attnspan's first."""
+        paths = [directory / group / f"{name}.yaml" for directory in self._directories()]
+        return [path for path in paths if path.is_file()]
 
     def _group(self, words: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Name and content of each file of a group, with what it takes from others of the group."""
         paths = [path for one in reversed(self._directories()) for path in sorted(one.joinpath(*words).glob("*.yaml"))]
-        files = {path.stem: path for path in paths}  # of two with one name, the user's own
+        files = {path.stem: path for path in paths}
         for stem in files:
             yield stem, _with_defaults(stem, files)
 
@@ -118,8 +121,13 @@ def check_label(label: object, key: str) -> None:
         raise InputError(f"{key}: must be a text of one line, not {label!r}")
 
 
-@cache
 def _content(path: Path) -> dict[str, Any]:
+    return _read(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _read(path: Path, changed: int) -> dict[str, Any]:
+    """The content of a file, which a notebook may change and read again."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError, OSError) as error:

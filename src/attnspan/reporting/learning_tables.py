@@ -90,7 +90,7 @@ def _tuned(study: Study) -> list[str]:
 
 def _settings(study: Study, arm: Arm) -> list[str]:
     keys = _tuned(study)
-    return [", ".join(setting(arm.runs[0], key) for key in keys)] if keys else []
+    return [", ".join(setting(arm.runs[0], key, study.collection.files) for key in keys)] if keys else []
 
 
 def settings_by_validation(study: Study) -> Table:

@@ -71,12 +71,12 @@ def lay_out(figure: Figure, form: Form) -> None:
     if factor != 1:
         for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
             if major := axis.get_major_ticks():
-                axis.set_tick_params(labelsize=major[0].label1.get_fontsize() * factor)
+                axis.set_tick_params(labelsize=float(major[0].label1.get_fontsize()) * factor)
         ticks = {id(text) for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) for text in axis.findobj(Text)}
         labels = {id(one.label) for axes in figure.axes for one in (axes.xaxis, axes.yaxis)}
         for text in figure.findobj(Text):
             if id(text) not in ticks - labels:
-                text.set_fontsize(text.get_fontsize() * factor)
+                text.set_fontsize(float(text.get_fontsize()) * factor)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         figure.draw_without_rendering()
