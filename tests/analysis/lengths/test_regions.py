@@ -59,7 +59,7 @@ def test_the_length_split_of_scan_is_extrapolation_and_goes_by_targets(scan: Stu
     assert {side for _, side, _ in rows(scan)} == {EXTRAPOLATION}
     assert sum(count for *_, count in rows(scan)) == len(scan.test_set) == 490
     first, *_, span = findings(scan)
-    assert first.startswith("On targets of 34–48 tokens, longer than any seen in training, ")
+    assert first.startswith("On targets of 33–52 tokens, longer than any seen in training, ")
     assert "best arm has on the shortest targets" in span
 
 
