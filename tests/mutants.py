@@ -40,6 +40,9 @@ _CELLS = "tests/models/test_parallel_cells.py::"
 _CONTRACT = "tests/models/test_contract.py::"
 _DECODING = "tests/models/test_decoding.py::"
 _MECHANISMS = "tests/models/test_mechanisms.py::test_logits_weights_and_gradients_equal_the_loop"
+_EXACT_HARD = (
+    "tests/models/test_exact_hard_attention.py::test_logits_weights_and_gradients_are_sums_over_all_alignments"
+)
 _SMALL_DCA = "[dynamic_convolution decoder.score.width=5 decoder.score.filters=2 rnn=lstm]"
 _OPTIONS = "tests/models/test_decoding_options.py::"
 _LIT = "tests/training/test_lightning_module.py::"
@@ -406,6 +409,78 @@ MUTANTS = {
         old="return F.pad(h[:, :-1], (1, 0)) * d_b, d_b",
         new="return h * d_b, d_b",
         test="tests/models/test_monotonic.py::test_a_scan_is_the_recursion",
+    ),
+    "a posterior that does not know the token": Mutant(
+        file="models/decoders/hard.py",
+        old="joint = prior + seen",
+        new="joint = prior",
+        test=f"{_EXACT_HARD}[hard_monotonic]",
+    ),
+    "a posterior of the token before": Mutant(
+        file="models/decoders/hard.py",
+        old="tokens.roll(-1, dims=1)",
+        new="tokens",
+        test=f"{_EXACT_HARD}[hard_monotonic]",
+    ),
+    "positions mixed by numbers that are not normalised": Mutant(
+        file="models/decoders/hard.py",
+        old="joint.log_softmax(dim=-1)",
+        new="joint",
+        test=f"{_EXACT_HARD}[hard_monotonic_first_order]",
+    ),
+    "a token scored before it is normalised": Mutant(
+        file="models/decoders/hard.py",
+        old=".squeeze(-1) - normaliser",
+        new=".squeeze(-1)",
+        test=f"{_EXACT_HARD}[hard_monotonic]",
+    ),
+    "decoding that takes the new state for the previous": Mutant(
+        file="models/decoders/hard.py",
+        old="self._emit(self._share(before), memory",
+        new="self._emit(self._share(self.step(embedded, state, memory).output[:, 0]), memory",
+        test=f"{_CONTRACT}test_unrolled_steps_equal_the_path[hard_monotonic]",
+    ),
+    "decoding without the token that was fed": Mutant(
+        file="models/decoders/hard.py",
+        old="self._prior(prior + seen,",
+        new="self._prior(prior,",
+        test=f"{_CONTRACT}test_unrolled_steps_equal_the_path[hard_monotonic_first_order]",
+    ),
+    "positions that can be left behind are counted": Mutant(
+        file="models/attention/transitions.py",
+        old="scores.flip(-1).logcumsumexp(dim=-1).flip(-1)",
+        new="scores.logcumsumexp(dim=-1)",
+        test=f"{_EXACT_HARD}[hard_monotonic]",
+    ),
+    "positions in padding are possible": Mutant(
+        file="models/attention/transitions.py",
+        old=".masked_fill(~mask.unsqueeze(1), IMPOSSIBLE)",
+        new="",
+        test=f"{_EXACT_HARD}[hard_nonmonotonic]",
+    ),
+    "a move behind the end is possible": Mutant(
+        file="models/attention/transitions.py",
+        old="scores.masked_fill(~inside.unsqueeze(1), IMPOSSIBLE)",
+        new="scores",
+        test=f"{_EXACT_HARD}[hard_monotonic_first_order]",
+    ),
+    "moves normalised over positions": Mutant(
+        file="models/attention/transitions.py",
+        old="legal.log_softmax(dim=-1)",
+        new="legal.log_softmax(dim=-2)",
+        test=f"{_EXACT_HARD}[hard_monotonic_first_order]",
+    ),
+    "a move by one too many": Mutant(
+        file="models/attention/transitions.py",
+        old="F.pad(paths[:, : S - d, d], (d, 0), value=IMPOSSIBLE)",
+        new="F.pad(paths[:, : S - d, self.width - d], (d, 0), value=IMPOSSIBLE)",
+        test=f"{_EXACT_HARD}[hard_monotonic_first_order decoder.transition.width=1]",
+    ),
+    "distributions kept for the backward pass": Mutant(
+        file="models/decoders/hard.py",
+        old="from torch.utils.checkpoint import checkpoint",
+        new="checkpoint = lambda emit, *parts, use_reentrant: emit(*parts)",
+        test="tests/models/test_exact_hard_attention.py::test_training_keeps_no_distribution_of_each_position",
     ),
     "a context that passes its gate": Mutant(
         file="models/decoders/bahdanau.py",

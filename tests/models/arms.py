@@ -34,6 +34,9 @@ MECHANISMS = (
 )
 """Arms that :mod:`tests.models.test_mechanisms` has the equations of."""
 
+HARD = ("hard_nonmonotonic", "hard_monotonic", "hard_monotonic_first_order")
+"""Arms that :mod:`tests.models.test_exact_hard_attention` has the sums of."""
+
 FEEDING = [arm for arm in ARMS if yaml.safe_load(_TEXTS[arm]).get("input_feeding") is False]
 """Arms with the option of input feeding, which their files leave out."""
 
@@ -52,6 +55,8 @@ VARIANTS = [
     ("luong_location", "decoder.score.max_length=2", "rnn.layers=2"),
     ("coverage", "decoder.heads=2"),
     ("monotonic", "decoder.window.offset=0.3"),
+    ("hard_monotonic", "rnn=lstm", "rnn.layers=2", "decoder/score@decoder.transition.score=additive"),
+    ("hard_monotonic_first_order", "decoder.transition.width=1"),
     ("mocha", "decoder.window.offset=0.3", "decoder.window.width=2", "decoder.heads=2"),
     ("luong_local_p", "decoder.heads=2", "decoder.window.half_width=1", "decoder/normaliser=asentmax"),
     ("bahdanau_pointer", "decoder.fused=false", "rnn=lstm", "rnn.layers=2"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,13 +18,12 @@ from attnspan.models.attention.attention import Attention
 from attnspan.models.attention.monotonic import MonotonicWindow
 from attnspan.models.attention.scores import LocationScore
 from attnspan.models.attention.windows import LocalMonotonicWindow, LocalPredictiveWindow
-from attnspan.models.decoders.base import Decoder
 from attnspan.models.decoding.greedy import Greedy
 from attnspan.models.decoding.length_limit import LengthLimit
 from attnspan.models.decoding.strategy import Specials
 from attnspan.models.encoders.recurrent import BidirectionalEncoder
 from attnspan.models.memory import Memory
-from attnspan.models.recurrence.recurrence import Recurrence
+from attnspan.models.recurrence.recurrence import Recurrence, State
 from attnspan.models.seq2seq import Seq2Seq
 from tests.conftest import Compose
 from tests.models.arms import SOURCE_VOCABULARY, TARGET_VOCABULARY, WIRINGS, pad, small
@@ -129,10 +129,11 @@ def test_poisoned_memory(model: Seq2Seq) -> None:
     states = torch.randn(2, 3, model.encoder.memory_size)
     final = tuple(torch.randn(2, model.encoder.final_size) for _ in range(2))
     handed_over = tuple(torch.randn(2, size) for size in model.encoder.handed_over)
-    embedded = torch.randn(2, 4, 5)
+    target, in_target = torch.tensor([[1, 4, 5, 6], [1, 7, 8, 4]]), torch.tensor([[4, 5, 0], [7, 0, 0]])
 
     def unroll(states: Tensor) -> Tensor:
-        return model.decoder.unroll(embedded, model.decoder.prepare(Memory.of(states, mask, final, handed_over))).output
+        memory = replace(Memory.of(states, mask, final, handed_over), in_target=in_target)
+        return model.unroll(target, model.decoder.prepare(memory))[0][..., :TARGET_VOCABULARY]
 
     poisoned = states.masked_fill(~mask.unsqueeze(-1), float("nan")).requires_grad_()
     output = unroll(poisoned)
@@ -145,7 +146,7 @@ def test_poisoned_memory(model: Seq2Seq) -> None:
 def test_weights_are_weights(model: Seq2Seq) -> None:
     source, lengths = pad(SOURCES, 9)
     memory = model.encode(source, lengths)
-    weights = model.decoder.unroll(torch.randn(3, 4, 5), memory).weights
+    weights = model.unroll(torch.randint(1, TARGET_VOCABULARY, (3, 4)), memory)[1].weights
     if weights is None:
         assert not attentions(model)
         return
@@ -174,20 +175,38 @@ def test_a_mask_that_is_dropped_is_noticed(composed: Compose, float64: None) -> 
     assert (weights[~memory.mask.unsqueeze(1).expand_as(weights)] > 0).all()
 
 
+def at_once(model: Seq2Seq, target: Tensor, memory: Memory) -> tuple[Tensor, State, Tensor | None]:
+    """Logits, final state and weights of a known target."""
+    logits, decoded = model.unroll(target, memory)
+    return logits, decoded.state, decoded.weights
+
+
+def step_by_step(model: Seq2Seq, target: Tensor, memory: Memory) -> tuple[Tensor, State, Tensor | None]:
+    """The same by the steps of decoding."""
+    state, logits, weights = model.decoder.start(memory), [], []
+    for token in target.unbind(1):
+        log_p, decoded = model.step(token, state, memory)
+        state = decoded.state
+        logits.append(log_p)
+        weights.append(decoded.weights)
+    seen = [part for part in weights if part is not None]
+    return torch.stack(logits, dim=1), state, torch.cat(seen, dim=1) if seen else None
+
+
 def test_unrolled_steps_equal_the_path(model: Seq2Seq) -> None:
-    """Whatever ``unroll`` a decoder has (parallel, fused), it gives what its steps give, gradients included."""
+    """Whatever a decoder does with a whole target (parallel, fused), it is what its steps do, gradients included."""
     source, lengths = pad(SOURCES)
-    embedded = torch.randn(3, 5, 5)
+    target = torch.randint(1, TARGET_VOCABULARY, (3, 5))
     outcomes = []
-    for unroll in (model.decoder.unroll, lambda *parts: Decoder.unroll(model.decoder, *parts)):
-        decoded = unroll(embedded, model.encode(source, lengths))
+    for unroll in (at_once, step_by_step):
+        logits, state, weights = unroll(model, target, model.encode(source, lengths))
         drawn = torch.Generator().manual_seed(0)
-        total = (decoded.output * torch.randn(decoded.output.shape, generator=drawn)).sum()
-        if decoded.weights is not None:
-            total = total + (decoded.weights * torch.randn(decoded.weights.shape, generator=drawn)).sum()
-        parameters = [*model.encoder.parameters(), *model.decoder.parameters()]
-        gradients = torch.autograd.grad(total, parameters, allow_unused=True, materialize_grads=True)
-        outcomes.append((decoded.output, *decoded.state, decoded.weights, *gradients))
+        finite = logits[..., :TARGET_VOCABULARY]  # a word that can only be copied may have none of the probability
+        total = (finite * torch.randn(finite.shape, generator=drawn)).sum()
+        if weights is not None:
+            total = total + (weights * torch.randn(weights.shape, generator=drawn)).sum()
+        gradients = torch.autograd.grad(total, list(model.parameters()), allow_unused=True, materialize_grads=True)
+        outcomes.append((logits, *state, weights, *gradients))
     for a, b in zip(*outcomes, strict=True):
         torch.testing.assert_close(a, b, atol=1e-9, rtol=0)
 
