@@ -111,7 +111,7 @@ def fake_run(
             repeating=False,
             hypothesis=one["reference"],
             hypothesis_length=one["target_length"],
-            **one,
+            **{"scored_length": one["target_length"]} | one,
             **weights,
         )
         for one, wrong, weights in zip(examples, edits, attention or [{}] * len(examples), strict=True)

@@ -692,6 +692,18 @@ MUTANTS = {
         new="self.length_penalty(torch.tensor(1))",
         test=f"{_DECODING}test_a_wide_beam_is_exhaustive[plain-1.0]",
     ),
+    "given tokens are in the loss": Mutant(
+        file="training/lightning_module.py",
+        old="batch.labels.flatten()",
+        new="batch.target_output.flatten()",
+        test=f"{_LIT}test_given_tokens_are_in_no_loss",
+    ),
+    "a sampled word in place of the given one": Mutant(
+        file="training/objectives/scheduled_sampling.py",
+        old="~given[:, :-1]",
+        new="~given[:, 1:]",
+        test=f"{_OBJECTIVES}test_given_tokens_are_read_as_they_are",
+    ),
     "a beam stops while a longer hypothesis may be better": Mutant(
         file="models/decoding/beam.py",
         old="beam.scores.max(dim=1).values / self.length_penalty(limits[rows] + 1)",
@@ -715,6 +727,12 @@ MUTANTS = {
         old="is_at_length != is_eos",
         new="is_at_length & ~is_eos",
         test=f"{_OPTIONS}test_given_lengths_exhaustively[plain]",
+    ),
+    "a given token costs what the model thinks of it": Mutant(
+        file="models/decoding/constraints.py",
+        old=".masked_fill_(is_given & is_token, 0.0)",
+        new="",
+        test=f"{_OPTIONS}test_given_tokens_greedily[plain-free]",
     ),
     "an n-gram of the batch": Mutant(
         file="models/decoding/constraints.py",

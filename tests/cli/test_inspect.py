@@ -42,7 +42,15 @@ class Doubling:
     """A search that says every source token twice, looks where :func:`known_weights` say, and leaves NaN in padding."""
 
     def __call__(
-        self, model: nn.Module, source: Tensor, lengths: Tensor, *, specials: Specials, with_weights: bool, n_best: int
+        self,
+        model: nn.Module,
+        source: Tensor,
+        lengths: Tensor,
+        *,
+        specials: Specials,
+        with_weights: bool,
+        n_best: int,
+        given_tokens: Tensor | None,
     ) -> Hypotheses:
         B, S = source.shape
         weights = torch.full((B, 2 * S, S), torch.nan)

@@ -274,6 +274,62 @@ def test_given_lengths_exhaustively(model: Seq2Seq) -> None:
         assert_lists(found, row, scored(model, source, sequences(length, length)), 1)
 
 
+# ---- given tokens
+
+
+GIVEN = [{0: 5, 2: 8}, {1: 3}, {}]
+"""Position to word, for each source."""
+
+
+def given_tensor() -> torch.Tensor:
+    return torch.tensor([[at.get(t, SPECIALS.pad) for t in range(3)] for at in GIVEN])
+
+
+@pytest.mark.parametrize("options", [{}, {"min_length": 2, "no_repeat_ngram": 1}], ids=["free", "constrained"])
+def test_given_tokens_greedily(model: Seq2Seq, options: dict[str, int]) -> None:
+    """At its place a given token stands, whatever is forbidden; log p is that of the others."""
+    found = decode(Greedy(limit=no_more_than(4), **options), model, given_tokens=given_tensor())
+    for row, (source, at) in enumerate(zip(SOURCES, GIVEN, strict=True)):
+        read: list[int] = []
+        total = 0.0
+        while True:
+            with torch.no_grad():
+                logits = model(torch.tensor([source]), torch.tensor([len(source)]), torch.tensor([[1, *read]]))[0][0]
+            table = torch.log_softmax(logits[-1].double(), dim=-1).tolist()
+            allowed = [word for word in WORDS if not (options and word in read)]
+            if not options or len(read) >= 2:
+                allowed.append(SPECIALS.eos)
+            token = at.get(len(read), max(allowed, key=table.__getitem__))
+            if len(read) == 4 and token != SPECIALS.eos:
+                break  # cut at the limit
+            total += 0.0 if len(read) in at else table[token]
+            if token == SPECIALS.eos:
+                break
+            read.append(token)
+        assert list(words_of(found, row)) == read
+        assert float(found.log_prob[row]) == pytest.approx(total, abs=1e-4)
+
+
+def test_given_tokens_exhaustively(model: Seq2Seq) -> None:
+    wide = Beam(limit=no_more_than(2), beam_size=ALL, length_penalty=NoLengthPenalty())
+    found = decode(wide, model, given_tokens=given_tensor()[:, :2], n_best=3)
+    for row, (source, at) in enumerate(zip(SOURCES, GIVEN, strict=True)):
+        at = {t: word for t, word in at.items() if t < 2}
+        expected = []
+        for words, log_probs, _ in measured(model, source, sequences(2)):
+            if all(words[t : t + 1] == (word,) for t, word in at.items() if t <= len(words)):
+                expected.append((math.fsum(p for t, p in enumerate(log_probs) if t not in at), words))
+        assert_lists(found, row, sorted(expected, reverse=True), 3)
+
+
+def test_samples_and_given_tokens(model: Seq2Seq) -> None:
+    strategy = Sample(limit=no_more_than(4), temperature=1.0, seed=1)
+    found = decode(strategy, model, given_tokens=given_tensor(), n_best=5)
+    for row in range(15):
+        words = words_of(found, row)
+        assert all(words[t] == word for t, word in GIVEN[row // 5].items() if t <= len(words))
+
+
 # ---- sampling
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -79,6 +80,21 @@ def test_the_loss_of_an_arm_that_copies_by_hand(composed: Compose, smoothing: fl
     assert made.test_step(one).nll[0].item() == pytest.approx(
         -sum(float(table[0, t, y]) for t, y in [(0, V), (1, 5), (2, 2)])
     )
+
+
+def test_given_tokens_are_in_no_loss(composed: Compose) -> None:
+    """The second token of the first example and the first of the other: three of five are left."""
+    made = module(composed)
+    one = replace(batch(), given=torch.tensor([[False, True, False], [True, False, False]]), whole_tokens=3)
+    with torch.no_grad():
+        table = torch.log_softmax(made.model(one.source, one.source_lengths, one.target_input)[0], dim=-1)
+    nll = [-float(table[b, t, token]) for b, t, token in [(0, 0, 4), (0, 2, 2), (1, 1, 2)]]
+    assert float(made.training_step(one).detach()) == pytest.approx(sum(nll) / 3, rel=1e-5)
+    with torch.no_grad():
+        scored = made.validation_step(replace(one, target_tokens=3))
+    assert scored.nll.tolist() == pytest.approx([nll[0] + nll[1], nll[2]], rel=1e-5)
+    best = table.argmax(dim=-1).tolist()
+    assert scored.correct.tolist() == [(best[0][0] == 4) + (best[0][2] == 2), int(best[1][1] == 2)]
 
 
 def test_coverage_loss_by_hand(composed: Compose) -> None:

@@ -193,6 +193,17 @@ def test_enough_passes_are_the_steps_of_the_paper(composed: Compose, float64: An
     assert once.shape == target.shape
 
 
+def test_given_tokens_are_read_as_they_are(composed: Compose) -> None:
+    """The second word of the target is given; of the model's own words no other may stand in its place."""
+    model, (source, lengths) = small(composed, "luong_dot"), pad([[4, 5, 6], [7, 8]])
+    memory, target = model.encode(source, lengths), torch.tensor([[1, 3, 4, 5], [1, 6, 7, 8]])
+    given = torch.tensor([[False, True, False, False]] * 2)
+    always = LinearScheduledSampling(begin=0, end=1, final_ratio=1.0, passes=1)
+    said = model.unroll(target, memory)[0][..., 3:].argmax(dim=-1) + 3
+    expected = torch.stack([target[:, 0], said[:, 0], target[:, 2], said[:, 2]], dim=1)
+    assert always(model, memory, target, update=1, given=given).tolist() == expected.tolist()
+
+
 def test_training_reads_what_was_sampled(composed: Compose) -> None:
     """The loss is that of the replaced input and the true output; without it, or at ratio 0, nothing is drawn."""
     made, one = module(composed), batch()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, TypeVar
 
 import numpy as np
@@ -64,31 +65,34 @@ def alignment_errors(
 
 
 def attention_columns(
-    weights: Floats | None, gold: GoldAlignment | None, *, of_regions: bool = False
+    weights: Floats | None, gold: GoldAlignment | None, *, of_regions: bool = False, given: Collection[int] = ()
 ) -> dict[str, Any]:
     """The known columns of :class:`attnspan.runs.records.Record` that describe teacher-forced attention on one example.
 
     ``weights`` is [T, S] for the T target tokens (without ``<eos>``) and S source tokens, without padding; None for an
     arm without attention. ``of_regions`` says that source positions are regions of an image. There a token belongs to
-    many, and the alignment error rate, which asks one link of a token to find them all, is left out.
+    many, and the alignment error rate, which asks one link of a token to find them all, is left out. Target tokens at
+    the positions ``given`` are not measured.
     """
     if weights is None:
         return {}
     columns: dict[str, Any] = {
-        "attention_entropy": _or_none(entropy(weights)),
-        "attention_support": _or_none(support(weights)),
+        "attention_entropy": _or_none(entropy(weights), given),
+        "attention_support": _or_none(support(weights), given),
     }
     if gold is not None:
-        made = links(weights)
+        made, sure, possible = (
+            {link for link in found if link[1] not in given} for found in (links(weights), gold.sure, gold.possible)
+        )
         columns |= {
-            "gold_attention": _or_none(gold_attention(weights, gold)),
+            "gold_attention": _or_none(gold_attention(weights, gold), given),
             "links": len(made),
-            "gold_links": None if of_regions else len(gold.sure),
-            "links_in_sure": len(made & gold.sure),
-            "links_in_possible": len(made & gold.possible),
+            "gold_links": None if of_regions else len(sure),
+            "links_in_sure": len(made & sure),
+            "links_in_possible": len(made & possible),
         }
     return columns
 
 
-def _or_none(values: Floats) -> list[float | None]:
-    return [None if np.isnan(value) else float(value) for value in values]
+def _or_none(values: Floats, given: Collection[int]) -> list[float | None]:
+    return [None if np.isnan(value) or t in given else float(value) for t, value in enumerate(values)]

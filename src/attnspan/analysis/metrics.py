@@ -187,7 +187,7 @@ _SHARE_OF_GOOD: Any = {"better": HIGHER, "best": 1.0, "worst": 0.0}
 _SHARE_OF_BAD: Any = {"better": LOWER, "best": 0.0, "worst": 1.0}
 
 ERROR_RATE = RecordMetric(
-    "error_rate", "Error rate", ("edits", "target_length"),
+    "error_rate", "Error rate", ("edits", "scored_length"),
     label="error rate (edits / reference tokens)", highest=np.inf, better=LOWER, best=0.0, worst=1.0,
     counts="errors per reference token",
     definition="The error rate is the number of edits (insertions, deletions, substitutions) between the free-running "
@@ -209,7 +209,7 @@ METRICS: tuple[RecordMetric, ...] = (
         definition="Exact match is the share of the examples of a bin whose free-running output equals the reference",
     ),
     RecordMetric(
-        "oracle_error_rate", "Error rate with the length of the reference given", ("oracle_edits", "target_length"),
+        "oracle_error_rate", "Error rate with the length of the reference given", ("oracle_edits", "scored_length"),
         label="error rate, length given", highest=np.inf, asked_by="oracle_length", better=LOWER, best=0.0, worst=1.0,
     ),
     RecordMetric(

@@ -7,7 +7,7 @@ import itertools
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from attnspan.cli.console import Parser, add_trusted, command, open_console
 from attnspan.data.readers.lines import CARRIAGE_RETURN, decode_lines, has_carriage_return, without_blank_end
 from attnspan.data.white_space import strip
 from attnspan.errors import InputError
+from attnspan.evaluation.decoded_again import given_in
 from attnspan.reporting.heatmap_text import lines
 from attnspan.reporting.pictures.text import picture_lines
 from attnspan.runs.attention_maps import AttentionMap
@@ -42,6 +43,8 @@ class Subject:
     """The expected output, where it is known."""
     example_id: str | None = None
     """Of an example of the test split."""
+    given: Mapping[int, str] | None = None
+    """Target tokens that the decoder is given, by position; None for a source alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +123,8 @@ def _inspect(one: Opened, subjects: Sequence[Subject], options: argparse.Namespa
 
     with warnings.catch_warnings(action="ignore", category=UnknownTokensWarning):  # told below, for each source
         sources = _sources(one, subjects, options.trusted)
-        hypotheses = one.loaded.decode(sources, beam_size=options.beam_size)
+        given = [subject.given for subject in subjects if subject.given is not None] or None
+        hypotheses = one.loaded.decode(sources, given=given, beam_size=options.beam_size)
     for subject, hypothesis in zip(subjects, hypotheses, strict=True):
         if unknown := dict.fromkeys(hypothesis.unknown_tokens):
             print(f"{subject.name}: not in the source vocabulary: {' '.join(map(repr, unknown))}", file=sys.stderr)
@@ -246,10 +250,17 @@ def _examples(run: Run, count: int) -> Iterator[Subject]:
     for length in np.linspace(lengths[0], lengths[-1], count):
         rows.append(int(np.abs(lengths - length).argmin()))
         lengths[rows[-1]] = np.inf  # taken
-    for row in sorted(rows):
-        example = records.iloc[row]
-        name, source, reference = (example[column] for column in ("example_id", "source", "reference"))
-        yield Subject(name=_file_name(name), source=source, reference=reference, example_id=name)
+    chosen = records.iloc[sorted(rows)]
+    fed: Sequence[Mapping[int, str] | None] = given_in(chosen) or [None] * len(rows)
+    for example, given in zip(chosen.itertuples(), fed, strict=True):
+        name = str(example.example_id)
+        yield Subject(
+            name=_file_name(name),
+            source=str(example.source),
+            reference=str(example.reference),
+            example_id=name,
+            given=given,
+        )
 
 
 def _file_name(text: str) -> str:

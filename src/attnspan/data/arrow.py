@@ -32,6 +32,7 @@ _TYPES = {
     "source_ids": pa.list_(pa.int32()),
     "target_ids": pa.list_(pa.int32()),
     "alignment": pa.string(),
+    "given": pa.list_(pa.int32()),
     "pixels": pa.list_(pa.uint8()),
     "height": pa.int32(),
     "width": pa.int32(),

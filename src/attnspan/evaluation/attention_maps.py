@@ -9,6 +9,7 @@ import torch
 from datasets import Dataset
 
 from attnspan.data.arrow import PIXELS, without_pixels
+from attnspan.data.given import GIVEN, given_tokens
 from attnspan.data.images.columns import images_of
 from attnspan.data.pipeline.prepare import token_counts
 from attnspan.data.tokenizer import BOS
@@ -28,9 +29,12 @@ def decode_shown_examples(run: LoadedRun, test: Dataset, *, longest_trained: int
     lengths = token_counts(test, "source").tolist()
     rows = shown_examples(test["id"][:], lengths, longest_trained=longest_trained)
     sources = images_of(test, rows) if PIXELS in test.column_names else test[rows]["source"]
+    given = None
+    if GIVEN in test.column_names:
+        given = [given_tokens(test[row]["target"], test[row][GIVEN]) for row in rows]
     with warnings.catch_warnings(action="ignore", category=UnknownTokensWarning):  # the run has told the share in test
         try:
-            hypotheses = run.decode(sources, batch_size=1)
+            hypotheses = run.decode(sources, given=given, batch_size=1)
         except InputError as error:
             if isinstance(error.__cause__, NotFiniteError):  # an exploded model may overflow here, and not in
                 return {}  # the test, whose sums have another order; its summary says what it is

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from attnspan.data.given import given_tokens
 from attnspan.data.tokenizer import Tokenizer
 from attnspan.errors import InputError
 from attnspan.runs.attention_maps import Picture
@@ -83,7 +84,7 @@ def decode_again(run: Run, example_ids: Collection[str], *, trusted: Sequence[st
 
         sources = kept_images(run, records["example_id"].tolist(), trusted)
     with warnings.catch_warnings(action="ignore", category=UnknownTokensWarning):  # the run has told the share
-        hypotheses = loaded.decode(sources)
+        hypotheses = loaded.decode(sources, given=given_in(records))
     heads = _heads(loaded, sources, hypotheses)
     examples = {}
     for row, hypothesis, of_heads in zip(records.itertuples(), hypotheses, heads, strict=True):
@@ -97,6 +98,13 @@ def decode_again(run: Run, example_ids: Collection[str], *, trusted: Sequence[st
                 picture=hypothesis.picture,
             )
     return DecodedRun(run=run, examples=examples, different=len(records) - len(examples))
+
+
+def given_in(records: pd.DataFrame) -> list[dict[int, str]] | None:
+    """The target tokens that each of ``records`` was given, by position; None if there are none."""
+    if records["given"].isna().all():
+        return None
+    return [given_tokens(*row) for row in zip(records["reference"], records["given"], strict=True)]
 
 
 def tokenise_records(run: Run, example_ids: Collection[str], *, problem: str) -> DecodedRun:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, overload
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from attnspan.checksums import find_damage
@@ -20,7 +20,14 @@ from attnspan.data.extended_vocabulary import ExtendedVocabulary, extended_vocab
 from attnspan.data.source_reader import SourceReader, load_source_reader
 from attnspan.data.tokenizer import BOS, EOS, PAD, Tokenizer
 from attnspan.errors import InputError, NotFiniteError
-from attnspan.evaluation.sources import EncodedSource, batches_of_rows, encode_source, pad_sources
+from attnspan.evaluation.sources import (
+    EncodedSource,
+    batches_of_rows,
+    encode_given,
+    encode_source,
+    pad_given,
+    pad_sources,
+)
 from attnspan.files import read_json
 from attnspan.models.decoding.beam import Beam
 from attnspan.models.decoding.length_limit import LengthLimit
@@ -28,7 +35,7 @@ from attnspan.models.decoding.length_penalty import NoLengthPenalty
 from attnspan.models.decoding.strategy import DecodingStrategy, Hypotheses, Specials
 from attnspan.models.seq2seq import Seq2Seq
 from attnspan.runs.attention_maps import Picture
-from attnspan.runs.checkpoint_file import read_checkpoint
+from attnspan.runs.checkpoint_file import GIVES_TOKENS, read_checkpoint
 from attnspan.runs.layout import (
     BEST,
     CONFIG,
@@ -90,6 +97,8 @@ class LoadedRun:
     source_tokenizer: SourceReader
     """Of texts, or what reads images."""
     target_tokenizer: Tokenizer
+    gives_tokens: bool = False
+    """The data of the run gives some target tokens to the decoder."""
 
     @cached_property
     def extended_vocabulary(self) -> ExtendedVocabulary | None:
@@ -102,14 +111,32 @@ class LoadedRun:
 
     @overload
     def decode(
-        self, sources: Sequence[Any], *, beam_size: int | None = None, n_best: None = None, batch_size: int = 64
+        self,
+        sources: Sequence[Any],
+        *,
+        given: Sequence[Mapping[int, str]] | None = None,
+        beam_size: int | None = None,
+        n_best: None = None,
+        batch_size: int = 64,
     ) -> list[Hypothesis]: ...
     @overload
     def decode(
-        self, sources: Sequence[Any], *, beam_size: int | None = None, n_best: int, batch_size: int = 64
+        self,
+        sources: Sequence[Any],
+        *,
+        given: Sequence[Mapping[int, str]] | None = None,
+        beam_size: int | None = None,
+        n_best: int,
+        batch_size: int = 64,
     ) -> list[list[Hypothesis]]: ...
     def decode(
-        self, sources: Sequence[Any], *, beam_size: int | None = None, n_best: int | None = None, batch_size: int = 64
+        self,
+        sources: Sequence[Any],
+        *,
+        given: Sequence[Mapping[int, str]] | None = None,
+        beam_size: int | None = None,
+        n_best: int | None = None,
+        batch_size: int = 64,
     ) -> list[Hypothesis] | list[list[Hypothesis]]:
         """Decode texts, or the images of a run on images, free-running.
 
@@ -118,6 +145,8 @@ class LoadedRun:
         Args:
             sources: any number of texts of any length, or of images: paths, the bytes of files, images of Pillow, or
                 arrays of uint8, [height, width] or [height, width, C].
+            given: for each source the tokens that its hypothesis has at positions from 0, as in ``{0: "k9"}``. A run
+                whose data gives tokens to the decoder needs them.
             beam_size: use a beam of this size without length normalisation; None for the strategy that the run was
                 tested with.
             n_best: hypotheses of each source; None for one.
@@ -129,7 +158,7 @@ class LoadedRun:
 
         Raises:
             InputError: a source is not a text or has no token, or is an image that cannot be read, with its position;
-                the model gives no finite scores.
+                given tokens are missing, or are not one token each; the model gives no finite scores.
             SettingError: ``beam_size`` or ``n_best`` is less than 1, or the strategy does not find so many hypotheses.
         """
         decoding = self.decoding
@@ -138,20 +167,52 @@ class LoadedRun:
         if isinstance(sources, str):
             raise InputError("decode takes a list of sources, and this is one text: decode([text])")
         encoded = [self.encode(source, f"source {number}") for number, source in enumerate(sources)]
+        fed = self._given(given, len(sources))
         _warn_of({row: one.unknown for row, one in enumerate(encoded) if one.unknown}, len(sources))
         found: dict[int, list[Hypothesis]] = {}
         for rows in batches_of_rows([one.length for one in encoded], batch_size):
-            hypotheses = self._decode(decoding, [encoded[row] for row in rows], 1 if n_best is None else n_best)
+            hypotheses = self._decode(
+                decoding,
+                [encoded[row] for row in rows],
+                None if fed is None else pad_given([fed[row] for row in rows]),
+                1 if n_best is None else n_best,
+            )
             found |= dict(zip(rows, hypotheses, strict=True))
         lists = [found[row] for row in range(len(encoded))]
         return lists if n_best is not None else [hypotheses[0] for hypotheses in lists]
 
-    def _decode(self, decoding: DecodingStrategy, sources: list[EncodedSource], n_best: int) -> list[list[Hypothesis]]:
+    def _given(self, given: Sequence[Mapping[int, str]] | None, sources: int) -> list[dict[int, int]] | None:
+        """The given tokens of each source as ids."""
+        if given is None:
+            if self.gives_tokens and sources:
+                raise InputError(
+                    f"the data of this run, {self.config.get('data_name')}, gives target tokens to the decoder, and a "
+                    "source alone does not say which: decode(sources, given=...) takes them, and attnspan-evaluate and "
+                    "attnspan-inspect --examples have them from the data"
+                )
+            return None
+        if len(given) != sources:
+            raise InputError(f"given: there are {sources} sources, and given tokens for {len(given)}")
+        return [encode_given(self.target_tokenizer, one, f"given {row}") for row, one in enumerate(given)]
+
+    def _decode(
+        self,
+        decoding: DecodingStrategy,
+        sources: list[EncodedSource],
+        given: Int[Tensor, "B T"] | None,
+        n_best: int,
+    ) -> list[list[Hypothesis]]:
         source, lengths = pad_sources(sources)
         device = next(self.model.parameters()).device
         try:
             batch = decoding(
-                self.model, source.to(device), lengths, specials=SPECIALS, with_weights=True, n_best=n_best
+                self.model,
+                source.to(device),
+                lengths,
+                specials=SPECIALS,
+                with_weights=True,
+                n_best=n_best,
+                given_tokens=given,
             )
         except NotFiniteError as error:
             raise InputError(str(error)) from error
@@ -244,7 +305,12 @@ def load_run(directory: str | Path, *, trusted: Sequence[str] = ()) -> LoadedRun
     decoding = build_decoding(config, limit=LengthLimit(**limit))
     _refuse_other_files(directory)
     return LoadedRun(
-        config=config, model=model.eval(), decoding=decoding, source_tokenizer=source, target_tokenizer=target
+        config=config,
+        model=model.eval(),
+        decoding=decoding,
+        source_tokenizer=source,
+        target_tokenizer=target,
+        gives_tokens=best.get(GIVES_TOKENS, False),
     )
 
 

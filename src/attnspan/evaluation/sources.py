@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,6 +111,29 @@ def padded(sequences: Iterable[Sequence[int]]) -> tuple[Int[Tensor, "B S"], Int[
     """Token ids with ``PAD`` to the longest, and their numbers."""
     rows = [torch.tensor(ids) for ids in sequences]
     return pad_sequence(rows, batch_first=True, padding_value=PAD), torch.tensor([len(row) for row in rows])
+
+
+def encode_given(tokenizer: Tokenizer, given: Mapping[int, str], where: str) -> dict[int, int]:
+    """Position to id of target tokens that are given to the decoder; one that the vocabulary lacks is ``UNK``.
+
+    Raises:
+        InputError: a position is no number from 0, or a text is not one token.
+    """
+    encoded = {}
+    for position, token in given.items():
+        if isinstance(position, bool) or not isinstance(position, int) or position < 0:
+            raise InputError(f"{where}: {position!r} is no position of a given token: they count from 0")
+        ids = tokenizer.encode(token) if isinstance(token, str) else []
+        if len(ids) != 1:
+            raise InputError(f"{where}: {token!r}, given at position {position}, is not one token")
+        encoded[position] = ids[0]
+    return encoded
+
+
+def pad_given(given: Sequence[Mapping[int, int]]) -> Int[Tensor, "B T"]:
+    """The given tokens of a batch, ``PAD`` in all other places."""
+    longest = max((1 + max(tokens, default=-1) for tokens in given), default=0)
+    return torch.tensor([[tokens.get(place, PAD) for place in range(longest)] for tokens in given], dtype=torch.long)
 
 
 def batches_of_rows(lengths: Sequence[int], batch_size: int) -> list[list[int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, overload
@@ -76,14 +76,32 @@ class LoadedRun(loaded.LoadedRun):
 
     @overload  # type: ignore[override]  # its lists have hypotheses that can show themselves
     def decode(
-        self, sources: Sequence[Any], *, beam_size: int | None = None, n_best: None = None, batch_size: int = 64
+        self,
+        sources: Sequence[Any],
+        *,
+        given: Sequence[Mapping[int, str]] | None = None,
+        beam_size: int | None = None,
+        n_best: None = None,
+        batch_size: int = 64,
     ) -> list[Hypothesis]: ...
     @overload
     def decode(
-        self, sources: Sequence[Any], *, beam_size: int | None = None, n_best: int, batch_size: int = 64
+        self,
+        sources: Sequence[Any],
+        *,
+        given: Sequence[Mapping[int, str]] | None = None,
+        beam_size: int | None = None,
+        n_best: int,
+        batch_size: int = 64,
     ) -> list[list[Hypothesis]]: ...
     def decode(
-        self, sources: Sequence[Any], *, beam_size: int | None = None, n_best: int | None = None, batch_size: int = 64
+        self,
+        sources: Sequence[Any],
+        *,
+        given: Sequence[Mapping[int, str]] | None = None,
+        beam_size: int | None = None,
+        n_best: int | None = None,
+        batch_size: int = 64,
     ) -> list[Hypothesis] | list[list[Hypothesis]]:
         """Decode texts, or the images of a run on images, free-running.
 
@@ -92,6 +110,8 @@ class LoadedRun(loaded.LoadedRun):
         Args:
             sources: any number of texts of any length, or of images: paths, the bytes of files, images of Pillow, or
                 arrays of uint8, [height, width] or [height, width, C].
+            given: for each source the tokens that its hypothesis has at positions from 0, as in ``{0: "k9"}``. A run
+                whose data gives tokens to the decoder needs them.
             beam_size: use a beam of this size without length normalisation; None for the strategy that the run was
                 tested with.
             n_best: hypotheses of each source; None for one.
@@ -103,12 +123,13 @@ class LoadedRun(loaded.LoadedRun):
 
         Raises:
             InputError: a source is not a text or has no token, or is an image that cannot be read, with its position;
-                the model gives no finite scores.
+                given tokens are missing, or are not one token each; the model gives no finite scores.
             SettingError: ``beam_size`` or ``n_best`` is less than 1, or the strategy does not find so many hypotheses.
         """
         if n_best is None:
-            return [self._shown(one) for one in super().decode(sources, beam_size=beam_size, batch_size=batch_size)]
-        lists = super().decode(sources, beam_size=beam_size, n_best=n_best, batch_size=batch_size)
+            best = super().decode(sources, given=given, beam_size=beam_size, batch_size=batch_size)
+            return [self._shown(one) for one in best]
+        lists = super().decode(sources, given=given, beam_size=beam_size, n_best=n_best, batch_size=batch_size)
         return [[self._shown(one) for one in some] for some in lists]
 
     def _shown(self, one: loaded.Hypothesis) -> Hypothesis:

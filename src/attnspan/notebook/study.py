@@ -37,7 +37,7 @@ class LoadedStudy:
         return pd.DataFrame(
             {"arm": arm.variant, "seed": run.seed, "run_id": run.run_id, "directory": str(run.directory)}
             | {key: run.summary.get(key) for key in ("parameters", "updates", "best_validation_loss", "train_seconds")}
-            | {"error_rate": run.records["edits"].sum() / run.records["target_length"].sum()}
+            | {"error_rate": run.records["edits"].sum() / run.records["scored_length"].sum()}
             | {"exact_match": run.records["exact_match"].mean()}
             for arm in self.study.arms
             for run in arm.runs

@@ -11,6 +11,9 @@ import torch
 
 from attnspan.errors import InputError, is_out_of_memory
 
+GIVES_TOKENS = "gives_tokens"
+"""Key of ``best.ckpt``: the data gives target tokens to the decoder."""
+
 
 class DamagedError(InputError):
     """What a checkpoint file holds is not what was written into it; trying again will not help."""

@@ -18,7 +18,7 @@ from attnspan.runs.former_names import todays_data_name
 from attnspan.runs.records import read_records
 
 _NEEDED = ("run_id", "arm", "data", "seed", "training_lengths")
-_NUMBERS = ["source_length", "target_length", "nll", "target_tokens", "tokens_correct", "edits"]
+_NUMBERS = ["source_length", "target_length", "scored_length", "nll", "target_tokens", "tokens_correct", "edits"]
 
 
 @dataclass(frozen=True)

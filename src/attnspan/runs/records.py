@@ -5,7 +5,7 @@ A new measure of the free-running hypothesis is one field of :class:`Record`, wi
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,6 @@ def edit_distance(hypothesis: Tokens, reference: Tokens) -> int:
     return int(Levenshtein.distance(hypothesis, reference))
 
 
-def hypothesis_length(hypothesis: Tokens, reference: Tokens) -> int:
-    """The tokens of the hypothesis."""
-    return len(hypothesis)
-
-
 def is_empty(hypothesis: Tokens, reference: Tokens) -> bool:
     """Whether the hypothesis has no token."""
     return not hypothesis
@@ -59,10 +54,19 @@ def is_repeating(hypothesis: Tokens, reference: Tokens) -> bool:
     return loop >= REPEATS and loop > longest_loop(reference)
 
 
-def score_hypothesis(hypothesis: Tokens, reference: Tokens) -> dict[str, Any]:
-    """The columns of :class:`Record` that are computed from the tokens of a hypothesis and its reference."""
+def scored_tokens(tokens: Tokens, given: Collection[int]) -> list[Hashable]:
+    """The tokens at positions that are not ``given``."""
+    return [token for position, token in enumerate(tokens) if position not in given]
+
+
+def score_hypothesis(hypothesis: Tokens, reference: Tokens, given: Collection[int] = ()) -> dict[str, Any]:
+    """The columns of :class:`Record` that are computed from the tokens of a hypothesis and its reference.
+
+    The tokens at positions ``given`` are left out on both sides.
+    """
+    written, expected = (scored_tokens(tokens, given) for tokens in (hypothesis, reference))
     scored = [column for column in fields(Record) if "score" in column.metadata]
-    return {column.name: column.metadata["score"](hypothesis, reference) for column in scored}
+    return {column.name: column.metadata["score"](written, expected) for column in scored}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,10 +83,14 @@ class Record:
     example_id: str
     source_length: int
     target_length: int
+    """Tokens of the reference, given ones among them."""
+    scored_length: int
+    """Tokens of the reference that ``edits`` counts: those that are not given. In older records all are."""
     nll: float
     """Teacher-forced negative log-likelihood of the reference in nats, summed over ``target_tokens`` tokens."""
     target_tokens: int
-    """The tokens that ``nll`` and ``tokens_correct`` count: the reference and its ``<eos>``, if training has it."""
+    """The tokens that ``nll`` and ``tokens_correct`` count: of the reference those that are not given, and its
+    ``<eos>``, if training has it."""
     tokens_correct: int
     """Teacher-forced: how many of ``target_tokens`` the model ranks first."""
     exact_match: bool
@@ -98,8 +106,14 @@ class Record:
     source: str
     hypothesis: str
     reference: str
-    hypothesis_length: int | None = field(default=None, metadata={"score": hypothesis_length})
-    """Tokens of the free-running hypothesis. Null in the records of older runs."""
+    hypothesis_length: int | None = None
+    """Tokens of the free-running hypothesis, given ones among them. Null in the records of older runs."""
+    given: list[int] | None = None
+    """Positions of the reference, from 0, whose tokens were given to the decoder. They are in no measure of output or
+    attention.
+
+    Null where the data gives none.
+    """
     oracle_hypothesis: str | None = None
     """Decoded with the length of the reference given: ``<eos>`` forbidden before it and forced at it.
 
@@ -112,7 +126,8 @@ class Record:
     attention_entropy: list[float | None] | None = None
     """Teacher-forced: entropy in nats of the attention for each reference token, without ``<eos>``.
 
-    Null, like the columns below, where an arm has no attention. A token whose weights are all 0 has a null in its list.
+    Null, like the columns below, where an arm has no attention. A token whose weights are all 0 has a null in its list,
+    and in the lists below as well one that was given.
     """
     attention_support: list[float | None] | None = None
     """Teacher-forced: how many source positions have any weight, for each reference token. Null in older records."""
@@ -133,7 +148,7 @@ class Record:
 
 _ARROW = {
     "str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(),
-    "list[float | None]": pa.list_(pa.float32()),
+    "list[float | None]": pa.list_(pa.float32()), "list[int]": pa.list_(pa.int32()),
 }  # fmt: skip
 
 
@@ -169,6 +184,8 @@ def read_records(path: Path) -> pd.DataFrame:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: not a whole parquet file ({str(error).splitlines()[0]})") from error
+    if "scored_length" not in table.column_names and "target_length" in table.column_names:
+        table = table.append_column("scored_length", table["target_length"])
     absent = [column for column in SCHEMA if column.name not in table.column_names]
     missing = [column.name for column in absent if not column.nullable]
     if missing:

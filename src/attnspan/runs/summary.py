@@ -78,7 +78,7 @@ class Summary(TypedDict):
 
 def total_scores(records: Sequence[Record]) -> dict[str, float]:
     """Scores over the whole test split, for a first look; a study computes its own from the records."""
-    references = sum(record.target_length for record in records)
+    references = sum(record.scored_length for record in records)
     tokens = sum(record.target_tokens for record in records)
     scores = {
         "error_rate": sum(record.edits for record in records) / references,

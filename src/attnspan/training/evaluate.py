@@ -16,6 +16,7 @@ import yaml
 from attnspan.checksums import make_manifest, sha256
 from attnspan.config.evaluation import EVALUATION
 from attnspan.config.instantiate import build_decoding, refuse_foreign_targets
+from attnspan.data.given import GIVEN
 from attnspan.data.pipeline.datamodule import DecodedSplit
 from attnspan.data.pipeline.evaluated_split import EvaluatedSplit
 from attnspan.data.pipeline.reachable import Unreachable, find_unreachable
@@ -115,6 +116,11 @@ def _prepare(
         raise InputError(f"{run}: has other weights than when the evaluation was launched; give the command again")
     refuse_foreign_targets(config["decoding"], ("attnspan", *trusted))
     loaded = load_run(run, trusted=trusted)
+    if loaded.gives_tokens and GIVEN not in split.examples.column_names:
+        raise InputError(
+            f"data={config[EVALUATION]['data_name']}: gives no target tokens to the decoder, as the data does on which "
+            f"the run was trained, {loaded.config.get('data_name')}"
+        )
     decoding = build_decoding(config, limit=loaded.decoding.limit)
     module = make_module(config, loaded.model, decoding=decoding, optimizer=_never, schedule=_never)
     trainer = make_trainer(config, logger=False)

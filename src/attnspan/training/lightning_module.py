@@ -37,7 +37,8 @@ class ValidationOutput:
     """What a validation batch came to, teacher-forced.
 
     Attributes:
-        nll: [B] negative log-likelihood in nats, of the reference and <eos>, if training has it.
+        nll: [B] negative log-likelihood in nats, of the reference's tokens that are not given, and <eos>, if training
+            has it.
         correct: [B] tokens of these that the model ranks first.
     """
 
@@ -120,12 +121,14 @@ class Seq2SeqModule(L.LightningModule):
         """Loss in nats per target token of the whole batch; where processes share it, their mean is the loss."""
         memory, target_input = self.model.encode(batch.source, batch.source_lengths), batch.target_input
         if self.scheduled_sampling is not None:
-            target_input = self.scheduled_sampling(self.model, memory, target_input, update=self.global_step)
+            target_input = self.scheduled_sampling(
+                self.model, memory, target_input, update=self.global_step, given=batch.given
+            )
         logits, decoded = self.model.unroll(target_input, memory)
         weights = decoded.weights
         total = cross_entropy(
             logits,
-            batch.target_output,
+            batch.labels,
             label_smoothing=self.label_smoothing,
             vocabulary_size=self.model.readout.out_features,
         )
@@ -148,7 +151,7 @@ class Seq2SeqModule(L.LightningModule):
         self.log("validation/loss", self.validation_loss, on_epoch=True, batch_size=size)
         self.log("validation/teacher_forced_accuracy", self.validation_accuracy, on_epoch=True, batch_size=size)
         if self.decode_in_validation:
-            exact = is_exact(self._decode(batch), batch.target_output)[: batch.examples]
+            exact = is_exact(self._decode(batch), batch.target_output, batch.given)[: batch.examples]
             self.validation_errors.update((~exact).sum(), batch.examples)
             self.log("validation/sequence_error_rate", self.validation_errors, on_epoch=True, batch_size=size)
         return ValidationOutput(nll=nll, correct=correct)
@@ -162,31 +165,47 @@ class Seq2SeqModule(L.LightningModule):
             nll=nll,
             correct=correct,
             weights=weights,
-            exact=is_exact(hypotheses, batch.target_output),
+            exact=is_exact(hypotheses, batch.target_output, batch.given),
             hypotheses=hypotheses,
             oracle_length=None if lengths is None else self._decode(batch, lengths),
             region_size=self.model.encoder.region_size,
         )
 
-    def decode(self, source: Tensor, lengths: Tensor, given_lengths: Tensor | None = None) -> Hypotheses:
+    def decode(
+        self,
+        source: Tensor,
+        lengths: Tensor,
+        *,
+        given_lengths: Tensor | None = None,
+        given_tokens: Tensor | None = None,
+    ) -> Hypotheses:
         """Decode sources [B, S] of these ``lengths`` [B], as :class:`DecodingStrategy` does.
 
         Raises:
             NotFiniteError: the model gives no finite scores.
         """
         try:
-            return self.decoding(self.model, source, lengths, specials=SPECIALS, given_lengths=given_lengths)
+            return self.decoding(
+                self.model,
+                source,
+                lengths,
+                specials=SPECIALS,
+                given_lengths=given_lengths,
+                given_tokens=given_tokens,
+            )
         except NotFiniteError as error:
             raise NotFiniteError(f"{error}; {AGAINST_EXPLOSION} may help") from error
 
     def _decode(self, batch: Batch, given_lengths: Tensor | None = None) -> Hypotheses:
-        return self.decode(batch.source, batch.source_lengths, given_lengths)
+        return self.decode(
+            batch.source, batch.source_lengths, given_lengths=given_lengths, given_tokens=batch.given_tokens
+        )
 
     def _teacher_forced(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         """Per example [B]: negative log-likelihood in nats, and tokens ranked first; with the attention weights."""
         logits, weights = self.model(batch.source, batch.source_lengths, batch.target_input)
         logits = logits.float()
-        target, real = batch.target_output, batch.target_output != PAD
+        target, real = batch.labels, batch.labels != PAD
         # Flat, because of the two forms of this loss only this one has a deterministic kernel on a GPU.
         nll = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=PAD, reduction="none").view_as(real)
         correct = (logits.argmax(dim=-1) == target) & real
@@ -198,12 +217,14 @@ def reference_lengths(target_output: Tensor) -> Tensor:
     return ((target_output != PAD) & (target_output != EOS)).sum(dim=1)
 
 
-def is_exact(hypotheses: Hypotheses, target_output: Tensor) -> Tensor:
+def is_exact(hypotheses: Hypotheses, target_output: Tensor, given: Tensor | None = None) -> Tensor:
     """Whether each hypothesis is its reference [B, T] (with <eos>), token by token, and not truncated: [B] bool.
 
-    A reference with a symbol that training never had cannot be matched: the unknown symbol does not equal itself.
+    A reference with a symbol that training never had cannot be matched: the unknown symbol does not equal itself. It
+    does where the token was ``given`` [B, T].
     """
-    reference = target_output.masked_fill(target_output == EOS, PAD).masked_fill(target_output == UNK, -1)
+    unknown = target_output == UNK if given is None else (target_output == UNK) & ~given
+    reference = target_output.masked_fill(target_output == EOS, PAD).masked_fill(unknown, -1)
     width = max(hypotheses.tokens.size(1), reference.size(1))
     found, expected = (F.pad(ids, (0, width - ids.size(1)), value=PAD) for ids in (hypotheses.tokens, reference))
     return (found == expected).all(dim=1) & ~hypotheses.truncated

@@ -11,8 +11,11 @@ from attnspan.data.alignment import GoldAlignment
 from attnspan.data.corpora.base import Corpus, GeneratedCorpus
 from attnspan.data.corpora.synthetic.copy import Copy
 from attnspan.data.corpora.synthetic.dedupe import DeDupe
+from attnspan.data.corpora.synthetic.first import First
+from attnspan.data.corpora.synthetic.inv_recopy import InvReCopy
 from attnspan.data.corpora.synthetic.lookup import LookUp
 from attnspan.data.corpora.synthetic.mqar import Mqar
+from attnspan.data.corpora.synthetic.mqar_given_keys import MqarGivenKeys
 from attnspan.data.corpora.synthetic.positional_retrieval import PositionalRetrieval
 from attnspan.data.corpora.synthetic.recall import Recall
 from attnspan.data.corpora.synthetic.recall_two_hop import RecallTwoHop
@@ -26,18 +29,21 @@ from tests.data.small_corpora import ANY_LENGTH
 OWN: dict[type[GeneratedCorpus], dict[str, Any]] = {
     Copy: {"symbols": 12},
     Reverse: {"symbols": 12},
+    First: {"symbols": 12},
     Recall: {"symbols": 12},
     Mqar: {"symbols": 12, "pairs": 2, "queries": 1, "gaps": "spread"},
+    MqarGivenKeys: {"symbols": 12, "pairs": 2, "queries": 1, "gaps": "spread"},
     RecallTwoHop: {"symbols": 12},
     Sort: {"symbols": 12},
     ReCopy: {"symbols": 12, "repeats": [1, 3, 5]},
+    InvReCopy: {"symbols": 12, "repeats": [1, 3, 5]},
     DeDupe: {"symbols": 12, "longest_run": 3},
     PositionalRetrieval: {"symbols": 12},
     LookUp: {"tables": 8, "bits": 3, "backward": False},
 }
 """Each task with keys of its own."""
 TASKS = list(OWN)
-ONE_NEEDED = [kind for kind in TASKS if kind not in (Sort, DeDupe, LookUp)]
+ONE_NEEDED = [kind for kind in TASKS if kind not in (Sort, DeDupe, LookUp, InvReCopy, MqarGivenKeys)]
 """Tasks whose outputs are the symbol at one source position each."""
 
 
@@ -80,9 +86,10 @@ BITS = [f"{value:03b}" for value in range(8)]
 
 @pytest.mark.parametrize("kind", TASKS)
 def test_lengths_are_spread_evenly(kind: type[GeneratedCorpus]) -> None:
-    assert Counter(len(row["source"].split()) for row in rows(kind, "train")) == dict.fromkeys(range(5, 21), 10)
-    assert Counter(len(row["source"].split()) for row in rows(kind, "validation")) == dict.fromkeys(range(5, 21), 2)
-    assert Counter(len(row["source"].split()) for row in rows(kind, "test")) == dict.fromkeys(range(5, 31), 3)
+    side = "target" if kind is InvReCopy else "source"
+    assert Counter(len(row[side].split()) for row in rows(kind, "train")) == dict.fromkeys(range(5, 21), 10)
+    assert Counter(len(row[side].split()) for row in rows(kind, "validation")) == dict.fromkeys(range(5, 21), 2)
+    assert Counter(len(row[side].split()) for row in rows(kind, "test")) == dict.fromkeys(range(5, 31), 3)
 
 
 @pytest.mark.parametrize("kind", ONE_NEEDED)
@@ -97,6 +104,11 @@ def test_copy_and_reverse() -> None:
     assert all(row["target"].split() == row["source"].split()[::-1] for row in rows(Reverse, "train"))
     assert all(needed(row) == sorted(needed(row)) for row in rows(Copy, "train"))
     assert all(needed(row) == sorted(needed(row), reverse=True) for row in rows(Reverse, "train"))
+
+
+def test_first_asks_for_the_first_symbol() -> None:
+    assert all(row["target"] == row["source"].split()[0] for row in rows(First, "test"))
+    assert {tuple(needed(row)) for row in rows(First, "test")} == {(0,)}
 
 
 def test_recall_with_two_hops_looks_up_keys_of_one_pair_each() -> None:
@@ -137,6 +149,31 @@ def test_mqar_has_its_pairs_and_queries_at_any_length(gaps: str) -> None:
     assert first_noise == ({8} if gaps == "before_queries" else {2, 4, 6, 8})
 
 
+@pytest.mark.parametrize("gaps", ["spread", "before_queries"])
+def test_mqar_gives_its_keys_and_asks_for_their_values(gaps: str) -> None:
+    settings = {"pairs": 4, "queries": 3, "gaps": gaps, "train_lengths": [8, 20], "test_lengths": [8, 30]}
+    for row in rows(MqarGivenKeys, "test", **settings):
+        tokens, target = row["source"].split(), row["target"].split()
+        pairs = {tokens[i]: tokens[i + 1] for i in range(len(tokens)) if tokens[i][0] == "k"}
+        assert len(pairs) == 4
+        assert sum(token[0] == "x" for token in tokens) == len(tokens) - 8
+        assert row["given"] == [0, 2, 4]
+        assert target[1::2] == [pairs[key] for key in target[::2]]
+        assert len(set(target[::2])) == 3
+        assert gold_of(row).sure == {(tokens.index(key) + 1, 2 * n + 1) for n, key in enumerate(target[::2])}
+
+
+def test_given_tokens_are_symbols() -> None:
+    with pytest.raises(InputError, match=r"^data.target_tokens: must be symbols, of which this data gives some"):
+        task(MqarGivenKeys, target_tokens="characters").check()
+
+
+def test_given_positions_are_in_every_split(ready: Callable[[Corpus], PreparedData]) -> None:
+    prepared = ready(task(MqarGivenKeys))
+    assert [split["given"][0] for split in (prepared.train, prepared.validation, prepared.test)] == [[0]] * 3
+    assert "given" not in ready(task(Copy)).train.column_names
+
+
 def test_sort_aligns_each_output_with_all_the_symbols_that_it_may_be() -> None:
     assert any("p" in row["alignment"] for row in rows(Sort, "test"))
     for row in rows(Sort, "test"):
@@ -154,6 +191,13 @@ def test_recopy_repeats_by_symbol() -> None:
     for row in rows(ReCopy, "test"):
         assert row["target"].split() == [x for x in row["source"].split() for _ in range(times[int(x)])]
         assert needed(row) == sorted(needed(row))
+
+
+def test_inverse_recopy_is_recopy_from_target_to_source() -> None:
+    for split in ("train", "test"):
+        for row, mirrored in zip(rows(InvReCopy, split), rows(ReCopy, split), strict=True):
+            assert (row["source"], row["target"]) == (mirrored["target"], mirrored["source"])
+            assert gold_of(row).sure == gold_of(row).possible == {(i, j) for j, i in gold_of(mirrored).sure}
 
 
 def test_dedupe_drops_repetitions() -> None:
@@ -264,6 +308,7 @@ def test_only_symbols_are_aligned(ready: Callable[[Corpus], PreparedData]) -> No
         (Mqar, {"pairs": 13}, "data.pairs: needs as many different keys, but data.symbols=12"),
         (Mqar, {"pairs": 3}, "data.train_lengths: must be at least 7, the tokens of pairs and queries, not 5"),
         (Mqar, {"gaps": "none"}, "data.gaps: unknown place of the noise 'none'"),
+        (MqarGivenKeys, {"pairs": 3}, "data.train_lengths: must be at least 6, the tokens of pairs and queries, not 5"),
         (LookUp, {"train_lengths": [1, 9]}, "data.train_lengths: must be at least 2 tokens, not 1"),
         (LookUp, {"bits": 9}, "data.bits: must be at most 8, not 9"),
         (LookUp, {"tables": 0}, "data.tables: must be a whole number of at least 1, not 0"),

@@ -8,6 +8,7 @@ An example is a row of a Hugging Face dataset with the columns
 ``target``      str        the reference output
 ``alignment``   str        gold links in Pharaoh format (:mod:`attnspan.data.alignment`), or of an image its regions
                            (:mod:`attnspan.data.images.regions`); test only, where known
+``given``       list[int]  positions of the target whose tokens are given to the decoder; all splits, or none
 ==============  =========  ====================================================================================
 """
 
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from attnspan.data.alignment import to_pharaoh
 from attnspan.data.corpora.kinds import Range, check_kinds, shown
+from attnspan.data.given import GIVEN
 from attnspan.data.tokenizer import SYMBOLS, TOKENIZATIONS, Tokenizer
 from attnspan.errors import BadRowError, InputError, SettingError, check_counts, check_switches, nearest
 from attnspan.runs.layout import OWN_CODE
@@ -203,6 +205,8 @@ class GeneratedExamples(Corpus):
 
     aligned: ClassVar[bool] = False
     """Whether the examples have a gold ``alignment``."""
+    gives_tokens: ClassVar[bool] = False
+    """Whether some target tokens are ``given``: the decoder reads them, and they are in no loss and no measure."""
     minimum_length: ClassVar[tuple[int, str]] = (1, "tokens")
     """Shortest possible source, and the unit for error messages."""
 
@@ -223,7 +227,8 @@ class GeneratedExamples(Corpus):
 
     def columns(self, split: str) -> list[str]:
         """The columns of ``split``."""
-        return [*COLUMNS, *([ALIGNMENT] if self.aligned and split == TEST else [])]
+        aligned = self.aligned and split == TEST
+        return [*COLUMNS, *([ALIGNMENT] if aligned else []), *([GIVEN] if self.gives_tokens else [])]
 
     def load(self, context: BuildContext, splits: Sequence[str] = SPLITS) -> dict[str, Dataset]:
         """Generate ``splits``."""
@@ -275,6 +280,8 @@ class GeneratedCorpus(GeneratedExamples, TokenCorpus):
     def _check(self) -> None:
         super()._check()
         check_switches(training_alignment=self.training_alignment)
+        if self.gives_tokens and self.target_tokens != SYMBOLS:
+            raise SettingError("target_tokens", f"must be {SYMBOLS}, of which this data gives some to the decoder")
         if self.training_alignment and ALIGNMENT not in self.columns(TRAIN):
             raise SettingError("training_alignment", "this data has no gold links between the tokens of both sides")
 

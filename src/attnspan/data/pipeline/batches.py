@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from jaxtyping import Int, Int32, Int64
+from jaxtyping import Bool, Int, Int32, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -22,6 +22,7 @@ from attnspan.data.arrow import PIXELS
 from attnspan.data.background import in_thread
 from attnspan.data.corpora.base import describe_rows
 from attnspan.data.extended_vocabulary import ExtendedVocabulary
+from attnspan.data.given import GIVEN
 from attnspan.data.images.batches import PatchBudgetBatches
 from attnspan.data.images.columns import ImageColumn
 from attnspan.data.tokenizer import BOS, EOS, PAD
@@ -46,7 +47,7 @@ class Batch:
     index: Int64[Tensor, " B"]
     """Row number of each example in its split; always on the CPU."""
     target_tokens: int
-    """Number of tokens in ``target_output`` except padding."""
+    """Number of tokens in ``labels`` except padding."""
     whole_tokens: int
     """``target_tokens`` of the whole batch, of which this may be the share of one process."""
     whole_examples: int
@@ -55,6 +56,18 @@ class Batch:
     """Number of processes that share the whole batch."""
     oov_words: Sequence[Sequence[str]] = ()
     """Of each example, what ids from V on stand for; nothing for an arm that does not copy."""
+    given: Bool[Tensor, "B T"] | None = None
+    """Where tokens of ``target_output`` are given to the decoder in decoding, too; None where the data gives none."""
+
+    @property
+    def labels(self) -> Int64[Tensor, "B T"]:
+        """``target_output`` with ``PAD`` in place of given tokens: what the loss and the measures count."""
+        return self.target_output if self.given is None else self.target_output.masked_fill(self.given, PAD)
+
+    @property
+    def given_tokens(self) -> Int64[Tensor, "B T"] | None:
+        """The given tokens, and ``PAD`` in place of all others."""
+        return None if self.given is None else self.target_output.masked_fill(~self.given, PAD)
 
     @property
     def examples(self) -> int:
@@ -70,7 +83,7 @@ class Batch:
         return self._with_tokens(Tensor.pin_memory)
 
     def _with_tokens(self, move: Callable[[Tensor], Tensor]) -> Batch:
-        names = ("source", "target_input", "target_output")
+        names = ["source", "target_input", "target_output", *([] if self.given is None else ["given"])]
         moved: dict[str, Any] = {name: move(getattr(self, name)) for name in names}
         return replace(self, **moved)
 
@@ -99,10 +112,12 @@ class EncodedSplit:
         has_images = PIXELS in dataset.column_names
         self._source = ImageColumn(dataset) if has_images else _IdColumn(dataset, "source_ids")
         self._target = _IdColumn(dataset, "target_ids")
+        self._given = _IdColumn(dataset, GIVEN) if GIVEN in dataset.column_names else None
         self.source_lengths: Int32[np.ndarray, " N"] = self._source.lengths
         """Tokens of each source, or patches of each image."""
         self.target_lengths: Int32[np.ndarray, " N"] = self._target.lengths
         """Tokens of each target, without ``<eos>``."""
+        self._scored_lengths = self.target_lengths - (0 if self._given is None else self._given.lengths)
 
     def row_location(self, row: int) -> str:
         """Split and rows in the user's data from which row ``row`` was made, for error messages."""
@@ -141,11 +156,12 @@ class EncodedSplit:
             target_input=torch.from_numpy(np.hstack([edge, target if self._with_eos else target[:, :-1]])),
             target_output=torch.from_numpy(target_output),
             index=torch.from_numpy(index),
-            target_tokens=0 if placeholder else int(target_lengths.sum()) + len(index) * self._with_eos,
-            whole_tokens=int(self.target_lengths[whole].sum()) + len(whole) * self._with_eos,
+            target_tokens=0 if placeholder else self._labels_in(index),
+            whole_tokens=self._labels_in(whole),
             whole_examples=len(whole),
             ranks=self._ranks,
             oov_words=oov_words,
+            given=None if self._given is None else self._given.marked(index, target_output.shape),
         )
 
     def _extend(
@@ -167,6 +183,9 @@ class EncodedSplit:
             in_target[row, :S], oov_words[row] = self._extended.extend_source(source[row, :S].tolist(), text)
             target[row, :T] = self._extended.extend_target(target[row, :T].tolist(), target_text, oov_words[row])
         return np.stack([source, in_target], axis=1), target, oov_words
+
+    def _labels_in(self, rows: Int64[np.ndarray, " B"]) -> int:
+        return int(self._scored_lengths[rows].sum()) + len(rows) * self._with_eos
 
     def __reduce__(self) -> tuple[Any, tuple[Dataset]]:
         # Another process maps the file itself; pickling the views would copy them.
@@ -208,6 +227,14 @@ class _IdColumn:
             ]
         )
         return lengths, ids
+
+    def marked(self, index: Int64[np.ndarray, " B"], shape: tuple[int, ...]) -> Bool[Tensor, "B T"]:
+        """True at the positions that the rows ``index`` hold."""
+        lengths, positions = self.padded(index)
+        mask = np.zeros(shape, dtype=bool)
+        row, number = np.nonzero(np.arange(positions.shape[1]) < lengths[:, None])
+        mask[row, positions[row, number]] = True
+        return torch.from_numpy(mask)
 
 
 class TokenBudgetBatches:

@@ -1,6 +1,7 @@
 """What the next token of a hypothesis may be. A constraint sets the log p of all others to -inf, and no other number.
 
-So log p of a hypothesis stays the model's. A constraint looks at one example and its prefix alone.
+So log p of a hypothesis stays the model's; given tokens alone have none, as their p is 1. A constraint looks at one
+example and its prefix alone.
 """
 
 from __future__ import annotations
@@ -61,6 +62,28 @@ class GivenLength(Constraint):
         is_at_length = (prefixes.size(1) >= self.lengths[examples]).unsqueeze(1)
         is_eos = torch.arange(log_probs.size(1), device=log_probs.device) == eos
         log_probs.masked_fill_(is_at_length != is_eos, -torch.inf)
+
+
+class GivenTokens(Constraint):
+    """Some tokens of each hypothesis are given by their place; log p is that of the others, after these.
+
+    Args:
+        tokens: those of the B examples, ``pad`` where the model chooses, on the model's device.
+        pad: id of <pad>.
+    """
+
+    def __init__(self, tokens: Int[Tensor, "B L"], *, pad: int) -> None:
+        self.tokens, self.pad = tokens, pad
+
+    def forbid(
+        self, log_probs: Float[Tensor, "N V"], prefixes: Int[Tensor, "N T"], examples: Int[Tensor, " N"], eos: int
+    ) -> None:
+        """Forbid all others where one is given, whose log p becomes 0."""
+        if prefixes.size(1) >= self.tokens.size(1):
+            return
+        token = self.tokens[examples, prefixes.size(1)].unsqueeze(1)
+        is_given, is_token = token != self.pad, torch.arange(log_probs.size(1), device=log_probs.device) == token
+        log_probs.masked_fill_(is_given & ~is_token, -torch.inf).masked_fill_(is_given & is_token, 0.0)
 
 
 class NoRepeatedNgram(Constraint):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from attnspan.errors import NotFiniteError, SettingError, check_counts
 from attnspan.models.decoders.base import DecoderOutput
-from attnspan.models.decoding.constraints import Constraint, GivenLength, MinimumLength, NoRepeatedNgram
+from attnspan.models.decoding.constraints import Constraint, GivenLength, GivenTokens, MinimumLength, NoRepeatedNgram
 from attnspan.models.decoding.length_limit import LengthLimit
 from attnspan.models.encoders.base import SizesTensor, SourceTensor
 from attnspan.models.memory import Memory
@@ -59,7 +59,10 @@ class Hypotheses:
     lengths: Int[Tensor, " N"]
     """Number of tokens."""
     log_prob: Float[Tensor, " N"]
-    """log p(tokens, <eos> | source) in nats; of the tokens alone where truncated. -inf where there are fewer than n."""
+    """log p(tokens, <eos> | source, given tokens) in nats; without that of <eos> where truncated.
+
+    -inf where there are fewer than n.
+    """
     truncated: Bool[Tensor, " N"]
     """The limit was reached before <eos>."""
     weights: Float[Tensor, "N T S"] | None = None
@@ -105,6 +108,7 @@ class DecodingStrategy(ABC):
         with_weights: bool = False,
         n_best: int = 1,
         given_lengths: Int[Tensor, " B"] | None = None,
+        given_tokens: Int[Tensor, "B T"] | None = None,
     ) -> Hypotheses:
         """Decode sources. The caller sets the model's mode (train, eval).
 
@@ -117,6 +121,7 @@ class DecodingStrategy(ABC):
             n_best: hypotheses of each source.
             given_lengths: exact lengths of the hypotheses, <eos> not counted, on the CPU; None for as the model ends
                 them. They replace limit and minimum length.
+            given_tokens: ids that the hypotheses have at their places, <pad> where the model chooses; None for none.
 
         Raises:
             SettingError: the strategy cannot find ``n_best`` hypotheses.
@@ -133,6 +138,8 @@ class DecodingStrategy(ABC):
                 constraints.append(MinimumLength(self.min_length))
         if self.no_repeat_ngram is not None:
             constraints.append(NoRepeatedNgram(self.no_repeat_ngram))
+        if given_tokens is not None:  # last: nothing forbids a given token
+            constraints.append(GivenTokens(given_tokens.to(source.device, non_blocking=True), pad=specials.pad))
         memory = model.encode(source, lengths)
         task = Task(
             source=source, sizes=lengths, limits=limits, constraints=constraints, n_best=n_best, specials=specials

@@ -23,7 +23,7 @@ from attnspan.data.pipeline.batches import Batch
 from attnspan.errors import Interrupted
 from attnspan.files import write_atomically
 from attnspan.models.decoding.length_limit import LengthLimit
-from attnspan.runs.checkpoint_file import checkpoint_bytes
+from attnspan.runs.checkpoint_file import GIVES_TOKENS, checkpoint_bytes
 from attnspan.runs.layout import BEST, LAST
 from attnspan.training.distributed import gather, rank
 from attnspan.training.lightning_loops import is_followed_by_validation, rewind_fetched_batch
@@ -44,11 +44,15 @@ class Checkpoints(Checkpoint):
             validation follows.
         stop: says whether the run is asked to stop.
         limit: of a hypothesis; ``best.ckpt`` keeps it.
+        gives_tokens: the data gives target tokens to the decoder; ``best.ckpt`` keeps that, too.
     """
 
-    def __init__(self, *, directory: Path, config: dict[str, Any], stop: Stop, limit: LengthLimit) -> None:
+    def __init__(
+        self, *, directory: Path, config: dict[str, Any], stop: Stop, limit: LengthLimit, gives_tokens: bool
+    ) -> None:
         self._directory = directory
-        self._limit = limit
+        # They come from data that may be gone later.
+        self._of_data = {"length_limit": asdict(limit)} | ({GIVES_TOKENS: True} if gives_tokens else {})
         self._metrics = (f"validation/{config['selection_metric']}", "validation/loss")
         self._interval = config["checkpoint_interval"]
         self._stop = stop
@@ -129,7 +133,7 @@ class Checkpoints(Checkpoint):
                 {
                     "state_dict": pl_module.state_dict(),
                     "global_step": self.best_update,
-                    "length_limit": asdict(self._limit),  # it comes from data that may be gone later
+                    **self._of_data,
                 }
             )
             write_atomically(self._directory / BEST, content)

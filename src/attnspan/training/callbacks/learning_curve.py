@@ -12,7 +12,7 @@ from attnspan.analysis.lengths.bins import Bins
 from attnspan.data.pipeline.batches import Batch
 from attnspan.data.tokenizer import EOS, PAD, UNK
 from attnspan.models.source_size import trimmed
-from attnspan.runs.records import edit_distance
+from attnspan.runs.records import edit_distance, scored_tokens
 from attnspan.training.callbacks.plateau import Plateau, validation_interval
 from attnspan.training.callbacks.validation_by_length import column_labels, lengths_of
 from attnspan.training.lightning_module import Seq2SeqModule
@@ -63,13 +63,16 @@ class LearningCurve(L.Callback):
         lengths = batch.source_lengths[rows]
         on_device = rows.to(batch.source.device)
         source, references = trimmed(batch.source[on_device], lengths), batch.target_output[on_device].tolist()
-        found = pl_module.decode(source, lengths)
+        given = None if batch.given_tokens is None else batch.given_tokens[on_device]
+        places = [()] * len(rows) if given is None else [row.nonzero()[:, 0].tolist() for row in given.cpu()]
+        found = pl_module.decode(source, lengths, given_tokens=given)
         hypotheses = zip(found.tokens.tolist(), found.lengths.tolist(), strict=True)
         into = torch.bucketize(lengths_of(batch, self._side).cpu()[rows], self._edges)  # (edge, next edge]
-        for (tokens, length), padded, b in zip(hypotheses, references, into.tolist(), strict=True):
+        for (tokens, length), padded, given_at, b in zip(hypotheses, references, places, into.tolist(), strict=True):
             reference = [None if token == UNK else token for token in padded if token not in (EOS, PAD)]
-            self._sums[0, b] += edit_distance(tokens[:length], reference)  # the unknown equals nothing
-            self._sums[1, b] += len(reference)
+            written, expected = scored_tokens(tokens[:length], given_at), scored_tokens(reference, given_at)
+            self._sums[0, b] += edit_distance(written, expected)  # the unknown equals nothing
+            self._sums[1, b] += len(expected)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log the rates of all processes; a bin without examples is left out."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,12 +12,13 @@ from torch import Tensor
 
 from attnspan.analysis.alignment import attention_columns
 from attnspan.data.arrow import without_pixels
+from attnspan.data.given import GIVEN
 from attnspan.data.pipeline.batches import Batch
 from attnspan.data.pipeline.gold import source_positions
 from attnspan.data.pipeline.prepare import token_counts
 from attnspan.data.tokenizer import EOS, PAD, UNK, Tokenizer
 from attnspan.models.decoding.strategy import Hypotheses
-from attnspan.runs.records import Record, edit_distance, score_hypothesis
+from attnspan.runs.records import Record, edit_distance, score_hypothesis, scored_tokens
 from attnspan.training.distributed import gather
 from attnspan.training.lightning_module import TestOutput
 
@@ -86,9 +87,23 @@ class Recorder(L.Callback):
             [None] * len(rows) if outputs.oracle_length is None else _lists(outputs.oracle_length),
             _scores(outputs, batch),
             _attention(outputs.weights, examples, outputs.region_size),
+            examples.get(GIVEN, [None] * len(rows)),
             strict=True,
         )
-        for row, name, source, source_length, target, reference, oov_words, hypothesis, oracle, scores, seen in columns:
+        for (
+            row,
+            name,
+            source,
+            source_length,
+            target,
+            reference,
+            oov_words,
+            hypothesis,
+            oracle,
+            scores,
+            seen,
+            given,
+        ) in columns:
             if row not in self._records:  # else decoded before, in a batch that is repeated
                 self.decoded_tokens += len(hypothesis) + len(oracle or [])
             self._records[row] = Record(
@@ -99,22 +114,30 @@ class Recorder(L.Callback):
                 source=source,
                 hypothesis=self._target_tokenizer.decode(hypothesis, oov_words),
                 reference=target,
+                hypothesis_length=len(hypothesis),
+                given=given,
+                scored_length=len(scored_tokens(reference, given or ())),
                 **scores,
-                **score_hypothesis(hypothesis, reference),
-                **self._oracle_columns(oracle, reference, oov_words),
+                **score_hypothesis(hypothesis, reference, given or ()),
+                **self._oracle_columns(oracle, reference, oov_words, given or ()),
                 **seen,
             )
 
     def _oracle_columns(
-        self, hypothesis: list[int] | None, reference: list[int], oov_words: Sequence[str]
+        self,
+        hypothesis: list[int] | None,
+        reference: list[int],
+        oov_words: Sequence[str],
+        given: Collection[int],
     ) -> dict[str, Any]:
         """The columns about the hypothesis that was given the reference's length, if there is one."""
         if hypothesis is None:
             return {}
+        written, expected = scored_tokens(hypothesis, given), scored_tokens(reference, given)
         return {
             "oracle_hypothesis": self._target_tokenizer.decode(hypothesis, oov_words),
-            "oracle_edits": edit_distance(hypothesis, reference),
-            "oracle_exact_match": hypothesis == reference,
+            "oracle_edits": edit_distance(written, expected),
+            "oracle_exact_match": written == expected,
         }
 
     def on_test_end(self, *_: Any) -> None:
@@ -148,7 +171,7 @@ def _scores(outputs: TestOutput, batch: Batch) -> Iterator[dict[str, Any]]:
     """The columns of each example that the module has computed."""
     columns = {
         "nll": outputs.nll,
-        "target_tokens": (batch.target_output != PAD).sum(dim=1),
+        "target_tokens": (batch.labels != PAD).sum(dim=1),
         "tokens_correct": outputs.correct,
         "exact_match": outputs.exact,
         "truncated": outputs.hypotheses.truncated,
@@ -168,4 +191,5 @@ def _attention(
         example = {name: column[row] for name, column in examples.items()}
         positions, gold = source_positions(example, region_size)
         real = padded[: len(example["target_ids"]), :positions]
-        yield attention_columns(real, gold, of_regions=region_size is not None)
+        given = example.get(GIVEN) or ()
+        yield attention_columns(real, gold, of_regions=region_size is not None, given=given)

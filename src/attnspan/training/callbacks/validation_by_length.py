@@ -49,7 +49,7 @@ class ValidationByLength(L.Callback):
     ) -> None:
         """Add the batch."""
         assert isinstance(outputs, ValidationOutput)
-        tokens = (batch.target_output != PAD).sum(dim=1)
+        tokens = (batch.labels != PAD).sum(dim=1)
         into = torch.bucketize(lengths_of(batch, self._side).to(self._edges.device), self._edges)  # (edge, next edge]
         self._sums.index_add_(1, into, torch.stack([outputs.nll, outputs.correct.double(), tokens.double()]))
 

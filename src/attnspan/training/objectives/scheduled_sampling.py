@@ -36,8 +36,12 @@ class ScheduledSampling(ABC):
     def ratio(self, update: int) -> float:
         """The probability that a token is replaced, after so many updates."""
 
-    def __call__(self, model: Seq2Seq, memory: Memory, target_input: Tensor, *, update: int) -> Tensor:
+    def __call__(
+        self, model: Seq2Seq, memory: Memory, target_input: Tensor, *, update: int, given: Tensor | None = None
+    ) -> Tensor:
         """What the decoder reads in place of ``target_input`` [B, T]; ``<bos>`` and padding stay.
+
+        So do ``given`` tokens, marked in the target that ends with ``<eos>``: one place before they are read.
 
         The model's token is the likeliest one that decoding would go on after: neither ``<eos>`` nor padding.
         """
@@ -46,6 +50,8 @@ class ScheduledSampling(ABC):
             return target_input
         replaced = torch.rand(target_input.shape, device=target_input.device) < ratio
         replaced &= (target_input != PAD) & (target_input != BOS)
+        if given is not None:
+            replaced[:, 1:] &= ~given[:, :-1]
         read = target_input
         with torch.no_grad():
             for _ in range(self.passes):

@@ -10,6 +10,7 @@ import yaml
 
 from attnspan.analysis.lengths.axis import LengthAxis
 from attnspan.analysis.lengths.bins import Bins, make_bins
+from attnspan.data.given import GIVEN
 from attnspan.data.pipeline.prepare import token_counts
 from attnspan.evaluation.length_axis import length_axis, training_range
 from attnspan.files import write_text
@@ -149,7 +150,13 @@ def _callbacks_by_length(prepared: Prepared, plateau: Plateau) -> list[L.Callbac
 
 def _checkpoints(prepared: Prepared) -> Checkpoints:
     limit = prepared.module.decoding.limit
-    return Checkpoints(directory=prepared.directory, config=prepared.config, stop=prepared.stop, limit=limit)
+    return Checkpoints(
+        directory=prepared.directory,
+        config=prepared.config,
+        stop=prepared.stop,
+        limit=limit,
+        gives_tokens=GIVEN in prepared.data.train.column_names,
+    )
 
 
 def _train(prepared: Prepared, trainer: L.Trainer, resume_point: ResumePoint | None) -> None:

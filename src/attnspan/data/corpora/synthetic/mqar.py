@@ -45,6 +45,11 @@ class Mqar(GeneratedCorpus):
     gaps: Annotated[str, f"one of {', '.join(GAPS)}"]
     """Where the noise is: ``spread`` over the places behind each pair, or all of it ``before_queries``."""
 
+    @property
+    def least_length(self) -> int:
+        """Tokens of a source without noise."""
+        return 2 * self.pairs + self.queries
+
     def examples(self, split: str, lengths: Iterator[int]) -> Iterator[dict[str, Any]]:
         """One example per length."""
         draw = random.Random(f"{self.data_seed} {split}")
@@ -52,22 +57,28 @@ class Mqar(GeneratedCorpus):
             keys = draw.sample(range(self.symbols), self.pairs)
             values = draw.choices(range(self.symbols), k=self.pairs)
             queried = draw.sample(range(self.pairs), self.queries)
-            behind = self._noise(draw, length - 2 * self.pairs - self.queries)
+            behind = self._noise(draw, length - self.least_length)
             source: list[str] = []
             value_at: list[int] = []
             for pair in range(self.pairs):
                 value_at.append(len(source) + 1)
                 source += [f"k{keys[pair]}", f"v{values[pair]}"]
                 source += [f"x{draw.randrange(self.symbols)}" for _ in range(behind[pair])]
-            positions = []
-            for pair in queried:
-                positions += [len(source), value_at[pair]]
-                source.append(f"k{keys[pair]}")
-            yield {
-                "source": " ".join(source),
-                "target": " ".join(source[position] for position in positions),
-                "alignment": to_pharaoh(positions),
-            }
+            yield self.ask(source, [(f"k{keys[pair]}", value_at[pair]) for pair in queried])
+
+    def ask(self, source: list[str], queries: list[tuple[str, int]]) -> dict[str, Any]:
+        """The example whose source begins with these pairs and their noise.
+
+        A query is a key and the source position of its value.
+        """
+        keys, values = zip(*queries, strict=True)
+        positions = [place for query in enumerate(values, start=len(source)) for place in query]
+        source = [*source, *keys]
+        return {
+            "source": " ".join(source),
+            "target": " ".join(source[position] for position in positions),
+            "alignment": to_pharaoh(positions),
+        }
 
     def _noise(self, draw: random.Random, tokens: int) -> list[int]:
         """How many tokens of noise stand behind each pair."""
@@ -86,7 +97,6 @@ class Mqar(GeneratedCorpus):
             raise SettingError("queries", f"must be at most data.pairs={self.pairs}, not {self.queries}")
         if self.pairs > self.symbols:
             raise SettingError("pairs", f"needs as many different keys, but data.symbols={self.symbols}")
-        least = 2 * self.pairs + self.queries
         for key in ("train_lengths", "test_lengths"):
-            if (shortest := getattr(self, key)[0]) < least:
+            if (shortest := getattr(self, key)[0]) < (least := self.least_length):
                 raise SettingError(key, f"must be at least {least}, the tokens of pairs and queries, not {shortest}")
