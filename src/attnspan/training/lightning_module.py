@@ -137,7 +137,7 @@ class Seq2SeqModule(L.LightningModule):
         if self.guidance is not None and weights is not None:
             total = total + self.guidance(weights, batch, memory.mask)
         if self.reinforce is not None:
-            total = total + self.reinforce(logits, decoded, batch.target_output)
+            total = total + self.reinforce(logits, decoded, batch.labels)
         loss = total * batch.ranks / batch.whole_tokens
         self.log("train/loss", loss.detach(), batch_size=batch.whole_tokens, sync_dist=True)
         return loss
