@@ -694,8 +694,8 @@ MUTANTS = {
     ),
     "given tokens are in the loss": Mutant(
         file="training/lightning_module.py",
-        old="batch.labels.flatten()",
-        new="batch.target_output.flatten()",
+        old="            batch.labels,\n            label_smoothing",
+        new="            batch.target_output,\n            label_smoothing",
         test=f"{_LIT}test_given_tokens_are_in_no_loss",
     ),
     "a sampled word in place of the given one": Mutant(
@@ -1001,7 +1001,7 @@ MUTANTS = {
     ),
     "loss of what was read": Mutant(
         file="training/lightning_module.py",
-        old="            batch.target_output,\n            label_smoothing",
+        old="            batch.labels,\n            label_smoothing",
         new="            batch.target_input,\n            label_smoothing",
         test=f"{_LIT}test_training_loss_by_hand[0.0]",
     ),
