@@ -163,6 +163,24 @@ MUTANTS = {
         new="share - share * share",
         test="tests/kernels/test_additive.py::test_additive_attention_is_its_definition[0.01 of the limit-dtype1]",
     ),
+    "rest of a sum by halves dropped in the compiled path": Mutant(
+        file="kernels/compiled.py",
+        old="total += terms[n - 1] if n % 2 else x.dtype.type(0)",
+        new="total += x.dtype.type(0)",
+        test="tests/kernels/test_one_step.py::test_products_are_their_definition[dtype0]",
+    ),
+    "product not scaled without gradients": Mutant(
+        file="models/attention/one_pass.py",
+        old="return query / query.size(-1) ** 0.5",
+        new="return query",
+        test="tests/kernels/test_one_step.py::test_a_step_without_gradients_is_the_step[luong_scaled_dot]",
+    ),
+    "a beam that shrinks keeps the wrong sources": Mutant(
+        file="models/decoding/beam.py",
+        old="running if len(self.memory.mask) == len(self.rows) else kept",
+        new="running.flip(0) if len(self.memory.mask) == len(self.rows) else kept",
+        test="tests/models/test_decoding.py::test_a_beam_that_shares_its_sources_finds_the_same[bahdanau]",
+    ),
     "h~ not fed in the fused path": Mutant(
         file="kernels/luong.py",
         old="input_gates = torch.addmm(inputs[:, t], outputs[t - 1], fed_weight.t()) if t else inputs[:, 0]",

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnspan.kernels.additive import TorchAttention, additive_attention
-from attnspan.kernels.compiled import NumbaAttention
+from attnspan.kernels.additive import NumbaAttention, TorchAttention, additive_attention
 
 LIMIT = {dtype: math.log(torch.finfo(dtype).max) / 3 for dtype in (torch.float32, torch.float64)}
 """The largest key that has a factor."""

@@ -11,16 +11,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from attnspan.kernels.additive import TorchAttention, additive_attention
+from attnspan.kernels.additive import NumbaAttention, TorchAttention, additive_attention
 from attnspan.kernels.cells import Cell
-from attnspan.kernels.compiled import NUMBA_GRU, NUMBA_LSTM, NumbaAttention
+from attnspan.kernels.compiled import NUMBA_GRU, NUMBA_LSTM
 from tests.kernels.test_additive import memory_of
 from tests.kernels.test_cells import GATES
 
 THREADS = """
 import sys, torch
 torch.set_num_threads(int(sys.argv[1]))
-from attnspan.kernels.compiled import NumbaAttention, NUMBA_GRU, NUMBA_LSTM, numba
+from attnspan.kernels.additive import NumbaAttention
+from attnspan.kernels.compiled import NUMBA_GRU, NUMBA_LSTM, numba
 assert numba.get_num_threads() == torch.get_num_threads() == int(sys.argv[1])
 torch.manual_seed(1)
 keys, query, energy = torch.randn(3, 40, 33), torch.randn(3, 33), torch.randn(33)

@@ -153,3 +153,30 @@ def test_a_beam_has_a_slot() -> None:
         beam(0, LengthLimit(ratio=1.0, margin=1))
     with pytest.raises(ValueError, match=r"^exponent: must be a number of at least 0, not -0\.5$"):
         beam(1, LengthLimit(ratio=1.0, margin=1), -0.5)
+
+
+@pytest.mark.parametrize("arm", ["plain", "bahdanau", "luong_general", "luong_local_p", "luong_multihead"])
+def test_a_beam_that_shares_its_sources_finds_the_same(
+    composed: Compose, float64: None, monkeypatch: pytest.MonkeyPatch, arm: str
+) -> None:
+    """As one with a copy of the source for each slot; examples end at different steps, and the beam shrinks."""
+    model = small(composed, arm)
+    assert model.decoder.shares_memory
+    with torch.no_grad():
+        model.readout.bias[SPECIALS.eos] -= 4  # long hypotheses
+    torch.manual_seed(3)
+    source, lengths = torch.randint(4, 11, (5, 9)), torch.tensor([9, 1, 3, 9, 6])
+    penalty = LengthNormalisation(exponent=1.0)
+    coverage = 0.0 if arm == "plain" else 0.2
+    search = Beam(
+        limit=LengthLimit(ratio=2.0, margin=2), beam_size=4, length_penalty=penalty, coverage_penalty=coverage
+    )
+    found = []
+    for shares in (True, False):
+        monkeypatch.setattr(model.decoder, "shares_memory", shares)
+        found.append(search(model, source, lengths, specials=SPECIALS, n_best=2, with_weights=True))
+    shared, copied = found
+    assert torch.equal(shared.tokens, copied.tokens)
+    torch.testing.assert_close(shared.log_prob, copied.log_prob, atol=1e-9, rtol=0)
+    if shared.weights is not None:
+        torch.testing.assert_close(shared.weights, copied.weights, atol=1e-9, rtol=0)

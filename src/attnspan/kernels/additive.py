@@ -18,6 +18,9 @@ from torch import Tensor
 from attnspan.kernels.backend import uses_numba
 from attnspan.kernels.cells import softmax_backward
 
+_LANES = 16
+"""Numbers of float32 in the longest register of a CPU."""
+
 
 class AdditiveAttention(ABC):
     """alpha_s = softmax_s(v^T tanh(q + k_s)), c = sum_s alpha_s h_s over the real positions s.
@@ -69,13 +72,58 @@ def additive_attention(
     energy: Float[Tensor, " A"],
 ) -> AdditiveAttention:
     """The fastest form for k, h, which is 0 in padding, the mask, True at real positions, and v."""
-    # The compiled form takes exp(-2q - 2k) as exp(-2q) exp(-2k). If |2k| is at most two thirds of the largest
-    # exponent, the sigmoid is 1 or 0 in all of its digits wherever exp(-2q) overflows.
-    if uses_numba(keys) and float(keys.abs().max()) < math.log(torch.finfo(keys.dtype).max) / 3:
-        from attnspan.kernels.compiled import NumbaAttention
-
+    if has_key_factors(keys):
         return NumbaAttention(keys, states, mask, energy)
     return TorchAttention(keys, states, mask, energy)
+
+
+def has_key_factors(keys: Float[Tensor, "B S A"]) -> bool:
+    """Whether the compiled kernels can compute with these keys.
+
+    They take exp(-2q - 2k) as exp(-2q) exp(-2k). If |2k| is at most two thirds of the largest exponent, the sigmoid is
+    1 or 0 in all of its digits wherever exp(-2q) overflows.
+    """
+    return uses_numba(keys) and float(keys.abs().max()) < math.log(torch.finfo(keys.dtype).max) / 3
+
+
+def key_factors(keys: Float[Tensor, "B S A"]) -> Float[Tensor, "B A P"]:
+    """exp(-2k), one row a feature, with zeros behind the S positions: so that each row fills whole registers."""
+    B, S, A = keys.shape
+    factors = keys.new_zeros(B, A, S + -S % _LANES)
+    factors[..., :S] = torch.exp(-2 * keys.detach()).transpose(1, 2)
+    return factors
+
+
+class NumbaAttention(AdditiveAttention):
+    """For keys that :func:`has_key_factors`."""
+
+    def __init__(self, keys: Tensor, states: Tensor, mask: Tensor, energy: Tensor) -> None:
+        super().__init__(keys, energy)
+        self._tensors = [part.detach().contiguous() for part in (states, mask, energy)]
+
+    @functools.cached_property
+    def _by_feature(self) -> Tensor:
+        return key_factors(self._keys)
+
+    @functools.cached_property
+    def _by_position(self) -> Tensor:
+        return torch.exp(-2 * self._keys.detach()).contiguous()
+
+    def forward(self, projected: Tensor, weights: Tensor, context: Tensor) -> None:
+        """See :class:`AdditiveAttention`."""
+        from attnspan.kernels.compiled import attend
+
+        attend(self._by_feature, *self._tensors, *(part.unsqueeze(1) for part in (projected, weights, context)))
+
+    def backward(
+        self, projected: Tensor, weights: Tensor, d_context: Tensor, d_weights: Tensor, d_projected: Tensor
+    ) -> None:
+        """See :class:`AdditiveAttention`."""
+        from attnspan.kernels.compiled import attend_backward
+
+        d_keys, d_energy = self._sums
+        given = (self._by_position, *self._tensors, projected, weights, d_context, d_weights)
+        attend_backward(*given, d_projected, d_keys, d_energy.squeeze(1))
 
 
 class TorchAttention(AdditiveAttention):

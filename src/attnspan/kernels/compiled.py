@@ -3,8 +3,7 @@
 These are the functions of :mod:`attnspan.kernels.cells` and :mod:`attnspan.kernels.additive`. There each operation of
 torch is a pass over all numbers of a batch, which no cache holds. Here one thread works on an example from begin to
 end, and its memory is read once in each direction. tanh x is 2 sigmoid(2x) - 1, exact to 1e-7 but not to as many
-digits of a small x. The kernels for one thread are compiled differently from those for several, and last digits may
-differ, as they do in torch's products.
+digits of a small x. The number of threads changes nothing here; in torch's products it may change last digits.
 
 Arrays are contiguous and all of one type, float32 or float64. ``projected`` [B, n] has the gates in its first columns
 and the query in its last.
@@ -26,7 +25,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from attnspan.kernels.additive import AdditiveAttention
 from attnspan.kernels.cells import State
 
 # Numba reads the number of threads when it is loaded. All of them wait for each other at every kernel, busy or not, and
@@ -50,9 +48,10 @@ _CPU = f"{llvm.get_host_cpu_name()}-{zlib.crc32(_FEATURES.encode()):08x}"
 
 Array = NDArray[Any]
 
-# Infinities and NaN keep their meaning. Sums in any order take a fifth less time, but kernels for several threads then
-# sum in one order in the process that compiles them, and in another where they are loaded from numba's cache.
-_FLAGS = {"contract", "nsz"} | ({"reassoc"} if _THREADS == 1 else set())
+# Infinities and NaN keep their meaning, and sums their order: with "reassoc", kernels for several threads sum in one
+# order in the process that compiles them, and in another where they are loaded from numba's cache. LLVM does not
+# vectorise a sum that keeps its order, which is then three times slower, so no long sum stands in an inner loop here.
+_OPTIONS: Any = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
 
 
 def _compiled(function: Callable[..., None]) -> Callable[..., None]:
@@ -63,7 +62,7 @@ def _compiled(function: Callable[..., None]) -> Callable[..., None]:
         # Numba's cache has one index file a name, which processes change without a lock: so each key has its own name.
         twin = FunctionType(function.__code__, function.__globals__, function.__name__)
         twin.__qualname__ = f"{function.__name__}-{dtype}-{_THREADS > 1}-{_CPU}"
-        kernel = numba.njit(parallel=_THREADS > 1, nogil=True, error_model="numpy", fastmath=_FLAGS)(twin)
+        kernel = numba.njit(parallel=_THREADS > 1, nogil=True, **_OPTIONS)(twin)
         if keep:
             kernel.enable_caching()
         return kernel
@@ -86,7 +85,7 @@ def _exp(x: Any) -> Any:
     raise NotImplementedError  # numba calls the overload below
 
 
-@overload(_exp, jit_options={"fastmath": _FLAGS})
+@overload(_exp, jit_options=_OPTIONS)
 def _exp_of(x: Any) -> Callable[[Any], Any]:
     single = np.float32
 
@@ -111,44 +110,105 @@ def _exp_of(x: Any) -> Callable[[Any], Any]:
     return exp_single if x == numba.types.float32 else exp_double
 
 
+def _inner(x: Any, y: Any, b: Any, s: Any, terms: Any) -> Any:
+    """sum_m x_bm y_bsm for x [B, M] and y [B, S, M], by halves; ``terms`` has room for M numbers."""
+    raise NotImplementedError
+
+
+@overload(_inner, jit_options=_OPTIONS)
+def _inner_of(x: Any, y: Any, b: Any, s: Any, terms: Any) -> Callable[..., Any]:
+    def inner(x: Any, y: Any, b: Any, s: Any, terms: Any) -> Any:
+        n = x.shape[1]
+        total = x[b, n - 1] * y[b, s, n - 1] if n % 2 else x.dtype.type(0)
+        n //= 2
+        for m in range(n):
+            terms[m] = x[b, m] * y[b, s, m] + x[b, n + m] * y[b, s, n + m]
+        while n > 8:
+            total += terms[n - 1] if n % 2 else x.dtype.type(0)
+            n //= 2
+            for m in range(n):
+                terms[m] += terms[n + m]
+        for m in range(n):
+            total += terms[m]
+        return total
+
+    return inner
+
+
+def _softmax(scores: Any, mask: Any, b: Any, weights: Any, k: Any) -> None:
+    """Write weights_bk from scores, those of padding excepted."""
+    raise NotImplementedError
+
+
+@overload(_softmax, jit_options=_OPTIONS)
+def _softmax_of(scores: Any, mask: Any, b: Any, weights: Any, k: Any) -> Callable[..., None]:
+    def softmax(scores: Any, mask: Any, b: Any, weights: Any, k: Any) -> None:
+        S = mask.shape[1]
+        zero, largest = scores.dtype.type(0), scores.dtype.type(-np.inf)
+        for s in range(S):
+            largest = max(largest, scores[s]) if mask[b, s] else largest
+        for s in range(S):  # apart from the sum, or it is not vectorised
+            weights[b, k, s] = _exp(scores[s] - largest) if mask[b, s] else zero
+        total = zero
+        for s in range(S):
+            total += weights[b, k, s]
+        for s in range(S):
+            weights[b, k, s] /= total
+
+    return softmax
+
+
 @_compiled
-def _attend(
+def attend(
     key_factors: Array, states: Array, mask: Array, energy: Array, projected: Array, weights: Array, contexts: Array
 ) -> None:
-    """Weights [B, S] and contexts [B, M]; key_factors [B, S, A] are exp(-2k).
+    """Weights [B, K, S] and contexts [B, K, M] of K queries to each source, the last columns of projected [B, K, n].
+
+    key_factors are exp(-2k), [B, A, P]: one row a feature, with zeros behind its S numbers.
 
     v^T tanh(q + k) is 2 v^T sigmoid(2q + 2k) and a constant, on which the softmax does not depend, and the sigmoid is
     1 / (1 + exp(-2q) exp(-2k)).
     """
-    B, S, A = key_factors.shape
-    query = projected.shape[1] - A
+    B, A, P = key_factors.shape
+    S, K, query = mask.shape[1], projected.shape[1], projected.shape[2] - A
     zero, one, two = energy.dtype.type(0), energy.dtype.type(1), energy.dtype.type(2)
     for b in numba.prange(B):
-        factors = np.empty(A, energy.dtype)
-        for a in range(A):
-            factors[a] = _exp(-two * projected[b, query + a])
-        largest = energy.dtype.type(-np.inf)
+        scores = np.empty(P, energy.dtype)
+        for k in range(K):
+            scores[:] = zero
+            for a in range(A):
+                factor, share = _exp(-two * projected[b, k, query + a]), two * energy[a]
+                for s in range(P):
+                    scores[s] += share / (one + factor * key_factors[b, a, s])
+            _softmax(scores, mask, b, weights, k)
+            contexts[b, k] = zero
         for s in range(S):
             if mask[b, s]:
-                score = zero
-                for a in range(A):
-                    score += energy[a] / (one + factors[a] * key_factors[b, s, a])
-                weights[b, s] = two * score
-                largest = max(largest, two * score)
-        total = zero
-        for s in range(S):
-            weights[b, s] = _exp(weights[b, s] - largest) if mask[b, s] else zero
-            total += weights[b, s]
-        contexts[b] = zero
-        for s in range(S):
-            weights[b, s] /= total
-            if mask[b, s]:
-                for m in range(states.shape[2]):
-                    contexts[b, m] += weights[b, s] * states[b, s, m]
+                for k in range(K):
+                    weight = weights[b, k, s]
+                    for m in range(states.shape[2]):
+                        contexts[b, k, m] += weight * states[b, s, m]
 
 
 @_compiled
-def _attend_backward(
+def attend_by_product(states: Array, mask: Array, queries: Array, weights: Array, contexts: Array) -> None:
+    """Weights [B, 1, S] and contexts [B, M] for the scores q^T h_s of queries [B, M], one to each source."""
+    B, S, M = states.shape
+    for b in numba.prange(B):
+        scores, terms = np.empty(S, states.dtype), np.empty(M, states.dtype)
+        for s in range(S):
+            if mask[b, s]:
+                scores[s] = _inner(queries, states, b, s, terms)
+        _softmax(scores, mask, b, weights, 0)
+        contexts[b] = states.dtype.type(0)
+        for s in range(S):
+            if mask[b, s]:
+                for m in range(M):
+                    contexts[b, m] += weights[b, 0, s] * states[b, s, m]
+
+
+@_compiled
+def attend_backward(
     key_factors: Array,
     states: Array,
     mask: Array,
@@ -161,22 +221,23 @@ def _attend_backward(
     d_keys: Array,
     d_energy: Array,
 ) -> None:
-    """Write the query's part of d_projected; add to d_keys [B, S, A] without 4v and d_energy [B, A] without 2."""
+    """Write the query's part of d_projected; add to d_keys [B, S, A] without 4v and d_energy [B, A] without 2.
+
+    key_factors are exp(-2k), [B, S, A].
+    """
     B, S, A = key_factors.shape
     query = projected.shape[1] - A
     zero, one, two = energy.dtype.type(0), energy.dtype.type(1), energy.dtype.type(2)
     for b in numba.prange(B):
         factors, d_query, d_weight = np.empty(A, energy.dtype), np.zeros(A, energy.dtype), np.empty(S, energy.dtype)
+        terms = np.empty(states.shape[2], energy.dtype)
         for a in range(A):
             factors[a] = _exp(-two * projected[b, query + a])
         mean = zero
         for s in range(S):
             if mask[b, s]:
-                total = d_weights[b, s]
-                for m in range(states.shape[2]):
-                    total += d_contexts[b, m] * states[b, s, m]
-                d_weight[s] = total
-                mean += weights[b, s] * total
+                d_weight[s] = d_weights[b, s] + _inner(d_contexts, states, b, s, terms)
+                mean += weights[b, s] * d_weight[s]
         for s in range(S):
             if mask[b, s]:
                 d_score = weights[b, s] * (d_weight[s] - mean)
@@ -277,26 +338,6 @@ def _lstm_backward(
             d_cell[b, i] = d_sum * forget
         for i in range(4 * H):
             d_hidden_gates[b, i] = d_input_gates[b, i]
-
-
-class NumbaAttention(AdditiveAttention):
-    """For keys whose exponentials do not overflow."""
-
-    def __init__(self, keys: Tensor, states: Tensor, mask: Tensor, energy: Tensor) -> None:
-        super().__init__(keys, energy)
-        self._tensors = [part.detach().contiguous() for part in (torch.exp(-2 * keys), states, mask, energy)]
-
-    def forward(self, projected: Tensor, weights: Tensor, context: Tensor) -> None:
-        """See :class:`~attnspan.kernels.additive.AdditiveAttention`."""
-        _attend(*self._tensors, projected, weights, context)
-
-    def backward(
-        self, projected: Tensor, weights: Tensor, d_context: Tensor, d_weights: Tensor, d_projected: Tensor
-    ) -> None:
-        """See :class:`~attnspan.kernels.additive.AdditiveAttention`."""
-        d_keys, d_energy = self._sums
-        given = (*self._tensors, projected, weights, d_context, d_weights)
-        _attend_backward(*given, d_projected, d_keys, d_energy.squeeze(1))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@
 4. Teacher forcing is the steps of decoding: a whole target at once gives what its steps give one by one.
 5. All that a step carries to the next is in its state, a row for each example, as a beam needs it.
 6. What a decoder copies by is a distribution.
+7. Several rows of the state may look at one source, where the decoder says so: the hypotheses of a beam.
 """
 
 from __future__ import annotations
@@ -148,8 +149,15 @@ def _check_steps(model: Seq2Seq, batch: _Batch) -> None:
     state = model.step(first, state, memory)[1].state
     _check_rows(model, state)
     expected, _ = model.step(second, state, memory)
-    model.step(first, decoder.start(memory), memory)
+    other = model.step(second, decoder.start(memory), memory)[1].state
     _compare_reordered(model, expected, second, state, memory)
+    if decoder.shares_memory:
+        pairs = zip(state, other, strict=True)
+        both = tuple(torch.stack(pair, dim=1).flatten(0, 1) for pair in pairs)
+        found, _ = model.step(second.repeat_interleave(2), both, memory)
+        complaint = "several steps that look at one source give other numbers than each alone, and a beam needs them"
+        expected = torch.stack([expected, model.step(second, other, memory)[0]], dim=1).flatten(0, 1)
+        _compare(expected, found, f"{_owner_of_keys(model)}: {complaint}")
 
 
 def _check_rows(model: Seq2Seq, state: State) -> None:

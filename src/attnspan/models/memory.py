@@ -33,6 +33,8 @@ class Memory:
     """What the queries are compared with. None until an attention has prepared the memory."""
     values: Float[Tensor, "B *heads S d"] | None = None
     """What several heads average; None where the states themselves are averaged."""
+    key_factors: Float[Tensor, "B A P"] | None = None
+    """Of the keys, for a kernel of :mod:`attnspan.models.attention.one_pass`; None where there is none."""
     handed_over: tuple[Float[Tensor, "B _"], ...] = ()
     """Parts of the encoder's final state that the decoder takes over as they are, all layers concatenated."""
     in_target: Int[Tensor, "B S"] | None = None
@@ -58,6 +60,7 @@ class Memory:
             final_state=tuple(part[rows] for part in self.final_state),
             keys=None if self.keys is None else self.keys[rows],
             values=None if self.values is None else self.values[rows],
+            key_factors=None if self.key_factors is None else self.key_factors[rows],
             handed_over=tuple(part[rows] for part in self.handed_over),
             in_target=None if self.in_target is None else self.in_target[rows],
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from attnspan.errors import SettingError, check_counts
@@ -13,6 +13,7 @@ from attnspan.models.attention.hard import HardSoftmax
 from attnspan.models.attention.heads import Heads
 from attnspan.models.attention.monotonic import MonotonicWindow
 from attnspan.models.attention.normalisers import BuildNormaliser, Softmax
+from attnspan.models.attention.one_pass import one_pass
 from attnspan.models.attention.scores import BuildScore
 from attnspan.models.attention.step import AttentionStep
 from attnspan.models.attention.windows import BuildWindow, GlobalWindow, LocalPredictiveWindow
@@ -59,8 +60,11 @@ class Attention(nn.Module):
         self.normaliser = normaliser(query_size=query_size, heads=heads)
         self._check_parts()
         self.remembers = self.score.remembers or self.window.remembers
+        parts = type(self.window), type(self.normaliser)
+        self._one_pass = one_pass(self.score) if heads == 1 and parts == (GlobalWindow, Softmax) else None
         self._first_of_score = 1 + len(self.window.start(torch.ones(1, 1, dtype=torch.bool)))  # in the state
         self._of_normaliser = len(self.normaliser.start(torch.ones(1, 1, dtype=torch.bool)))  # the last in the state
+        self.shares_memory = not (self.remembers or self._of_normaliser)
         with torch.no_grad():
             self._score_keys = self.score.keys(torch.zeros(1, 1, head_memory_size)).size(-1)
 
@@ -104,7 +108,10 @@ class Attention(nn.Module):
     def prepare(self, memory: Memory) -> Memory:
         """Compute the keys, and with several heads the values, once for all decoding steps."""
         if self.heads is None:
-            return replace(memory, keys=self._keys(memory.states))
+            keys = self._keys(memory.states)
+            if self._one_pass is None or torch.is_grad_enabled():
+                return replace(memory, keys=keys)
+            return replace(memory, keys=keys, key_factors=self._one_pass.key_factors(keys))
         keys, values = self.heads.keys_and_values(memory.states)
         return replace(memory, keys=self._apart(self._keys(keys.flatten(0, 1))), values=values)
 
@@ -128,13 +135,31 @@ class Attention(nn.Module):
         """Contexts, weights, which are exactly 0 in padding, choices, and the state after the last of the T steps.
 
         The choices are those of :meth:`~attnspan.models.attention.normalisers.Normaliser.choose`. There is one step if
-        score or window remembers. ``state`` is from :meth:`start` or the step before.
+        score or window remembers. ``state`` is from :meth:`start` or the step before. K queries may share a row of the
+        memory, see :attr:`~attnspan.models.decoders.base.Decoder.shares_memory`.
         """
+        steps_taken, (N, T), R = state[0], query.shape[:2], len(memory.mask)
+        if N == R:
+            step = steps_taken.unsqueeze(1) + torch.arange(1, T + 1, device=steps_taken.device)
+            context, weights, choices, parts = self._look(query, step, memory, state[1:])
+        else:  # the K of a source as K steps of it
+            step = steps_taken.view(R, -1) + 1
+            context, weights, choices, parts = self._look(query.reshape(R, N // R, -1), step, memory, state[1:])
+            context, weights = context.flatten(0, 1).unsqueeze(1), weights.transpose(1, 2).flatten(0, 1).unsqueeze(2)
+        return context, weights, choices, (steps_taken + T, *parts)
+
+    def _look(
+        self, query: Float[Tensor, "B T Q"], step: Int[Tensor, "B T"], memory: Memory, state: State
+    ) -> tuple[Float[Tensor, "B T M"], Float[Tensor, "B heads T S"], Float[Tensor, "B heads T S"] | None, State]:
+        """Contexts, weights, choices, and the states of the parts; ``step`` counts from 1."""
+        if self._one_pass is not None and not torch.is_grad_enabled():
+            found = self._one_pass(query, memory)
+            if found is not None:
+                return found[0], found[1].unsqueeze(1), None, ()
         own = len(state) - self._of_normaliser
-        steps_taken, parts, of_normaliser, T = state[0], self._fold(state[1:own]), state[own:], query.size(1)
+        parts, of_normaliser = self._fold(state[:own]), state[own:]
         of_window, of_score = parts[: self._first_of_score - 1], parts[self._first_of_score - 1 :]
         keys, values, mask = self._of_each_head(memory)
-        step = steps_taken.unsqueeze(1) + torch.arange(1, T + 1, device=steps_taken.device)
         if self.heads is not None:
             step = step.repeat_interleave(self.heads.number, dim=0)
         asked = query if self.heads is None else self.heads.queries(query)
@@ -156,7 +181,7 @@ class Attention(nn.Module):
         taken = AttentionStep(query=asked, weights=looks, context=context, chosen=chosen)
         parts = (*self.window.remember(taken, *of_window), *self.score.remember(taken, *of_score))
         context = context if self.heads is None else self.heads.join(context)
-        return context, self._apart(weights), choices, (steps_taken + T, *self._unfold(parts), *of_normaliser)
+        return context, self._apart(weights), choices, (*self._unfold(parts), *of_normaliser)
 
     def _of_each_head(self, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
         """Keys, values and mask, [B*heads, S, ...]."""

@@ -94,6 +94,9 @@ class Decoder(nn.Module, ABC):
     """O, features of its output."""
     copies: bool = False
     """Its distribution has words of the source that the vocabulary lacks, so it needs :attr:`Memory.in_target`."""
+    shares_memory = False
+    """K rows of the state may read one row of the memory: row r K + k of the state reads row r. A beam then needs no
+    copies of its sources."""
 
     def prepare(self, memory: Memory) -> Memory:
         """Compute what all steps share, once a source."""

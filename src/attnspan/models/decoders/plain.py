@@ -17,6 +17,8 @@ from attnspan.models.recurrence.recurrence import BuildRecurrence, State
 class PlainDecoder(RecurrentDecoder):
     """s_t = RNN(y_{t-1}, s_{t-1}): the source enters through the initial state only (Sutskever et al. 2014)."""
 
+    shares_memory = True
+
     def __init__(self, *, sizes: Sizes, rnn: BuildRecurrence, bridge: BuildBridge = Bridge) -> None:
         super().__init__(sizes=sizes, rnn=rnn, input_size=self.input_size(sizes), bridge=bridge)
 
@@ -37,6 +39,8 @@ class PlainDecoder(RecurrentDecoder):
 
 class PlainEveryStepDecoder(PlainDecoder):
     """s_t = RNN([y_{t-1}; f], s_{t-1}): the encoder's final state f enters every step (Cho et al. 2014)."""
+
+    shares_memory = False
 
     @staticmethod
     def input_size(sizes: Sizes) -> int:

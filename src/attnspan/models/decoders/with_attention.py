@@ -77,6 +77,7 @@ class AttentionDecoder(RecurrentDecoder):
         # Exactly these classes, for a subclass may compute something else.
         parts = type(self.attention.window), type(self.attention.normaliser)
         is_covered = type(self.attention.score) in self.kernel_scores and parts == (GlobalWindow, Softmax)
+        self.shares_memory = self.attention.shares_memory and not self.copies
         self.fused = fused and is_covered and heads == 1 and self.rnn.layers == 1 and is_supported(self.rnn.cells)
 
     def prepare(self, memory: Memory) -> Memory:

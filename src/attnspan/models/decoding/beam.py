@@ -117,7 +117,7 @@ class Beam(DecodingStrategy):
         """The coverage penalty of the hypotheses in the slots (Wu et al. 2016, equation 14)."""
         if not self.coverage_penalty:
             return 0.0
-        is_padding = ~beam.memory.mask[:: self.beam_size].unsqueeze(1)
+        is_padding = ~beam.memory.mask[:: len(beam.memory.mask) // len(beam.rows)].unsqueeze(1)
         logs = beam.coverage.clamp(min=_LEAST_COVERAGE, max=1.0).log().masked_fill(is_padding, 0.0)
         return self.coverage_penalty * logs.sum(dim=-1)
 
@@ -129,9 +129,9 @@ class _Slots:
     rows: Int[Tensor, " R"]
     """Positions of the examples in the batch."""
     memory: Memory
-    """Of R K rows."""
+    """Of R rows, if the decoder's state may share them, or else of R K rows."""
     state: State
-    """Likewise, before ``previous``."""
+    """Of R K rows, before ``previous``."""
     previous: Int[Tensor, " RK"]
     prefixes: Int[Tensor, "R K T"]
     scores: Float[Tensor, "R K"]
@@ -146,13 +146,14 @@ class _Slots:
         """All examples, each with an empty prefix in its first slot."""
         B, device, longest = len(task.limits), memory.states.device, int(task.limits.max())
         rows = torch.arange(B, device=device)
-        memory = memory.select(rows.repeat_interleave(K))
+        of_each = rows.repeat_interleave(K)
+        state = tuple(part[of_each] for part in model.decoder.start(memory))
         scores = torch.full((B, K), -torch.inf, device=device)
         scores[:, 0] = 0.0
         return cls(
             rows=rows,
-            memory=memory,
-            state=model.decoder.start(memory),
+            memory=memory if model.decoder.shares_memory else memory.select(of_each),
+            state=state,
             previous=torch.full((B * K,), task.specials.bos, dtype=torch.long, device=device),
             prefixes=torch.full((B, K, longest + 1), task.specials.pad, dtype=torch.long, device=device),
             scores=scores,
@@ -179,7 +180,8 @@ class _Slots:
         """Keep the examples ``running`` only, numbered from 0 to R - 1."""
         K = self.scores.size(1)
         kept = (running.unsqueeze(1) * K + torch.arange(K, device=running.device)).flatten()
-        self.memory, self.state = self.memory.select(kept), tuple(part[kept] for part in self.state)
+        self.memory = self.memory.select(running if len(self.memory.mask) == len(self.rows) else kept)
+        self.state = tuple(part[kept] for part in self.state)
         self.previous = self.previous[kept]
         self.rows, self.prefixes, self.scores = self.rows[running], self.prefixes[running], self.scores[running]
         self.coverage, self.free = self.coverage[running], self.free[running]
