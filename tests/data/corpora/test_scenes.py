@@ -77,7 +77,7 @@ def test_lengths_are_numbers_of_objects() -> None:
 
 
 def test_a_sixteenth_of_the_regions_show_the_named_object() -> None:
-    """What attention that looks everywhere alike has on it: sweeps/scenes.yaml gives the multiple."""
+    """So much of its mass uniform attention has on it, as sweeps/scenes.yaml says."""
     shares = []
     for example in scenes(test_size=120).rows("test"):
         tokens = len(example["target"].split())
