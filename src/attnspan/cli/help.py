@@ -13,6 +13,7 @@ GROUPS = {
     "decoder": "the arm",
     "decoder/score": "what query and state say of each other, of arms with attention",
     "decoder/normaliser": "from scores to weights, of arms with attention",
+    "decoder/pointer": "copying, of arms with attention; with a plus, +decoder/pointer=..., where an arm has none",
     "encoder": "how the source is encoded",
     "decoder/positions": "of decoder=transformer; encoder/positions has the same choices",
     "rnn": "the cells of encoder and decoder",
