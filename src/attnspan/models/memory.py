@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from attnspan.kernels.contexts import Contexts
+
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
@@ -35,6 +37,8 @@ class Memory:
     """What several heads average; None where the states themselves are averaged."""
     key_factors: Float[Tensor, "B A P"] | None = None
     """Of the keys, for a kernel of :mod:`attnspan.models.attention.one_pass`; None where there is none."""
+    contexts: Contexts | None = None
+    """Averages the values where gradients of single steps are summed; None elsewhere."""
     handed_over: tuple[Float[Tensor, "B _"], ...] = ()
     """Parts of the encoder's final state that the decoder takes over as they are, all layers concatenated."""
     in_target: Int[Tensor, "B S"] | None = None

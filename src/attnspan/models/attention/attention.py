@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from attnspan.errors import SettingError, check_counts
+from attnspan.kernels.contexts import Contexts
 from attnspan.models.attention.hard import HardSoftmax
 from attnspan.models.attention.heads import Heads
 from attnspan.models.attention.monotonic import MonotonicWindow
@@ -115,6 +116,10 @@ class Attention(nn.Module):
         keys, values = self.heads.keys_and_values(memory.states)
         return replace(memory, keys=self._apart(self._keys(keys.flatten(0, 1))), values=values)
 
+    def in_steps(self, memory: Memory) -> Memory:
+        """A prepared memory for one step after another with gradients: those of its values are summed once."""
+        return replace(memory, contexts=Contexts(self._of_each_head(memory)[1]))
+
     def _keys(self, states: Tensor) -> Tensor:
         """The score's, and those of a monotonic window behind them."""
         keys = self.score.keys(states)
@@ -177,7 +182,8 @@ class Attention(nn.Module):
         looks = weights
         if choices is not None:
             looks = torch.where(choices.any(dim=-1, keepdim=True), choices, self._apart(weights)).flatten(0, 1)
-        context = looks.to(values.dtype) @ values
+        looks_at_values = looks.to(values.dtype)
+        context = looks_at_values @ values if memory.contexts is None else memory.contexts(looks_at_values)
         taken = AttentionStep(query=asked, weights=looks, context=context, chosen=chosen)
         parts = (*self.window.remember(taken, *of_window), *self.score.remember(taken, *of_score))
         context = context if self.heads is None else self.heads.join(context)

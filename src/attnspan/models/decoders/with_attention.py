@@ -90,7 +90,9 @@ class AttentionDecoder(RecurrentDecoder):
 
     def unroll(self, embedded: Float[Tensor, "B T E"], memory: Memory) -> DecoderOutput:
         """Unroll along a known target, by the kernel if ``fused``."""
-        return self._unroll_fused(embedded, memory) if self.fused else super().unroll(embedded, memory)
+        if self.fused:
+            return self._unroll_fused(embedded, memory)
+        return super().unroll(embedded, self.attention.in_steps(memory) if torch.is_grad_enabled() else memory)
 
     def logits(
         self, decoded: DecoderOutput, embedded: Float[Tensor, "B T E"], memory: Memory, readout: Readout
