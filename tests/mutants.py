@@ -53,7 +53,41 @@ _EXTENDED = "tests/data/test_extended_vocabulary.py::"
 
 _EXPLORER = "tests/reporting/test_explorer.py::"
 
+_CHOSEN = "tests/analysis/test_chosen_metric.py::"
+_BINS = "tests/analysis/lengths/test_bins.py::"
+
 MUTANTS = {
+    "more is taken for worse in differences": Mutant(
+        file="analysis/comparison.py",
+        old="contrasts = -metric.sign * np",
+        new="contrasts = np",
+        test=f"{_CHOSEN}test_a_metric_and_its_complement_say_the_same",
+    ),
+    "swapped examples forget what each arm divides by": Mutant(
+        file="analysis/comparison.py",
+        old="above - its_above - rate * (below - its_below)",
+        new="above - its_above",
+        test=f"{_CHOSEN}test_a_swap_of_examples_counts_what_each_arm_divides_by",
+    ),
+    "a gap lends its name to the next bin": Mutant(
+        file="analysis/lengths/bins.py",
+        old="if 0 < counts[b] < FEWEST and between:",
+        new="if counts[b] < FEWEST and between:",
+        test=f"{_BINS}test_a_gap_lends_its_name_to_no_bin",
+    ),
+    "even bins are anchored on the longest tested": Mutant(
+        file="analysis/lengths/bins.py",
+        old="anchors = boundaries or ([1] if axis.is_multiple else trained) or [longest]",
+        new="anchors = boundaries or [1 if axis.is_multiple else longest]",
+        test=f"{_BINS}test_bins_of_a_part_of_the_lengths_are_named_as_among_all_of_them",
+    ),
+    "a part is called by the first file with its class": Mutant(
+        file="config/config_files.py",
+        old="if len(named) == 1 or _has_classes_of(named[stem], around)",
+        new="if named",
+        test="tests/analysis/test_collection.py::"
+        "test_a_part_with_a_class_of_the_users_own_inside_is_not_called_by_our_file",
+    ),
     "weights are kept without their root": Mutant(
         file="reporting/explorer/packing.py",
         old="LEVELS * np.sqrt(np.clip(weights, 0.0, 1.0))",

@@ -314,6 +314,14 @@ def test_crossed_choices_are_named_by_their_files(tmp_path, words):
     assert labels(tmp_path) == CROSSED[words]
 
 
+def test_a_part_with_a_class_of_the_users_own_inside_is_not_called_by_our_file():
+    place = "attnspan.models.attention.location"
+    score = {"_target_": f"{place}.reversible.ReversibleScore", "location": {"_target_": "my_scores.Elsewhere"}}
+    assert ConfigFiles().choice({"decoder": {"score": score}}, "decoder.score") == "score=ReversibleScore"
+    score["location"] = {"_target_": f"{place}.relative.OneStepScore"}
+    assert ConfigFiles().choice({"decoder": {"score": score}}, "decoder.score") == "score=one_step"
+
+
 def test_a_choice_of_a_folder_of_the_users_own_has_its_name(tmp_path):
     score = tmp_path / "conf" / "decoder" / "score"
     score.mkdir(parents=True)

@@ -48,7 +48,16 @@ def study(tmp_path_factory):
 
 def sizes(figure) -> dict[str, float]:
     """Of the letters, by text."""
-    return {text.get_text(): text.get_fontsize() for text in figure.findobj(Text) if text.get_text()}
+    return {" ".join(text.get_text().split()): text.get_fontsize() for text in figure.findobj(Text) if text.get_text()}
+
+
+def test_a_label_longer_than_its_axis_is_broken_into_lines(study):
+    by_nll = build_study(study.collection, edges=[0, 4, 8], metric="nll")
+    axes = plots.advantage(by_nll, Form(3.3, 2.8, 9.0)).figure.axes[0]
+    said = axes.get_ylabel()
+    assert said.split() == ["advantage", "in", "teacher-forced", "negative", "log-likelihood"]
+    assert "\n" in said
+    assert axes.yaxis.label.get_window_extent().height <= 1.3 * axes.get_window_extent().height
 
 
 @pytest.mark.parametrize("draw", [plots.degradation, plots.advantage])

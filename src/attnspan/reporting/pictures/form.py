@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+import textwrap
 import warnings
 from dataclasses import dataclass
 
@@ -13,6 +15,8 @@ from attnspan.errors import InputError
 
 _NARROWER = 5.0
 """Inches: a plot that is less wide has fewer labels, and legends in two columns at most."""
+_MUCH_LONGER = 1.3
+"""Times its axis: a label that reaches into other panels, or out of the figure."""
 CURVE = (4.4, 4.3)
 """Inches: the height of the error curve where it is wide, and where it is narrow."""
 
@@ -80,7 +84,22 @@ def lay_out(figure: Figure, form: Form) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         figure.draw_without_rendering()
+        if _break_long_labels(figure):
+            figure.draw_without_rendering()
     if any("constrained_layout not applied" in str(one.message) for one in caught):
         wide, high = figure.get_size_inches()
         raise InputError(f"a plot of {wide:.1f} x {high:.1f} inches is too small for its legend and its labels")
     figure.set_layout_engine("none")
+
+
+def _break_long_labels(figure: Figure) -> bool:
+    """Break the labels of vertical axes that are much longer than their axis into lines; whether there are any."""
+    broken = False
+    for axes in figure.axes:
+        label, high = axes.yaxis.label, axes.get_window_extent().height
+        lines = math.ceil(label.get_window_extent().height / high) if label.get_rotation() == 90 else 1
+        if label.get_window_extent().height > _MUCH_LONGER * high:
+            width = math.ceil(len(label.get_text()) / lines) + 4
+            label.set_text(textwrap.fill(label.get_text(), width, break_on_hyphens=False, break_long_words=False))
+            broken = True
+    return broken
