@@ -87,36 +87,30 @@ function weightRows() {
 
 // ---- the tokens of one arm as buttons
 
-function strip(name, buttons) {
-  return roving(element("div", { class: "tokens", role: "group", "aria-label": name }, ...buttons));
-}
-
-function tokenButton(words, title, extra, onpoint, onclick) {
-  const made = element("button", { text: words, title, class: extra, onclick, onfocus: onpoint, onpointerenter: onpoint, tabindex: -1 });
-  made.addEventListener("pointerleave", () => point(null));
-  made.addEventListener("blur", () => point(null));
-  return made;
+// tokens: [{text, title, class}]; one listener of a kind for all of them, since an example may have a thousand.
+function strip(name, tokens, onpoint, onclick) {
+  const buttons = tokens.map((token, n) => element("button", { ...token, tabindex: n ? -1 : 0 }));
+  const made = roving(element("div", { class: "tokens", role: "group", "aria-label": name }, ...buttons));
+  const at = (event) => buttons.indexOf(event.target.closest("button"));
+  const pointed = (event) => (at(event) < 0 ? point(null) : onpoint(at(event)));
+  const handlers = { onpointerover: pointed, onfocusin: pointed, onpointerleave: () => point(null), onfocusout: () => point(null) };
+  return fill(made, { ...handlers, onclick: (event) => at(event) >= 0 && onclick(at(event)) }, []);
 }
 
 function outputStrip(panel) {
   const { steps, output, example } = panel;
-  const buttons = steps.map(({ kind, output: t, reference: r }) => {
+  const tokens = steps.map(({ kind, output: t, reference: r }) => {
     const wanted = r < 0 ? "" : visible(example.reference[r]);
     const title = { "=": "as in the reference", s: `instead of ${wanted}`, i: "too much", d: `missing: ${wanted}` }[kind];
-    const words = t < 0 ? wanted : visible(output.tokens[t]);
-    const step = () => r >= 0 && change({ ref: r });
-    return tokenButton(words, title, { "=": "", s: "sub", i: "ins", d: "del" }[kind], () => (t < 0 ? point(null) : point({ panel, t })), step);
+    return { text: t < 0 ? wanted : visible(output.tokens[t]), title, class: { "=": null, s: "sub", i: "ins", d: "del" }[kind] };
   });
-  const made = strip(`Output of ${panel.arm.label}`, buttons);
-  oneTabStop(made, () => false);
-  return made;
+  const onpoint = (n) => point(steps[n].output < 0 ? null : { panel, t: steps[n].output });
+  return strip(`Output of ${panel.arm.label}`, tokens, onpoint, (n) => steps[n].reference >= 0 && change({ ref: steps[n].reference }));
 }
 
 function sourceStrip(panel) {
-  const buttons = panel.example.source.map((token, j) => tokenButton(visible(token), `source token ${j + 1}`, "", () => point({ source: j }), () => {}));
-  const made = strip(`Source of ${panel.arm.label}`, buttons);
-  oneTabStop(made, () => false);
-  return made;
+  const tokens = panel.example.source.map((token, j) => ({ text: visible(token), title: `source token ${j + 1}` }));
+  return strip(`Source of ${panel.arm.label}`, tokens, (j) => point({ source: j }), () => {});
 }
 
 function paintStrips(panel) {
@@ -269,6 +263,7 @@ function attentionSection() {
 
   numbers.addEventListener("toggle", () => sayStep());
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+    palette = null;
     for (const panel of panels) if (panel.map) panel.map.forget();
     paintPanels();
   });

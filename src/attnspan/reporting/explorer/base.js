@@ -31,6 +31,7 @@ function choice(label, options, value, onchange) {
 
 // A token as a reader can see it.
 function visible(token = "") {
+  if (!/[ \n\t\p{M}]/u.test(token)) return token;
   const shown = token.replace(/ /g, "\u2423").replace(/\n/g, "\\n").replace(/\t/g, "\\t");
   return /^\p{M}/u.test(shown) ? "\u25cc" + shown : shown;
 }
