@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gzip
 import itertools
 import json
 import os
@@ -17,6 +18,7 @@ from typing import Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
+_AXE = Path(__file__).parent / "axe_core" / "axe.min.js.gz"
 _FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
@@ -79,6 +81,14 @@ class Page:
         found = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         return found["result"].get("value")
 
+    def barriers(self) -> list[str]:
+        """What axe-core finds that keeps a reader out, as it says it: WCAG 2.2 AA and its best practices."""
+        self.evaluate(gzip.decompress(_AXE.read_bytes()).decode() + "; 0")
+        rules = "{resultTypes: ['violations'], rules: {'target-size': {enabled: true}}}"
+        told = "`${rule.id}: ${node.html.slice(0, 200)} ${node.failureSummary}`"
+        found = f"({{violations}}) => violations.flatMap((rule) => rule.nodes.map((node) => {told}))"
+        return self.evaluate(f"axe.run(document, {rules}).then({found})")
+
     def of(self, *methods: str) -> list[dict[str, Any]]:
         """Events so far."""
         self.evaluate("0")  # whatever is under way arrives before its answer
@@ -103,7 +113,8 @@ class Page:
 
     def press(self, key: str) -> None:
         """Press a key that is named as in ``KeyboardEvent.key``."""
-        code = {"Enter": 13, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
+        code = {"Tab": 9, "Enter": 13, "End": 35, "Home": 36}
+        code |= {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
         more = {"text": "\r"} if key == "Enter" else {}
         self.call("Input.dispatchKeyEvent", type="keyDown", key=key, code=key, windowsVirtualKeyCode=code[key], **more)
         self.call("Input.dispatchKeyEvent", type="keyUp", key=key, code=key, windowsVirtualKeyCode=code[key])

@@ -1,3 +1,4 @@
+import base64
 import contextlib
 import csv
 import html
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from matplotlib.figure import Figure
 
 from attnspan.analysis.collection import collect
@@ -285,8 +287,8 @@ def test_runs_of_several_data_sets_give_a_ranking_above_a_report_on_each(tmp_pat
     assert "<script" not in text
     pages = {name: (out / name / "index.html").read_text() for name in (".", "one", "two")}
     assert [str(bad) in page for page in pages.values()] == [True, False, True]
-    link = pages["two"].split('href="../')[1].split('"')[0]
-    assert (out / "two" / ".." / link).resolve().is_file()
+    for name in ("ranking.csv", "improvement.csv", "scores.csv", "tables.tex", "one/curve.csv", "two/curve.csv"):
+        assert (out / name).read_bytes() in held_in(text)
 
 
 def test_the_same_runs_give_the_same_bytes(runs, tmp_path):
@@ -336,17 +338,33 @@ def test_the_page_is_one_file_that_asks_for_nothing(made):
     assert "url(http" not in text
     assert "@import" not in text
     links = [part.split('"')[0] for part in text.split('href="')[1:]]
-    assert all(link.startswith(("#", "data:", "../")) or link in FILES for link in links)
+    assert all(link.startswith(("#", "data:")) or link in FILES for link in links)
     assert text.count('role="img"') == text.count("<svg") == 4
     assert text.count("aria-label=") >= 4
 
 
-def test_each_run_links_to_its_config(made):
+def held_in(text: str, suffix: str = "") -> list[bytes]:
+    """The files that a page holds in itself."""
+    links = re.findall(r'href="data:text/plain;base64,([^"]*)" download="([^"]*)"', text)
+    return [base64.b64decode(content) for content, name in links if name.endswith(suffix)]
+
+
+def test_the_page_alone_has_the_numbers_and_the_config_of_each_run(made, runs):
+    held = held_in((made / "index.html").read_text())
+    for path in (path for path in made.iterdir() if path.suffix in (".csv", ".tex")):
+        assert path.read_bytes() in held, path.name
+    configs = [yaml.safe_load(one) for one in held_in((made / "index.html").read_text(), ".yaml")]
+    assert len(configs) == 6
+    for run in runs.rglob("config.yaml"):
+        config = yaml.safe_load(run.read_text())
+        assert {key: value for key, value in config.items() if key not in ("runs_dir", "cache_dir")} in configs
+
+
+def test_every_other_link_says_that_it_leads_to_the_folder(made):
     text = (made / "index.html").read_text()
-    links = [part.split('"')[0] for part in text.split('href="../')[1:]]
-    assert len(links) == 6
-    for link in links:
-        assert (made / ".." / link).resolve().is_file()
+    for link in re.findall(r'href="([^#"][^":]*)"', text):
+        (place,) = {line for line in re.split(r"<p[ >]|</p>", text) if f'href="{link}"' in line}
+        assert "in the folder" in " ".join(place.split()), link
 
 
 def test_text_from_outside_is_escaped(tmp_path):

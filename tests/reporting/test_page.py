@@ -47,6 +47,12 @@ def test_it_opens_without_an_error_a_request_or_a_sideways_scroll(page: Page, ma
     assert page.evaluate(plots) == 3
 
 
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
+def test_it_keeps_no_reader_out(page: Page, made: Path, width: int, dark: bool):
+    page.open(made, width=width, dark=dark)
+    assert page.barriers() == []
+
+
 def luminance(colour: str) -> float:
     parts = [int(part) / 255 for part in colour.removeprefix("rgb(").rstrip(")").split(",")]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
@@ -85,18 +91,51 @@ def test_a_box_hides_its_arm_in_all_plots_and_brings_it_back(page: Page, made: P
     assert page.evaluate(shown) == before
 
 
+POINTS = "[...document.querySelectorAll('.wide .drawn input')]"
+READ = "[...document.querySelectorAll('.wide .drawn span')].filter(e => getComputedStyle(e).opacity == '1')"
+READ += ".map(e => e.textContent).join()"
+
+
 def test_a_point_tells_its_value(page: Page, made: Path):
     page.open(made, width=1280)
-    tips = page.evaluate("[...document.querySelectorAll('.wide .tip title')].map(e => e.textContent)")
+    tips = page.evaluate(f"{POINTS}.map(e => e.labels[0].textContent)")
     assert len(tips) == 4 * 10 + 3 * 10 + 5 * 3 * 10  # five metrics of three arms with attention
     assert any(tip.startswith("plain, 51–60 source tokens: 0.") for tip in tips)
-    page.evaluate("document.querySelector('.wide .tip').scrollIntoView({block: 'center'})")
-    on_top = (
-        "(e => { const b = e.getBoundingClientRect(); "
-        "return document.elementFromPoint(b.x + b.width / 2, b.y + b.height / 2).closest('.tip') !== null })"
-        "(document.querySelector('.wide .tip'))"
-    )
-    assert page.evaluate(on_top)
+    place = tips.index(next(tip for tip in tips if tip.startswith("bahdanau, 51–60 source tokens: 0.")))
+    assert page.evaluate(READ) == ""
+    page.evaluate(f"{POINTS}[{place}].id = 'one'; 0")
+    page.hover("#one")
+    assert page.evaluate(READ) == tips[place]
+
+
+@pytest.mark.parametrize(("width", "form"), [(1280, "wide"), (390, "narrow")])
+def test_a_point_lies_on_its_mark(page: Page, made: Path, width: int, form: str):
+    page.open(made, width=width)
+    middle = "(e => (b => [b.x + b.width / 2, b.y + b.height / 2])(e.getBoundingClientRect()))"
+    of_arm = "[...document.querySelectorAll('.{} .drawn {}')].map(" + middle + ")"
+    for arm in ("arm0", "arm2"):
+        marks = np.array(page.evaluate(of_arm.format(form, f"g.{arm} use")))
+        points = np.array(page.evaluate(of_arm.format(form, f"label.{arm} input")))
+        assert len(points) >= 10
+        assert np.linalg.norm(points[:, None] - marks, axis=2).min(axis=1).max() < 1.5
+
+
+def test_the_keys_reach_every_point_of_a_panel_by_one_tab_stop(page: Page, made: Path):
+    page.open(made, width=1280)
+    page.evaluate(f"{POINTS}[0].focus()")
+    first = page.evaluate("document.activeElement.name")
+    tips = page.evaluate(f"{POINTS}.filter(e => e.name == '{first}').map(e => e.labels[0].textContent)")
+    for tip in tips[:12]:
+        assert page.evaluate(READ) == tip
+        page.press("ArrowRight")
+    page.press("Tab")
+    assert page.evaluate("document.activeElement.name || ''") != first
+    hidden = "document.querySelector('#show-arm0').click()"
+    page.evaluate(hidden)
+    page.evaluate(f"{POINTS}.find(e => e.name == '{first}' && e.offsetParent).focus()")
+    assert page.evaluate(READ) == tips[10]  # those of the hidden arm are skipped
+    page.evaluate(hidden)
+    page.evaluate("document.activeElement.blur()")
 
 
 def test_no_text_in_a_plot_is_cut_off(page: Page, made: Path):
@@ -134,9 +173,8 @@ def test_ids_are_unique_and_headings_in_order(page: Page, made: Path):
 
 def test_keyboard_reaches_the_boxes(page: Page, made: Path):
     page.open(made, width=1280)
-    for _ in range(40):  # past the table of contents
-        for kind in ("keyDown", "keyUp"):
-            page.call("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
+    for _ in range(60):  # past the table of contents
+        page.press("Tab")
         if page.evaluate("document.activeElement.id") == "show-arm0":
             break
     assert page.evaluate("document.activeElement.id") == "show-arm0"
@@ -151,3 +189,9 @@ def test_it_prints(page: Page, made: Path, tmp_path: Path):
     assert page.evaluate("document.querySelectorAll('details table')[0].getBoundingClientRect().height") > 100
     assert not page.evaluate("[...document.querySelectorAll('details.screen')].some(e => e.checkVisibility())")
     assert page.evaluate("document.querySelector('.print').checkVisibility()")
+    heights = page.evaluate("[...document.querySelectorAll('.wide svg')].map(e => e.getBoundingClientRect().height)")
+    assert len(heights) == 3
+    assert min(heights) > 100
+    assert page.evaluate("document.querySelectorAll('.drawn input')[0].checkVisibility()") is False
+    heads = "[...document.querySelectorAll('thead')].map(e => getComputedStyle(e).breakInside)"
+    assert set(page.evaluate(heads)) == {"avoid"}  # then it is repeated on every page

@@ -61,13 +61,11 @@ def main(arguments: list[str]) -> None:
     explored = _explored(studies, options.explore, options.trusted)
     if len(studies) == 1:
         of_study = explored.get(studies[0].data)
-        write_report(out, lambda directory: write_study(studies[0], directory, out, this, form, of_study))
+        write_report(out, lambda directory: write_study(studies[0], directory, this, form, of_study))
         show(studies[0], out)
     else:
         rankings = rank(studies)
-        write_report(
-            out, lambda directory: write_ranking(studies, rankings, excluded, directory, out, this, form, explored)
-        )
+        write_report(out, lambda directory: write_ranking(studies, rankings, excluded, directory, this, form, explored))
         show_ranking(studies, rankings, out)
     for note in dict.fromkeys(note for one in explored.values() for note in one.notes):
         print(f"explorer: {note}", file=sys.stderr)

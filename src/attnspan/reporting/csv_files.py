@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -14,6 +14,11 @@ from attnspan.analysis.study import Point, Study
 from attnspan.runs.summary import ends_at_chance
 
 CURVE, TRAINING, DIFFERENCES, SPANS = "curve.csv", "training.csv", "differences.csv", "spans.csv"
+
+
+def csv_texts(frames: Mapping[str, pd.DataFrame]) -> dict[str, str]:
+    """File name -> content of the csv files."""
+    return {name: frame.to_csv(index=False, float_format="%.6g") for name, frame in frames.items()}
 
 
 def csv_files(study: Study) -> dict[str, pd.DataFrame]:

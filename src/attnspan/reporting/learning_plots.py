@@ -23,7 +23,7 @@ from attnspan.analysis.lengths.words import plural
 from attnspan.analysis.study import Study
 from attnspan.reporting.formatting import number
 from attnspan.reporting.pictures.form import PAGE, Form
-from attnspan.reporting.plots import INK, RC, Plot, Style, arm_styles, finished, tip
+from attnspan.reporting.plots import INK, RC, Plot, Style, Tip, arm_styles, finished
 from attnspan.runs.finished_run import Run
 
 
@@ -33,7 +33,7 @@ def training_curves(study: Study, form: Form = PAGE) -> Plot:
         figure = Figure(figsize=form.size(3.2, 5.2), layout="constrained")
         grid = (2, 1) if form.is_narrow else (1, 2)
         by_updates, by_time = figure.subplots(*grid, sharey=True, squeeze=False).flat
-        tips: list[str] = []
+        tips: list[Tip] = []
         for arm in study.arms:
             style = arm_styles(study)[arm.label]
             for run in arm.runs:
@@ -52,7 +52,7 @@ def training_curves(study: Study, form: Form = PAGE) -> Plot:
         return finished(figure, study, form, _text(study), tips)
 
 
-def _curve(by_updates: Axes, by_time: Axes, run: Run, style: Style, name: str, tips: list[str]) -> None:
+def _curve(by_updates: Axes, by_time: Axes, run: Run, style: Style, name: str, tips: list[Tip]) -> None:
     """One run in both panels."""
     found = [(update, loss) for update, loss in validations(run) if math.isfinite(loss) and loss > 0]
     if not found:
@@ -68,7 +68,7 @@ def _curve(by_updates: Axes, by_time: Axes, run: Run, style: Style, name: str, t
         axes.plot(at[-1], losses[-1], style.marker, color=style.colour, markersize=5, gid=style.name, **hollow)
         where = f"{updates[-1]:,.0f} updates" if axes is by_updates else f"{at[-1]:,.0f} s"
         text = f"{name}: {number(losses[-1])} after {where}, {end}"
-        tip(axes, tips, style.name, (float(at[-1]), float(losses[-1])), text)
+        tips.append(Tip(axes, style.name, (float(at[-1]), float(losses[-1])), text))
 
 
 def _text(study: Study) -> str:
@@ -93,7 +93,7 @@ def error_over_training(study: Study, form: Form = PAGE) -> Plot:
         panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         for axes in panels.flat[len(points) :]:
             axes.set_visible(False)
-        tips: list[str] = []
+        tips: list[Tip] = []
         for axes, (label, some) in zip(panels.flat, points.items(), strict=False):
             _panel(axes, some, arm_styles(study)[label], tips)
             axes.set_title(study.shown(label), fontsize=8.5, loc="left")
@@ -105,7 +105,7 @@ def error_over_training(study: Study, form: Form = PAGE) -> Plot:
         return finished(figure, study, form, _points_text(study, points), tips)
 
 
-def _panel(axes: Axes, points: list[LearningPoint], style: Style, tips: list[str]) -> None:
+def _panel(axes: Axes, points: list[LearningPoint], style: Style, tips: list[Tip]) -> None:
     """The curves of one arm; rates above 1 lie outside."""
     written: list[float] = []  # heights of numbers at the right edge, which must not overlap
     for k, point in reversed([*enumerate(points)]):
@@ -123,13 +123,8 @@ def _panel(axes: Axes, points: list[LearningPoint], style: Style, tips: list[str
         when = f"{point.updates:,.0f} updates{', the end' if point.is_end else ''}"
         for x, label, rate in zip(at, labels, rates, strict=True):
             if rate <= 1.02:
-                tip(
-                    axes,
-                    tips,
-                    style.name,
-                    (float(x), float(rate)),
-                    f"{label} {plural(label, f'{point.side} token')} after {when}: {number(rate)}",
-                )
+                text = f"{label} {plural(label, f'{point.side} token')} after {when}: {number(rate)}"
+                tips.append(Tip(axes, style.name, (float(x), float(rate)), text))
     lengths = [*points[0].rates] if points else []
     axes.set_xticks(np.arange(len(lengths)), lengths, rotation=45 if len(lengths) > 4 else 0)
     axes.tick_params(axis="x", labelsize=7)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-import os
 import re
 import shlex
-from collections.abc import Callable, Collection, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -37,13 +35,15 @@ from attnspan.runs.layout import CONFIG
 INDEX, MARKDOWN = "index.html", "report.md"
 
 
-def pages(study: Study, wide: dict[str, Plot], *, out: Path, command: str, explorer: str | None) -> dict[str, str]:
+def pages(
+    study: Study, wide: dict[str, Plot], *, files: Mapping[str, str], command: str, explorer: str | None
+) -> dict[str, str]:
     """File name -> content: the same as one self-contained HTML file, and in Markdown with the plot next to it.
 
-    ``wide`` has the plots of the study. ``out`` is the future directory of the page, for links to configs;
+    ``wide`` has the plots of the study, ``files`` the texts of the files that the page holds in itself, and
     ``explorer`` is the name of the explorer beside it.
     """
-    content = _content(study, wide, out, command)
+    content = _content(study, wide, command)
     narrow = all_plots(study, PHONE)
     outputs = degenerate_outputs(study)
     kinds = metrics_in(DEGENERATE)
@@ -51,6 +51,7 @@ def pages(study: Study, wide: dict[str, Plot], *, out: Path, command: str, explo
     html = template("report.html.j2").render(
         content,
         explorer=explorer,
+        files=addresses(files),
         subject=subject(study),
         written=written_examples(study),
         training_range=study.ranges[0] if len(study.ranges) == 1 else None,
@@ -62,6 +63,15 @@ def pages(study: Study, wide: dict[str, Plot], *, out: Path, command: str, explo
         degenerate_outputs=[(f"{kind.label.capitalize()}: {kind.meaning}", some) for kind, some in by_kind if some],
     )
     return {MARKDOWN: template("report.md.j2").render(content), INDEX: with_contents(html)}
+
+
+def addresses(files: Mapping[str, str]) -> dict[str, str]:
+    """File name -> the address of a link that holds the file, which is still there when only the page is sent on."""
+    return {name: f"data:text/plain;base64,{_base64(text.encode())}" for name, text in files.items()}
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")
 
 
 _HEADING = re.compile(r'<h2 id="([^"]*)">(.*?)</h2>')
@@ -83,9 +93,13 @@ def all_plots(study: Study, form: Form = PAGE) -> dict[str, Plot]:
     return plots
 
 
-def inline(name: str, wide: Plot, narrow: Plot) -> dict[str, str]:
-    """A plot as SVG in both of its forms; ``name`` is unique on the page."""
-    return {"wide": wide.inline(name), "narrow": narrow.inline(f"{name}-narrow")}
+def inline(name: str, wide: Plot, narrow: Plot) -> dict[str, dict[str, Any]]:
+    """A plot in both of its forms, as SVG with the points that can be read; ``name`` is unique on the page."""
+    return {"wide": _form(name, wide), "narrow": _form(f"{name}-narrow", narrow)}
+
+
+def _form(name: str, plot: Plot) -> dict[str, Any]:
+    return {"name": name, "svg": plot.inline(name), "panels": plot.panels()}
 
 
 def _picture(one: ArmMap) -> dict[str, object]:
@@ -99,7 +113,7 @@ def _picture(one: ArmMap) -> dict[str, object]:
         "arm": one.arm, "seed": one.seed, "width": width, "height": height, "text": _in_words(one.heatmap),
         "output": " ".join(map(visible, one.heatmap.output)),
         "alt": f"Heat map of the attention of {one.arm}, {size}; in words below",
-        "src": f"data:image/png;base64,{base64.b64encode(content).decode()}",
+        "src": f"data:image/png;base64,{_base64(content)}",
     }  # fmt: skip
 
 
@@ -145,7 +159,7 @@ _TABLES = (
 """By their names in the templates."""
 
 
-def _content(study: Study, plots: Collection[str], out: Path, command: str) -> dict[str, Any]:
+def _content(study: Study, plots: Collection[str], command: str) -> dict[str, Any]:
     runs = study.collection.runs
 
     def by_length(metrics: Iterable[Metric]) -> list[tables.Table]:
@@ -165,7 +179,7 @@ def _content(study: Study, plots: Collection[str], out: Path, command: str) -> d
         "attention_tables": by_length(study.attention_metrics),
         "gold_known": GOLD_ATTENTION in study.attention_metrics,
         **{table.__name__: table(study) for table in _TABLES},
-        "runs": [_run_line(arm, run, out) for arm in study.arms for run in arm.runs],
+        "runs": [_run_line(arm, run) for arm in study.arms for run in arm.runs],
         "learned": [name for name in ("training_curves", "error_over_training") if name in plots],
         "test_examples": len(study.lengths),
         "quality": tables.by_length(study, study.metric),
@@ -192,6 +206,9 @@ def _from_to(study: Study, side: str) -> str:
     return f"{lengths.min()} to {lengths.max()} {plural(lengths.max(), f'{side} token')}"
 
 
+_DIRECTORIES = ("runs_dir:", "cache_dir:")
+
+
 def _portable(command: str) -> str:
     """A run's command without the directories of the machine that it ran on, which change no number."""
     try:
@@ -202,14 +219,19 @@ def _portable(command: str) -> str:
     return shlex.join(kept) if len(kept) < len(words) else command
 
 
-def _run_line(arm: Arm, run: Run, out: Path) -> dict[str, object]:
+def _of_no_machine(config: str) -> str:
+    """A config without the lines that name those directories."""
+    return "".join(line for line in config.splitlines(keepends=True) if not line.startswith(_DIRECTORIES))
+
+
+def _run_line(arm: Arm, run: Run) -> dict[str, object]:
     """One run in the table of runs."""
     summary = run.summary
     machine = summary.get("machine") or {}
-    config = os.path.relpath((run.directory / CONFIG).resolve(), out.resolve())
+    config = _of_no_machine((run.directory / CONFIG).read_text(encoding="utf-8"))
     loss = summary.get("best_validation_loss")
     return {
-        "arm": arm.label, "seed": run.seed, "run_id": run.run_id, "config": Path(config).as_posix(),
+        "arm": arm.label, "seed": run.seed, "run_id": run.run_id, "config": addresses({CONFIG: config})[CONFIG],
         "command": _portable(str(summary.get("command", ""))),
         "updates": f"{summary['updates']:,}" if summary.get("updates") is not None else NONE,
         "loss": NONE if loss is None else number(loss),

@@ -73,14 +73,30 @@ def arm_styles(study: Study) -> dict[str, Style]:
 
 
 @dataclass(frozen=True)
+class Tip:
+    """A point whose value can be read on the page, by pointing at it or with the keys."""
+
+    axes: Axes
+    arm: str
+    """``arm0`` and so on: of the :class:`Style`."""
+    at: tuple[float, float]
+    text: str
+
+    def entry(self, figure: Figure) -> dict[str, Any]:
+        """What the page needs: the text, and the place in percent of the figure from its upper left corner."""
+        x, y = self.axes.transData.transform(self.at) / (figure.bbox.width, figure.bbox.height)
+        return {"arm": self.arm, "text": self.text, "left": f"{100 * x:.2f}", "top": f"{100 - 100 * y:.2f}"}
+
+
+@dataclass(frozen=True)
 class Plot:
     """A figure with its texts."""
 
     figure: Figure
     text: str
     """Its text alternative."""
-    tips: tuple[str, ...] = ()
-    """Tooltips of its points."""
+    tips: tuple[Tip, ...] = ()
+    """Its points that can be read."""
 
     def save(self, path: Path) -> None:
         """Write the figure in the format that the file's name ends in."""
@@ -96,7 +112,6 @@ class Plot:
         svg = re.sub(r"\A.*?(?=<svg)|<metadata>.*?</metadata>", "", stream.getvalue(), flags=re.DOTALL)
         head = rf'<svg \1 role="img" aria-label="{html.escape(self.text)}">'
         svg = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', head, svg, count=1)
-        svg = re.sub(r'<g id="arm(\d+)-tip(\d+)">', self._tip, svg)
         svg = re.sub(r'<g id="(arm\d+)">', r'<g class="\1">', svg)
         svg = re.sub(r' id="(?!m[0-9a-f]{10}"|p[0-9a-f]{10}")[^"]*"', "", svg)
         svg = re.sub(r'id="([mp][0-9a-f]{10})"', rf'id="{name}-\1"', svg)
@@ -106,9 +121,17 @@ class Plot:
             svg = svg.replace(colour, variable)
         return svg.strip()
 
-    def _tip(self, match: re.Match[str]) -> str:
-        arm, tip = match.groups()
-        return f'<g class="arm{arm} tip"><title>{html.escape(self.tips[int(tip)])}</title>'
+    def panels(self) -> list[dict[str, Any]]:
+        """The points that can be read, panel by panel, where the figure was last drawn."""
+        found: dict[Axes, list[dict[str, Any]]] = {}
+        for tip in self.tips:
+            found.setdefault(tip.axes, []).append(tip.entry(self.figure))
+        return [{"name": _name_of(axes), "points": points} for axes, points in found.items()]
+
+
+def _name_of(axes: Axes) -> str:
+    """What a panel shows, in words."""
+    return axes.get_title(loc="left") or " by ".join(filter(None, [axes.get_ylabel(), axes.get_xlabel()]))
 
 
 def draw_plots(study: Study, form: Form = PAGE) -> dict[str, Plot]:
@@ -122,7 +145,7 @@ def degradation(study: Study, form: Form = PAGE) -> Plot:
     with mpl.rc_context(RC):
         figure = Figure(figsize=form.size(*CURVE), layout="constrained")
         axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(6, 1))
-        tips: list[str] = []
+        tips: list[Tip] = []
         _curves(axes, study, study.metric, tips)
         axes.set_ylabel(study.metric.label or study.metric.title)
         _lengths(axes, study, labels=not form.is_narrow)
@@ -133,27 +156,26 @@ def degradation(study: Study, form: Form = PAGE) -> Plot:
 def attention(study: Study, form: Form = PAGE) -> Plot:
     """Where teacher-forced attention looks against length, one panel for each known metric."""
     metrics = study.attention_metrics
+    columns = 1 if form.is_narrow or len(metrics) < 4 else 2  # one column of many panels fills a printed page
+    rows = -(-len(metrics) // columns)
     with mpl.rc_context(RC):
-        wide, narrow = (0.8 + len(metrics) * each for each in (1.8, 1.7))
-        figure = Figure(figsize=form.size(wide, narrow), layout="constrained")
-        panels = figure.subplots(len(metrics), 1, sharex=True, squeeze=False)[:, 0]
-        tips: list[str] = []
-        for axes, metric in zip(panels, metrics, strict=True):
+        figure = Figure(figsize=form.size(0.8 + 1.8 * rows, 0.8 + 1.7 * rows), layout="constrained")
+        panels = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
+        for axes in panels[len(metrics) :]:
+            axes.set_visible(False)
+        tips: list[Tip] = []
+        for axes, metric in zip(panels, metrics, strict=False):
             _curves(axes, study, metric, tips)
-            axes.set_ylabel(metric.label)
-            _lengths(axes, study, words=axes is panels[0], labels=not form.is_narrow)
-        panels[-1].set_xlabel(study.axis.title)
+            axes.set_ylabel(metric.label, fontsize=None if columns == 1 else 7.5)
+            _lengths(axes, study, words=axes is panels[0], labels=columns == 1 and not form.is_narrow)
+        for axes in panels[len(metrics) - columns : len(metrics)]:
+            axes.set_xlabel(study.axis.title)
+            axes.tick_params(labelbottom=True)
         text = ". ".join(_curves_text(study, metric) for metric in metrics)
         return finished(figure, study, form, text, tips, [point.arm for point in study.attention])
 
 
-def tip(axes: Axes, tips: list[str], name: str, at: tuple[float, float], text: str, **how: Any) -> None:
-    """Add an invisible point with a tooltip, of the arm whose style has ``name``."""
-    tips.append(text)
-    axes.plot(*at, "o", markersize=12, alpha=0, gid=f"{name}-tip{len(tips) - 1}", **how)
-
-
-def _curves(axes: Axes, study: Study, metric: Metric, tips: list[str]) -> None:
+def _curves(axes: Axes, study: Study, metric: Metric, tips: list[Tip]) -> None:
     """One metric of every arm that has it; the tooltips of the points are appended to ``tips``."""
     top, bottom = 0.0, 0.0
     ends: list[tuple[Style, np.ndarray, np.ndarray]] = []
@@ -184,7 +206,7 @@ def _curves(axes: Axes, study: Study, metric: Metric, tips: list[str]) -> None:
             axes.plot([x] * len(dots), dots, ".", markersize=2.5, alpha=0.7, **looks)
             said = in_groups(dots, point.seeds, groups, metric.digits) if groups else with_interval(one, metric.digits)
             text = f"{label}, {point.region.in_words}: {said}"
-            tip(axes, tips, style.name, (x, one.value), text, color=style.colour)
+            tips.append(Tip(axes, style.name, (x, one.value), text))
             top = max(top, one.value, *dots, min(np.nan_to_num(one.high), max(1.0, 1.25 * one.value)))
             bottom = min(bottom, one.value, *dots)
     axes.set_ylim(bottom * 1.04, max(top * 1.04, 0.05))
@@ -245,7 +267,7 @@ def advantage(study: Study, form: Form = PAGE) -> Plot:
     with mpl.rc_context(RC):
         figure = Figure(figsize=form.size(3.2, 3.2), layout="constrained")
         axes = figure.subplots()
-        tips: list[str] = []
+        tips: list[Tip] = []
         shown = arm_styles(study)
         compared = [label for label in shown if any(one.arm == label for one in study.differences)]
         width = min(high - low for low, high in zip(study.bins.edges, study.bins.edges[1:], strict=False))
@@ -266,7 +288,7 @@ def advantage(study: Study, form: Form = PAGE) -> Plot:
                 extremes += [*one.by_seed]
                 said = with_interval(one.advantage, study.metric.digits)
                 text = f"{label} over {one.baseline}, {one.region.in_words}: {said}"
-                tip(axes, tips, style.name, (x, one.advantage.value), text)
+                tips.append(Tip(axes, style.name, (x, one.advantage.value), text))
             shown_halves = np.minimum(halves, _most_of_an_interval(study, values))
             extremes += [*values, *(values + shown_halves), *(values - shown_halves)]
         axes.axhline(0, color=INK, linewidth=0.8)
@@ -330,7 +352,7 @@ def _counts(axes: Axes, study: Study, *, numbers: bool) -> None:
 
 
 def finished(
-    figure: Figure, study: Study, form: Form, text: str, tips: list[str], chosen: Sequence[str] | None = None
+    figure: Figure, study: Study, form: Form, text: str, tips: list[Tip], chosen: Sequence[str] | None = None
 ) -> Plot:
     """Add the legend of the ``chosen`` arms, and compute the layout once, not each time that the figure is saved."""
     shown = {label: style for label, style in arm_styles(study).items() if chosen is None or label in chosen}

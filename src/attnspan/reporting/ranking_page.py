@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -19,7 +19,7 @@ from attnspan.analysis.study import Study
 from attnspan.reporting import plots
 from attnspan.reporting.findings import findings
 from attnspan.reporting.formatting import NONE, number, with_interval
-from attnspan.reporting.page import INDEX, MARKDOWN, inline, shared_content, template, with_contents
+from attnspan.reporting.page import INDEX, MARKDOWN, addresses, inline, shared_content, template, with_contents
 from attnspan.reporting.pictures.form import PAGE, PHONE, Form, lay_out
 from attnspan.reporting.tables import Row, Table
 
@@ -118,7 +118,7 @@ def ranking_plot(studies: Sequence[Study], rankings: Sequence[Ranking], form: Fo
         figure = Figure(figsize=form.size(0.3 + each, 0.3 + each * len(rankings)), layout="constrained")
         grid = (len(rankings), 1) if form.is_narrow else (1, len(rankings))
         panels = figure.subplots(*grid, sharex=True, sharey=True, squeeze=False).ravel()
-        tips: list[str] = []
+        tips: list[plots.Tip] = []
         for axes, ranking in zip(panels, rankings, strict=True):
             for one in ranking.standings:
                 style, y = styles[one.arm], order.index(one.arm)
@@ -126,7 +126,7 @@ def ranking_plot(studies: Sequence[Study], rankings: Sequence[Ranking], form: Fo
                 axes.hlines(y, low, high, color=style.colour, linewidth=2.2, gid=style.name)
                 axes.plot(one.iqm.value, y, style.marker, color=style.colour, markersize=5.5, gid=style.name)
                 text = f"{one.shown}, {ranking.side}: {with_interval(one.iqm)}"
-                plots.tip(axes, tips, style.name, (one.iqm.value, y), text)
+                tips.append(plots.Tip(axes, style.name, (one.iqm.value, y), text))
             axes.set_yticks(range(len(order)), shown)
             axes.set_title(_lengths(ranking.side), fontsize=9, loc="left")
         panels[0].set_ylim(len(order) - 0.5, -0.5)
@@ -198,13 +198,21 @@ def runs_table(studies: Sequence[Study]) -> Table:
 
 
 def pages(
-    studies: Sequence[Study], rankings: Sequence[Ranking], excluded: Sequence[Excluded], command: str
+    studies: Sequence[Study],
+    rankings: Sequence[Ranking],
+    excluded: Sequence[Excluded],
+    command: str,
+    *,
+    files: Mapping[str, str],
 ) -> dict[str, str]:
-    """File name -> content: one self-contained HTML file with links to the report on each data set, and Markdown."""
+    """File name -> content: one HTML file with links to the report on each data set, and the same in Markdown.
+
+    ``files`` are the texts of the files that the page holds in itself.
+    """
     content = _content(studies, rankings, excluded, command)
     both = [ranking_plot(studies, rankings, form) for form in (PAGE, PHONE)] if rankings else None
     plot = inline("ranking", *both) if both else None
-    html = template("ranking.html.j2").render(content, styles=[], ranking_plot=plot)
+    html = template("ranking.html.j2").render(content, styles=[], ranking_plot=plot, files=addresses(files))
     return {MARKDOWN: template("ranking.md.j2").render(content), INDEX: with_contents(html)}
 
 

@@ -7,8 +7,6 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from attnspan.analysis.collection import Excluded
 from attnspan.analysis.metrics import ERROR_RATE, Metric
 from attnspan.analysis.ranking import Ranking
@@ -16,7 +14,7 @@ from attnspan.analysis.study import Study
 from attnspan.errors import InputError
 from attnspan.evaluation.decoded_study import DecodedStudy
 from attnspan.reporting import page, ranking_page, tables
-from attnspan.reporting.csv_files import CURVE, TRAINING, csv_files
+from attnspan.reporting.csv_files import CURVE, TRAINING, csv_files, csv_texts
 from attnspan.reporting.explorer.document import EXPLORER, explorer
 from attnspan.reporting.latex import latex
 from attnspan.reporting.page import INDEX
@@ -82,9 +80,9 @@ def _swap(new: Path, out: Path, old: Path) -> None:
 
 
 def write_study(
-    study: Study, directory: Path, out: Path, command: str, form: Form = PAGE, explored: DecodedStudy | None = None
+    study: Study, directory: Path, command: str, form: Form = PAGE, explored: DecodedStudy | None = None
 ) -> None:
-    """Write the files of a report on one data set into ``directory``, which will become ``out``.
+    """Write the files of a report on one data set into ``directory``.
 
     The plots in files have ``form``; those of the page have its own. With ``explored``, the explorer is a file too.
     """
@@ -96,11 +94,11 @@ def write_study(
         tables.spans(study),
         *(tables.by_length(study, one) for one in _more_metrics(study)),
     ]
-    texts = {LATEX: latex([table for table in for_papers if table.rows])}
-    texts |= page.pages(study, plots, out=out, command=command, explorer=EXPLORER if explored else None)
+    texts = csv_texts(csv_files(study)) | {LATEX: latex([table for table in for_papers if table.rows])}
+    texts |= page.pages(study, plots, files=texts, command=command, explorer=EXPLORER if explored else None)
     if explored:
         texts[EXPLORER] = explorer(study, explored, title=page.title_of(study))
-    _write(directory, in_files, csv_files(study), texts)
+    _write(directory, in_files, texts)
 
 
 def _more_metrics(study: Study) -> list[Metric]:
@@ -115,7 +113,6 @@ def write_ranking(
     rankings: Sequence[Ranking],
     excluded: Sequence[Excluded],
     directory: Path,
-    out: Path,
     command: str,
     form: Form,
     explored: Mapping[str, DecodedStudy],
@@ -126,20 +123,18 @@ def write_ranking(
     """
     for study in studies:
         (directory / study.data).mkdir()
-        write_study(study, directory / study.data, out / study.data, command, form, explored.get(study.data))
+        write_study(study, directory / study.data, command, form, explored.get(study.data))
     plots = {"ranking": ranking_page.ranking_plot(studies, rankings, form)} if rankings else {}
-    texts = {LATEX: latex([one for pair in ranking_page.ranking_tables(studies, rankings) for one in pair])}
-    texts |= ranking_page.pages(studies, rankings, excluded, command)
-    _write(directory, plots, ranking_page.frames(studies, rankings), texts)
+    texts = csv_texts(ranking_page.frames(studies, rankings))
+    texts |= {LATEX: latex([one for pair in ranking_page.ranking_tables(studies, rankings) for one in pair])}
+    curves = {f"{study.data}/{CURVE}": csv_files(study)[CURVE] for study in studies}
+    texts |= ranking_page.pages(studies, rankings, excluded, command, files=texts | csv_texts(curves))
+    _write(directory, plots, texts)
 
 
-def _write(
-    directory: Path, plots: Mapping[str, Plot], frames: Mapping[str, pd.DataFrame], texts: Mapping[str, str]
-) -> None:
+def _write(directory: Path, plots: Mapping[str, Plot], texts: Mapping[str, str]) -> None:
     for name, plot in plots.items():
         for suffix in (".png", ".svg", ".pdf"):
             plot.save(directory / f"{name}{suffix}")
-    for name, frame in frames.items():
-        frame.to_csv(directory / name, index=False, float_format="%.6g")
     for name, text in texts.items():
         (directory / name).write_text(text, encoding="utf-8")

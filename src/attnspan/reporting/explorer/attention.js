@@ -24,7 +24,10 @@ function sentence() {
     return `Source token ${j + 1} of ${source.length}, ${visible(source[j])}: ${panels.map((panel) => lookers(panel, j)).join("; ")}.`;
   }
   const place = pointed ? pointed.panel.referenceOf[pointed.t] : state.ref;
-  const where = place < 0 ? "A token too much" : `${study.withoutReference ? "Output" : "Reference"} token ${place + 1} of ${reference.length}, ${visible(reference[place])}`;
+  const noun = study.withoutReference ? "output" : "reference";
+  const wanted = place < 0 ? "a token too much" : `${noun} token ${place + 1} of ${reference.length}, ${visible(reference[place])}`;
+  const written = pointed && `Output token ${pointed.t + 1} of ${pointed.panel.arm.label}`;
+  const where = !written ? wanted[0].toUpperCase() + wanted.slice(1) : study.withoutReference ? written : `${written}, ${wanted}`;
   return `${where}: ${panels.map(looks).join("; ")}.`;
 }
 
@@ -270,7 +273,7 @@ function attentionSection() {
   parts.push({ keys: [], draw: drawView }, { keys: ["example", "arms", "view", "head"], draw }, { keys: ["ref"], draw: step });
   const button = (label, by) => element("button", { text: label, onclick: () => browse(by) });
   const others = element("p", { hidden: !study.axes.length }, button("Previous", -1), " ", button("Next", 1), " ", button("Random", "random"), " example of those above");
-  const key = "Outputs are decoded free-running. Rows are output tokens, columns source tokens; the colour is the root of the weight, from 0 to 1, and a cell without colour is exactly 0.";
+  const key = "Point at a token of an output or source, or go to it with Tab and the arrow keys, to see where it looks, or what looks at it. Outputs are decoded free-running. Rows are output tokens, columns source tokens; the colour is the root of the weight, from 0 to 1, and a cell without colour is exactly 0.";
   const gold = study.examples.some((one) => one.gold) ? " Gold frames and dashed lines are the gold alignment." : "";
   return element("section", { "aria-labelledby": "attention" }, heading, others, words, steps, element("p", { class: "quiet", text: key + gold }), side, more, files, numbers);
 }

@@ -135,9 +135,9 @@ function rowsSection() {
     find.value = state.find;
     controls.replaceChildren(
       choice("Order", Object.entries(ORDERS), state.sort, (sort) => change({ sort })),
-      choice("Wrong", [["", "any"], ...arms], state.wrong, (wrong) => change({ wrong })),
-      choice("Right", [["", "any"], ...arms], state.right, (right) => change({ right })),
-      ...(kinds.length ? [choice("With", [["", "any output"], ...kinds], state.kind, (kind) => change({ kind }))] : []),
+      choice("With an error by", [["", "(all examples)"], ...arms], state.wrong, (wrong) => change({ wrong })),
+      choice("Without an error by", [["", "(all examples)"], ...arms], state.right, (right) => change({ right })),
+      ...(kinds.length ? [choice("With", [["", "(all outputs)"], ...kinds], state.kind, (kind) => change({ kind }))] : []),
       element("label", { class: "choice" }, element("span", { text: "Search" }), find),
     );
   }
