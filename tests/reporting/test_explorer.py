@@ -363,14 +363,32 @@ def test_the_keyboard_does_it_all(made: Path, opened: Page) -> None:
     assert opened.evaluate("document.activeElement.dataset.bin") == "0"
 
 
+COUNTED = """
+calls = 0;
+const watched = [[EventTarget, ['addEventListener']], [CanvasRenderingContext2D, ['fillRect', 'drawImage']]];
+for (const [of, names] of watched) {
+  for (const name of names) {
+    const before = of.prototype[name];
+    of.prototype[name] = function (...given) { calls += 1; return before.apply(this, given); };
+  }
+}
+"""
+
+
 @needs_browser
-def test_a_long_example_is_shown_within_a_tenth_of_a_second(opened: Page, tmp_path: Path) -> None:
+def test_a_long_example_is_not_drawn_weight_by_weight_nor_heard_token_by_token(opened: Page, tmp_path: Path) -> None:
+    """What made it slow: benchmarks/explorer_speed.py has the time, which a busy machine would lengthen here."""
     path = tmp_path / "explore.html"
-    path.write_text(explorer_speed.page(arms=3, examples=10), encoding="utf-8")
-    for view in ("heat", "beams"):
-        times, processor = explorer_speed.opened(opened, path, view=view)
-        assert len(times) == 10
-        assert processor < 100  # of the page's thread: what other work on the machine adds is not counted
+    path.write_text(explorer_speed.page(arms=3, examples=3), encoding="utf-8")
+    show(opened, path)
+    opened.evaluate(COUNTED)
+    opened.evaluate("change({ example: study.examples[1].id })")
+    while opened.evaluate("panels[0].example !== study.examples[1]"):
+        time.sleep(0.02)
+    assert opened.evaluate("panels.map((one) => one.T * one.S).every((cells) => cells > 8000)")
+    assert 0 < opened.evaluate("calls") < 100
+    show(opened, path, "#view=beams")
+    assert 0 < opened.evaluate("document.querySelectorAll('.beams path').length") < 300
 
 
 @needs_browser
