@@ -106,6 +106,12 @@ MUTANTS = {
         new="if hypothesis.text is not None and",
         test=f"{_EXPLORER}test_what_does_not_equal_the_records_is_left_out",
     ),
+    "a point of a plot is read from below": Mutant(
+        file="reporting/plots.py",
+        old='"top": f"{100 - 100 * y:.2f}"',
+        new='"top": f"{100 * y:.2f}"',
+        test="tests/reporting/test_page.py::test_a_point_lies_on_its_mark[1280-wide]",
+    ),
     "gradient of the next output's loss": Mutant(
         file="evaluation/gradient_norms.py",
         old="torch.autograd.grad(loss[:, t].sum()",

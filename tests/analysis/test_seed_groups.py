@@ -44,7 +44,10 @@ def test_groups_by_hand(tmp_path: Path, wrong: list[int], groups: object) -> Non
 def test_the_report_gives_groups_and_no_interval(tmp_path: Path) -> None:
     some = study(tmp_path, plain=[6, 6, 6], bahdanau=[1, 9, 2])
     assert some.groups == {("bahdanau", "in range"): ((1, 3), (2,))}
-    assert "The seeds of bahdanau fall into two groups (1, 3 and 2) on lengths seen in training, as" in some.notes[0]
+    assert (
+        "The seeds of bahdanau fall into two groups (seeds 1 and 3 / seed 2) on lengths seen in training, as"
+        in some.notes[0]
+    )
     rates = [row.cells for row in tables.by_length(some, ERROR_RATE).rows if row.kind == ""]
     assert rates == [("10", "40", "0.600 (no variation)", "0.150 / 0.900")]
     (row,) = [row.cells for row in tables.differences(some).rows if row.kind == ""]
@@ -68,7 +71,7 @@ def test_seeds_that_part_beyond_training_only_have_a_mean_and_an_interval_within
             fake_run(tmp_path, arm, seed, examples, [short] * 40 + [long] * 40)
     some = build_study(collect([tmp_path]))
     assert some.groups == {("bahdanau", "extrapolation"): ((1, 3), (2,))}
-    assert "two groups (1, 3 and 2) on lengths beyond training, as" in some.notes[0]
+    assert "two groups (seeds 1 and 3 / seed 2) on lengths beyond training, as" in some.notes[0]
     rates = [row.cells[3] for row in tables.by_length(some, ERROR_RATE).rows if row.kind == ""]
     assert rates[0].startswith("0.133 [")
     assert rates[1] == "0.113 / 0.900"

@@ -65,11 +65,15 @@ def notes_on_groups(groups: Mapping[tuple[str, str], Groups]) -> list[str]:
     for (label, side), both in groups.items():
         sides.setdefault((label, both), []).append(_WHERE[side])
     return [
-        f"The seeds of {label} fall into two groups ({joined(', '.join(map(str, seeds)) for seeds in both)}) on "
+        f"The seeds of {label} fall into two groups ({' / '.join(map(_named, both))}) on "
         f"{joined(where)}, as where some learn and others fail. Neither a mean nor an interval describes that, so the "
         "tables give the mean of each group there, the better first, and no interval."
         for (label, both), where in sides.items()
     ]
+
+
+def _named(seeds: Sequence[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {joined(map(str, seeds))}"
 
 
 _WHERE = {IN_RANGE: "lengths seen in training", EXTRAPOLATION: "lengths beyond training"}
