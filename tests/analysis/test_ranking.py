@@ -118,4 +118,4 @@ def test_the_ranking_says_who_had_not_learned_all_it_can(tmp_path):
         " But training failed for bahdanau on two: the loss ended no lower than chance. But the cap on updates ended "
         "training while there was still improvement: plain on one."
     )
-    assert any(tip.startswith("plain †, in range") for tip in ranking_page.ranking_plot(studies, rankings).tips)
+    assert any(tip.text.startswith("plain †, in range") for tip in ranking_page.ranking_plot(studies, rankings).tips)

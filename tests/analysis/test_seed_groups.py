@@ -10,6 +10,7 @@ from attnspan.analysis.collection import collect
 from attnspan.analysis.metrics import ERROR_RATE
 from attnspan.analysis.study import Study, build_study
 from attnspan.reporting import tables
+from attnspan.reporting.explorer.curves import axis_entries
 from attnspan.reporting.findings import findings
 from attnspan.reporting.plots import draw_plots
 from tests.fake_runs import example, fake_run
@@ -60,7 +61,11 @@ def test_the_report_gives_groups_and_no_interval(tmp_path: Path) -> None:
     )
     assert "interval of" not in first
     tips = draw_plots(some)["degradation"].tips
-    assert any("0.150 / 0.900" in tip for tip in tips)
+    assert any("0.150 / 0.900" in tip.text for tip in tips)
+    (plain, bahdanau) = (values[0] for _, _, values in axis_entries(some, [], [ERROR_RATE.name])[0]["points"][:2])
+    assert plain[1] is not None
+    assert bahdanau[1:3] == [None, None]
+    assert bahdanau[4] == "0.150 / 0.900"
 
 
 def test_seeds_that_part_beyond_training_only_have_a_mean_and_an_interval_within_it(tmp_path: Path) -> None:
@@ -81,6 +86,6 @@ def test_seeds_that_part_beyond_training_only_have_a_mean_and_an_interval_within
     first, second = (" ".join(lines) for lines in (findings(some)[:2], findings(some)[-3:]))
     assert "two groups" not in first
     assert "depends on the seed" in second
-    tips = draw_plots(some)["degradation"].tips
+    tips = [tip.text for tip in draw_plots(some)["degradation"].tips]
     assert any(tip.startswith("bahdanau") and tip.endswith(": 0.113 / 0.900") for tip in tips)
     assert any(tip.startswith("bahdanau") and ": 0.133 [" in tip for tip in tips)

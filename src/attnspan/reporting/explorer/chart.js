@@ -42,7 +42,8 @@ function lineChart({ label, title, unit, lines, ticks, from, to, shade = null, c
   for (const { at, text: words } of ticks) {
     if (x(at) - last < apart) continue;
     last = x(at);
-    chart.append(text(words, x(at), height - bottom + 15, "middle"));
+    const half = 3.2 * String(words).length; // of its width: the last one must not be cut off
+    chart.append(text(words, Math.min(x(at), width - half), height - bottom + 15, "middle"));
   }
   chart.append(text(unit, (left + width) / 2, height - 6, "middle"), text(title, 2, 11, "start"));
   for (const column of columns) chart.append(columnOf(column, x, top, height - bottom));

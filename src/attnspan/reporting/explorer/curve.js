@@ -7,8 +7,9 @@ function valueAt(axis, arm, bin, metric) {
   return null;
 }
 
-function interval([value, low, high], digits) {
-  return number(value, digits) + (low === null ? "" : ` [${number(low, digits)}, ${number(high, digits)}]`);
+// A value with its interval; where the seeds fall into groups, their means instead, which have none.
+function interval([value, low, high, , groups], digits) {
+  return groups || number(value, digits) + (low === null ? "" : ` [${number(low, digits)}, ${number(high, digits)}]`);
 }
 
 function curveLines(axis, metric) {

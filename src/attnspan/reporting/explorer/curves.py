@@ -15,6 +15,7 @@ from attnspan.analysis.metrics import METRICS, Metric
 from attnspan.analysis.study import Point, Study
 from attnspan.analysis.text_metrics import PERPLEXITIES
 from attnspan.data.corpora.base import SIDES
+from attnspan.reporting.formatting import in_groups
 
 _MOST_VALIDATIONS = 200
 """Of one run, in its curve."""
@@ -28,12 +29,15 @@ def rounded(value: float) -> float | None:
 def metric_entries(study: Study) -> list[dict[str, Any]]:
     """The metrics that are known of any arm, in the order in which a reader chooses one."""
     known = {name for point in study.points for name in point.metrics}
-    every: list[Metric] = [*dict.fromkeys([study.metric, *METRICS, *study.own, *study.corpus_scores, *PERPLEXITIES])]
     return [
         {"name": one.name, "title": one.title, "label": one.label or one.title, "digits": one.digits}
-        for one in every
+        for one in _metrics(study)
         if one.name in known
     ]
+
+
+def _metrics(study: Study) -> list[Metric]:
+    return [*dict.fromkeys([study.metric, *METRICS, *study.own, *study.corpus_scores, *PERPLEXITIES])]
 
 
 def axis_entries(study: Study, rows: Sequence[int], metrics: Sequence[str]) -> list[dict[str, Any]]:
@@ -60,7 +64,7 @@ def _axis(study: Study, rows: Sequence[int], metrics: Sequence[str]) -> dict[str
         if key not in bins:
             bins[key] = len(entries)
             entries.append(_bin(region, rows))
-        values = {metrics.index(name): _values(point, name) for name in point.metrics if name in metrics}
+        values = {metrics.index(name): _values(study, point, name) for name in point.metrics if name in metrics}
         points.append([_place(study, point.arm), bins[key], values])
     ranges = {lengths for arm in study.arms for run in arm.runs if (lengths := run.training_lengths_on(axis.side))}
     trained = [[rounded(float(one)) for one in axis.in_units(np.array(lengths))] for lengths in sorted(ranges)]
@@ -85,10 +89,18 @@ def _bin(region: Region, rows: Sequence[int]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _values(point: Point, metric: str) -> list[Any]:
-    """Value, both ends of the interval, and the value of each seed."""
-    one = point.metrics[metric]
-    return [*map(rounded, (one.value, one.low, one.high)), [rounded(float(seed)) for seed in point.by_seed[metric]]]
+def _values(study: Study, point: Point, metric: str) -> list[Any]:
+    """Value, both ends of the interval, the value of each seed, and where the seeds fall into groups, these in words.
+
+    Groups have no interval, as in the report.
+    """
+    one, by_seed = point.metrics[metric], point.by_seed[metric]
+    dots = [rounded(float(seed)) for seed in by_seed]
+    groups = study.groups_in(point.region.side, point.arm)
+    if groups is None:
+        return [*map(rounded, (one.value, one.low, one.high)), dots]
+    digits = next(known.digits for known in _metrics(study) if known.name == metric)
+    return [rounded(one.value), None, None, dots, in_groups(by_seed, point.seeds, groups, digits)]
 
 
 def training_entries(study: Study) -> dict[str, Any]:
