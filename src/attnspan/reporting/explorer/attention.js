@@ -118,7 +118,7 @@ function sourceStrip(panel) {
 
 function paintStrips(panel) {
   const [t, j] = lookedAt(panel);
-  const hot = (button, q) => button.style.setProperty("--weight", q ? strength(q).toFixed(3) : 0);
+  const hot = (button, q) => (q ? button.style.setProperty("--weight", strength(q).toFixed(3)) : button.style.removeProperty("--weight"));
   const gold = pointed && !pointed.panel ? [] : panel.gold[pointed ? pointed.panel.referenceOf[pointed.t] : state.ref] || [];
   [...panel.source.children].forEach((button, column) => {
     hot(button, panel.q && t >= 0 ? panel.q[t * panel.S + column] : 0);

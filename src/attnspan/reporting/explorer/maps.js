@@ -50,7 +50,7 @@ function heatMap(panel, { onpoint, onleave, onclick }) {
   const label = `Heat map of the attention of ${panel.arm.label}: ${T} output tokens, the rows, by ${S} source tokens, the columns`;
   const named = Math.max(T, S) <= 40;
   const canvas = element("canvas", { role: "img", "aria-label": label });
-  const cell = named ? 20 : Math.max(3, Math.min(10, Math.floor(600 / Math.max(S, T))));
+  const cell = named ? 20 : 4; // of many cells the page makes larger ones: pixels take time
   const context = canvas.getContext("2d");
   context.font = "12px sans-serif";
   const longest = (tokens) => Math.min(90, Math.max(...tokens.map((token) => context.measureText(visible(token)).width)));
@@ -96,10 +96,11 @@ function heatMap(panel, { onpoint, onleave, onclick }) {
     paintCells();
     if (named) names();
     context.strokeStyle = colours().gold;
-    context.lineWidth = 2;
+    const wide = (context.lineWidth = named ? 2 : 1);
     panel.gold.forEach((sources, r) => {
       if (panel.ofReference[r] < 0) return;
-      for (const j of sources) context.strokeRect(left + j * cell + 1, top + panel.ofReference[r] * cell + 1, cell - 2, cell - 2);
+      const y = top + panel.ofReference[r] * cell + wide / 2;
+      for (const j of sources) context.strokeRect(left + j * cell + wide / 2, y, cell - wide, cell - wide);
     });
   }
 
@@ -176,28 +177,31 @@ function beams(panel, { onpoint, onleave, onclick }) {
   const label = `Beams from the source tokens, left, to the output tokens of ${panel.arm.label}, right`;
   const picture = drawn("svg", { viewBox: `0 0 380 ${height}`, role: "img", "aria-label": label, "font-size": 13, class: "beams" });
   const now = drawn("g");
+  let bold = [];
   picture.append(allBeams(panel), now);
-  const sources = panel.example.source.map((token, j) => beamName(token, 110, j, "end", { onpointerenter: () => onpoint(-1, j) }));
-  const outputs = panel.output.tokens.map((token, t) =>
-    beamName(token, 270, t, "start", { onpointerenter: () => onpoint(t, -1), onclick: () => onclick(t, -1) }),
-  );
+  const sources = panel.example.source.map((token, j) => beamName(token, 110, j, "end"));
+  const outputs = panel.output.tokens.map((token, t) => beamName(token, 270, t, "start"));
   picture.append(...sources, ...outputs);
+  const at = (event) => [outputs.indexOf(event.target), sources.indexOf(event.target)];
+  picture.addEventListener("pointerover", (event) => Math.max(...at(event)) >= 0 && onpoint(...at(event)));
+  picture.addEventListener("click", (event) => at(event)[0] >= 0 && onclick(at(event)[0]));
   picture.addEventListener("pointerleave", onleave);
 
   function paint(t, j) {
     const row = Array.from({ length: t < 0 ? 0 : S }, (_, s) => [t, s]);
     const column = Array.from({ length: t >= 0 || j < 0 ? 0 : T }, (_, r) => [r, j]);
     now.replaceChildren(...beamPaths(panel, [...row, ...column], "currentColor"));
-    outputs.forEach((one, row) => one.setAttribute("font-weight", row === t ? 700 : 400));
-    sources.forEach((one, column) => one.setAttribute("font-weight", column === j ? 700 : 400));
+    for (const one of bold) if (one) one.removeAttribute("font-weight");
+    bold = [outputs[t], sources[j]];
+    for (const one of bold) if (one) one.setAttribute("font-weight", 700);
   }
   return { node: picture, paint, forget: () => {} };
 }
 
-function beamName(token, x, row, anchor, handlers) {
+function beamName(token, x, row, anchor) {
   const words = visible(token);
   const cut = [...words].length > 14 ? [...words].slice(0, 13).join("") + "\u2026" : words;
-  return drawn("text", { x, y: BEAM_ROW * (row + 0.5) + 8, "text-anchor": anchor, fill: "currentColor", text: cut, ...handlers });
+  return drawn("text", { x, y: BEAM_ROW * (row + 0.5) + 8, "text-anchor": anchor, fill: "currentColor", text: cut });
 }
 
 function beamLine(t, j) {
