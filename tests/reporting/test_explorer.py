@@ -309,9 +309,12 @@ def test_a_stranger_finds_where_one_arm_fails_another_does_not_and_where_it_look
     assert said.startswith("1 of the 12 examples")
     assert said.endswith("These are chosen, not typical.")
     opened.click(".rows button")
+    while opened.evaluate("panels[0].example.id !== state.example"):
+        time.sleep(0.02)
     opened.evaluate("panels[1].written.querySelector('[tabindex=\"0\"]').focus()")
-    while opened.evaluate("pointed?.t") != 2:
-        opened.press("ArrowRight")
+    for _ in range(20):
+        if opened.evaluate("pointed?.t") != 2:
+            opened.press("ArrowRight")
     best = opened.evaluate("largest(panels[1], 2)")
     weight = opened.evaluate(f"weightAt(panels[1], 2, {best}).toFixed(2)")
     source, output = opened.evaluate("[panels[1].example.source, panels[1].output.tokens]")
