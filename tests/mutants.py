@@ -1023,8 +1023,8 @@ MUTANTS = {
     ),
     "REINFORCE with the wrong sign": Mutant(
         file="training/objectives/reinforce.py",
-        old="loss = -self.reward_weight",
-        new="loss = self.reward_weight",
+        old="surrogate = -self.reward_weight",
+        new="surrogate = self.reward_weight",
         test="tests/models/test_hard_attention.py::test_the_estimator_is_unbiased[bahdanau]",
     ),
     "the context of a drawn position is the mean": Mutant(

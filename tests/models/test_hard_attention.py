@@ -138,7 +138,10 @@ def gradients(loss: Tensor, parameters: list[torch.nn.Parameter]) -> list[Tensor
 
 @pytest.mark.usefixtures("float64")
 def test_the_loss_by_hand() -> None:
-    """Two examples of T = 3, 2 and S = 3, 2; the second takes the expectation. Then the baseline moves."""
+    """Two examples of T = 3, 2 and S = 3, 2; the second takes the expectation. Then the baseline moves.
+
+    The value is that of the entropy alone; the gradient is that of both terms.
+    """
     reinforce = Reinforce(normaliser(reward_weight=0.7, entropy_weight=0.3))
     reinforce.baseline.fill_(-0.4)
     torch.manual_seed(2)
@@ -148,6 +151,8 @@ def test_the_loss_by_hand() -> None:
     path = [2, 0, 1]
     choices = torch.zeros(2, 3, 3)
     choices[0, range(3), path] = 1.0
+    seen = alpha > 0
+    alpha.requires_grad_()
     decoded = DecoderOutput(output=torch.zeros(2, 3, 1), state=(), weights=alpha, choices=choices)
     log_p = torch.log_softmax(logits, dim=-1)
     rewards = [sum(log_p[b, t, said[b, t]] for t in range(T)) for b, T in ((0, 3), (1, 2))]
@@ -156,7 +161,9 @@ def test_the_loss_by_hand() -> None:
     )
     of_choices = sum(alpha[0, t, path[t]].log() for t in range(3))
     right = -0.7 * (rewards[0] + 0.4 * 3) * of_choices - 0.3 * entropy
-    torch.testing.assert_close(reinforce(logits, decoded, said), right)
+    loss = reinforce(logits, decoded, said)
+    torch.testing.assert_close(loss, -0.3 * entropy)
+    torch.testing.assert_close(*(torch.autograd.grad(one, alpha)[0][seen] for one in (loss, right)))
     torch.testing.assert_close(reinforce.baseline, 0.9 * torch.tensor(-0.4) + 0.1 * (rewards[0] + rewards[1]) / 5)
 
 

@@ -18,6 +18,9 @@ class Reinforce(nn.Module):
     For each example, with R = log p(y | a, x), <eos> among the T tokens. R is a constant here: its own gradient is that
     of the cross-entropy. An example that takes the expectation has no first term. H is in nats.
 
+    Only the gradient of the first term means anything. So its value is left out, and the loss that training logs stays
+    one of likelihood.
+
     After each update b = d b + (1 - d) R / T, with R and T summed over the examples of the batch; before the first b is
     0. In the paper b is of R itself, which is the same where all targets have one length. Here batches differ in
     length, so b is in nats a token. It is a buffer, so checkpoints have it.
@@ -58,9 +61,9 @@ class Reinforce(nn.Module):
         logs = weights.clamp(min=torch.finfo(weights.dtype).tiny).log()
         chosen = (decoded.choices * logs).sum(dim=-1).masked_fill(~is_token, 0.0).sum(dim=1)
         entropy = -(weights * logs).sum(dim=-1).masked_fill(~is_token, 0.0).sum()
-        loss = -self.reward_weight * ((reward - self.baseline * T) * chosen).sum() - self.entropy_weight * entropy
+        surrogate = -self.reward_weight * ((reward - self.baseline * T) * chosen).sum()
         self._move(reward.sum(), T.sum())
-        return loss
+        return surrogate - surrogate.detach() - self.entropy_weight * entropy
 
     @torch.no_grad()
     def _move(self, reward: Tensor, tokens: Tensor) -> None:
