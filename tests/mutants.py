@@ -227,12 +227,6 @@ MUTANTS = {
         new="summed = torch.bmm(weights.transpose(1, 2), d_contexts.flip(1))",
         test="tests/kernels/test_contexts.py::test_gradients_are_those_of_the_product",
     ),
-    "contexts take the gradients of an earlier pass": Mutant(
-        file="kernels/contexts.py",
-        old="if number not in self._passes:",
-        new="if not self._passes:",
-        test="tests/kernels/test_contexts.py::test_gradients_are_those_of_the_product",
-    ),
     "h~ not fed in the fused path": Mutant(
         file="kernels/luong.py",
         old="input_gates = torch.addmm(inputs[:, t], outputs[t - 1], fed_weight.t()) if t else inputs[:, 0]",
