@@ -35,7 +35,11 @@ def all_rows(batches: list[NDArray[np.int64]]) -> list[int]:
 
 
 def same(one: Batch, other: Batch) -> bool:
-    return all(torch.equal(torch.as_tensor(a), torch.as_tensor(getattr(other, n))) for n, a in vars(one).items())
+    known = {name: value for name, value in vars(one).items() if value is not None}
+    others = {name: value for name, value in vars(other).items() if value is not None}
+    return known.keys() == others.keys() and all(
+        torch.equal(torch.as_tensor(value), torch.as_tensor(others[name])) for name, value in known.items()
+    )
 
 
 def test_a_batch_by_hand() -> None:
