@@ -104,7 +104,7 @@ def test_an_unknown_symbol_is_an_edit() -> None:
     """References 4 3 and 4 5, both answered by 4 3: to say <unk> is wrong for what is unknown too."""
     rows = {"id": ["a", "b"], "source": ["x", "x"], "source_ids": [[4], [4]], "target": ["t new", "t k"]}
     test = Dataset.from_dict(rows | {"target_ids": [[4, 3], [4, 5]]})
-    tokenizer: Any = SimpleNamespace(decode=str)
+    tokenizer: Any = SimpleNamespace(decode=lambda ids, oov_words: str(ids))
     run = {"run_id": "r", "arm": "plain", "data": "d", "seed": 1}
     recorder = Recorder(test=test, target_tokenizer=tokenizer, run=run)
     found = hypotheses(torch.tensor([[4, 3], [4, 3]]))
@@ -112,7 +112,9 @@ def test_an_unknown_symbol_is_an_edit() -> None:
     exact, ones = is_exact(found, references), torch.ones(2)
     nothing: dict[str, Any] = {"weights": None, "oracle_length": None, "region_size": None}
     tested = lit.TestOutput(nll=ones, correct=ones, exact=exact, hypotheses=found, **nothing)
-    batch: Any = SimpleNamespace(index=torch.tensor([0, 1]), examples=2, target_output=references)
+    batch: Any = SimpleNamespace(
+        index=torch.tensor([0, 1]), examples=2, target_output=references, labels=references, oov_words=()
+    )
     nobody: Any = None
     recorder.on_test_batch_end(nobody, nobody, tested, batch, 0)
     assert [(record.edits, record.exact_match) for record in recorder.records()] == [(1, False), (1, False)]
