@@ -8,6 +8,8 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,9 +70,11 @@ class Doubling:
 @pytest.fixture
 def doubling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The directory of a finished run that is :class:`Doubling`, from lower case to upper case; in an empty one."""
+    model: Any = nn.Linear(1, 1)
+    model.decoder = SimpleNamespace(copies=False)
     found = LoadedRun(
         config={},
-        model=nn.Linear(1, 1),  # type: ignore[arg-type]
+        model=model,
         decoding=Doubling(),  # type: ignore[arg-type]
         source_tokenizer=Tokenizer.train("characters", ["abcdefgh "]),
         target_tokenizer=Tokenizer.train("characters", ["ABCDEFGH "]),

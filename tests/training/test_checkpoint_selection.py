@@ -36,7 +36,8 @@ NAN, INF = float("nan"), float("inf")
 def validate(directory: Path, values: list[tuple[float, float]], *, selection_metric: str) -> Checkpoints:
     """Go through validations with these (sequence error rates, losses), one an update."""
     config = {"selection_metric": selection_metric, "checkpoint_interval": 60}
-    checkpoints = Checkpoints(directory=directory, config=config, stop=Stop(), limit=LengthLimit(ratio=1.0, margin=2))
+    limit = LengthLimit(ratio=1.0, margin=2)
+    checkpoints = Checkpoints(directory=directory, config=config, stop=Stop(), limit=limit, gives_tokens=False)
     trainer: Any = SimpleNamespace(should_stop=False, is_global_zero=True)
     module: Any = SimpleNamespace(state_dict=lambda: {"update": torch.tensor(trainer.global_step)})
     for update, (rate, loss) in enumerate(values, start=1):
