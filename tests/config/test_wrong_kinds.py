@@ -44,6 +44,7 @@ ALSO = {
     "trainer.precision": {NULL},
     "logger.wandb.entity": {NULL, WORD},
     "decoder.deep_output": {NULL},
+    "decoder.pointer": {NULL},
     "decoder.normaliser.reference_length": {NUMBER},
     "guidance.attention_sum": {NUMBER},
     "encoder.normaliser.reference_length": {NUMBER},
@@ -68,6 +69,7 @@ CHOICES = {
 NEEDED = {
     "decoding/length_penalty": ["decoding=beam"],
     "decoder/score": ["decoder=location_convolution"],
+    "decoder/pointer": ["decoder=bahdanau_pointer"],
     "decoder/positions": ["decoder=transformer", "encoder=transformer"],
     "encoder/positions": ["decoder=transformer", "encoder=transformer"],
     "encoder/normaliser": ["decoder=transformer", "encoder=transformer"],

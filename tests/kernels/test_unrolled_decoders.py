@@ -135,7 +135,7 @@ def test_what_is_fused(composed: Compose, wiring: tuple[str, ...]) -> None:
     arm, text = wiring[0], " ".join(wiring)
     products = {"luong_dot", "luong_scaled_dot", "luong_general", "luong_general_feeding"}
     feeding = "input_feeding=true" in text or arm == "luong_general_feeding"
-    covered = arm in {"bahdanau", "bahdanau_2015"} or (arm in products and feeding)
+    covered = arm in {"bahdanau", "bahdanau_2015", "bahdanau_pointer"} or (arm in products and feeding)
     expected = covered and "layers=2" not in text and "fused=false" not in text and wiring not in PARALLEL_CELLS
     assert getattr(decoder, "fused", False) is expected
 

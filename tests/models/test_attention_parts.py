@@ -70,7 +70,7 @@ def test_a_part_sees_lengths_query_context_and_weights() -> None:
     for t in range(1, 4):
         query = torch.randn(2, 1, 3)
         hidden_before = state[1] >= 0.5
-        context, weights, state = attention(query, memory, state)
+        context, weights, _, state = attention(query, memory, state)
         weights = weights.squeeze(1)  # one head
         assert state[0].tolist() == [t, t]
         assert (weights.squeeze(1)[hidden_before] == 0).all()

@@ -151,7 +151,7 @@ def test_padding_never_matters_in_training(no_noise: None, width: int) -> None:
         memory = attention.prepare(Memory.of(states[rows, :S], mask, (torch.randn(len(mask), 4),)))
         state, contexts = attention.start(memory), []
         for t in range(3):
-            context, weights, state = attention(query[rows, t : t + 1], memory, state)
+            context, weights, _, state = attention(query[rows, t : t + 1], memory, state)
             assert (weights[:, 0, 0][~mask] == 0).all()
             contexts.append(context[-1])
         gradients = torch.autograd.grad(torch.cat(contexts).sum(), list(attention.parameters()))

@@ -34,7 +34,7 @@ def test_sums_over_batches_by_hand() -> None:
         target = torch.full((len(lengths), 3), PAD)
         for row, count in enumerate(tokens):
             target[row, :count] = 9
-        batch = cast(Any, SimpleNamespace(source_lengths=torch.tensor(lengths), target_output=target))
+        batch = cast(Any, SimpleNamespace(source_lengths=torch.tensor(lengths), labels=target, target_output=target))
         outputs = ValidationOutput(nll=torch.tensor(nll).double(), correct=torch.tensor(correct))
         callback.on_validation_batch_end(trainer, module, outputs, batch, 0)
     callback.on_validation_epoch_end(trainer, module)

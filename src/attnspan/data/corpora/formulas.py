@@ -61,7 +61,7 @@ class Formulas(GeneratedImages):
     def _check(self) -> None:
         super()._check()
         check_counts(font_size=self.font_size)
-        if isinstance(self.depth, bool) or self.depth < 0:
+        if not isinstance(self.depth, int) or isinstance(self.depth, bool) or self.depth < 0:
             raise SettingError("depth", f"must be a whole number of at least 0, not {self.depth!r}")
 
 
