@@ -79,7 +79,7 @@ MUTANTS = {
         file="analysis/lengths/bins.py",
         old="anchors = boundaries or ([1] if axis.is_multiple else trained) or [longest]",
         new="anchors = boundaries or [1 if axis.is_multiple else longest]",
-        test=f"{_BINS}test_bins_of_a_part_of_the_lengths_are_named_as_among_all_of_them",
+        test=f"{_BINS}test_bins_of_a_part_of_the_lengths_are_named_as_among_all_of_them[8]",
     ),
     "a part is called by the first file with its class": Mutant(
         file="config/config_files.py",
