@@ -169,6 +169,12 @@ def test_attention_forms_before_ones_eyes(three: dict[str, Path], mirror: Mirror
     assert not any("validation_attention" in key for row in plain.rows for key in row)
 
 
+def test_attention_forms_in_an_arm_that_copies(composed: Compose, tmp_path: Path) -> None:
+    """Its source is read in two vocabularies."""
+    (one,) = read_mirrors(run(composed, tmp_path, "decoder=luong_pointer", *MIRRORED))
+    assert updates(one, "validation_attention/1.path") == [10, 20]
+
+
 def test_attention_that_cannot_be_drawn_harms_none(
     composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,7 +15,7 @@ from attnspan.data.pipeline.prepare import token_counts
 from attnspan.data.tokenizer import BOS
 from attnspan.errors import InputError, NotFiniteError
 from attnspan.evaluation.loaded_run import LoadedRun, UnknownTokensWarning
-from attnspan.evaluation.sources import encode_source, pad_sources
+from attnspan.evaluation.sources import pad_sources
 from attnspan.runs.attention_maps import AttentionMap
 
 
@@ -62,7 +62,7 @@ def maps_of_references(run: LoadedRun, split: Dataset) -> dict[str, AttentionMap
     sources = images_of(split, rows) if PIXELS in split.column_names else split[rows]["source"]
     of_split = without_pixels(split)[rows]
     for source, name, reference in zip(sources, of_split["id"], of_split["target_ids"], strict=True):
-        encoded = encode_source(reader, source, name)
+        encoded = run.encode(source, name)
         tokens, sizes = pad_sources([encoded])
         target = torch.tensor([[BOS, *reference]], device=device)
         weights = model.unroll(target, model.encode(tokens.to(device), sizes))[1].weights
