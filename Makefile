@@ -3,7 +3,7 @@
 # make test                   all tests, in nine minutes on two cores
 # make test-fast              those that take little, in two minutes
 # make mutants                edit the source wrongly in small ways, and see a test fail for each
-# make soak                   kill runs and sweeps for half an hour and compare them with untouched ones
+# make soak                   kill runs and sweeps for ten minutes and compare them with untouched ones
 # make cluster-test           the tests that need a cluster, on a SLURM that it starts here (Debian, root)
 # make bench                  measure a step of each arm, to benchmarks/bench.txt, on an otherwise idle machine
 # make bench-peers            the same and JoeyNMT, which is installed into .bench from the package index
