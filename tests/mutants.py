@@ -43,6 +43,7 @@ _MECHANISMS = "tests/models/test_mechanisms.py::test_logits_weights_and_gradient
 _EXACT_HARD = (
     "tests/models/test_exact_hard_attention.py::test_logits_weights_and_gradients_are_sums_over_all_alignments"
 )
+_EMISSIONS = "tests/kernels/test_emissions.py::"
 _SMALL_DCA = "[dynamic_convolution decoder.score.width=5 decoder.score.filters=2 rnn=lstm]"
 _OPTIONS = "tests/models/test_decoding_options.py::"
 _LIT = "tests/training/test_lightning_module.py::"
@@ -493,15 +494,15 @@ MUTANTS = {
         test=f"{_EXACT_HARD}[hard_monotonic_first_order]",
     ),
     "a token scored before it is normalised": Mutant(
-        file="models/decoders/hard.py",
-        old=".squeeze(-1) - normaliser",
-        new=".squeeze(-1)",
+        file="kernels/emissions.py",
+        old="torch.sub(logits[block.at(token)], normaliser[rows], out=seen[rows])",
+        new="seen[rows] = logits[block.at(token)]",
         test=f"{_EXACT_HARD}[hard_monotonic]",
     ),
     "decoding that takes the new state for the previous": Mutant(
         file="models/decoders/hard.py",
-        old="self._emit(self._share(before), memory",
-        new="self._emit(self._share(self.step(embedded, state, memory).output[:, 0]), memory",
+        old="emit(self._share(before)",
+        new="emit(self._share(self.step(embedded, state, memory).output[:, 0])",
         test=f"{_CONTRACT}test_unrolled_steps_equal_the_path[hard_monotonic]",
     ),
     "decoding without the token that was fed": Mutant(
@@ -541,10 +542,34 @@ MUTANTS = {
         test=f"{_EXACT_HARD}[hard_monotonic_first_order decoder.transition.width=1]",
     ),
     "distributions kept for the backward pass": Mutant(
-        file="models/decoders/hard.py",
-        old="from torch.utils.checkpoint import checkpoint",
-        new="checkpoint = lambda emit, *parts, use_reentrant: emit(*parts)",
+        file="kernels/emissions.py",
+        old="ctx.save_for_backward(share, prior, token, log_p, normaliser)",
+        new="ctx.save_for_backward(share, prior, token, log_p, normaliser, block.features.clone())",
         test="tests/models/test_exact_hard_attention.py::test_training_keeps_no_distribution_of_each_position",
+    ),
+    "the gradient of a token's share without what normalises it": Mutant(
+        file="kernels/emissions.py",
+        old="addcmul_(each, d_prior[rows] + d_seen[rows], value=-1)",
+        new="addcmul_(each, d_prior[rows], value=-1)",
+        test=f"{_EMISSIONS}test_emissions_and_gradients_are_their_definition[torch-100-1.0]",
+    ),
+    "unlikely tokens summed as probabilities": Mutant(
+        file="kernels/emissions.py",
+        old="if log_p.amin() < _FAINT:",
+        new="if False:",
+        test=f"{_EMISSIONS}test_tokens_too_unlikely_for_single_precision[numba]",
+    ),
+    "gradients of unlikely tokens by quotients": Mutant(
+        file="kernels/emissions.py",
+        old="bool(log_p.amin() < _FAINT)",
+        new="False",
+        test=f"{_EMISSIONS}test_tokens_too_unlikely_for_single_precision[torch]",
+    ),
+    "other features dropped in the backward pass": Mutant(
+        file="kernels/dropout.py",
+        old="manual_seed(self.seed)",
+        new="manual_seed(int(torch.randint(9, ())))",
+        test=f"{_EMISSIONS}test_dropout_is_the_same_when_computed_again[torch-100]",
     ),
     "a context that passes its gate": Mutant(
         file="models/decoders/bahdanau.py",

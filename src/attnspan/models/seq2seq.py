@@ -10,7 +10,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from attnspan.errors import SettingError, check_switches
-from attnspan.models.decoders.base import BuildDecoder, DecoderOutput, Sizes
+from attnspan.models.decoders.base import BuildDecoder, DecoderOutput, Readout, Sizes
 from attnspan.models.encoders.base import BuildEncoder, SizesTensor, SourceTensor
 from attnspan.models.memory import Memory
 from attnspan.models.recurrence.recurrence import BuildRecurrence, State
@@ -154,5 +154,6 @@ class Seq2Seq(nn.Module):
             tokens = tokens.masked_fill(tokens >= self.target_embedding.num_embeddings, self.unknown_id)
         return self.dropout(self.target_embedding(tokens))
 
-    def _read_out(self, output: Float[Tensor, "*batch O"]) -> Float[Tensor, "*batch V"]:
-        return self.readout(self.dropout(output))
+    @property
+    def _read_out(self) -> Readout:
+        return Readout(dropout=self.dropout, linear=self.readout)

@@ -12,7 +12,6 @@ returns log p. A decoder whose step depends on which token was fed, not only on 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,8 +23,23 @@ from attnspan.models.bridge import BuildBridge
 from attnspan.models.memory import Memory
 from attnspan.models.recurrence.recurrence import BuildRecurrence, State
 
-Readout = Callable[[Float[Tensor, "*batch O"]], Float[Tensor, "*batch V"]]
-"""The model's dropout and its last layer: from outputs to logits."""
+
+@dataclass(frozen=True, kw_only=True)
+class Readout:
+    """The model's dropout and its last layer: from outputs to logits."""
+
+    dropout: nn.Dropout
+    linear: nn.Linear
+
+    def __call__(self, output: Float[Tensor, "*batch O"]) -> Float[Tensor, "*batch V"]:
+        """W_o dropout(o) + b."""
+        logits: Tensor = self.linear(self.dropout(output))
+        return logits
+
+    @property
+    def dropout_probability(self) -> float:
+        """0 outside training."""
+        return self.dropout.p if self.dropout.training else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
+from attnspan.kernels.emissions import Emissions
 from attnspan.models.attention.entmax import in_float32
 from attnspan.models.attention.transitions import IMPOSSIBLE, BuildTransition
 from attnspan.models.bridge import Bridge, BuildBridge
@@ -70,10 +71,11 @@ class HardAttentionDecoder(RecurrentDecoder):
     ) -> tuple[Float[Tensor, "B 1 V"], DecoderOutput]:
         """The token says where the step before looked: then this step. <bos> says nothing, for there is one place."""
         prior, before = state[-1], state[self.rnn.output_part][:, -1]  # s_{t-1} of the top layer
-        _, seen = self._emit(self._share(before), memory, prior, tokens[:, 0], readout)
+        emit = self._emissions(memory, readout)
+        _, seen = emit(self._share(before), prior, tokens[:, 0])
         decoded = self.step(embedded, state, memory)
-        prior = self._prior(prior + seen, self._moves(decoded.output, memory), 0)
-        log_p, _ = self._emit(self._share(decoded.output[:, 0]), memory, prior, tokens[:, 0], readout)
+        prior = self._prior(prior + seen, [part[:, 0] for part in self._moves(decoded.output, memory)])
+        log_p, _ = emit(self._share(decoded.output[:, 0]), prior, tokens[:, 0])
         weights = prior.exp().unsqueeze(1)
         return log_p.unsqueeze(1), replace(decoded, state=(*decoded.state, prior), weights=weights)
 
@@ -82,14 +84,13 @@ class HardAttentionDecoder(RecurrentDecoder):
     ) -> tuple[Float[Tensor, "B T V"], DecoderOutput]:
         """Cells and moves of all steps at once, then position after position."""
         decoded = self.unroll(embedded, memory)
-        shares, moves = self._share(decoded.output), self._moves(decoded.output, memory)
-        joint, log_ps, priors = self._at_the_first(memory), [], []
         following = tokens.roll(-1, dims=1)  # of the last step none is known, and none needed
-        for t in range(tokens.size(1)):
-            prior = self._prior(joint, moves, t)
-            log_p, seen = checkpoint(
-                self._emit, shares[:, t], memory, prior, following[:, t], readout, use_reentrant=False
-            )
+        # By unbind, for the gradient of one index is a tensor of all steps.
+        shares, moves = self._share(decoded.output).unbind(1), self._moves(decoded.output, memory)
+        emit, joint, log_ps, priors = self._emissions(memory, readout), self._at_the_first(memory), [], []
+        for share, token, *move in zip(shares, following.unbind(1), *(part.unbind(1) for part in moves), strict=True):
+            prior = self._prior(joint, move)
+            log_p, seen = emit(share, prior, token)
             joint = prior + seen
             log_ps.append(log_p)
             priors.append(prior)
@@ -113,21 +114,12 @@ class HardAttentionDecoder(RecurrentDecoder):
         assert memory.keys is not None, "the memory was not prepared"
         return self.transition.moves(hidden, memory.keys, memory.mask)
 
-    def _prior(self, joint: Float[Tensor, "B S"], moves: State, t: int) -> Float[Tensor, "B S"]:
+    def _prior(self, joint: Float[Tensor, "B S"], moves: Sequence[Tensor]) -> Float[Tensor, "B S"]:
         """log p(a_t | y_1 ... y_{t-1}), from the logarithm of the posterior's numerator."""
-        return self.transition.prior(joint.log_softmax(dim=-1), *(part[:, t] for part in moves))
+        return self.transition.prior(joint.log_softmax(dim=-1), *moves)
 
     @staticmethod
-    def _emit(
-        share: Float[Tensor, "B H"],
-        memory: Memory,
-        prior: Float[Tensor, "B S"],
-        token: Int[Tensor, " B"],
-        readout: Readout,
-    ) -> tuple[Float[Tensor, "B V"], Float[Tensor, "B S"]]:
-        """log p(y_t | y_1 ... y_{t-1}) of all tokens, and log p(token | a_t = j)."""
+    def _emissions(memory: Memory, readout: Readout) -> Emissions:
         assert memory.values is not None, "the memory was not prepared"
-        logits = in_float32(readout(torch.tanh(memory.values + share.unsqueeze(1))))  # [B, S, V]
-        normaliser = logits.logsumexp(dim=-1)
-        seen = logits.gather(-1, token.view(-1, 1, 1).expand(-1, logits.size(1), 1)).squeeze(-1) - normaliser
-        return (logits + (prior - normaliser).unsqueeze(-1)).logsumexp(dim=1), seen
+        dropout = readout.dropout.p if readout.dropout.training else 0.0
+        return Emissions(memory.values, readout.linear.weight, readout.linear.bias, dropout=dropout)
