@@ -72,12 +72,15 @@ class _Block:
     """dropout(tanh(v + u)), without the scale."""
     kept: Tensor | None
     """Features that are not dropped."""
+    weight: Float[Tensor, "V H"]
+    """W times the scale."""
     logits: Float[Tensor, "V n S"]
+    numbers: Int[Tensor, " n"]
+    """0 ... n - 1."""
 
     def at(self, token: Int[Tensor, " B"]) -> tuple[Tensor, Tensor]:
         """The index in logits of the examples' tokens."""
-        found = token[self.rows]
-        return found, torch.arange(len(found), device=found.device)
+        return token[self.rows], self.numbers
 
 
 class _Work:
@@ -91,6 +94,7 @@ class _Work:
         self._factors = torch.exp(-2 * values) if has_key_factors(values) else None
         self._features, self._d_features = values.new_empty(most, S, H), values.new_empty(most, S, H)
         self._logits, self._exponentials = values.new_empty(V * most * S), values.new_empty(V * most * S)
+        self._numbers = torch.arange(most, device=values.device)
         self._sums: dict[int, tuple[Tensor, ...]] = {}
 
     def sums(self) -> tuple[Tensor, ...]:
@@ -125,7 +129,8 @@ class _Work:
             logits = self._logits[: len(weight) * columns.size(1)].view(len(weight), -1)
             torch.addmm(self.bias.unsqueeze(1), weight, columns, out=logits)
             wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            yield _Block(rows, features, kept, wide.view(len(weight), *features.shape[:2]))
+            by_example = wide.view(len(weight), *features.shape[:2])
+            yield _Block(rows, features, kept, weight, by_example, self._numbers[: len(features)])
 
     def exponentials(self, logits: Float[Tensor, "V n S"], shift: Float[Tensor, "n S"]) -> Float[Tensor, "V n S"]:
         """exp(logits - shift), in a buffer."""
@@ -138,11 +143,11 @@ class _Work:
         return found.view_as(logits)
 
     def activate_backward(
-        self, block: _Block, d_logits: Float[Tensor, "V nS"], scale: float, d_values: Tensor, d_share: Tensor
+        self, block: _Block, d_logits: Float[Tensor, "V nS"], d_values: Tensor, d_share: Tensor
     ) -> None:
         """Add to d_v and write d_u of a block."""
         d_features = self._d_features[: len(block.features)]
-        torch.mm(d_logits.t(), self.weight * scale, out=d_features.flatten(0, 1))
+        torch.mm(d_logits.t(), block.weight, out=d_features.flatten(0, 1))
         if block.kept is not None:
             d_features.mul_(block.kept)
         # A dropped feature is 0 in place of tanh; its gradient is 0 in any case.
@@ -210,7 +215,7 @@ class _Emission(torch.autograd.Function):
             d_logits = d_joint.addcmul_(each, d_prior[rows] + d_seen[rows], value=-1).flatten(1).to(d_weight.dtype)
             d_weight.addmm_(d_logits, block.features.flatten(0, 1), alpha=scale)
             d_bias += d_logits.sum(dim=1)
-            ctx.work.activate_backward(block, d_logits, scale, d_values, d_share)
+            ctx.work.activate_backward(block, d_logits, d_values, d_share)
         return d_share, d_prior, None, None, None, None
 
 
