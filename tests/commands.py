@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests import forks
 from tests.kills import SERVER
 
 
@@ -20,14 +21,30 @@ class Command:
     """``python -m module arguments`` in ``cwd``, with as much of ``subprocess.Popen`` as the tests use."""
 
     def __init__(
-        self, module: str, *arguments: str, cwd: Path, environment: Mapping[str, str] | None = None, merge: bool = False
+        self,
+        module: str,
+        *arguments: str,
+        cwd: Path,
+        environment: Mapping[str, str] | None = None,
+        merge: bool = False,
+        terminal: Path = Path(os.devnull),
     ) -> None:
-        """Start it; with ``merge`` standard error goes where standard output goes."""
+        """Start it.
+
+        Args:
+            module: what ``python -m`` runs.
+            arguments: of its command line.
+            cwd: where it runs.
+            environment: its variables; by default those of this process.
+            merge: standard error goes where standard output goes.
+            terminal: what standard input reads; if it is a terminal, standard error goes there too.
+        """
         self._scratch = tempfile.TemporaryDirectory(prefix="command-", ignore_cleanup_errors=True)
         scratch = Path(self._scratch.name)
         self._out, self._err = scratch / "out", scratch / ("out" if merge else "err")
+        files = (terminal, self._out, self._err if terminal == Path(os.devnull) else terminal)
         given = dict(os.environ if environment is None else environment)
-        self._process = SERVER.Process(target=_run, args=(module, arguments, str(cwd), given, self._out, self._err))
+        self._process = SERVER.Process(target=_run, args=(module, arguments, str(cwd), given, files))
         self._process.start()
 
     @property
@@ -46,7 +63,7 @@ class Command:
         if self.poll() is None:
             os.kill(self.pid, number)
 
-    def communicate(self, timeout: float = 60) -> tuple[str, str]:
+    def communicate(self, timeout: float = 240) -> tuple[str, str]:
         """Wait until it has ended, and return what it printed; once."""
         self._process.join(timeout)
         if self.poll() is None:
@@ -71,13 +88,18 @@ def complete(
     return subprocess.CompletedProcess([module, *arguments], command.returncode, out, err)
 
 
-def _run(module: str, arguments: tuple[str, ...], cwd: str, environment: dict[str, str], out: Path, err: Path) -> None:
-    for number, path in ((1, out), (2, err)):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(descriptor, number)
+def _run(
+    module: str, arguments: tuple[str, ...], cwd: str, environment: dict[str, str], files: tuple[Path, Path, Path]
+) -> None:
+    os.setsid()
+    for number, path in enumerate(files):
+        flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        os.dup2(os.open(path, flags | os.O_NOCTTY), number)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - multiprocessing has closed it
     sys.path.insert(0, "")  # as ``python -m`` does
     sys.argv = [module, *arguments]
+    forks.install()
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -61,9 +60,13 @@ class Mirrored:
 
 def read_mirrors(directory: Path) -> list[Mirrored]:
     """All mirrors beneath ``directory``, the oldest first."""
+    from wandb.util import get_core_path
+
     mirrors = []
     for path in sorted(directory.rglob("*.wandb"), key=lambda path: (path.stat().st_mtime_ns, path)):
-        command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        # What ``wandb leet inspect --json`` starts, after it has imported wandb.
+        place = ["--run-file", str(path), str(path.parents[1])]
+        command = [get_core_path(), "leet", "inspect", "--json", *place]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
         mirrors.append(Mirrored(path, tuple(json.loads(line) for line in done.stdout.splitlines())))
     return mirrors
