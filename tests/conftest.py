@@ -14,15 +14,15 @@ import pytest
 import torch
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
-from attnspan.config.compose import compose_config
 from attnspan.config.config_files import conf_directory
 from tests import tensor_types
+from tests.composing import compose_once, remember_parts
 
 tensor_types.install()  # before anything imports a model
+remember_parts()
 
 os.environ["WANDB_MODE"] = "offline"
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -124,13 +124,16 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def composed(cache: Path) -> Compose:
+def composed(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Compose:
     """Compose the plain config of a run from overrides."""
+
+    base = tmp_path_factory.getbasetemp()
+    place = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "composed"
+    place.mkdir(exist_ok=True)
 
     @functools.cache
     def once(*overrides: str) -> dict[str, Any]:
-        GlobalHydra.instance().clear()
-        return compose_config(*overrides)
+        return compose_once(overrides, place=place, cache=cache)
 
     def make(*overrides: str) -> dict[str, Any]:
         return copy.deepcopy(once(*overrides))
