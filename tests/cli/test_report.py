@@ -62,6 +62,12 @@ def printed(made_and_printed) -> str:
     return made_and_printed[1]
 
 
+@pytest.fixture
+def unpainted(monkeypatch) -> None:
+    """Plots are drawn for the page only, and their files are empty: for tests that look into none."""
+    monkeypatch.setattr(plots.Plot, "save", lambda self, path: path.write_bytes(b""))
+
+
 def rows(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as lines:
         return list(csv.DictReader(lines))
@@ -72,6 +78,7 @@ def test_it_writes_its_files_and_nothing_beside_them(made):
     assert [path.name for path in made.parent.iterdir()] == ["made"]
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_the_numbers_of_a_hand_made_example_are_in_every_file(tmp_path, capsys):
     # 30 sources of 4 and 30 of 8 tokens, trained to 4. plain: 1 edit of 4, then 6 of 8; bahdanau: 1 of 4, then 2 of 8
     examples = [example(n, 4 if n < 30 else 8) for n in range(60)]
@@ -139,6 +146,7 @@ def test_counts_stand_above_the_rates(printed):
     assert counts.split() == ["examples", "60", "100", "100", "100", "100", "100", "560"]
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_a_file_may_list_the_runs(runs, tmp_path):
     listing = tmp_path / "study.txt"
     directories = sorted(str(path.parent) for path in runs.rglob("summary.json"))
@@ -147,6 +155,7 @@ def test_a_file_may_list_the_runs(runs, tmp_path):
     assert {row["arm"] for row in rows(tmp_path / "out" / "curve.csv")} == {"plain", "bahdanau", "luong_general"}
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_a_report_is_replaced_whole(runs, tmp_path):
     out = tmp_path / "out"
     assert report.main([str(runs), "--out", str(out)]) == 0
@@ -180,6 +189,7 @@ def test_a_file_in_the_way(runs, tmp_path, capsys):
     assert "exists and is not a directory" in one_line(capsys)
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_failing_half_way_leaves_the_old_report_and_no_rubbish(runs, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     assert report.main([str(runs), "--out", str(out)]) == 0
@@ -230,6 +240,7 @@ BAD = {
 }
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_bad_runs_are_each_named_in_one_line_and_on_the_page_and_never_averaged_in(tmp_path, capsys):
     directories = fake_study(tmp_path / "runs", seeds=(0, 1, 2), per_length=3)
     bad = dict(zip(BAD, directories[-4:], strict=True))
@@ -254,6 +265,7 @@ def test_bad_runs_are_each_named_in_one_line_and_on_the_page_and_never_averaged_
     assert with_bad == without
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_runs_of_several_data_sets_give_a_ranking_above_a_report_on_each(tmp_path, capsys):
     examples = [example(n, 4 if n < 30 else 8) for n in range(60)]
     for data in ("one", "two"):
@@ -367,6 +379,7 @@ def test_every_other_link_says_that_it_leads_to_the_folder(made):
         assert "in the folder" in " ".join(place.split()), link
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_text_from_outside_is_escaped(tmp_path):
     examples = [example(n, 5) for n in range(30)]
     fake_run(tmp_path / "runs", "plain", 0, examples, [1] * 30, command="<script>alert('hello')</script>")
@@ -374,6 +387,7 @@ def test_text_from_outside_is_escaped(tmp_path):
     assert "<script>" not in (tmp_path / "out" / "index.html").read_text()
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_a_command_works_on_another_machine(tmp_path):
     command = "attnspan-train 'runs_dir=/some where' decoder=plain 'data.train_lengths=[5,60]' cache_dir=/there"
     fake_run(tmp_path / "runs", "plain", 0, [example(n, 5) for n in range(30)], [1] * 30, command=command)
@@ -392,6 +406,7 @@ def test_latex_tables_are_whole_and_escaped(made):
     assert not set("−–<_") & set(text.replace(r"\_", "").replace("$<$", ""))
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_one_arm_has_a_page_without_differences(tmp_path):
     fake_study(tmp_path / "runs", arms=("plain",), per_length=5)
     assert report.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
@@ -401,6 +416,7 @@ def test_one_arm_has_a_page_without_differences(tmp_path):
     assert "Advantage over the baseline" not in text
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_where_attention_looks_stands_in_every_file(tmp_path):
     # 30 sources of 4 and 30 of 8 tokens; each target token of the longer ones gets half as much attention
     lengths = [4] * 30 + [8] * 30
@@ -444,6 +460,7 @@ def test_where_attention_looks_stands_in_every_file(tmp_path):
     assert "bahdanau from 0.500 at 1–4 source tokens to 0.250 at 5–8 source tokens" in (out / "index.html").read_text()
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_without_gold_links_there_is_only_an_entropy(tmp_path):
     examples = [example(n, 5) for n in range(30)]
     attention = [{"attention_entropy": [0.5] * 5}] * 30
@@ -470,6 +487,7 @@ def test_as_many_arms_as_there_are_look_different():
     assert len({(look.colour, look.line) for look in looks}) == 28  # bands and curves have no markers
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_the_headlines_numbers_have_its_difference_where_seeds_are_missing(tmp_path, capsys):
     """Both rates are of the seeds that both arms have."""
     directories = fake_study(tmp_path / "runs", arms=("plain", "bahdanau"), seeds=(0, 1, 2, 3), per_length=3)
@@ -482,6 +500,7 @@ def test_the_headlines_numbers_have_its_difference_where_seeds_are_missing(tmp_p
     assert "3 seeds" in lede
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_bins_that_reach_beyond_all_sources(tmp_path):
     """A bin is of the lengths that training saw if its longest source is, wherever its edge lies."""
     fake_study(tmp_path / "runs", lengths=range(5, 61), per_length=3)  # trained up to 60
@@ -521,6 +540,7 @@ def test_help_shows_the_options():
         assert word in done.stdout
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_an_arm_looks_the_same_in_every_study_of_a_report(tmp_path):
     fake_study(tmp_path / "runs", arms=("plain", "bahdanau", "luong_dot"), per_length=3, data="one")
     fake_study(tmp_path / "runs", arms=("plain", "luong_dot", "concat"), per_length=3, data="two")
@@ -564,6 +584,7 @@ def test_what_ends_just_inside_the_plot_has_no_triangle():
     assert (below.get_marker(), *below.get_xdata(), *below.get_ydata()) == ("v", 5, 0)
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_runs_of_two_test_sets_stand_on_the_page_that_leaves_some_out(tmp_path, capsys):
     examples = [example(n, 6) for n in range(40)]
     first = fake_run(tmp_path, "plain", 0, examples, [1] * 40)
