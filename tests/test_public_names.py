@@ -70,6 +70,7 @@ print(text, probability, attnspan.__version__.split("."))
 """
 
 
+@pytest.mark.slow
 def test_a_strictly_typed_script_may_use_them(tmp_path: Path) -> None:
     (tmp_path / "mypy.ini").write_text(
         "[mypy]\nfollow_imports = skip\n[mypy-attnspan.*]\nfollow_imports = silent\n", encoding="utf-8"

@@ -20,7 +20,7 @@ from attnspan.models.seq2seq import Seq2Seq
 from tests.conftest import Compose
 from tests.kernels.test_additive import LIMIT
 from tests.kernels.test_cells import GATES
-from tests.models.arms import PARALLEL_CELLS, WIRINGS, small
+from tests.models.arms import PARALLEL_CELLS, WIRING_CASES, small
 
 FUSED = [
     ("bahdanau",),
@@ -128,7 +128,9 @@ def test_a_path_that_keeps_them_is_noticed(composed: Compose) -> None:
     assert kept_for_backward(sized(composed, "luong_concat"), 40, 40) >= 2 * 40 * 40 * 64
 
 
-@pytest.mark.parametrize("wiring", [*WIRINGS, ("coverage", "decoder.fused=true")], ids=" ".join)
+@pytest.mark.parametrize(
+    "wiring", [*WIRING_CASES, pytest.param(("coverage", "decoder.fused=true"), id="coverage decoder.fused=true")]
+)
 def test_what_is_fused(composed: Compose, wiring: tuple[str, ...]) -> None:
     """No more and no less than the equations cover, and only where the config says so."""
     decoder = small(composed, *wiring).decoder

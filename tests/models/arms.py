@@ -6,6 +6,7 @@ import copy
 import functools
 from typing import Any
 
+import pytest
 import torch
 import yaml
 from torch import Tensor
@@ -86,6 +87,12 @@ WIRINGS = (
     [(arm,) for arm in ARMS] + [(arm, "decoder.input_feeding=true") for arm in FEEDING] + VARIANTS + PARALLEL_CELLS
 )
 """Every arm as its file has it, again with input feeding, the variants, and other cells: what :func:`small` takes."""
+
+WIRING_CASES = [
+    pytest.param(wiring, id=" ".join(wiring), marks=[] if len(wiring) == 1 else [pytest.mark.slow])
+    for wiring in WIRINGS
+]
+"""The wirings as parameters of a test: of the quick tests, every arm as its file has it."""
 
 
 class FromSourceIds(Seq2Seq):

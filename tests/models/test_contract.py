@@ -26,7 +26,7 @@ from attnspan.models.memory import Memory
 from attnspan.models.recurrence.recurrence import Recurrence, State
 from attnspan.models.seq2seq import Seq2Seq
 from tests.conftest import Compose
-from tests.models.arms import SOURCE_VOCABULARY, TARGET_VOCABULARY, WIRINGS, pad, small
+from tests.models.arms import SOURCE_VOCABULARY, TARGET_VOCABULARY, WIRING_CASES, WIRINGS, pad, small
 
 SPECIALS = Specials(pad=0, bos=1, eos=2)
 SOURCES = [[4, 5, 6, 7, 8, 9, 10], [9], [10, 4, 9]]
@@ -34,7 +34,7 @@ TARGETS = [[1, 4, 5], [1, 7, 8, 4, 6], [1, 4]]
 LONG = [4 + at % 7 for at in range(140)]  # more tokens than luong_location has rows
 
 
-@pytest.fixture(params=WIRINGS, ids=" ".join)
+@pytest.fixture(params=WIRING_CASES)
 def model(composed: Compose, request: pytest.FixtureRequest, float64: None) -> Seq2Seq:
     return small(composed, *request.param)
 
@@ -341,7 +341,7 @@ def test_an_odd_memory_is_refused(composed: Compose) -> None:
         small(composed, "plain", "encoder.hidden_size=7")
 
 
-@pytest.mark.parametrize("wiring", WIRINGS, ids=" ".join)
+@pytest.mark.parametrize("wiring", WIRING_CASES)
 def test_bfloat16_runs(composed: Compose, wiring: tuple[str, ...]) -> None:
     """Mixed precision trains and searches, and says nearly the same."""
     model = small(composed, *wiring)
@@ -355,7 +355,7 @@ def test_bfloat16_runs(composed: Compose, wiring: tuple[str, ...]) -> None:
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
-@pytest.mark.parametrize("wiring", WIRINGS, ids=" ".join)
+@pytest.mark.parametrize("wiring", WIRING_CASES)
 def test_huge_scores_do_not_overflow(composed: Compose, wiring: tuple[str, ...]) -> None:
     """Scores of 1e4 and more: softmax stays finite, gradients too."""
     model = small(composed, *wiring)

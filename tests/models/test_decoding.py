@@ -18,13 +18,13 @@ from attnspan.models.decoding.length_penalty import LengthNormalisation
 from attnspan.models.decoding.strategy import Specials
 from attnspan.models.seq2seq import Seq2Seq
 from tests.conftest import Compose
-from tests.models.arms import SOURCE_VOCABULARY, TARGET_VOCABULARY, WIRINGS, pad, small
+from tests.models.arms import SOURCE_VOCABULARY, TARGET_VOCABULARY, WIRING_CASES, WIRINGS, pad, small
 
 SPECIALS = Specials(pad=0, bos=1, eos=2)
 SOURCES = [[4, 5, 6, 7, 8, 9, 10], [9], [10, 4, 9]]
 
 
-@pytest.fixture(params=WIRINGS, ids=" ".join)
+@pytest.fixture(params=WIRING_CASES)
 def model(composed: Compose, request: pytest.FixtureRequest) -> Seq2Seq:
     return small(composed, *request.param, seed=3)
 
