@@ -19,7 +19,7 @@ from attnspan.runs.layout import LOCK
 from attnspan.runs.status import FAILED, TRAINING, read_status
 from attnspan.sweeps.job import Job
 from attnspan.sweeps.plan import Plan
-from tests.commands import complete
+from tests.commands import Command, complete
 from tests.conftest import TINY
 from tests.kills import assert_same
 from tests.waiting import wait_until
@@ -121,20 +121,14 @@ def test_one_bad_job_and_nothing_is_launched(tmp_path: Path, cache: Path) -> Non
 def test_a_sweep_that_is_stopped_takes_its_jobs_along(tmp_path: Path, cache: Path, number: signal.Signals) -> None:
     """Or its terminal closed, as by Ctrl-C: the running jobs stop, the table says so, and nobody stays at work."""
     sweep = ("-m", "decoder=plain", "seed=1,2,3", "study=mine", *TINY, "trainer.max_steps=100000")
-    with subprocess.Popen(
-        [sys.executable, "-m", "attnspan.cli.train", *sweep],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"ATTNSPAN_CACHE": str(cache)},
-    ) as process:
-        wait_until(
-            lambda: any(status is not None and status.phase == TRAINING for status in map(read_status, jobs(tmp_path))),
-            seconds=120,
-        )
-        process.send_signal(number)
-        printed, complaint = process.communicate(timeout=60)
+    environment = os.environ | {"ATTNSPAN_CACHE": str(cache)}
+    process = Command("attnspan.cli.train", *sweep, cwd=tmp_path, environment=environment)
+    wait_until(
+        lambda: any(status is not None and status.phase == TRAINING for status in map(read_status, jobs(tmp_path))),
+        seconds=120,
+    )
+    process.send_signal(number)
+    printed, complaint = process.communicate()
     assert process.returncode == 130
     assert "interrupted; the same command resumes" in complaint
     assert printed.count("interrupted") >= 1

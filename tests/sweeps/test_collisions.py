@@ -11,6 +11,7 @@ from pathlib import Path
 from attnspan.runs.completeness import is_finished
 from attnspan.runs.layout import LOG
 from attnspan.runs.status import FINISHED, current_status
+from tests.commands import Command
 from tests.conftest import TINY, Compose
 from tests.kills import assert_same
 from tests.training.test_resume import run
@@ -53,12 +54,9 @@ def test_twenty_launches_of_one_sweep(tmp_path: Path) -> None:
 
 def test_three_real_launches_of_one_sweep(composed: Compose, tmp_path: Path) -> None:
     """Nothing is a stub: the runs train, each once, and their numbers are those of a run alone."""
-    command = [sys.executable, "-m", "attnspan.cli.train", "-m", "decoder=plain", "seed=1,2", "study=mine", *TINY]
-    together = [
-        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for _ in range(3)
-    ]
-    printed = [process.communicate(timeout=240)[0] for process in together]
+    words = ("-m", "decoder=plain", "seed=1,2", "study=mine", *TINY)
+    together = [Command("attnspan.cli.train", *words, cwd=tmp_path, merge=True) for _ in range(3)]
+    printed = [process.communicate()[0] for process in together]
     assert [process.returncode for process in together] == [0, 0, 0], "\n".join(printed)
     listed = (tmp_path / "runs" / "mine.txt").read_text(encoding="utf-8").split()
     assert len(listed) == 2

@@ -7,8 +7,6 @@ import os
 import random
 import select
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +26,7 @@ from attnspan.runs.completeness import is_finished
 from attnspan.runs.layout import METRICS, RECORDS, STATUS, SUMMARY
 from attnspan.runs.status import INTERRUPTED, TRAINING, read_status
 from attnspan.training.distributed import forget_launchers
+from tests.commands import complete
 from tests.conftest import TINY, Compose
 from tests.kills import assert_same
 from tests.training.test_lightning_module import module
@@ -77,8 +76,8 @@ def curves(directory: Path) -> pd.DataFrame:
 def test_a_sweep_on_two_processes(composed: Compose, tmp_path: Path) -> None:
     """One job of a sweep: the sweep is launched once, and the job has the numbers of one process."""
     alone, _ = run(composed(*TINY, *FEW, f"runs_dir={tmp_path / 'alone'}"))
-    command = [sys.executable, "-m", "attnspan.cli.train", *TINY, *TWO, *FEW, "-m", "seed=1", "study=mine"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    words = (*TINY, *TWO, *FEW, "-m", "seed=1", "study=mine")
+    done = complete("attnspan.cli.train", *words, cwd=tmp_path, environment=os.environ)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("1 of 1 runs") == 1
     (directory,) = map(Path, (tmp_path / "runs" / "mine.txt").read_text(encoding="utf-8").split())
