@@ -7,8 +7,9 @@ A sweep states what it expects in lines of its header, one cell of ``curve.csv``
 
     # Check:     copy  plain  11–15  error_rate  0.149 ± 0.06
 
-data set (``.`` where the report has no folder for each), arm, bin, metric, value and tolerance. The tolerance is for
-other machines and library versions, on which the same seeds draw other numbers. Exits with 1 if a cell is out of it.
+data set (``.`` where the report has no folder for each), arm, bin, metric, value and tolerance, with two spaces or more
+between the first four. The tolerance is for other machines and library versions, on which the same seeds draw other
+numbers. Exits with 1 if a cell is out of it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-_CHECK = re.compile(r"^# +Check: +(\S+) +(\S+) +(.+?) +(\w+) +(\d+\.?\d*) ± (\d+\.?\d*)$", re.MULTILINE)
+_CHECK = re.compile(r"^# +Check: +(\S+) {2,}(.+?) {2,}(.+?) {2,}(\w+) +(\d+\.?\d*) ± (\d+\.?\d*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ast
 import importlib
-import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from benchmarks import check_results
 
@@ -33,11 +33,11 @@ def test_the_committed_results_are_as_their_sweep_expects(sweep: str, capsys: py
 
 
 def test_a_result_out_of_its_tolerance_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One digit of one cell is changed, and one data set is left out."""
+    """One cell is changed, and one data set is left out."""
     (tmp_path / "copy").mkdir()
-    curve = (RESULTS / "long_sequences" / "copy" / "curve.csv").read_text(encoding="utf-8")
-    shutil.copy(RESULTS / "long_sequences" / "copy" / "curve.csv", tmp_path / "copy")
-    (tmp_path / "copy" / "curve.csv").write_text(curve.replace(",0.69199,", ",0.79199,"), encoding="utf-8")
+    curve = pd.read_csv(RESULTS / "long_sequences" / "copy" / "curve.csv")
+    curve.loc[(curve["arm"] == "plain") & (curve["lengths"] == "41–45"), "error_rate"] = 0.792
+    curve.to_csv(tmp_path / "copy" / "curve.csv", index=False)
     assert check_results.main("long_sequences", tmp_path) == 1
     rows = [line for line in capsys.readouterr().out.splitlines() if "differs" in line]
     assert [line.split("|")[1].strip() for line in rows] == ["copy"] + ["pronunciation"] * 3
