@@ -23,12 +23,14 @@ from attnspan.data.pipeline.length_range import LengthRange
 from attnspan.data.pipeline.prepare import prepare
 from attnspan.errors import InputError
 from attnspan.evaluation.loaded_run import load_run
+from attnspan.evaluation.prepared_test import evaluated_examples, kept_gold_links
 from attnspan.files import read_json, write_json
 from attnspan.runs.completeness import is_finished, why_unfinished
+from attnspan.runs.finished_run import read_run
 from attnspan.runs.layout import BEST, FILES, SUMMARY
 from attnspan.runs.records import edit_distance, read_records
 from attnspan.runs.status import INTERRUPTED, current_status
-from attnspan.sweeps.evaluations import check, prepare_examples
+from attnspan.sweeps.evaluations import check
 from attnspan.training.callbacks.decoded_checkpoints import DecodedCheckpoints
 from attnspan.training.evaluate import evaluate
 from attnspan.training.run import execute
@@ -62,7 +64,7 @@ def evaluated(
     """Carry out an evaluation in this process."""
     config = config_of(run, *overrides, split=split, length=length)
     check(config, ())
-    examples = prepare_examples(config, run=run)
+    examples = evaluated_examples(config, run=run).prepare()
     directory = run / "evaluations" / f"asked-{evaluation_id(config, data_fingerprint=examples.fingerprint)}"
     lines: list[str] = [] if log is None else log
     report: Any = lambda status: None  # noqa: E731
@@ -139,6 +141,14 @@ def test_another_file_is_decoded_with_the_tokenizers_of_the_run(run: Path, tmp_p
         assert record.hypothesis == hypothesis.text
         reference = [None if token in "xy" else token for token in str(record.reference).split()]
         assert record.edits == edit_distance(hypothesis.tokens, reference)
+
+
+def test_gold_links_are_those_of_the_evaluated_examples(run: Path) -> None:
+    """Which have the ids of the run's own test, and are others."""
+    directory = evaluated(run, "data.test_lengths=[3,3]", "data.test_size=4")
+    records = read_records(directory / "records.parquet")
+    links = kept_gold_links(read_run(directory), records["example_id"].tolist(), ())
+    assert links == {name: [(0, 2), (1, 1), (2, 0)] for name in records["example_id"]}
 
 
 def test_a_range_of_lengths_has_the_records_of_the_whole(run: Path) -> None:
@@ -320,7 +330,7 @@ def test_a_run_that_was_computed_again_has_no_evaluations_of_its_old_weights(run
     with pytest.raises(InputError, match="its run was computed again since, and has other weights"):
         collect([directory])
     config = config_of(copy, "data_name=again")
-    examples = prepare_examples(config, run=copy)
+    examples = evaluated_examples(config, run=copy).prepare()
     with pytest.raises(InputError, match="has other weights than when the evaluation was launched"):
         evaluate(config, split=examples, directory=directory, command="", report=lambda status: None)
 

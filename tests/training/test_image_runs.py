@@ -12,18 +12,22 @@ from PIL import Image
 
 from attnspan import load_run
 from attnspan.cli import inspect
+from attnspan.config.evaluation import EVALUATION, evaluation_config, evaluation_id
 from attnspan.config.identity import run_directory
 from attnspan.config.instantiate import build_corpus
 from attnspan.data.images.columns import images_of
 from attnspan.data.pipeline.prepare import PreparedData, prepare
 from attnspan.errors import InputError
+from attnspan.evaluation.prepared_test import evaluated_examples, kept_images
 from attnspan.files import read_json
 from attnspan.runs.attention_maps import read_attention_maps
+from attnspan.runs.finished_run import read_run
 from attnspan.runs.layout import RECORDS
 from attnspan.runs.records import read_records
 from attnspan.training.callbacks.checkpoints import Checkpoints
+from attnspan.training.evaluate import evaluate
 from attnspan.training.run import execute
-from tests.conftest import TINY, Compose
+from tests.conftest import TINY, Compose, parsed
 from tests.kills import assert_same
 
 DIGITS = (
@@ -118,6 +122,21 @@ def test_decoding_an_image_gives_what_the_test_gave(finished: tuple[Path, Prepar
         loaded.decode([tmp_path / "none.png"])
     with pytest.raises(InputError, match="source 0: int is no image"):
         loaded.decode([3])
+
+
+def test_an_evaluation_finds_its_images_again(finished: tuple[Path, PreparedData]) -> None:
+    """They are not those of the run's own test, which have the same ids."""
+    config = evaluation_config(
+        finished[0], parsed("data.test_lengths=[2,2]", "data.test_size=3"), split="test", length=None
+    )
+    config[EVALUATION]["name"] = "pairs"
+    split = evaluated_examples(config, run=finished[0]).prepare()
+    directory = finished[0] / "evaluations" / f"pairs-{evaluation_id(config, data_fingerprint=split.fingerprint)}"
+    evaluate(config, split=split, directory=directory, command="pairs", report=lambda status: None)
+    evaluation = read_run(directory)
+    images = kept_images(evaluation, evaluation.records["example_id"].tolist(), ())
+    hypotheses = load_run(finished[0]).decode(images)
+    assert [one.text for one in hypotheses] == evaluation.records["hypothesis"].tolist()
 
 
 def test_maps_keep_the_image(finished: tuple[Path, PreparedData]) -> None:

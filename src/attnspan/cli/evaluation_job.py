@@ -49,11 +49,11 @@ def _run(directory: Path, trusted: Sequence[str]) -> None:
 
 def _evaluate(job: Job, trusted: Sequence[str]) -> dict[str, Any] | None:
     os.environ |= thread_environment(job.config["threads"])  # before the libraries that read it are loaded
-    from attnspan.sweeps.evaluations import prepare_examples
+    from attnspan.evaluation.prepared_test import evaluated_examples
     from attnspan.sweeps.progress import ProgressDisplay
     from attnspan.training.evaluate import evaluate
 
-    split = prepare_examples(dict(job.config), run=run_of(job.directory))
+    split = evaluated_examples(dict(job.config), run=run_of(job.directory)).prepare()
     with ProgressDisplay(console=Console()) as display:
         try:
             return evaluate(

@@ -11,12 +11,10 @@ from typing import Any
 from rich.console import Console
 
 from attnspan.config.evaluation import EVALUATION, evaluation_id
-from attnspan.config.instantiate import build, build_corpus, refuse_foreign_targets
-from attnspan.data.pipeline.evaluated_split import EvaluatedSplit, prepare_split
-from attnspan.data.pipeline.length_range import LengthRange
+from attnspan.config.instantiate import build, refuse_foreign_targets
 from attnspan.errors import InputError
-from attnspan.files import read_json
-from attnspan.runs.layout import EVALUATIONS, JOB, SUMMARY, TOKENIZERS, run_of
+from attnspan.evaluation.prepared_test import evaluated_examples
+from attnspan.runs.layout import EVALUATIONS, JOB, run_of
 from attnspan.runs.provenance import code_state
 from attnspan.runs.status import current_status
 from attnspan.sweeps.job import Job, read_job
@@ -100,7 +98,7 @@ def plan_evaluations(
         config = request.config
         try:
             check(config, trusted)
-            split = prepare_examples(config, run=request.run)
+            split = evaluated_examples(config, run=request.run).prepare()
         except InputError as error:
             complaints.append(str(error))
             continue
@@ -124,25 +122,6 @@ def check(config: dict[str, Any], trusted: Sequence[str]) -> None:
     """
     refuse_foreign_targets([config["decoding"], config[EVALUATION]["data"]], ("attnspan", *trusted))
     build(config, "decoding")
-
-
-def prepare_examples(config: dict[str, Any], *, run: Path) -> EvaluatedSplit:
-    """The examples of an evaluation, tokenised by the tokenizers of its run.
-
-    Raises:
-        InputError: they cannot be read, or there are none.
-    """
-    asked = config[EVALUATION]
-    summary = read_json(run / SUMMARY)
-    trained = {"source": summary.get("training_lengths"), "target": summary.get("training_target_lengths")}
-    longest = {side: lengths and lengths[1] for side, lengths in trained.items()}
-    return prepare_split(
-        build_corpus(asked),
-        asked["split"],
-        tokenizers=run / TOKENIZERS,
-        lengths=None if asked["length"] is None else LengthRange.parse(asked["length"], longest),
-        cache_dir=Path(config["cache_dir"]).expanduser(),
-    )
 
 
 def _directory(run: Path, config: dict[str, Any], name: str) -> Path:

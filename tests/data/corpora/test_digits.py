@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from attnspan.data.images.columns import ImageColumn
 from attnspan.data.images.reader import ImageReader
 from attnspan.data.images.regions import parse_regions
 from attnspan.data.pipeline.batches import EncodedSplit, TrainingLoader, plan_batches
-from attnspan.data.pipeline.evaluated_split import prepare_split
+from attnspan.data.pipeline.evaluated_split import SplitRequest
 from attnspan.data.pipeline.gold import source_positions
 from attnspan.data.pipeline.length_range import LengthRange
 from attnspan.data.pipeline.prepare import PreparedData, _count_overlap, prepare, token_counts
@@ -192,19 +193,22 @@ def test_gold_positions_are_those_of_the_grid(strips: PreparedData) -> None:
 
 
 def test_an_evaluation_reads_images_as_its_run_did(strips: PreparedData) -> None:
-    found = prepare_split(
-        digits(),
-        "test",
+    asked = SplitRequest(
+        corpus=digits(),
+        split="test",
         tokenizers=strips.directory,
         lengths=LengthRange.parse("10-"),
         cache_dir=strips.directory.parent,
     )
+    assert not asked.is_prepared
+    found = asked.prepare()
+    assert asked.is_prepared
     counts = token_counts(found.examples, "source")
     assert (counts >= 10).all()
     assert len(counts) == (token_counts(strips.test, "source") >= 10).sum()
     assert found.facts["unknown_symbols"] == {"target": []}
     with pytest.raises(InputError, match="data: the run reads images, and the sources of this data are texts"):
-        prepare_split(reverse(), "test", tokenizers=strips.directory, lengths=None, cache_dir=strips.directory.parent)
+        replace(asked, corpus=reverse(), lengths=None).prepare()
 
 
 def test_long_images_are_refused_or_dropped(ready: Callable[[Corpus], PreparedData]) -> None:

@@ -12,6 +12,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -83,40 +84,60 @@ class EvaluatedSplit:
         return lines
 
 
-def prepare_split(
-    corpus: Corpus, split: str, *, tokenizers: Path, lengths: LengthRange | None, cache_dir: Path
-) -> EvaluatedSplit:
-    """Open the cache of ``split``; build it if it is missing or damaged.
+@dataclass(frozen=True, kw_only=True)
+class SplitRequest:
+    """What determines the examples of an evaluation and their tokens."""
 
-    Args:
-        corpus: of the split.
-        split: train, validation or test.
-        tokenizers: the directory of ``source.json`` and ``target.json``.
-        lengths: of one side; None for all.
-        cache_dir: of all caches.
+    corpus: Corpus
+    split: str
+    """train, validation or test."""
+    tokenizers: Path
+    """The directory of ``source.json`` and ``target.json``."""
+    lengths: LengthRange | None
+    """Of one side; None for all."""
+    cache_dir: Path
+    """Of all caches."""
 
-    Raises:
-        InputError: the corpus or a file is unusable, or no example is left; there is no cache then.
-    """
-    corpus.check([split])
-    if corpus.has_images != isinstance(load_source_reader(tokenizers / "source.json"), ImageReader):
-        reads, are = ("texts", "images") if corpus.has_images else ("images", "texts")
-        raise InputError(f"data: the run reads {reads}, and the sources of this data are {are}")
-    with silence_datasets():
-        identity = {
-            "format": FORMAT,
-            "split": split,
-            "corpus": corpus.identity([split]),
-            "tokenizers": {side: sha256(tokenizers / f"{side}.json") for side in SIDES},
-            "lengths": None if lengths is None else lengths.identity,
-        }
-    name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    directory = cache_dir / name
-    damage = open_cache(directory, lambda empty: _fill(empty, corpus, split, tokenizers, lengths))
-    with silence_datasets():
-        examples = map_dataset(directory / _EXAMPLES)
-    facts = read_json(directory / FACTS)
-    return EvaluatedSplit(name=split, examples=examples, facts=facts, directory=directory, damage=damage)
+    @cached_property
+    def directory(self) -> Path:
+        """The cache, built or not.
+
+        Raises:
+            InputError: the corpus has no such split, or the run reads texts and the corpus has images, or the reverse.
+        """
+        self.corpus.check([self.split])
+        if self.corpus.has_images != isinstance(load_source_reader(self.tokenizers / "source.json"), ImageReader):
+            reads, are = ("texts", "images") if self.corpus.has_images else ("images", "texts")
+            raise InputError(f"data: the run reads {reads}, and the sources of this data are {are}")
+        with silence_datasets():
+            identity = {
+                "format": FORMAT,
+                "split": self.split,
+                "corpus": self.corpus.identity([self.split]),
+                "tokenizers": {side: sha256(self.tokenizers / f"{side}.json") for side in SIDES},
+                "lengths": None if self.lengths is None else self.lengths.identity,
+            }
+        return self.cache_dir / hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether the cache is there."""
+        return (self.directory / FACTS).is_file()
+
+    def prepare(self) -> EvaluatedSplit:
+        """Open the cache; build it if it is missing or damaged.
+
+        Raises:
+            InputError: the corpus or a file is unusable, or no example is left; there is no cache then.
+        """
+        directory = self.directory
+        damage = open_cache(
+            directory, lambda empty: _fill(empty, self.corpus, self.split, self.tokenizers, self.lengths)
+        )
+        with silence_datasets():
+            examples = map_dataset(directory / _EXAMPLES)
+        facts = read_json(directory / FACTS)
+        return EvaluatedSplit(name=self.split, examples=examples, facts=facts, directory=directory, damage=damage)
 
 
 def _fill(directory: Path, corpus: Corpus, split: str, tokenizers: Path, lengths: LengthRange | None) -> None:
