@@ -208,7 +208,31 @@ MUTANTS = {
         file="kernels/compiled.py",
         old="total += terms[n - 1] if n % 2 else x.dtype.type(0)",
         new="total += x.dtype.type(0)",
+        test="tests/kernels/test_additive.py::test_additive_attention_is_its_definition[0.01 of the limit-dtype1]",
+    ),
+    "rest of a sum by halves dropped in decoding": Mutant(
+        file="kernels/compiled_products.py",
+        old="total += terms[n - 1] if n % 2 else x.dtype.type(0)",
+        new="total += x.dtype.type(0)",
         test="tests/kernels/test_one_step.py::test_products_are_their_definition[dtype0]",
+    ),
+    "rest of a sum by quarters dropped in decoding": Mutant(
+        file="kernels/compiled_products.py",
+        old="for m in range(4 * n, x.shape[1]):",
+        new="for m in range(4 * n, 4 * n):",
+        test="tests/kernels/test_one_step.py::test_products_are_their_definition[dtype0]",
+    ),
+    "last positions left out of a context in decoding": Mutant(
+        file="kernels/compiled_products.py",
+        old="for s in range(end - end % 4, end):",
+        new="for s in range(end, end):",
+        test="tests/kernels/test_one_step.py::test_products_are_their_definition[dtype0]",
+    ),
+    "second part of a step's input left out": Mutant(
+        file="models/recurrence/fused.py",
+        old="for part, of_part in zip(parts, weights, strict=True):",
+        new="for part, of_part in zip(parts[:1], weights[:1], strict=True):",
+        test="tests/kernels/test_recurrence.py::test_a_step_without_gradients_is_torchs[1-GRU]",
     ),
     "product not scaled without gradients": Mutant(
         file="models/attention/one_pass.py",

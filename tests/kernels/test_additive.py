@@ -20,7 +20,7 @@ def memory_of(keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     B, S, A = keys.shape
     mask = torch.ones(B, S, dtype=torch.bool)
     mask[1, -1] = False
-    states = torch.randn(B, S, 3, dtype=keys.dtype).masked_fill(~mask.unsqueeze(-1), 0.0)
+    states = torch.randn(B, S, 19, dtype=keys.dtype).masked_fill(~mask.unsqueeze(-1), 0.0)
     return states, mask, torch.randn(A, dtype=keys.dtype) / A
 
 
@@ -39,7 +39,7 @@ def test_additive_attention_is_its_definition(dtype: torch.dtype, share: float) 
     for query in [*(limit * torch.tensor([0.0, 0.5, -1.01, 1.49, -1.51, 3.0, -1e4], dtype=dtype)), *-keys[:, 0]]:
         query = query.expand(2, 41)
         projected = torch.cat([torch.randn(2, 3, dtype=dtype), query], dim=1)
-        weights, context, d_projected = (torch.full((2, n), math.nan, dtype=dtype) for n in (5, 3, 44))
+        weights, context, d_projected = (torch.full((2, n), math.nan, dtype=dtype) for n in (5, 19, 44))
         attention.forward(projected, weights, context)
         exact_query = query.clone().double().requires_grad_()
         scores = torch.tanh(exact_query.unsqueeze(1) + exact[0]) @ exact[1]
@@ -47,7 +47,7 @@ def test_additive_attention_is_its_definition(dtype: torch.dtype, share: float) 
         close(weights, right.detach())
         assert weights[1, -1] == 0
         close(context, (right.unsqueeze(1) @ states.double()).squeeze(1).detach())
-        d_context, d_weights = torch.randn(2, 3, dtype=dtype), torch.randn(2, 5, dtype=dtype)
+        d_context, d_weights = torch.randn(2, 19, dtype=dtype) / 6, torch.randn(2, 5, dtype=dtype)
         attention.backward(projected, weights, d_context, d_weights, d_projected)
         assert d_projected[:, :3].isnan().all()
         loss = ((right.unsqueeze(1) @ states.double()).squeeze(1) * d_context).sum() + (right * d_weights).sum()

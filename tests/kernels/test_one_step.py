@@ -9,10 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from attnspan.kernels import additive
 from attnspan.kernels.additive import key_factors
 from attnspan.kernels.one_step import attend_additively, attend_by_products
 from attnspan.models.attention import one_pass
 from attnspan.models.decoders.with_attention import AttentionDecoder
+from attnspan.models.decoding.beam import Beam
+from attnspan.models.decoding.greedy import Greedy
+from attnspan.models.decoding.length_limit import LengthLimit
+from attnspan.models.decoding.length_penalty import LengthNormalisation
+from attnspan.models.recurrence import fused
+from attnspan.training.lightning_module import SPECIALS
 from tests.conftest import Compose
 from tests.models.arms import small
 
@@ -41,13 +48,25 @@ def averaged(scores: Tensor, states: Tensor, mask: Tensor) -> tuple[Tensor, Tens
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_products_are_their_definition(dtype: torch.dtype) -> None:
-    """Whatever the number of features: a kernel sums them by halves, and some numbers leave a rest."""
-    for M in [*range(1, 21), 33, 75]:
-        states, mask = memory_of(3, 5, M, dtype)
+    """Whatever the numbers of features and positions: sums go by quarters and halves, and some leave a rest."""
+    for S, M in [(5, M) for M in [*range(1, 21), 33, 75]] + [(S, 9) for S in range(2, 10)]:
+        states, mask = memory_of(3, S, M, dtype)
         queries = torch.randn(3, 1, M, dtype=dtype)
         exact = averaged((queries @ states.nan_to_num(0.0).transpose(1, 2)).double(), states.double(), mask)
         for found, right in zip(attend_by_products(states, mask, queries), exact, strict=True):
             torch.testing.assert_close(found.double(), right, atol=100 * torch.finfo(dtype).eps, rtol=0)
+
+
+def test_padding_changes_no_digit_of_a_product() -> None:
+    """A source has the same context and weights alone and beside longer ones."""
+    states, _ = memory_of(1, 7, 33, torch.float32)
+    query = torch.randn(1, 1, 33)
+    alone = attend_by_products(states, torch.ones(1, 7, dtype=torch.bool), query)
+    padded = torch.cat([states, torch.full((1, 6, 33), math.nan)], dim=1)
+    contexts, weights = attend_by_products(padded, torch.arange(13).unsqueeze(0) < 7, query)
+    assert torch.equal(contexts, alone[0])
+    assert torch.equal(weights[..., :7], alone[1])
+    assert not weights[..., 7:].any()
 
 
 @pytest.mark.parametrize("K", [1, 3])
@@ -84,6 +103,31 @@ def test_a_step_without_gradients_is_the_step(
         assert len(calls) == (0 if gradients else 2)
     for right, found_ in zip(*outcomes, strict=True):
         torch.testing.assert_close(found_, right.detach(), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("wiring", [*COVERED, ("luong_multihead",), ("coverage",)], ids=" ".join)
+def test_decoding_by_kernels_finds_the_same(
+    composed: Compose, float64: None, monkeypatch: pytest.MonkeyPatch, wiring: tuple[str, ...]
+) -> None:
+    """Greedily and in a beam as with torch's operations alone; examples end at different steps."""
+    model = small(composed, *wiring)
+    with torch.no_grad():
+        model.readout.bias[SPECIALS.eos] -= 4  # long hypotheses
+    source, lengths = torch.randint(4, 11, (5, 9)), torch.tensor([9, 1, 3, 9, 6])
+    limit = LengthLimit(ratio=2.0, margin=2)
+    beam = Beam(limit=limit, beam_size=3, length_penalty=LengthNormalisation(exponent=1.0))
+    for strategy in (Greedy(limit=limit), beam):
+        found = []
+        for is_compiled in (True, False):
+            with monkeypatch.context() as patch:
+                if not is_compiled:
+                    for module in (additive, fused, one_pass):
+                        patch.setattr(module, "uses_numba", lambda tensor: False)
+                found.append(strategy(model, source, lengths, specials=SPECIALS, with_weights=True))
+        compiled, plain = found
+        assert torch.equal(compiled.tokens, plain.tokens)
+        torch.testing.assert_close(compiled.log_prob, plain.log_prob, atol=1e-9, rtol=0)
+        torch.testing.assert_close(compiled.weights, plain.weights, atol=1e-9, rtol=0)
 
 
 def test_a_memory_without_factors_is_read_by_its_keys(composed: Compose, float64: None) -> None:

@@ -36,6 +36,22 @@ def test_a_recurrence_is_torchs(float64: None, cell: type[nn.GRU | nn.LSTM], fir
         torch.testing.assert_close(mine, torchs, atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("cell", [nn.GRU, nn.LSTM])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_step_without_gradients_is_torchs(float64: None, cell: type[nn.GRU | nn.LSTM], layers: int) -> None:
+    """From inputs in one part or in two: the output and the next state."""
+    torch.manual_seed(3)
+    fused = FusedRecurrence(cell=cell, input_size=7, hidden_size=5, layers=layers, dropout=0.0).eval()
+    inputs = torch.randn(4, 1, 7)
+    state = tuple(torch.randn(4, layers, 5) for _ in range(fused.parts))
+    output, after = Recurrence.forward(fused, inputs, state)
+    with torch.no_grad():
+        for parts in ((inputs,), tuple(inputs.split([3, 4], dim=-1))):
+            found, state_found = fused.step(parts, state)
+            for mine, torchs in zip((found, *state_found), (output, *after), strict=True):
+                torch.testing.assert_close(mine, torchs.detach(), atol=1e-12, rtol=0)
+
+
 def test_when_a_recurrence_is_fused(monkeypatch: pytest.MonkeyPatch) -> None:
     """In training, over more than one step of one layer."""
     unrolled: list[int] = []

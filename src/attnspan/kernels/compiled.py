@@ -51,10 +51,10 @@ Array = NDArray[Any]
 # Infinities and NaN keep their meaning, and sums their order: with "reassoc", kernels for several threads sum in one
 # order in the process that compiles them, and in another where they are loaded from numba's cache. LLVM does not
 # vectorise a sum that keeps its order, which is then three times slower, so no long sum stands in an inner loop here.
-_OPTIONS: Any = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
+OPTIONS: Any = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
 
 
-def _compiled(function: Callable[..., None]) -> Callable[..., None]:
+def compiled(function: Callable[..., None]) -> Callable[..., None]:
     """Compile at the first call for each type of numbers, that of the last tensor."""
     kernels: dict[torch.dtype, Callable[..., None]] = {}
 
@@ -62,7 +62,7 @@ def _compiled(function: Callable[..., None]) -> Callable[..., None]:
         # Numba's cache has one index file a name, which processes change without a lock: so each key has its own name.
         twin = FunctionType(function.__code__, function.__globals__, function.__name__)
         twin.__qualname__ = f"{function.__name__}-{dtype}-{_THREADS > 1}-{_CPU}"
-        kernel = numba.njit(parallel=_THREADS > 1, nogil=True, **_OPTIONS)(twin)
+        kernel = numba.njit(parallel=_THREADS > 1, nogil=True, **OPTIONS)(twin)
         if keep:
             kernel.enable_caching()
         return kernel
@@ -85,7 +85,7 @@ def _exp(x: Any) -> Any:
     raise NotImplementedError  # numba calls the overload below
 
 
-@overload(_exp, jit_options=_OPTIONS)
+@overload(_exp, jit_options=OPTIONS)
 def _exp_of(x: Any) -> Callable[[Any], Any]:
     single = np.float32
 
@@ -115,7 +115,7 @@ def _inner(x: Any, y: Any, b: Any, s: Any, terms: Any) -> Any:
     raise NotImplementedError
 
 
-@overload(_inner, jit_options=_OPTIONS)
+@overload(_inner, jit_options=OPTIONS)
 def _inner_of(x: Any, y: Any, b: Any, s: Any, terms: Any) -> Callable[..., Any]:
     def inner(x: Any, y: Any, b: Any, s: Any, terms: Any) -> Any:
         n = x.shape[1]
@@ -135,12 +135,12 @@ def _inner_of(x: Any, y: Any, b: Any, s: Any, terms: Any) -> Callable[..., Any]:
     return inner
 
 
-def _softmax(scores: Any, mask: Any, b: Any, weights: Any, k: Any) -> None:
+def softmax_row(scores: Any, mask: Any, b: Any, weights: Any, k: Any) -> None:
     """Write weights_bk from scores, those of padding excepted."""
     raise NotImplementedError
 
 
-@overload(_softmax, jit_options=_OPTIONS)
+@overload(softmax_row, jit_options=OPTIONS)
 def _softmax_of(scores: Any, mask: Any, b: Any, weights: Any, k: Any) -> Callable[..., None]:
     def softmax(scores: Any, mask: Any, b: Any, weights: Any, k: Any) -> None:
         S = mask.shape[1]
@@ -158,7 +158,7 @@ def _softmax_of(scores: Any, mask: Any, b: Any, weights: Any, k: Any) -> Callabl
     return softmax
 
 
-@_compiled
+@compiled
 def attend(
     key_factors: Array, states: Array, mask: Array, energy: Array, projected: Array, weights: Array, contexts: Array
 ) -> None:
@@ -180,7 +180,7 @@ def attend(
                 factor, share = _exp(-two * projected[b, k, query + a]), two * energy[a]
                 for s in range(P):
                     scores[s] += share / (one + factor * key_factors[b, a, s])
-            _softmax(scores, mask, b, weights, k)
+            softmax_row(scores, mask, b, weights, k)
             contexts[b, k] = zero
         for s in range(S):
             if mask[b, s]:
@@ -190,24 +190,7 @@ def attend(
                         contexts[b, k, m] += weight * states[b, s, m]
 
 
-@_compiled
-def attend_by_product(states: Array, mask: Array, queries: Array, weights: Array, contexts: Array) -> None:
-    """Weights [B, 1, S] and contexts [B, M] for the scores q^T h_s of queries [B, M], one to each source."""
-    B, S, M = states.shape
-    for b in numba.prange(B):
-        scores, terms = np.empty(S, states.dtype), np.empty(M, states.dtype)
-        for s in range(S):
-            if mask[b, s]:
-                scores[s] = _inner(queries, states, b, s, terms)
-        _softmax(scores, mask, b, weights, 0)
-        contexts[b] = states.dtype.type(0)
-        for s in range(S):
-            if mask[b, s]:
-                for m in range(M):
-                    contexts[b, m] += weights[b, 0, s] * states[b, s, m]
-
-
-@_compiled
+@compiled
 def attend_backward(
     key_factors: Array,
     states: Array,
@@ -252,7 +235,7 @@ def attend_backward(
             d_projected[b, query + a] = two * two * energy[a] * d_query[a]
 
 
-@_compiled
+@compiled
 def _gru(input_gates: Array, hidden_gates: Array, hidden: Array, next_hidden: Array, new: Array) -> None:
     B, H = hidden.shape
     one, two = hidden.dtype.type(1), hidden.dtype.type(2)
@@ -268,7 +251,7 @@ def _gru(input_gates: Array, hidden_gates: Array, hidden: Array, next_hidden: Ar
             next_hidden[b, i] = new[b, i] + hidden_gates[b, H + i] * (hidden[b, i] - new[b, i])
 
 
-@_compiled
+@compiled
 def _gru_backward(
     d_next: Array,
     hidden_gates: Array,
@@ -292,7 +275,7 @@ def _gru_backward(
             d_hidden[b, i] = d_next[b, i] * update
 
 
-@_compiled
+@compiled
 def _lstm(
     input_gates: Array, hidden_gates: Array, cell: Array, next_hidden: Array, next_cell: Array, tanh_cell: Array
 ) -> None:
@@ -313,7 +296,7 @@ def _lstm(
             next_hidden[b, i] = hidden_gates[b, 3 * H + i] * tanh_cell[b, i]
 
 
-@_compiled
+@compiled
 def _lstm_backward(
     d_hidden: Array,
     d_next: Array,

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import numba
 
-from attnspan.kernels.compiled import Array, _compiled, _exp
+from attnspan.kernels.compiled import Array, _exp, compiled
 
 _COLUMNS = 256
 """Positions that a thread works on at a time, at least."""
 
 
-@_compiled
+@compiled
 def activate(value_factors: Array, share_factors: Array, features: Array) -> None:
     """tanh(v + u) [B, S, H] from exp(-2v) [B, S, H] and exp(-2u) [B, H]."""
     B, S, H = features.shape
@@ -25,7 +25,7 @@ def activate(value_factors: Array, share_factors: Array, features: Array) -> Non
                 features[b, s, h] = two / (one + value_factors[b, s, h] * share_factors[b, h]) - one
 
 
-@_compiled
+@compiled
 def activate_backward(features: Array, d_features: Array, d_values: Array, d_share: Array) -> None:
     """Multiply d_features by tanh'; write its sum over positions to d_share, and add it to d_values."""
     B, S, H = features.shape
@@ -41,7 +41,7 @@ def activate_backward(features: Array, d_features: Array, d_values: Array, d_sha
                 d_share[b, h] += d_features[b, s, h]
 
 
-@_compiled
+@compiled
 def exponentials(logits: Array, shift: Array, found: Array) -> None:
     """Write exp(logits [V, n] - shift [n])."""
     V, n = logits.shape

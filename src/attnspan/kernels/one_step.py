@@ -33,7 +33,7 @@ def attend_by_products(
     states: Float[Tensor, "B S M"], mask: Bool[Tensor, "B S"], queries: Float[Tensor, "B 1 M"]
 ) -> tuple[Float[Tensor, "B 1 M"], Float[Tensor, "B 1 S"]]:
     """Contexts and weights for the scores q^T h_s, of one query to each source."""
-    from attnspan.kernels.compiled import attend_by_product
+    from attnspan.kernels.compiled_products import attend_by_product
 
     contexts = states.new_empty(states.size(0), states.size(2))
     weights = states.new_empty(states.size(0), 1, states.size(1))

@@ -114,7 +114,7 @@ class BahdanauDecoder(AttentionDecoder):
         context, weights, choices, attention_state = self.attention(previous, memory, state[parts:])
         if self.gate is not None:
             context = context * torch.sigmoid(self.gate(previous))
-        hidden, cells = self.rnn(torch.cat([embedded, context], dim=-1), state[:parts])
+        hidden, cells = self.rnn.step((embedded, context), state[:parts])
         output = hidden if self.deep_output is None else self.deep_output(previous, embedded, context)
         return DecoderOutput.of_heads(
             output=output,

@@ -75,8 +75,8 @@ class LuongDecoder(AttentionDecoder):
     def step(self, embedded: Float[Tensor, "B T E"], state: State, memory: Memory) -> DecoderOutput:
         """Read one token, or, where no step waits for the one before, any number of them."""
         parts = self.rnn.parts
-        read = torch.cat([embedded, state[parts].unsqueeze(1)], dim=-1) if self.input_feeding else embedded
-        hidden, cells = self.rnn(read, state[:parts])
+        read = (embedded, state[parts].unsqueeze(1)) if self.input_feeding else (embedded,)
+        hidden, cells = self.rnn.step(read, state[:parts])
         context, weights, choices, attention_state = self.attention(hidden, memory, state[parts + self.input_feeding :])
         output = torch.tanh(self.combine(torch.cat([context, hidden], dim=-1)))
         fed = (output[:, -1],) if self.input_feeding else ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -47,6 +48,11 @@ class RecurrentLayers(nn.Module, ABC):
         Real inputs come first. Behind them, where ``mask`` is False, parts that are handed over stay as they are, and
         all else means nothing.
         """
+
+    def step(self, parts: Sequence[Float[Tensor, "B T _"]], state: CellState) -> tuple[Tensor, CellState]:
+        """Read inputs that come in parts, which together have I features, from ``state``: as :meth:`forward`."""
+        outputs, final = self(parts[0] if len(parts) == 1 else torch.cat([*parts], dim=-1), state)
+        return outputs, final
 
     @abstractmethod
     def read(
