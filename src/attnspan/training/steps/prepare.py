@@ -70,9 +70,8 @@ def prepare(
     """Build the run.
 
     Raises:
-        InputError: the directory holds another run, the config does not fit, or validation has references that are
-            longer than a hypothesis may become.
-        InputError: the directory holds another run, the config does not fit, or the user's own code changes meanwhile.
+        InputError: the directory holds another run, the config does not fit, validation has references that are longer
+            than a hypothesis may become, or the user's own code changes meanwhile.
     """
     began = time.monotonic()
     claim(directory, config, data_fingerprint=data.fingerprint)
