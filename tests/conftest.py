@@ -100,15 +100,19 @@ SLOW = (
 )
 """Files that start processes, train many runs or take long, the longest first; ``-m "not slow"`` leaves them out."""
 
+LONG = ("models/test_contract.py", "models/test_decoding.py", "models/test_equations.py")
+"""Files of quick tests that take longest."""
+
 TESTS = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files come first, so that the processes that share the files are done at about the same time."""
-    places = {TESTS / name: number for number, name in enumerate(SLOW)}
+    places = {TESTS / name: number for number, name in enumerate((*SLOW, *LONG))}
     items.sort(key=lambda item: places.get(item.path, len(places)))
+    slow = {TESTS / name for name in SLOW}
     for item in items:
-        if item.path in places:
+        if item.path in slow:
             item.add_marker(pytest.mark.slow)
 
 

@@ -67,7 +67,7 @@ def show(page: Page, made: Path, fragment: str = "", *, width: int = 1280, dark:
     """Open the explorer at a fragment, and wait until it is drawn."""
     page.call("Page.navigate", url="about:blank")
     page.open(made, width=width, dark=dark, fragment=fragment)
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not page.evaluate("document.querySelectorAll('.panel').length"):
         assert time.monotonic() < end, "nothing is drawn"
         time.sleep(0.02)
@@ -402,7 +402,7 @@ def test_what_is_downloaded(made: Path, opened: Page) -> None:
     for section in ("section:first-of-type", "section[aria-labelledby=attention]"):
         for place in (1, 2, 3):
             opened.click(f"{section} .downloads button:nth-of-type({place})")
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while opened.evaluate("saved.length") < 6 and time.monotonic() < end:
         time.sleep(0.02)
     files = opened.evaluate("saved.map(([name, , content]) => [name, content.size || content])")

@@ -296,7 +296,7 @@ def test_stopped_it_says_so_and_goes_on(tmp_path: Path) -> None:
         assert code == 75
         assert "this search is running in another process" in complaint
         process.send_signal(signal.SIGINT)
-        printed, complaint = process.communicate(timeout=60)
+        printed, complaint = process.communicate(timeout=240)
     assert process.returncode == 130
     assert "the same command resumes" in complaint
     assert printed.count("interrupted") == 2
@@ -343,7 +343,7 @@ def test_edits_while_it_searches_change_no_trial(tmp_path: Path) -> None:
         wait_until(lambda: computed(tmp_path), seconds=60)
         optimizer.write_text(optimizer.read_text(encoding="utf-8").replace("0.98", "0.5"), encoding="utf-8")
         decoder.unlink()
-        printed, complaint = process.communicate(timeout=120)
+        printed, complaint = process.communicate(timeout=240)
     assert process.returncode == 0, printed + complaint
     directories = [tmp_path / line for line in (tmp_path / "runs" / "mine.txt").read_text(encoding="utf-8").split()]
     configs = [yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8")) for directory in directories]

@@ -241,7 +241,7 @@ def test_who_comes_second_leaves_the_first_ones_status(tmp_path: Path) -> None:
 def heartbeats(directory: Path, *, state: str, count: int = 3) -> set[float]:
     """Wait until so many heartbeats of a run in that state were seen."""
     seen: set[float] = set()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while len(seen) < count:
         assert time.monotonic() < deadline, seen
         status = load_status(directory)

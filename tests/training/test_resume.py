@@ -459,7 +459,7 @@ class Process:
             assert self.process.poll() is None, self.process.communicate()[0]
             time.sleep(0.0005)
         self.process.send_signal(number)
-        return self.process.communicate(timeout=60)[0]
+        return self.process.communicate()[0]
 
 
 def test_killed_for_real(composed: Compose, cache: Path, tmp_path: Path) -> None:
@@ -517,7 +517,7 @@ def test_killed_for_real(composed: Compose, cache: Path, tmp_path: Path) -> None
     assert not is_finished(directory)
 
     process = start(60, workers=2)
-    printed, _ = process.process.communicate(timeout=120)
+    printed, _ = process.process.communicate()
     assert process.process.returncode == 0, printed
     assert "only the test is left" in printed
     assert_same(directory, whole)
