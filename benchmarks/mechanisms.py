@@ -1,14 +1,14 @@
 """What each arm and mechanism costs in training, over its relative with a softmax over all positions.
 
-    python benchmarks/mechanisms.py [--lengths S ...] [--rounds N] [--only WORD ...] [--limit X]
-                                    > benchmarks/mechanisms.txt
+    python benchmarks/mechanisms.py [--lengths S ...] [--vocabulary V] [--rounds N] [--only WORD ...]
+                                    [--limit X] > benchmarks/mechanisms.txt
 
 The relative has the same wiring: plain, luong_general, bahdanau or transformer. Every arm of conf/decoder is measured
-but the presets, which have sizes of their own, and with the relatives each normaliser, kind of positions and cell, and
-four heads. A step is forward, backward and Adam on 64 random pairs with S = T tokens, V = 100, E = 128, H = A = 256,
-float32. A few models and their relative take turns, one step each, in one process; a ratio compares two steps of the
-same turn. Printed are the median over rounds, the lowest and the highest ratio. Do not use the machine for anything
-else meanwhile.
+but the presets, which have sizes of their own, and with the relatives each normaliser, kind of positions and cell, four
+heads, and Bahdanau's wiring step by step, for its kernel has the softmax only. A step is forward, backward and Adam on
+64 random pairs with S = T tokens, E = 128, H = A = 256, float32. A few models and their relative take turns, one step
+each, in one process; a ratio compares two steps of the same turn. Printed are the median over rounds, the lowest and
+the highest ratio. Do not use the machine for anything else meanwhile.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from attnspan.config.instantiate import assemble_model
 from attnspan.training.machine import processor_name
 
 CONF = Path(__file__).parents[1] / "conf"
-VOCABULARY = 100
 RELATIVES = {"plain": "plain", "luong": "luong_general", "hard": "luong_general", "bahdanau": "bahdanau"}
 """By the module of the decoder."""
 PRESETS = ("bahdanau_2015", "luong_2015")
@@ -50,7 +49,7 @@ def variants() -> dict[str, list[str]]:
     for relative in ("luong_general", "bahdanau", "transformer"):
         normalisers = [name for name in names("decoder/normaliser") if name != "softmax"]
         found[relative] += [f"{relative} decoder/normaliser={name}" for name in normalisers]
-    found["bahdanau"].append("bahdanau decoder.heads=4")
+    found["bahdanau"] += ["bahdanau decoder.fused=false", "bahdanau decoder.heads=4"]
     found["luong_general"] += [f"luong_general rnn={cell}" for cell in names("rnn") if cell != "gru"]
     kinds = [kind for kind in names("decoder/positions") if kind != "sinusoidal"]
     found["transformer"] += [f"transformer decoder/positions={kind} encoder/positions={kind}" for kind in kinds]
@@ -62,7 +61,7 @@ def names(group: str) -> list[str]:
     return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
 
 
-def step(what: str, length: int) -> Callable[[], float]:
+def step(what: str, length: int, vocabulary: int) -> Callable[[], float]:
     """A training step of a model; what it returns is its seconds."""
     arm, *more = what.split()
     config = compose_config(
@@ -70,9 +69,9 @@ def step(what: str, length: int) -> Callable[[], float]:
     )
     widen(config["decoder"])
     torch.manual_seed(1)
-    model = assemble_model(config, source_vocabulary_size=VOCABULARY, target_vocabulary_size=VOCABULARY)
+    model = assemble_model(config, source_vocabulary_size=vocabulary, target_vocabulary_size=vocabulary)
     source, lengths = model.random_sources([length] * BATCH)
-    target = torch.randint(4, VOCABULARY, (BATCH, length))
+    target = torch.randint(4, vocabulary, (BATCH, length))
     learn = learner(model)
 
     def taken() -> float:
@@ -92,12 +91,14 @@ def widen(node: Any) -> None:
         widen(value)
 
 
-def rows(relative: str, wanted: Sequence[str], length: int, rounds: int) -> Iterator[tuple[str, float, list[float]]]:
+def rows(
+    relative: str, wanted: Sequence[str], length: int, vocabulary: int, rounds: int
+) -> Iterator[tuple[str, float, list[float]]]:
     """Name, median seconds and ratios of the relative and of each that is wanted."""
     of_relative: list[float] = []
     for begin in range(0, len(wanted), TOGETHER):
         some = wanted[begin : begin + TOGETHER]
-        steps = {what: step(what, length) for what in (relative, *some)}
+        steps = {what: step(what, length, vocabulary) for what in (relative, *some)}
         turns = [{what: run() for what, run in steps.items()} for _ in range(rounds)]
         of_relative += [turn[relative] for turn in turns]
         for what in some:
@@ -109,6 +110,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lengths", nargs="+", type=int, default=[50, 100])
+    parser.add_argument("--vocabulary", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="+", default=[""], metavar="WORD", help="names that hold one of these")
     parser.add_argument("--limit", type=float, default=1.6, help="ratios above it are marked")
@@ -120,13 +122,13 @@ def main() -> None:
     print(f"python {' '.join(sys.argv)}")
     print(f"{datetime.now(UTC):%Y-%m-%d}, {processor_name()}, {platform.platform()},")
     print(f"python {platform.python_version()}, torch {version('torch')}, {options.threads} threads, ", end="")
-    print(f"{options.rounds} rounds; B {BATCH}, V {VOCABULARY}, E {EMBEDDING}, H = A {HIDDEN}")
+    print(f"{options.rounds} rounds; B {BATCH}, V {options.vocabulary}, E {EMBEDDING}, H = A {HIDDEN}")
     over = measured = 0
     for relative, every in variants().items():
         wanted = [what for what in every if any(word in what for word in options.only)]
         for length in options.lengths if wanted else ():
             print(f"\nS = T = {length:<55} {'ms':>7}  time over {relative}", flush=True)
-            for what, seconds, ratios in rows(relative, wanted, length, options.rounds):
+            for what, seconds, ratios in rows(relative, wanted, length, options.vocabulary, options.rounds):
                 row = f"{what:63} {1000 * seconds:7.1f}"
                 if ratios:
                     middle, measured = statistics.median(ratios), measured + 1
