@@ -47,7 +47,8 @@ def variants() -> dict[str, list[str]]:
         if arm not in (*PRESETS, *found):
             found[RELATIVES[compose_config(f"decoder={arm}")["decoder"]["_target_"].split(".")[-2]]].append(arm)
     for relative in ("luong_general", "bahdanau", "transformer"):
-        normalisers = [name for name in names("decoder/normaliser") if name != "softmax"]
+        without = ("softmax", "hard") if relative == "transformer" else ("softmax",)  # hard has one head, it has four
+        normalisers = [name for name in names("decoder/normaliser") if name not in without]
         found[relative] += [f"{relative} decoder/normaliser={name}" for name in normalisers]
     found["bahdanau"] += ["bahdanau decoder.fused=false", "bahdanau decoder.heads=4"]
     found["luong_general"] += [f"luong_general rnn={cell}" for cell in names("rnn") if cell != "gru"]
@@ -127,9 +128,9 @@ def main() -> None:
     for relative, every in variants().items():
         wanted = [what for what in every if any(word in what for word in options.only)]
         for length in options.lengths if wanted else ():
-            print(f"\nS = T = {length:<55} {'ms':>7}  time over {relative}", flush=True)
+            print(f"\nS = T = {length:<62} {'ms':>7}  time over {relative}", flush=True)
             for what, seconds, ratios in rows(relative, wanted, length, options.vocabulary, options.rounds):
-                row = f"{what:63} {1000 * seconds:7.1f}"
+                row = f"{what:70} {1000 * seconds:7.1f}"
                 if ratios:
                     middle, measured = statistics.median(ratios), measured + 1
                     mark = f"  over {options.limit:g}" if middle > options.limit else ""
