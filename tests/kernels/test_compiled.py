@@ -90,7 +90,7 @@ def test_what_is_not_a_number_stays_so() -> None:
     """A run whose numbers have gone stops; it must not find some that look right."""
     keys = torch.zeros(2, 4, 5)
     states, mask, energy = memory_of(keys)
-    weights, context = torch.empty(2, 4), torch.empty(2, 3)
+    weights, context = torch.empty(2, 4), torch.empty(2, states.shape[2])
     query = torch.zeros(2, 5)
     query[0, 1] = math.nan
     NumbaAttention(keys, states, mask, energy).forward(query, weights, context)
