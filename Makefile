@@ -1,7 +1,7 @@
 # make study                  the long-sequence study, from nothing to reports/long_sequences/index.html
 # make study SWEEP=smoke      any other file in sweeps/
-# make test                   all tests, in about twelve minutes on two cores
-# make test-fast              those that take little, in under two minutes
+# make test                   all tests, in a quarter of an hour on two cores
+# make test-fast              those that take little, in about two minutes
 # make mutants                edit the source wrongly in small ways, and see a test fail for each
 # make soak                   kill runs and sweeps for ten minutes and compare them with untouched ones
 # make cluster-test           the tests that need a cluster, on a SLURM that it starts here (Debian, root)
