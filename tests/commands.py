@@ -5,6 +5,7 @@ Signals, exit codes and output are those of the command. Start-up itself is test
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import runpy
 import subprocess
@@ -14,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests import forks
-from tests.kills import SERVER
+from tests.kills import DEFAULT_METHOD, SERVER
 
 
 class Command:
@@ -92,6 +93,7 @@ def _run(
     module: str, arguments: tuple[str, ...], cwd: str, environment: dict[str, str], files: tuple[Path, Path, Path]
 ) -> None:
     os.setsid()
+    multiprocessing.set_start_method(DEFAULT_METHOD, force=True)  # the server has set its own
     for number, path in enumerate(files):
         flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_APPEND
         os.dup2(os.open(path, flags | os.O_NOCTTY), number)
