@@ -90,3 +90,16 @@ def test_seeds_that_part_beyond_training_only_have_a_mean_and_an_interval_within
     tips = [tip.text for tip in draw_plots(some)["degradation"].tips]
     assert any(tip.startswith("bahdanau") and tip.endswith(": 0.113 / 0.900") for tip in tips)
     assert any(tip.startswith("bahdanau") and ": 0.133 [" in tip for tip in tips)
+
+
+def test_seeds_that_fail_from_different_lengths_on_are_groups_by_the_longest(tmp_path: Path) -> None:
+    """Twenty sources each of 10 tokens, in range, and of 40, 60 and 80; .5 is chance.
+
+    Beyond training the failing seeds have .5, .36 and .22 as a whole, which is .14 apart, beside .0: no group by the
+    whole. On the longest all three are at chance.
+    """
+    examples = [example(n, (10, 40, 60, 80)[n // 20]) for n in range(80)]
+    for seed, wrong in enumerate(((0, 20, 30, 40), (0, 0, 0, 0), (0, 0, 30, 40), (0, 0, 0, 40)), start=1):
+        fake_run(tmp_path, "plain", seed, examples, [wrong[n // 20] for n in range(80)])
+    some = build_study(collect([tmp_path]))
+    assert some.groups == {("plain", "extrapolation"): ((2,), (1, 3, 4))}

@@ -33,7 +33,7 @@ NEEDS = {
     "image_backbone": (f"encoder.weights={__file__}",),
     "sigmorphon2020": ("data.root=a", "data.language=fre"),
 }
-SWEEP_NEEDS = {"sigmorphon2020": ("data.root=a",)}
+SWEEP_NEEDS = {"fashion_mnist": ("data.path=a",), "sigmorphon2020": ("data.root=a",)}
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)

@@ -6,6 +6,8 @@ studies (``benchmarks/interval_coverage.py``): most draws show no failure, and t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,14 +25,24 @@ Groups = tuple[tuple[int, ...], ...]
 """Seeds of each group, the one with fewer errors first."""
 
 
-def seed_groups(arm: Arm, region: Region) -> Groups | None:
-    """The two groups of an arm's seeds by their error rate on the examples of ``region``; None if they form one.
+def seed_groups(arm: Arm, side: Sequence[Region]) -> Groups | None:
+    """The two groups of an arm's seeds by their error rate on one side of the lengths of training; None if they form one.
 
-    A region is a whole side: seeds that part only beyond the lengths of training are alike within them.
+    Seeds that part only beyond the lengths of training are alike within them, so each side is judged by itself: as a
+    whole and, where that shows no groups, by its longest sequences. Seeds that fail from different lengths on have a
+    whole rate anywhere between those of the others and of chance.
+
+    Args:
+        arm: the arm.
+        side: the regions of that side, bins in the order of their lengths and then the whole.
     """
-    edits, tokens = (np.asarray(one)[:, region.inside].sum(axis=1) for one in arm.sums(ERROR_RATE))
-    parts = split(edits / tokens)
-    return parts and tuple(tuple(sorted(arm.seeds[k] for k in part)) for part in parts)
+    *bins, whole = side
+    edits, tokens = (np.asarray(one) for one in arm.sums(ERROR_RATE))
+    for region in (whole, *bins[-1:]):
+        parts = split(edits[:, region.inside].sum(axis=1) / tokens[:, region.inside].sum(axis=1))
+        if parts:
+            return tuple(tuple(sorted(arm.seeds[k] for k in part)) for part in parts)
+    return None
 
 
 def split(rates: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:

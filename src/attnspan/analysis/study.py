@@ -162,13 +162,13 @@ class Study:
     @cached_property
     def groups(self) -> dict[tuple[str, str], Groups]:
         """(label, side) -> groups, where the seeds of an arm fall into any: no mean of them means something there."""
-        found = {
-            (arm.label, whole.side): seed_groups(arm, whole)
-            for arm in self.arms
-            for whole in self.regions(arm)
-            if whole.total
-        }
-        return {key: groups for key, groups in found.items() if groups}
+        found = dict[tuple[str, str], Groups]()
+        for arm in self.arms:
+            for side in SIDES:
+                of_side = [region for region in self.regions(arm) if region.side == side]
+                if of_side and (groups := seed_groups(arm, of_side)):
+                    found[arm.label, side] = groups
+        return found
 
     def groups_in(self, side: str, *labels: str) -> Groups | None:
         """Those on one side, of the first of some arms that has any; where ``side`` is empty, on either."""
