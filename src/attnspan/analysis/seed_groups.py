@@ -26,7 +26,7 @@ Groups = tuple[tuple[int, ...], ...]
 
 
 def seed_groups(arm: Arm, side: Sequence[Region]) -> Groups | None:
-    """The two groups of an arm's seeds by their error rate on one side of the lengths of training; None if they form one.
+    """The two groups of an arm's seeds by their error rate on one side of the lengths of training, or None.
 
     Seeds that part only beyond the lengths of training are alike within them, so each side is judged by itself: as a
     whole and, where that shows no groups, by its longest sequences. Seeds that fail from different lengths on have a
