@@ -3,7 +3,7 @@
     attnspan-train sweep=long_sequences && attnspan-report @runs/long_sequences.txt --out reports/long_sequences
     python benchmarks/check_results.py long_sequences reports/long_sequences
 
-A sweep states what it expects in lines of its header, one cell of ``curve.csv`` each:
+A sweep states what it expects in lines of its header, one cell of ``curve.csv`` or ``attention.csv`` each:
 
     # Check:     copy  plain  11–15  error_rate  0.149 ± 0.06
 
@@ -37,13 +37,13 @@ class Check:
 
     def found(self, report: Path) -> float | None:
         """The value of the cell in ``report``, the directory of a report; None if it has no such cell."""
-        path = report / self.data / "curve.csv"
-        if not path.is_file():
-            return None
-        with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                if (row["arm"], row["lengths"]) == (self.arm, self.lengths) and row.get(self.metric):
-                    return float(row[self.metric])
+        for path in (report / self.data / "curve.csv", report / self.data / "attention.csv"):
+            if not path.is_file():
+                continue
+            with path.open(encoding="utf-8", newline="") as file:
+                for row in csv.DictReader(file):
+                    if (row["arm"], row["lengths"]) == (self.arm, self.lengths) and row.get(self.metric):
+                        return float(row[self.metric])
         return None
 
     def holds(self, report: Path) -> bool:
