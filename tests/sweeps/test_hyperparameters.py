@@ -301,8 +301,8 @@ def test_stopped_it_says_so_and_goes_on(tmp_path: Path) -> None:
     assert "the same command resumes" in complaint
     assert printed.count("interrupted") == 2
     assert [trial.state for trial in trials(tmp_path)] == [TrialState.RUNNING] * 2
-    # Killed alone, a search leaves its runs to themselves; the next one waits for them.
-    with searching(tmp_path, 3, n_jobs=2, seconds=4) as process:
+    # Killed alone, a search leaves its runs to themselves, for long enough that the next one finds them at work.
+    with searching(tmp_path, 3, n_jobs=2, seconds=12) as process:
         wait_until(lambda: sum(computed(tmp_path)) == 4, seconds=60)
         process.kill()
     code, printed, complaint = search(tmp_path, 3, n_jobs=2)
