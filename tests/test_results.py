@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from attnspan.analysis.metrics import ERROR_RATE, QUALITY, metrics_in
+
 ROOT = Path(__file__).parents[1]
 RESULTS = sorted(path.parent for path in (ROOT / "results").rglob("curve.csv"))
 DOCS = [path for path in (ROOT / "docs").rglob("*.md") if not {"_build", "_generated"} & {*path.parts}]
@@ -67,8 +69,12 @@ def test_the_index_names_every_decision() -> None:
 
 @pytest.mark.parametrize("directory", RESULTS, ids=lambda path: path.relative_to(ROOT / "results").as_posix())
 def test_the_report_says_what_the_curve_says(directory: Path) -> None:
-    """The table's error rates are the csv's, arm by arm and bin by bin."""
-    rows = table_of(directory, f"Error rate by {measured_by(directory)} length")
+    """The numbers of the table are the csv's, arm by arm and bin by bin."""
+    metrics = {one.name: one.title for one in metrics_in(QUALITY)}
+    (metric,) = {one.get("metric", ERROR_RATE.name) for one in csv_of(directory, "differences.csv")} or {
+        ERROR_RATE.name
+    }
+    rows = table_of(directory, f"{metrics[metric]} by {measured_by(directory)} length")
     table = {row[0]: dict(zip(rows[0], row, strict=False)) for row in rows}
     points = csv_of(directory, "curve.csv")
     assert points
@@ -77,7 +83,7 @@ def test_the_report_says_what_the_curve_says(directory: Path) -> None:
         # where arms were trained up to different lengths, a total says which it is over
         row = table[name] if name in table else table[f"{name}, {int(point['above']) + 1}–{point['up_to']}"]
         cell = row[point["arm"]]
-        assert holds(cell, float(point["error_rate"]))
+        assert holds(cell, float(point[metric]))
         assert row["examples"].replace(",", "") == point["examples"]
 
 
