@@ -1124,6 +1124,13 @@ MUTANTS = {
         new="target, label_smoothing=",
         test=f"{_LIT}test_training_loss_by_hand[0.0]",
     ),
+    "seed groups by the whole side alone": Mutant(
+        file="analysis/seed_groups.py",
+        old="for region in (whole, *bins[-1:]):",
+        new="for region in (whole,):",
+        test="tests/analysis/test_seed_groups.py::"
+        "test_seeds_that_fail_from_different_lengths_on_are_groups_by_the_longest",
+    ),
     "validation averages batches": Mutant(
         file="training/lightning_module.py",
         old="self.validation_loss.update(nll.sum(), batch.target_tokens)",
