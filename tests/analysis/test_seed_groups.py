@@ -93,12 +93,12 @@ def test_seeds_that_part_beyond_training_only_have_a_mean_and_an_interval_within
 
 
 def test_seeds_that_fail_from_different_lengths_on_are_groups_by_the_longest(tmp_path: Path) -> None:
-    """Twenty sources each of 10 tokens, in range, and of 70, 80 and 90; .5 is chance.
+    """Forty sources each of 10 tokens, in range, and of 70, 80 and 90; .5 is chance.
 
     Beyond training the seeds have .5, .0, .35 and .19 as a whole: no groups. On the longest all but one are at chance.
     """
-    examples = [example(n, (10, 70, 80, 90)[n // 20]) for n in range(80)]
+    examples = [example(n, (10, 70, 80, 90)[n // 40]) for n in range(160)]
     for seed, wrong in enumerate(((0, 35, 40, 45), (0, 0, 0, 0), (0, 0, 40, 45), (0, 0, 0, 45)), start=1):
-        fake_run(tmp_path, "plain", seed, examples, [wrong[n // 20] for n in range(80)])
+        fake_run(tmp_path, "plain", seed, examples, [wrong[n // 40] for n in range(160)])
     some = build_study(collect([tmp_path]))
     assert some.groups == {("plain", "extrapolation"): ((2,), (1, 3, 4))}
