@@ -71,9 +71,8 @@ def test_the_index_names_every_decision() -> None:
 def test_the_report_says_what_the_curve_says(directory: Path) -> None:
     """The numbers of the table are the csv's, arm by arm and bin by bin."""
     metrics = {one.name: one.title for one in metrics_in(QUALITY)}
-    (metric,) = {one.get("metric", ERROR_RATE.name) for one in csv_of(directory, "differences.csv")} or {
-        ERROR_RATE.name
-    }
+    compared = {one.get("metric", ERROR_RATE.name) for one in csv_of(directory, "differences.csv")}
+    (metric,) = compared or {ERROR_RATE.name}
     rows = table_of(directory, f"{metrics[metric]} by {measured_by(directory)} length")
     table = {row[0]: dict(zip(rows[0], row, strict=False)) for row in rows}
     points = csv_of(directory, "curve.csv")

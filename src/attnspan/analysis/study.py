@@ -164,8 +164,9 @@ class Study:
         """(label, side) -> groups, where the seeds of an arm fall into any: no mean of them means something there."""
         found = dict[tuple[str, str], Groups]()
         for arm in self.arms:
+            regions = self.regions(arm)
             for side in SIDES:
-                of_side = [region for region in self.regions(arm) if region.side == side]
+                of_side = [region for region in regions if region.side == side]
                 if of_side and (groups := seed_groups(arm, of_side)):
                     found[arm.label, side] = groups
         return found
